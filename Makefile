@@ -1,0 +1,51 @@
+# make train   trains a model on the real data:  make train MODEL=5L EPOCHS=3
+# make test    lint, types, tests
+# make board   TensorBoard on tb_logs, on this machine alone
+# Each sets up .venv when it is needed, and not again before setup.cfg or constraints.txt change.
+
+SHELL := /bin/sh
+MODEL ?= 4D_drop03
+EPOCHS ?=
+FLAGS ?=
+FIT := import sys; raise SystemExit(not (3, 11) <= sys.version_info[:2] <= (3, 13))
+PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
+	$$p -c "$(FIT)" 2>/dev/null && { echo $$p; exit; }; done; echo python3)
+RUN := .venv/bin/python
+SOURCES := setup.cfg pyproject.toml constraints.txt
+
+.PHONY: train test board lint types clean
+
+train: .venv/run.stamp
+	@$(RUN) -m trainers.train --model=$(MODEL) $(if $(EPOCHS),--epochs=$(EPOCHS)) $(FLAGS)
+
+test: .venv/dev.stamp lint types
+	@$(RUN) -m pytest -n 2 -q
+
+lint: .venv/dev.stamp
+	@$(RUN) -m flake8
+	@$(RUN) -m isort --check-only --quiet .
+
+types: .venv/dev.stamp
+	@$(RUN) -m mypy
+
+board: .venv/run.stamp
+	@.venv/bin/tensorboard --logdir=tb_logs
+
+.venv/python.stamp:
+	@$(PYTHON) -c "$(FIT)" 2>/dev/null || { echo "fmnist_zoo needs Python 3.11, 3.12 or 3.13, and found:" \
+		"$$($(PYTHON) --version 2>&1 || true); name another with make PYTHON=/path/to/python3" >&2; exit 1; }
+	@echo "setting up .venv (once; 2 GB and a minute or two)"
+	@$(PYTHON) -m venv .venv || { echo "python3 -m venv failed; on Debian and Ubuntu: apt-get install python3-venv" >&2; \
+		rm -rf .venv; exit 1; }
+	@touch $@
+
+.venv/run.stamp: .venv/python.stamp $(SOURCES)
+	@$(RUN) -m pip install --quiet --disable-pip-version-check -c constraints.txt -e .
+	@touch $@
+
+.venv/dev.stamp: .venv/python.stamp $(SOURCES)
+	@$(RUN) -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev]"
+	@touch .venv/run.stamp $@
+
+clean:
+	rm -rf .venv build dist *.egg-info .mypy_cache .pytest_cache

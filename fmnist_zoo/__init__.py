@@ -1,0 +1,38 @@
+"""fmnist_zoo: fully-connected Keras models for Fashion-MNIST.
+
+    import fmnist_zoo
+    fmnist_zoo.list_models("4D*")
+    model = fmnist_zoo.build_model("4D_drop03", seed=0)
+    (fit_images, fit_labels), (validation_images, validation_labels) = fmnist_zoo.load_data()
+
+Names that need NumPy or TensorFlow are imported when they are first used.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from fmnist_zoo import catalog as _catalog  # noqa: F401  (registers the models)
+from fmnist_zoo.registry import derive, get_recipe, get_spec, list_models, register
+from fmnist_zoo.spec import CLASS_NAMES, ModelSpec, Recipe, SpecError
+
+if TYPE_CHECKING:
+    from fmnist_zoo.data import Data, DataError, Split, load_data
+    from fmnist_zoo.models import build_model
+
+__version__ = "0.1.0"
+_LAZY = {"Data": "data", "DataError": "data", "Split": "data", "load_data": "data", "build_model": "models"}
+
+__all__ = [
+    "CLASS_NAMES", "Data", "DataError", "ModelSpec", "Recipe", "SpecError", "Split", "build_model", "derive",
+    "get_recipe", "get_spec", "list_models", "load_data", "register",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LAZY:
+        raise AttributeError(f"module 'fmnist_zoo' has no attribute {name!r}")
+    return getattr(importlib.import_module(f"fmnist_zoo.{_LAZY[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_LAZY])

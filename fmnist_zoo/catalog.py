@@ -1,0 +1,32 @@
+"""The zoo: one line a model.
+
+`nL` counts the layers, softmax included; `D` marks dropout, and the digits behind it are the rates, first hidden layer
+to last. In a schedule the rate belongs to the width that is dropped: 800 units 0.4, 600 0.3, 400 0.2, 200 0.1.
+The `network_*` models are trained as the report's low-level part does: full batch, 500 updates, the last weights count.
+"""
+
+from fmnist_zoo.registry import register
+from fmnist_zoo.spec import FULL_BATCH, Recipe
+
+FULL = Recipe(epochs=500, batch_size=FULL_BATCH, weights="last")
+NORMAL = "normal_0.05"
+W3, W4, W5 = (400, 200), (600, 400, 200), (800, 600, 400, 200)
+
+register("softmax", "softmax classifier: no hidden layer")
+register("2L", "one hidden layer", hidden=(200,))
+register("3L", "two hidden layers", hidden=W3)
+register("4L", "three hidden layers", hidden=W4)
+register("5L", "four hidden layers", hidden=W5)
+register("4D_drop02", "4L, a fifth of each hidden layer dropped", hidden=W4, dropout=0.2)
+register("4D_drop03", "4L, three tenths of each hidden layer dropped", hidden=W4, dropout=0.3)
+register("4D_drop03_02_01", "4L, more dropout where there are more units", hidden=W4, dropout=(0.3, 0.2, 0.1))
+register("5D_drop02", "5L, a fifth of each hidden layer dropped", hidden=W5, dropout=0.2)
+register("5D_drop03", "5L, three tenths of each hidden layer dropped", hidden=W5, dropout=0.3)
+register("5D_drop04_03_02_01", "5L, more dropout where there are more units", hidden=W5, dropout=(0.4, 0.3, 0.2, 0.1))
+register("network_softmax", "softmax classifier, full batch", initializer=NORMAL, recipe=FULL)
+register("network_A", "one hidden layer, full batch", hidden=(300,), initializer=NORMAL, recipe=FULL)
+register("network_B", "two hidden layers, full batch", hidden=(300, 100), initializer=NORMAL, recipe=FULL)
+register("network_A_l1", "network A with an L1 penalty", hidden=(300,), l1=0.001, initializer=NORMAL, recipe=FULL)
+register("network_A_l2", "network A with an L2 penalty", hidden=(300,), l2=0.001, initializer=NORMAL, recipe=FULL)
+register("network_B_l1", "network B with an L1 penalty", hidden=(300, 100), l1=0.001, initializer=NORMAL, recipe=FULL)
+register("network_B_l2", "network B with an L2 penalty", hidden=(300, 100), l2=0.001, initializer=NORMAL, recipe=FULL)

@@ -1,0 +1,36 @@
+"""What is measured of predictions, in NumPy alone.
+
+Arrays in: `logits` (n, 10) float, `labels` (n,) integers. Sums run in float64.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+
+def cross_entropy(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """Cross entropy of each example in nats, (n,) float64: log sum_j exp(z_j) - z_label, with max z taken out first.
+
+    The shift makes it finite for any finite logits, where log(softmax(z)) is not (Goodfellow et al., Deep Learning, 6.2.2.3).
+    """
+    shifted = logits.astype(np.float64)
+    shifted -= shifted.max(axis=1, keepdims=True)
+    return np.log(np.exp(shifted).sum(axis=1)) - shifted[np.arange(len(labels)), labels]
+
+
+def softmax(logits: np.ndarray) -> np.ndarray:
+    """Probabilities, (n, 10) float64; rows sum to 1."""
+    exponentials = np.exp(logits.astype(np.float64) - logits.max(axis=1, keepdims=True))
+    return exponentials / exponentials.sum(axis=1, keepdims=True)
+
+
+def accuracy(logits: np.ndarray, labels: np.ndarray) -> float:
+    """Share of examples whose largest logit is the label's."""
+    return float(np.mean(logits.argmax(axis=1) == labels))
+
+
+def confusion_matrix(logits: np.ndarray, labels: np.ndarray, classes: int = 10) -> np.ndarray:
+    """Counts, (classes, classes) int64; row: true class, column: predicted class."""
+    matrix = np.zeros((classes, classes), np.int64)
+    np.add.at(matrix, (labels, logits.argmax(axis=1)), 1)
+    return matrix

@@ -1,0 +1,150 @@
+"""Where Fashion-MNIST's four files are found, and how they are fetched where there are none.
+
+Places are tried in a fixed order; a file counts only if the SHA-256 of its uncompressed payload is the known one, so
+that a broken download or plain MNIST under the same names is never taken, and never enters our cache.
+"""
+
+from __future__ import annotations
+
+import os
+import pathlib
+import shutil
+import subprocess
+import sys
+import tempfile
+from typing import Callable
+
+from fmnist_zoo.files import atomic_write
+from fmnist_zoo.idx import DataError, open_idx
+
+TRAIN_IMAGES, TRAIN_LABELS = "train-images-idx3-ubyte", "train-labels-idx1-ubyte"
+TEST_IMAGES, TEST_LABELS = "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte"
+FASHION_MNIST = {
+    TRAIN_IMAGES: "c59f468a2f672dc815687fe0f83887768d799fd8a3f3276145d20f83aa44d888",
+    TRAIN_LABELS: "bad3541b69d912435c50bb6ba87bec294ff4f6a2e1246121d8633921760443d9",
+    TEST_IMAGES: "5b4141f0afbad91edebe8549f8fcffe087ea10ca49f1dbef5c9a5cd8815ce37b",
+    TEST_LABELS: "0402a96d92fd2663957122ceb108a494c5af83dab82d92729df917d7dec38c34",
+}
+MINI = {
+    TRAIN_IMAGES: "4c7f94f65d0d377ff4060b4bfa9fc8b0dfe11f2b1f5cc48afdbf559cb5770790",
+    TRAIN_LABELS: "f218f2ce583a4246a8872403693212077694c68f94a0aafeae2e06c74f101ee1",
+    TEST_IMAGES: "0c9f79701af842bb60bd78f03a4ecb3e36a8b4dac41fa33023085a5457f71591",
+    TEST_LABELS: "ae57bda60e720e922cbd08c6cf59293d3c22e40c04eec6635e76414b28d8ce18",
+}
+MINI_FOLDER = pathlib.Path(__file__).parent / "mini"
+MIRRORS = (
+    "https://storage.googleapis.com/tensorflow/tf-keras-datasets/",
+    "https://fashion-mnist.s3.eu-central-1.amazonaws.com/",
+    "https://raw.githubusercontent.com/zalandoresearch/fashion-mnist/master/data/fashion/",
+)
+LARGEST_DOWNLOAD = 64 << 20
+DEBIAN_FOLDER = pathlib.Path("/usr/share/datasets/fashion-mnist")
+DEBIAN_PACKAGE = "dataset-fashion-mnist"
+
+
+def cache_folder() -> pathlib.Path:
+    """`$XDG_CACHE_HOME/fmnist_zoo`, by default `~/.cache/fmnist_zoo`."""
+    return pathlib.Path(os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache") / "fmnist_zoo"
+
+
+def keras_folder() -> pathlib.Path:
+    """Where `keras.datasets.fashion_mnist` keeps its copy."""
+    home = os.environ.get("KERAS_HOME") or pathlib.Path.home() / ".keras"
+    return pathlib.Path(home) / "datasets" / "fashion-mnist"
+
+
+def find_file(folder: pathlib.Path, name: str) -> pathlib.Path | None:
+    """`folder/name.gz` or `folder/name`, whichever exists."""
+    return next((path for path in (folder / f"{name}.gz", folder / name) if path.is_file()), None)
+
+
+def payload_sha256(path: pathlib.Path) -> str:
+    """The digest of a whole IDX file's uncompressed payload; `DataError` if it is not one."""
+    with open_idx(path, row=(28, 28) if "images" in path.name else ()) as reader:
+        for _ in reader.blocks():
+            pass
+        return reader.sha256
+
+
+def places() -> list[pathlib.Path]:
+    """The folders in which Fashion-MNIST may lie already, in the order in which they are tried."""
+    return [cache_folder(), keras_folder(), DEBIAN_FOLDER]
+
+
+def fetch() -> pathlib.Path:
+    """Fetches all four files into our cache, the folder returned: from the mirrors, else from Debian's package.
+
+    They are verified before they enter. Raises `DataError` with a line a source if all of them fail.
+    """
+    cache = cache_folder()
+    print(f"fetching Fashion-MNIST (31 MB) into {cache}", file=sys.stderr)
+    failures = []
+    try:
+        cache.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=cache, prefix=".fetch.") as scratch:
+            ways: list[tuple[str, Callable[[pathlib.Path], None]]] = [
+                (mirror, lambda folder, mirror=mirror: _from_mirror(mirror, folder)) for mirror in MIRRORS]
+            ways.append((f"Debian's package {DEBIAN_PACKAGE}", _from_debian))
+            for source, way in ways:
+                try:
+                    way(pathlib.Path(scratch))
+                    _admit(pathlib.Path(scratch), cache)
+                    return cache
+                except (DataError, OSError, subprocess.SubprocessError) as error:
+                    failures.append(f"  {source}: {' '.join(str(error).split())[:300]}")
+    except OSError as error:
+        raise DataError(f"the cache {cache} cannot be written: {error.strerror}; "
+                        "set XDG_CACHE_HOME to a folder that can") from error
+    raise DataError("Fashion-MNIST is neither on this machine nor to be had:\n" + "\n".join(failures)
+                    + "\nput its four IDX files into a folder and name it with --data_dir, or use --data=mini")
+
+
+def _admit(scratch: pathlib.Path, cache: pathlib.Path) -> None:
+    """Moves four verified files from `scratch` into the cache."""
+    for name, expected in FASHION_MNIST.items():
+        received = payload_sha256(scratch / f"{name}.gz")
+        if received != expected:
+            raise DataError(f"{name}.gz is not Fashion-MNIST's: payload SHA-256 {received}")
+    for name in FASHION_MNIST:
+        with open(scratch / f"{name}.gz", "rb") as source, atomic_write(cache / f"{name}.gz") as target:
+            shutil.copyfileobj(source, target)
+
+
+def _from_mirror(mirror: str, folder: pathlib.Path) -> None:
+    import urllib.request
+
+    for name in FASHION_MNIST:
+        with urllib.request.urlopen(f"{mirror}{name}.gz", timeout=15) as answer:  # noqa: S310 (https constants above)
+            content = answer.read(LARGEST_DOWNLOAD + 1)
+        if len(content) > LARGEST_DOWNLOAD:
+            raise DataError(f"{name}.gz is larger than {LARGEST_DOWNLOAD} bytes")
+        (folder / f"{name}.gz").write_bytes(content)
+
+
+def _from_debian(folder: pathlib.Path) -> None:
+    """`apt-get download` needs no root; where the package lists are missing, ours are made beside the download."""
+    if not shutil.which("apt-get") or not shutil.which("dpkg-deb"):
+        raise DataError("this system has no apt-get and dpkg-deb")
+    state = folder / "apt"
+    for needed in (state / "lists" / "partial", state / "cache" / "archives" / "partial"):
+        needed.mkdir(parents=True, exist_ok=True)
+    own_lists = ["-o", f"Dir::State::Lists={state / 'lists'}", "-o", f"Dir::Cache={state / 'cache'}",
+                 "-o", "APT::Sandbox::User="]
+    try:
+        _run(["apt-get", "-q", "-o", "APT::Sandbox::User=", "download", DEBIAN_PACKAGE], folder)
+    except DataError:
+        _run(["apt-get", "-q", *own_lists, "update"], folder)
+        _run(["apt-get", "-q", *own_lists, "download", DEBIAN_PACKAGE], folder)
+    package = next(folder.glob(f"{DEBIAN_PACKAGE}_*.deb"), None)
+    if package is None:
+        raise DataError("apt-get left no package behind")
+    _run(["dpkg-deb", "-x", str(package), str(folder / "unpacked")], folder)
+    for name in FASHION_MNIST:
+        shutil.move(folder / "unpacked" / DEBIAN_FOLDER.relative_to("/") / f"{name}.gz", folder / f"{name}.gz")
+
+
+def _run(command: list[str], folder: pathlib.Path) -> None:
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=600, stdin=subprocess.DEVNULL)
+    if done.returncode:
+        lines = (done.stderr or done.stdout).strip().splitlines()
+        raise DataError(f"{command[0]} failed: {lines[-1] if lines else f'exit code {done.returncode}'}")

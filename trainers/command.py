@@ -1,0 +1,79 @@
+"""What the commands share: flags of their own, a grouped `--help`, one line for a person's mistake.
+
+Each command keeps its flags on a `flags.FlagValues` of its own, so that importing a command defines none. Nothing here
+may import TensorFlow.
+"""
+
+from __future__ import annotations
+
+import shutil
+import sys
+import textwrap
+from typing import Callable, Sequence
+
+from absl import flags
+
+USAGE, FAILURE = 2, 1
+
+
+class UsageError(ValueError):
+    """A command line that cannot be meant."""
+
+
+def parse(values: flags.FlagValues, arguments: Sequence[str]) -> None:
+    """Parses `arguments` (without the program's name) into `values`.
+
+    Raises:
+        UsageError: for unknown flags (with the nearest ones), wrong values, and words that belong to no flag.
+    """
+    try:
+        rest = values(["command", *arguments])[1:]
+    except flags.Error as error:
+        raise UsageError(str(error).replace("\n", " ")) from None
+    if rest:
+        raise UsageError(f"received {rest[0]!r}, which belongs to no flag; flags are written --name=value (see --help)")
+
+
+def given(values: flags.FlagValues) -> set[str]:
+    """Names of the flags that stand on the command line."""
+    return {name for name in values if values[name].present}
+
+
+def help_text(usage: str, groups: dict[str, Sequence[str]], values: flags.FlagValues) -> str:
+    """`--help`: what the command does, then its flags group by group."""
+    width = min(shutil.get_terminal_size().columns, 110)
+    lines = [usage.strip()]
+    for group, names in groups.items():
+        lines += ["", f"{group}:"]
+        for name in names:
+            flag = values[name]
+            head = f"  --{name}" if flag.boolean else f"  --{name}=..."
+            wrapped = textwrap.wrap(flag.help, width - 26)
+            if len(head) > 24:
+                lines.append(head)
+                head = ""
+            lines += [f"{head:<26}{wrapped[0]}", *(" " * 26 + line for line in wrapped[1:])]
+    return "\n".join(lines)
+
+
+def run(name: str, body: Callable[[], int]) -> int:
+    """Runs a command's body; a person's mistake becomes one line on standard error and exit code 2, a run that failed 1.
+
+    Errors of ours are told apart by their classes, looked up only where something was raised: a listing or `--help`
+    must not import what defines them.
+    """
+    try:
+        return body()
+    except ValueError as error:
+        if not type(error).__module__.startswith(("fmnist_zoo", "trainers")):
+            raise
+        print(f"{name}: {error}", file=sys.stderr)
+        return USAGE
+    except RuntimeError as error:
+        if not type(error).__module__.startswith("trainers"):
+            raise
+        print(f"{name}: {error}", file=sys.stderr)
+        return FAILURE
+    except BrokenPipeError:
+        sys.stderr.close()
+        return FAILURE

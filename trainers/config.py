@@ -1,0 +1,137 @@
+"""A run, resolved: everything that decides its numbers, as plain data that goes to JSON and back. No TensorFlow."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import pathlib
+from typing import Any
+
+from fmnist_zoo import registry
+from fmnist_zoo.spec import FULL_BATCH, ModelSpec, Recipe, SpecError
+
+TRAINERS = ("tape", "fit")
+# Keras' own defaults: what an optimizer gets when it replaces the recipe's and no rate is named.
+LEARNING_RATES = {"adam": 0.001, "sgd": 0.01, "momentum": 0.01, "rmsprop": 0.001, "adagrad": 0.001, "adamax": 0.001,
+                  "adamw": 0.001}
+WEIGHT_DECAYS = {"adamw": 0.004}
+_RECIPE_FIELDS = tuple(field.name for field in dataclasses.fields(Recipe))
+_SPEC_FIELDS = ("hidden", "dropout", "l1", "l2", "initializer")
+
+
+class ConfigError(ValueError):
+    """Settings that do not go together, or a config file that does not read: says which and what to do."""
+
+
+@dataclasses.dataclass(frozen=True)
+class RunConfig:
+    """A run = spec + recipe + seed + data; `config.json` holds it.
+
+    Attributes:
+        spec, recipe: what is built and how it is trained.
+        trainer: the engine, "tape" or "fit".
+        seed: initial weights, shuffle order and dropout masks follow from it.
+        data, data_dir, allow_other_data: as in `fmnist_zoo.load_data`.
+        checkpoint_every: epochs between checkpoints.
+        histogram_every: epochs between histograms and pictures in TensorBoard; 0: none.
+    """
+
+    spec: ModelSpec
+    recipe: Recipe
+    trainer: str = "tape"
+    seed: int = 0
+    data: str = "fashion_mnist"
+    data_dir: str = ""
+    allow_other_data: bool = False
+    checkpoint_every: int = 1
+    histogram_every: int = 3
+
+    def __post_init__(self) -> None:
+        if self.trainer not in TRAINERS:
+            raise ConfigError(f"trainer must be one of {', '.join(TRAINERS)}; received {self.trainer!r}")
+        for field, low, below in (("seed", 0, 2**32), ("checkpoint_every", 1, 2**31), ("histogram_every", 0, 2**31)):
+            value = getattr(self, field)
+            if isinstance(value, bool) or not isinstance(value, int) or not low <= value < below:
+                raise ConfigError(f"{field} must be a whole number in [{low}, {below}), received {value!r}")
+        if self.data not in ("fashion_mnist", "mini"):
+            raise ConfigError(f"data must be fashion_mnist or mini, received {self.data!r}")
+        if self.data == "mini" and (self.data_dir or self.allow_other_data):
+            raise ConfigError("--data=mini comes with the package: drop --data_dir and --allow_other_data")
+        if self.allow_other_data and not (self.data_dir or os.environ.get("FMNIST_ZOO_DATA")):
+            raise ConfigError("--allow_other_data needs --data_dir (or FMNIST_ZOO_DATA) to say where the other data lie")
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON takes it."""
+        return {**{field.name: getattr(self, field.name) for field in dataclasses.fields(self)},
+                "spec": self.spec.to_dict(), "recipe": dataclasses.asdict(self.recipe)}
+
+    @classmethod
+    def from_dict(cls, fields: dict[str, Any]) -> RunConfig:
+        """The inverse of `to_dict`; `ConfigError` for anything else."""
+        try:
+            return cls(**{**fields, "spec": ModelSpec(**fields["spec"]), "recipe": Recipe(**fields["recipe"])})
+        except (TypeError, KeyError) as error:
+            raise ConfigError(f"not a run's config: {error}") from error
+
+    def batch(self, images: int) -> int:
+        """Images a step, of `images` fit images."""
+        return images if self.recipe.batch_size == FULL_BATCH else min(int(self.recipe.batch_size), images)
+
+
+def resolve(model: str | ModelSpec, **settings: Any) -> RunConfig:
+    """The run of a model's recipe with `settings` (named as the flags are) laid over it; None means "not given"."""
+    if isinstance(model, ModelSpec):
+        try:
+            recipe = registry.get_recipe(model.name)
+        except SpecError:  # a spec of the caller's own, never registered
+            recipe = Recipe()
+        return overlay(RunConfig(spec=model, recipe=recipe), _fresh=True, **settings)
+    return overlay(RunConfig(spec=registry.get_spec(model), recipe=registry.get_recipe(model)), _fresh=True, **settings)
+
+
+def overlay(config: RunConfig, *, _fresh: bool = False, **settings: Any) -> RunConfig:
+    """`config` with `settings` laid over it; what hangs on a changed setting, and is not named itself, follows it."""
+    given = {name: value for name, value in settings.items() if value is not None}
+    known = {*_SPEC_FIELDS, *_RECIPE_FIELDS, *(field.name for field in dataclasses.fields(RunConfig))}
+    for name in given:
+        if name not in known:
+            raise ConfigError(f"a run has no setting {name!r}; {registry.nearest(name, sorted(known))}")
+    spec = registry.derive(config.spec, **{name: given[name] for name in _SPEC_FIELDS if name in given})
+    changes = {name: given[name] for name in _RECIPE_FIELDS if name in given}
+    if changes.get("optimizer", config.recipe.optimizer) != config.recipe.optimizer:
+        optimizer = changes["optimizer"]
+        changes.setdefault("learning_rate", LEARNING_RATES.get(optimizer, config.recipe.learning_rate))
+        changes.setdefault("weight_decay", WEIGHT_DECAYS.get(optimizer, 0.0))
+    recipe = dataclasses.replace(config.recipe, **changes)
+    if _fresh:  # long runs of short epochs need not save or draw at each of them
+        given.setdefault("checkpoint_every", max(1, recipe.epochs // 50))
+        given.setdefault("histogram_every", max(1, recipe.epochs // 10))
+    rest = {name: value for name, value in given.items() if name not in (*_SPEC_FIELDS, *_RECIPE_FIELDS)}
+    return dataclasses.replace(config, spec=spec, recipe=recipe, **rest)
+
+
+def differences(old: RunConfig, new: RunConfig) -> dict[str, tuple[Any, Any]]:
+    """Setting name to (old, new), for each that differs."""
+    flat_old, flat_new = ({**config.to_dict(), **config.spec.architecture, **dataclasses.asdict(config.recipe)}
+                          for config in (old, new))
+    return {name: (flat_old[name], flat_new[name]) for name in flat_old
+            if name not in ("spec", "recipe") and flat_old[name] != flat_new[name]}
+
+
+def read_record(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """A run's `config.json`: {"config": ..., "data": ..., "environment": ...}; `path` may be its folder.
+
+    Raises:
+        ConfigError: if it is missing or does not read, naming the file.
+    """
+    path = pathlib.Path(path)
+    path = path / "config.json" if path.is_dir() else path
+    try:
+        record = json.loads(path.read_text())
+        RunConfig.from_dict(record["config"])
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read: {error.strerror}") from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise ConfigError(f"{path}: not the config.json of a run: {error}") from error
+    return record

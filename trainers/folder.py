@@ -1,0 +1,149 @@
+"""A run's folder: `<logdir>/<model>/<run>/`. Who may write it, what lies where, and what is cut off on resume.
+
+    config.json  metrics.csv  result.json  model.keras  weights/  checkpoints/latest.npz  train/  validation/
+"""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import fcntl
+import json
+import os
+import pathlib
+import shutil
+import time
+from typing import Any, Iterator
+
+from fmnist_zoo.files import atomic_write
+from trainers.config import ConfigError, RunConfig, read_record
+
+COLUMNS = ("epoch", "step", "seconds", "images_per_second", "learning_rate", "train_loss", "train_penalty",
+           "train_objective", "train_accuracy", "train_loss_eval", "validation_loss", "validation_accuracy")
+SWEEPS = "sweeps"
+
+
+class RunFolder:
+    """Paths and small files of one run."""
+
+    def __init__(self, path: str | os.PathLike[str]):
+        self.path = pathlib.Path(path)
+        self.config, self.metrics = self.path / "config.json", self.path / "metrics.csv"
+        self.result, self.model = self.path / "result.json", self.path / "model.keras"
+        self.weights, self.checkpoint = self.path / "weights", self.path / "checkpoints" / "latest.npz"
+
+    @contextlib.contextmanager
+    def locked(self) -> Iterator[None]:
+        """Holds the folder for this process; the lock dies with it, so that none is ever stale.
+
+        Raises:
+            ConfigError: if another process holds it, naming that process.
+        """
+        with open(self.path / ".lock", "a+") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                file.seek(0)
+                raise ConfigError(f"{self.path}: process {file.read().strip() or 'unknown'} is training in this folder; "
+                                  "wait for it to end, or choose another --run_name") from None
+            file.truncate(0)
+            file.write(str(os.getpid()))
+            file.flush()
+            yield
+
+    def write_json(self, path: pathlib.Path, content: dict[str, Any]) -> None:
+        with atomic_write(path, "w") as file:
+            json.dump(content, file, indent=2)
+            file.write("\n")
+
+    def read_result(self) -> dict[str, Any] | None:
+        """`result.json` of a run that ended, else None."""
+        try:
+            return json.loads(self.result.read_text())
+        except (OSError, ValueError):
+            return None
+
+    def rows(self) -> list[dict[str, Any]]:
+        """`metrics.csv` with its numbers read back; an empty cell is None."""
+        if not self.metrics.exists():
+            return []
+        with open(self.metrics, newline="") as file:
+            return [{name: _number(text) for name, text in row.items()} for row in csv.DictReader(file)]
+
+    def append_row(self, row: dict[str, Any]) -> None:
+        """Adds an epoch's row and sees it to the disk."""
+        with open(self.metrics, "a", newline="") as file:
+            if file.tell() == 0:
+                file.write(",".join(COLUMNS) + "\n")
+            file.write(",".join("" if row[name] is None else repr(row[name]) for name in COLUMNS) + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+
+    def cut_rows(self, count: int) -> None:
+        """Leaves the first `count` rows; whatever came after, torn lines included, goes."""
+        if self.metrics.exists():
+            lines = self.metrics.read_text().splitlines(keepends=True)[:count + 1]
+            with atomic_write(self.metrics, "w") as file:
+                file.writelines(lines if count else [])
+
+
+def _number(text: str) -> Any:
+    if not text:
+        return None
+    try:
+        return int(text)
+    except ValueError:
+        return float(text)
+
+
+def create(logdir: str | os.PathLike[str], config: RunConfig, run_name: str = "") -> RunFolder:
+    """A new folder for a run; without a name, the time and the seed make one.
+
+    Raises:
+        ConfigError: if the name is no folder's name or is taken, or the folder cannot be made.
+    """
+    if run_name and (os.sep in run_name or run_name.startswith(".") or run_name in ("train", "validation")):
+        raise ConfigError(f"--run_name names a folder below {logdir}/{config.spec.name}, received {run_name!r}")
+    parent = pathlib.Path(logdir) / config.spec.name
+    name = run_name or f"{time.strftime('%Y%m%d-%H%M%S')}-seed{config.seed}"
+    for path in [parent / name] if run_name else [parent / name, *(parent / f"{name}-{n}" for n in range(2, 100))]:
+        try:
+            path.mkdir(parents=True)
+            return RunFolder(path)
+        except FileExistsError:
+            continue
+        except OSError as error:
+            raise ConfigError(f"{path}: cannot be made: {error.strerror}; choose another --logdir") from error
+    raise ConfigError(f"{parent / name} exists already: go on with --resume={parent / name}, or choose another --run_name")
+
+
+def remove_if_unused(folder: RunFolder) -> None:
+    """Removes a run's folder in which no epoch ended, so that a run that failed at once leaves nothing behind."""
+    if not folder.checkpoint.exists() and not folder.metrics.exists():
+        shutil.rmtree(folder.path, ignore_errors=True)
+        with contextlib.suppress(OSError):
+            folder.path.parent.rmdir()
+
+
+def finished(folder: RunFolder, config: RunConfig) -> bool:
+    """Whether a run came to its end under this config."""
+    result = folder.read_result()
+    return bool(result) and (result["stopped_early"] or result["epochs"] >= config.recipe.epochs)
+
+
+def latest_unfinished(logdir: str | os.PathLike[str], model: str | None = None) -> RunFolder:
+    """The newest run below `logdir` that did not come to its end; of `model`, if one is named. Sweeps are not looked at.
+
+    Raises:
+        ConfigError: if there is none.
+    """
+    found = []
+    for path in pathlib.Path(logdir).glob(f"{model or '*'}/*/config.json"):
+        if path.parts[-3] == SWEEPS:
+            continue
+        record, folder = read_record(path), RunFolder(path.parent)
+        if not finished(folder, RunConfig.from_dict(record["config"])):
+            found.append((record.get("started", 0.0), str(path), folder))
+    if not found:
+        raise ConfigError(f"no unfinished run{f' of {model}' if model else ''} below {logdir}: nothing to resume")
+    return max(found, key=lambda entry: entry[:2])[2]

@@ -1,0 +1,80 @@
+"""Pictures of a network as PNG bytes: first-layer weights, confusion matrix, worst images. NumPy and Pillow alone."""
+
+from __future__ import annotations
+
+import io
+from typing import Sequence
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+from fmnist_zoo.spec import CLASS_NAMES
+
+_BLUE, _RED, _WHITE = np.array([33, 102, 172]), np.array([178, 24, 43]), np.array([255, 255, 255])
+_FONT_SIZE = 13
+
+
+def png(image: Image.Image) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def first_layer(kernel: np.ndarray, *, most: int = 100, scale: int = 2) -> Image.Image:
+    """The weights of the first units as 28x28 tiles: blue is negative, red positive, white zero; one scale for all.
+
+    Args:
+        kernel: (784, units) float.
+    """
+    tiles = kernel[:, :most].T.reshape(-1, 28, 28)
+    strength = np.clip(tiles / max(float(np.abs(tiles).max()), 1e-12), -1, 1)[..., None]
+    colours = np.where(strength < 0, _WHITE + (_WHITE - _BLUE) * strength, _WHITE - (_WHITE - _RED) * strength)
+    columns = min(10, len(tiles))
+    rows = -(-len(tiles) // columns)
+    sheet = np.full((rows * 29, columns * 29, 3), 128, np.uint8)
+    for index, tile in enumerate(colours.astype(np.uint8)):
+        top, left = 29 * (index // columns), 29 * (index % columns)
+        sheet[top:top + 28, left:left + 28] = tile
+    image = Image.fromarray(sheet)
+    return image.resize((image.width * scale, image.height * scale), Image.Resampling.NEAREST)
+
+
+def confusion(matrix: np.ndarray) -> Image.Image:
+    """A confusion matrix (10, 10) of counts; a row a true class, a column a predicted one, shaded by share of the row."""
+    cell, left, top = 46, 110, 96
+    image = Image.new("RGB", (left + 10 * cell + 10, top + 10 * cell + 10), "white")
+    draw, font = ImageDraw.Draw(image), ImageFont.load_default(_FONT_SIZE)
+    draw.text((8, 8), "row: true class", "black", font)
+    draw.text((8, 26), "column: predicted", "black", font)
+    shares = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
+    for row, name in enumerate(CLASS_NAMES):
+        draw.text((left - 8, top + (row + 0.5) * cell), name, "black", font, anchor="rm")
+        label = Image.new("L", (90, 18), 0)
+        ImageDraw.Draw(label).text((0, 2), name, 255, font)
+        turned = label.rotate(90, expand=True)
+        image.paste("black", (left + row * cell + 14, top - 94), turned)
+        for column in range(10):
+            corner = (left + column * cell, top + row * cell)
+            good = _BLUE if row == column else _RED
+            shade = _WHITE + (good - _WHITE) * float(np.sqrt(shares[row, column]))
+            draw.rectangle((*corner, corner[0] + cell - 2, corner[1] + cell - 2), tuple(int(v) for v in shade))
+            ink = "white" if shares[row, column] > 0.35 else "black"
+            draw.text((corner[0] + cell / 2 - 1, corner[1] + cell / 2), str(matrix[row, column]), ink, font, anchor="mm")
+    return image
+
+
+def worst(images: np.ndarray, labels: Sequence[int], predicted: Sequence[int], losses: Sequence[float], *,
+          columns: int = 6) -> Image.Image:
+    """Images (n, 784) uint8, each with its true class, the predicted one and its loss in nats."""
+    width, height = 130, 28 * 4 + 54
+    rows = max(1, -(-len(images) // columns))
+    sheet = Image.new("RGB", (columns * width, rows * height), "white")
+    draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(_FONT_SIZE)
+    for index, pixels in enumerate(images):
+        left, top = width * (index % columns), height * (index // columns)
+        tile = Image.fromarray(pixels.reshape(28, 28)).resize((112, 112), Image.Resampling.NEAREST)
+        sheet.paste(tile, (left + 9, top + 6))
+        draw.text((left + 9, top + 119), CLASS_NAMES[labels[index]], "black", font)
+        colour = "darkgreen" if labels[index] == predicted[index] else "firebrick"
+        draw.text((left + 9, top + 134), f"{CLASS_NAMES[predicted[index]]} {losses[index]:.1f}", colour, font)
+    return sheet

@@ -1,0 +1,105 @@
+"""What a person sees of a run: a progress bar on a terminal, a line an epoch where output is piped, nothing for `Silent`."""
+
+from __future__ import annotations
+
+import sys
+import time
+from typing import Any
+
+from trainers.loop import EpochMeans
+
+
+class Silent:
+    """Reports nothing; the base of those that do."""
+
+    def header(self, facts: dict[str, Any]) -> None:
+        """Before the first step."""
+
+    def part(self, epoch: int, share: float, means: EpochMeans, images_per_second: float) -> None:
+        """Within an epoch (1 is the first), `share` of it done."""
+
+    def epoch(self, row: dict[str, Any], epochs: int, best_epoch: int, seconds_left: float) -> None:
+        """After an epoch: its row of `metrics.csv`."""
+
+    def note(self, line: str) -> None:
+        """Anything else worth a line."""
+
+    def close(self) -> None:
+        """After the last word, however the run ended."""
+
+
+class Lines(Silent):
+    """Plain lines on standard output."""
+
+    def header(self, facts: dict[str, Any]) -> None:
+        for name, value in facts.items():
+            self.note(f"{name:<11} {value}")
+
+    def epoch(self, row: dict[str, Any], epochs: int, best_epoch: int, seconds_left: float) -> None:
+        self.note(epoch_line(row, epochs, best_epoch, seconds_left))
+
+    def note(self, line: str) -> None:
+        print(line, flush=True)
+
+
+class Bar(Lines):
+    """A bar for the epoch that runs, below the lines of those that ended."""
+
+    def __init__(self) -> None:
+        from rich.console import Console
+        from rich.progress import BarColumn, Progress, TextColumn
+
+        self._progress = Progress(
+            TextColumn("epoch {task.fields[epoch]}"), BarColumn(bar_width=24), TextColumn("{task.percentage:>3.0f} %"),
+            TextColumn("{task.fields[text]}"), console=Console(highlight=False, soft_wrap=True), transient=True)
+        self._task: Any = None
+        self._left = ""
+
+    def part(self, epoch: int, share: float, means: EpochMeans, images_per_second: float) -> None:
+        text = (f"loss {means.loss:.4f}  accuracy {means.accuracy:.4f}  {images_per_second:.0f} images/s{self._left}")
+        if self._task is None:
+            self._progress.start()
+            self._task = self._progress.add_task("", total=1.0, epoch=epoch, text=text)
+        self._progress.update(self._task, completed=share, epoch=epoch, text=text)
+
+    def epoch(self, row: dict[str, Any], epochs: int, best_epoch: int, seconds_left: float) -> None:
+        self._left = f"  {clock(seconds_left)} left"
+        super().epoch(row, epochs, best_epoch, seconds_left)
+
+    def note(self, line: str) -> None:
+        self._progress.console.print(line, markup=False)
+
+    def close(self) -> None:
+        self._progress.stop()  # also gives the cursor back
+
+
+def for_output() -> Silent:
+    """A bar if a person looks on, else lines."""
+    return Bar() if sys.stdout.isatty() else Lines()
+
+
+def epoch_line(row: dict[str, Any], epochs: int, best_epoch: int, seconds_left: float) -> str:
+    """An epoch in one line; `*` marks the best so far."""
+    penalty = f"  penalty {row['train_penalty']:.4f}" if row["train_penalty"] else ""
+    validation = "" if row["validation_loss"] is None else (
+        f"  validation loss {row['validation_loss']:.4f} accuracy {row['validation_accuracy']:.4f}"
+        f"{'*' if best_epoch == row['epoch'] else ' '}")
+    return (f"epoch {row['epoch']:>{len(str(epochs))}}/{epochs}  loss {row['train_loss']:.4f} "
+            f"accuracy {row['train_accuracy']:.4f}{penalty}{validation}  {row['images_per_second']:.0f} images/s  "
+            f"{clock(seconds_left)} left")
+
+
+def clock(seconds: float) -> str:
+    """`0:05`, `12:34`, `1:02:03`."""
+    whole = round(seconds)
+    return f"{whole // 3600}:{whole // 60 % 60:02}:{whole % 60:02}" if whole >= 3600 else f"{whole // 60}:{whole % 60:02}"
+
+
+class Stopwatch:
+    """Seconds since it was made."""
+
+    def __init__(self) -> None:
+        self._started = time.perf_counter()
+
+    def seconds(self) -> float:
+        return time.perf_counter() - self._started

@@ -1,0 +1,52 @@
+"""Where a number comes from: versions, machine, commit, command line."""
+
+from __future__ import annotations
+
+import os
+import pathlib
+import platform
+import shlex
+import subprocess
+import sys
+from typing import Any
+
+import fmnist_zoo
+
+
+def record() -> dict[str, Any]:
+    """What `config.json` says of the environment. Call it after TensorFlow was imported."""
+    import keras
+    import numpy
+    import tensorflow
+
+    return {
+        "versions": {"fmnist_zoo": fmnist_zoo.__version__, "python": platform.python_version(),
+                     "tensorflow": tensorflow.__version__, "keras": keras.__version__, "numpy": numpy.__version__},
+        "cpu": _cpu(), "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "threads": {"intra_op": tensorflow.config.threading.get_intra_op_parallelism_threads(),
+                    "inter_op": tensorflow.config.threading.get_inter_op_parallelism_threads()},
+        "onednn": os.environ.get("TF_ENABLE_ONEDNN_OPTS", "default"),
+        "commit": commit(),
+        "command": shlex.join([pathlib.Path(sys.argv[0]).name, *sys.argv[1:]]),
+    }
+
+
+def commit() -> str:
+    """The git commit of this code, with `-dirty` where it was changed since; "unknown" outside a checkout."""
+    folder = pathlib.Path(__file__).parent
+    try:
+        described = subprocess.run(
+            ["git", "describe", "--always", "--abbrev=40", "--dirty", "--exclude=*"], cwd=folder, capture_output=True, text=True, timeout=10)
+        tracked = subprocess.run(["git", "ls-files", "--error-unmatch", __file__], cwd=folder, capture_output=True, timeout=10)
+    except (OSError, subprocess.SubprocessError):
+        return "unknown"
+    known = described.returncode == 0 and tracked.returncode == 0  # a site-packages inside somebody's repository is not ours
+    return described.stdout.strip() if known else "unknown"
+
+
+def _cpu() -> str:
+    try:
+        lines = pathlib.Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor() or platform.machine()
+    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.machine())
