@@ -13,7 +13,7 @@ from fmnist_zoo.spec import SpecError
 def main(arguments: list[str] | None = None) -> int:
     """Prints the listing; returns the exit code."""
     parser = argparse.ArgumentParser(prog="python -m fmnist_zoo", description="Lists the models of the zoo.")
-    parser.add_argument("pattern", nargs="?", default="*", help="a name (its card), or a pattern such as '4D*' (a table)")
+    parser.add_argument("pattern", nargs="?", default="*", help="a name (its card) or a pattern such as '4D*'")
     parser.add_argument("--json", action="store_true", help="print JSON instead of text")
     parser.add_argument("--zoo_module", metavar="MODULE", help="a module of yours that registers more models")
     options = parser.parse_args(arguments)

@@ -45,7 +45,8 @@ def table(models: list[ModelSpec]) -> str:
 
 def _line(row: tuple[str, ...], widths: list[int]) -> str:
     numeric = (4, 5)
-    cells = [cell.rjust(width) if i in numeric else cell.ljust(width) for i, (cell, width) in enumerate(zip(row, widths))]
+    cells = [cell.rjust(width) if place in numeric else cell.ljust(width)
+             for place, (cell, width) in enumerate(zip(row, widths))]
     return "  ".join(cells).rstrip()
 
 

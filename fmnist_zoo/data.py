@@ -59,8 +59,8 @@ class Data:
 
 
 def load_data(
-    splits: Sequence[str] = ("fit", "validation"), *, data: str = "fashion_mnist", data_dir: str | os.PathLike | None = None,
-    allow_other_data: bool = False, validation_size: float = 0.1,
+    splits: Sequence[str] = ("fit", "validation"), *, data: str = "fashion_mnist",
+    data_dir: str | os.PathLike[str] | None = None, allow_other_data: bool = False, validation_size: float = 0.1,
 ) -> Data:
     """Loads splits of Fashion-MNIST, each file verified by the SHA-256 of its payload.
 
@@ -104,7 +104,9 @@ def _check(splits: Sequence[str], data: str, data_dir: object, allow_other_data:
         raise DataError(f"allow_other_data needs data_dir (or {ENVIRONMENT}) to say where the other data lie")
 
 
-def _load(name: str, folder: pathlib.Path, known: dict[str, str], splits: Sequence[str], validation_size: float) -> Data:
+def _load(
+    name: str, folder: pathlib.Path, known: dict[str, str], splits: Sequence[str], validation_size: float,
+) -> Data:
     """Reads what `splits` need from one folder; `known` are the payloads' digests, empty for other data."""
     digests: dict[str, str] = {}
     arrays: dict[str, Split] = {}
@@ -127,14 +129,19 @@ def _load(name: str, folder: pathlib.Path, known: dict[str, str], splits: Sequen
 
 
 def validation_mask(labels: np.ndarray, size: float) -> np.ndarray:
-    """True where a training image is held out: the same share of each class, chosen by a fixed seed.
+    """True where a training image is held out; `size` is a share (below 1) or a number of images."""
+    total = round(size * len(labels)) if size < 1 else int(size)
+    if not 0 <= total < len(labels):
+        raise DataError(f"validation_size={size} of {len(labels)} training images leaves none to fit")
+    return stratified_mask(labels, total)
+
+
+def stratified_mask(labels: np.ndarray, total: int) -> np.ndarray:
+    """True for `total` of the examples, the same share of each class, chosen by a fixed seed.
 
     `RandomState` because its stream is frozen for ever (NEP 19), where a Generator's may change with NumPy. Shares that
     are no whole numbers are rounded so that the total is met (largest remainders first).
     """
-    total = round(size * len(labels)) if size < 1 else int(size)
-    if not 0 <= total < len(labels):
-        raise DataError(f"validation_size={size} of {len(labels)} training images leaves none to fit")
     counts = np.bincount(labels, minlength=10)
     exact = counts * (total / max(len(labels), 1))
     shares = np.floor(exact).astype(int)

@@ -11,7 +11,8 @@ import numpy as np
 def cross_entropy(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
     """Cross entropy of each example in nats, (n,) float64: log sum_j exp(z_j) - z_label, with max z taken out first.
 
-    The shift makes it finite for any finite logits, where log(softmax(z)) is not (Goodfellow et al., Deep Learning, 6.2.2.3).
+    The shift keeps it finite for any finite logits, where log(softmax(z)) is not (Goodfellow et al., Deep Learning,
+    section 6.2.2.3).
     """
     shifted = logits.astype(np.float64)
     shifted -= shifted.max(axis=1, keepdims=True)

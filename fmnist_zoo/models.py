@@ -22,7 +22,8 @@ def build_model(name: str | ModelSpec, seed: int = 0, **overrides: Any) -> Any:
 
     Returns:
         A functional `keras.Model` from (batch, 784) float32 in [0, 1] to (batch, 10) float32 logits. Its layers are
-        `dense_1`, `dropout_1`, ..., `logits`; the model bears the spec's truthful name.
+        `dense_1`, `dropout_1`, ..., `logits`. It bears the spec's truthful name, with `_` for what TensorFlow takes in
+        no scope's name: `4L,l2=1e-05` is `4L__l2_1e-05`.
 
     Raises:
         SpecError: for an unknown name or field (with the nearest ones), or a value that cannot be.
@@ -45,7 +46,7 @@ def build(spec: ModelSpec, seed: int = 0) -> Any:
             flow = keras.layers.Dropout(
                 spec.dropout[index], seed=_layer_seed(seed, index, of="dropout"), name=f"dropout_{index + 1}")(flow)
     logits = _dense(spec, seed, len(spec.hidden), CLASSES, activation=None, name="logits")(flow)
-    return keras.Model(pixels, logits, name=spec.name)
+    return keras.Model(pixels, logits, name=spec.name.replace(",", "__").replace("=", "_").replace("+", "_"))
 
 
 def _dense(spec: ModelSpec, seed: int, index: int, units: int, **options: Any) -> Any:

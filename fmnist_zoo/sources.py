@@ -6,6 +6,7 @@ that a broken download or plain MNIST under the same names is never taken, and n
 
 from __future__ import annotations
 
+import functools
 import os
 import pathlib
 import shutil
@@ -83,7 +84,7 @@ def fetch() -> pathlib.Path:
         cache.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=cache, prefix=".fetch.") as scratch:
             ways: list[tuple[str, Callable[[pathlib.Path], None]]] = [
-                (mirror, lambda folder, mirror=mirror: _from_mirror(mirror, folder)) for mirror in MIRRORS]
+                (mirror, functools.partial(_from_mirror, mirror)) for mirror in MIRRORS]
             ways.append((f"Debian's package {DEBIAN_PACKAGE}", _from_debian))
             for source, way in ways:
                 try:

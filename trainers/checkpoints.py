@@ -25,7 +25,7 @@ class CheckpointError(ValueError):
 
 
 def digest(arrays: dict[str, np.ndarray]) -> str:
-    """SHA-256 over names, dtypes, shapes and bytes, in the order of names. Of arrays, never of zip files: those hold times."""
+    """SHA-256 over names, dtypes, shapes and bytes, in the order of names: of arrays, since zip files hold times."""
     total = hashlib.sha256()
     for name in sorted(arrays):
         array = np.ascontiguousarray(arrays[name])
@@ -38,7 +38,7 @@ def save(path: pathlib.Path, arrays: dict[str, np.ndarray], note: dict[str, Any]
     """Writes `arrays` and the JSON-able `note` as one file, atomically; `OSError` if the disk does not take it."""
     text = json.dumps({**note, "sha256": digest(arrays)})
     with atomic_write(path) as file:
-        np.savez(file, **{_NOTE: np.frombuffer(text.encode(), np.uint8)}, **arrays)
+        np.savez(file, allow_pickle=False, **{_NOTE: np.frombuffer(text.encode(), np.uint8), **arrays})
 
 
 def load(path: pathlib.Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
@@ -48,11 +48,11 @@ def load(path: pathlib.Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         CheckpointError: if the file is damaged or is no checkpoint.
     """
     try:
-        with np.load(path, allow_pickle=False) as stored:
+        with open(path, "rb") as file, np.load(file, allow_pickle=False) as stored:
             arrays = {name: stored[name] for name in stored.files}
         note = json.loads(arrays.pop(_NOTE).tobytes())
         intact = note.pop("sha256") == digest(arrays)
-    except (OSError, ValueError, KeyError, EOFError, TypeError, AttributeError, zipfile.BadZipFile, zlib.error) as error:
+    except (OSError, ValueError, LookupError, EOFError, TypeError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
         raise CheckpointError(f"{path}: damaged, or not a checkpoint: {error}") from error
     if not intact:
         raise CheckpointError(f"{path}: its content does not fit its SHA-256; it was damaged or changed")

@@ -7,9 +7,10 @@ may import TensorFlow.
 from __future__ import annotations
 
 import shutil
+import signal
 import sys
 import textwrap
-from typing import Callable, Sequence
+from typing import Any, Callable, Mapping, Sequence
 
 from absl import flags
 
@@ -39,7 +40,7 @@ def given(values: flags.FlagValues) -> set[str]:
     return {name for name in values if values[name].present}
 
 
-def help_text(usage: str, groups: dict[str, Sequence[str]], values: flags.FlagValues) -> str:
+def help_text(usage: str, groups: Mapping[str, Sequence[str]], values: flags.FlagValues) -> str:
     """`--help`: what the command does, then its flags group by group."""
     width = min(shutil.get_terminal_size().columns, 110)
     lines = [usage.strip()]
@@ -57,10 +58,9 @@ def help_text(usage: str, groups: dict[str, Sequence[str]], values: flags.FlagVa
 
 
 def run(name: str, body: Callable[[], int]) -> int:
-    """Runs a command's body; a person's mistake becomes one line on standard error and exit code 2, a run that failed 1.
+    """Runs a command's body; a person's mistake becomes one line on standard error and exit code 2, a failed run 1.
 
-    Errors of ours are told apart by their classes, looked up only where something was raised: a listing or `--help`
-    must not import what defines them.
+    Errors of ours are known by the module of their class: `--help` must not import what defines them.
     """
     try:
         return body()
@@ -77,3 +77,21 @@ def run(name: str, body: Callable[[], int]) -> int:
     except BrokenPipeError:
         sys.stderr.close()
         return FAILURE
+
+
+class StopSignal:
+    """Turns the first Ctrl-C (or SIGTERM) into a wish to stop after this epoch; the second ends the process at once."""
+
+    def __init__(self) -> None:
+        self.number = 0
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, self._on_signal)
+
+    def __call__(self) -> bool:
+        return bool(self.number)
+
+    def _on_signal(self, number: int, frame: Any) -> None:
+        self.number = number
+        print("\nfinishing this epoch, then saving; once more to leave at once", file=sys.stderr)
+        for again in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(again, signal.SIG_DFL)

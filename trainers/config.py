@@ -59,7 +59,7 @@ class RunConfig:
         if self.data == "mini" and (self.data_dir or self.allow_other_data):
             raise ConfigError("--data=mini comes with the package: drop --data_dir and --allow_other_data")
         if self.allow_other_data and not (self.data_dir or os.environ.get("FMNIST_ZOO_DATA")):
-            raise ConfigError("--allow_other_data needs --data_dir (or FMNIST_ZOO_DATA) to say where the other data lie")
+            raise ConfigError("--allow_other_data needs --data_dir (or FMNIST_ZOO_DATA) to say where they lie")
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON takes it."""

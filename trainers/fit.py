@@ -22,8 +22,9 @@ CLASSES = {"adam": "Adam", "sgd": "SGD", "momentum": "SGD", "rmsprop": "RMSprop"
 def make_optimizer(recipe: Recipe) -> Any:
     """The Keras optimizer of a recipe; kernels decay, biases do not."""
     options: dict[str, Any] = {"momentum": MOMENTUM} if recipe.optimizer == "momentum" else {}
-    optimizer = getattr(keras.optimizers, CLASSES[recipe.optimizer])(
-        learning_rate=recipe.learning_rate, weight_decay=recipe.weight_decay or None, **options)
+    if recipe.weight_decay or recipe.optimizer == "adamw":  # None is Keras' word for none, but AdamW takes no None
+        options["weight_decay"] = recipe.weight_decay
+    optimizer = getattr(keras.optimizers, CLASSES[recipe.optimizer])(learning_rate=recipe.learning_rate, **options)
     optimizer.exclude_from_weight_decay(var_names=["bias"])
     return optimizer
 
@@ -31,7 +32,8 @@ def make_optimizer(recipe: Recipe) -> Any:
 class FitEngine:
     """Trains a Keras model of the zoo by `Model.fit`, an epoch a call; the arguments are `TapeEngine`'s."""
 
-    def __init__(self, model: Any, recipe: Recipe, images: np.ndarray, labels: np.ndarray, *, batch_size: int, seed: int):
+    def __init__(self, model: Any, recipe: Recipe, images: np.ndarray, labels: np.ndarray, *,
+                 batch_size: int, seed: int):
         self._model, self._batch_size, self._seed = model, batch_size, seed
         self._images, self._labels = images.astype(np.float32) / np.float32(255), labels
         self.steps_an_epoch = -(-len(labels) // batch_size)
@@ -56,7 +58,7 @@ class FitEngine:
                 on_part(batch + 1, self._means(last))
 
         batches = tf.data.Dataset.from_tensor_slices((self._images[order], self._labels[order])).batch(self._batch_size)
-        self._model.fit(batches, epochs=epoch + 1, initial_epoch=epoch, verbose=0,
+        self._model.fit(batches, epochs=epoch + 1, initial_epoch=epoch, shuffle=False, verbose=0,
                         callbacks=[keras.callbacks.LambdaCallback(on_train_batch_end=on_batch_end)])
         return self._means(last)
 

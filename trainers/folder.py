@@ -44,8 +44,8 @@ class RunFolder:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError:
                 file.seek(0)
-                raise ConfigError(f"{self.path}: process {file.read().strip() or 'unknown'} is training in this folder; "
-                                  "wait for it to end, or choose another --run_name") from None
+                raise ConfigError(f"{self.path}: process {file.read().strip() or 'unknown'} is training in this "
+                                  "folder; wait for it to end, or choose another --run_name") from None
             file.truncate(0)
             file.write(str(os.getpid()))
             file.flush()
@@ -114,12 +114,13 @@ def create(logdir: str | os.PathLike[str], config: RunConfig, run_name: str = ""
             continue
         except OSError as error:
             raise ConfigError(f"{path}: cannot be made: {error.strerror}; choose another --logdir") from error
-    raise ConfigError(f"{parent / name} exists already: go on with --resume={parent / name}, or choose another --run_name")
+    raise ConfigError(f"{parent / name} exists already: go on with --resume={parent / name}, "
+                      "or choose another --run_name")
 
 
 def remove_if_unused(folder: RunFolder) -> None:
-    """Removes a run's folder in which no epoch ended, so that a run that failed at once leaves nothing behind."""
-    if not folder.checkpoint.exists() and not folder.metrics.exists():
+    """Removes a new run's folder if training never began in it, so that wrong data leave no empty run behind."""
+    if not folder.config.exists():
         shutil.rmtree(folder.path, ignore_errors=True)
         with contextlib.suppress(OSError):
             folder.path.parent.rmdir()
@@ -128,11 +129,11 @@ def remove_if_unused(folder: RunFolder) -> None:
 def finished(folder: RunFolder, config: RunConfig) -> bool:
     """Whether a run came to its end under this config."""
     result = folder.read_result()
-    return bool(result) and (result["stopped_early"] or result["epochs"] >= config.recipe.epochs)
+    return result is not None and (result["stopped_early"] or result["epochs"] >= config.recipe.epochs)
 
 
 def latest_unfinished(logdir: str | os.PathLike[str], model: str | None = None) -> RunFolder:
-    """The newest run below `logdir` that did not come to its end; of `model`, if one is named. Sweeps are not looked at.
+    """The newest run below `logdir` that did not come to its end; of `model`, if one is named; sweeps aside.
 
     Raises:
         ConfigError: if there is none.
@@ -141,7 +142,10 @@ def latest_unfinished(logdir: str | os.PathLike[str], model: str | None = None) 
     for path in pathlib.Path(logdir).glob(f"{model or '*'}/*/config.json"):
         if path.parts[-3] == SWEEPS:
             continue
-        record, folder = read_record(path), RunFolder(path.parent)
+        try:
+            record, folder = read_record(path), RunFolder(path.parent)
+        except ConfigError:  # a folder that cannot be resumed must not keep others from it
+            continue
         if not finished(folder, RunConfig.from_dict(record["config"])):
             found.append((record.get("started", 0.0), str(path), folder))
     if not found:

@@ -66,7 +66,9 @@ class TapeEngine:
         self.steps_an_epoch = -(-len(labels) // batch_size)
         self._steps_a_call = steps_a_call
         self._learned_steps_a_call = 8
-        self._run_steps = tf.function(self._steps)
+        integer, long = tf.TensorSpec((), tf.int32), tf.TensorSpec((), tf.int64)
+        self._run_steps = tf.function(self._steps).get_concrete_function(
+            tf.TensorSpec((len(labels),), tf.int32), integer, integer, long, tf.TensorSpec((7,), tf.float64))
 
     def run_epoch(self, epoch: int, on_part: OnPart | None = None) -> EpochMeans:
         """Runs epoch `epoch`; `on_part(steps done, means so far)` is called a few times on the way.

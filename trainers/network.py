@@ -108,12 +108,13 @@ def scale(images: Any) -> Any:
 def make_predictor(network: Network) -> Callable[[np.ndarray], np.ndarray]:
     """A function from images (n, 784) uint8 to logits (n, 10) float32, dropout off, each image once."""
 
-    @tf.function(input_signature=[tf.TensorSpec((None, PIXELS), tf.uint8)])
-    def logits(images: Any) -> Any:
+    def forward(images: Any) -> Any:
         return network.forward(network.variables, scale(images), seed=0, step=tf.zeros((), tf.int64), training=False)
 
+    logits = tf.function(forward).get_concrete_function(tf.TensorSpec((None, PIXELS), tf.uint8))
+
     def predict(images: np.ndarray) -> np.ndarray:
-        chunks = [logits(images[start:start + EVALUATION_BATCH]).numpy()
+        chunks = [logits(tf.constant(images[start:start + EVALUATION_BATCH])).numpy()
                   for start in range(0, len(images), EVALUATION_BATCH)]
         return np.concatenate([np.empty((0, CLASSES), np.float32), *chunks])
 

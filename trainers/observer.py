@@ -92,16 +92,19 @@ class Observer:
             self._train.histogram(f"gradients/{name}", gradient.numpy(), step)
 
     def _pictures(self, logits: np.ndarray, step: int, suffix: str = "") -> None:
-        self._image(self._train, f"first_layer{suffix}", pictures.first_layer(self._network.variables[0].numpy()), step,
+        kernel = self._network.variables[0].numpy()
+        self._image(self._train, f"first_layer{suffix}", pictures.first_layer(kernel), step,
                     "weights of the first layer's first 100 units: red positive, blue negative")
         labels = self._validation.labels
         if not len(labels):
             return
-        self._image(self._valid, f"confusion{suffix}", pictures.confusion(metrics.confusion_matrix(logits, labels)), step,
+        matrix = metrics.confusion_matrix(logits, labels)
+        self._image(self._valid, f"confusion{suffix}", pictures.confusion(matrix), step,
                     "validation images by true and predicted class: " + ", ".join(CLASS_NAMES))
         losses = metrics.cross_entropy(logits, labels)
         chosen = np.argsort(-losses, kind="stable")[:WORST]
-        sheet = pictures.worst(self._validation.images[chosen], labels[chosen], logits[chosen].argmax(axis=1), losses[chosen])
+        predicted = logits[chosen].argmax(axis=1)
+        sheet = pictures.worst(self._validation.images[chosen], labels[chosen], predicted, losses[chosen])
         self._image(self._valid, f"worst{suffix}", sheet, step,
                     "the validation images with the largest loss: true class, then predicted class and loss in nats")
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-from typing import Sequence
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
@@ -40,7 +39,7 @@ def first_layer(kernel: np.ndarray, *, most: int = 100, scale: int = 2) -> Image
 
 
 def confusion(matrix: np.ndarray) -> Image.Image:
-    """A confusion matrix (10, 10) of counts; a row a true class, a column a predicted one, shaded by share of the row."""
+    """A confusion matrix (10, 10) of counts; a row a true class, a column a predicted one; shade: share of the row."""
     cell, left, top = 46, 110, 96
     image = Image.new("RGB", (left + 10 * cell + 10, top + 10 * cell + 10), "white")
     draw, font = ImageDraw.Draw(image), ImageFont.load_default(_FONT_SIZE)
@@ -59,11 +58,12 @@ def confusion(matrix: np.ndarray) -> Image.Image:
             shade = _WHITE + (good - _WHITE) * float(np.sqrt(shares[row, column]))
             draw.rectangle((*corner, corner[0] + cell - 2, corner[1] + cell - 2), tuple(int(v) for v in shade))
             ink = "white" if shares[row, column] > 0.35 else "black"
-            draw.text((corner[0] + cell / 2 - 1, corner[1] + cell / 2), str(matrix[row, column]), ink, font, anchor="mm")
+            middle = (corner[0] + cell / 2 - 1, corner[1] + cell / 2)
+            draw.text(middle, str(matrix[row, column]), ink, font, anchor="mm")
     return image
 
 
-def worst(images: np.ndarray, labels: Sequence[int], predicted: Sequence[int], losses: Sequence[float], *,
+def worst(images: np.ndarray, labels: np.ndarray, predicted: np.ndarray, losses: np.ndarray, *,
           columns: int = 6) -> Image.Image:
     """Images (n, 784) uint8, each with its true class, the predicted one and its loss in nats."""
     width, height = 130, 28 * 4 + 54

@@ -1,12 +1,15 @@
-"""What a person sees of a run: a progress bar on a terminal, a line an epoch where output is piped, nothing for `Silent`."""
+"""What a person sees of a run: a bar on a terminal, a line an epoch where output is piped, nothing for `Silent`."""
 
 from __future__ import annotations
 
 import sys
 import time
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from trainers.loop import EpochMeans
+
+if TYPE_CHECKING:
+    from trainers.run import Run
 
 
 class Silent:
@@ -92,7 +95,8 @@ def epoch_line(row: dict[str, Any], epochs: int, best_epoch: int, seconds_left: 
 def clock(seconds: float) -> str:
     """`0:05`, `12:34`, `1:02:03`."""
     whole = round(seconds)
-    return f"{whole // 3600}:{whole // 60 % 60:02}:{whole % 60:02}" if whole >= 3600 else f"{whole // 60}:{whole % 60:02}"
+    hours = f"{whole // 3600}:{whole // 60 % 60:02}" if whole >= 3600 else f"{whole // 60}"
+    return f"{hours}:{whole % 60:02}"
 
 
 class Stopwatch:
@@ -103,3 +107,25 @@ class Stopwatch:
 
     def seconds(self) -> float:
         return time.perf_counter() - self._started
+
+
+def last_words(run: Run) -> str:
+    """What the run came to, and the commands that come next."""
+    if run.result is None:
+        epoch = run.history[-1]["epoch"]
+        return f"interrupted after epoch {epoch}; go on with\n  python -m trainers.train --resume={run.folder}"
+    return (f"done: {figures(run.result)}\n"
+            f"  look at it    make board   (tensorboard --logdir={run.folder.parent.parent})\n"
+            f"  train longer  python -m trainers.train --resume={run.folder} --epochs={2 * run.config.recipe.epochs}\n"
+            f"  run it again  python -m trainers.train --config={run.folder / 'config.json'}\n"
+            f"  use it        keras.saving.load_model('{run.folder / 'model.keras'}')")
+
+
+def figures(result: dict[str, Any]) -> str:
+    """A finished run in one line."""
+    final = result["final"]
+    validation = "" if "validation_loss" not in final else (
+        f"validation loss {final['validation_loss']:.4f}, accuracy {final['validation_accuracy']:.4f}, ")
+    early = f", stopped early after {result['epochs']}" if result["stopped_early"] else ""
+    return (f"{result['weights']} weights from epoch {final['epoch']}{early}: {validation}"
+            f"train loss {final['train_loss']:.4f}; {result['seconds']:.0f} s of training")

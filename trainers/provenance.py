@@ -35,13 +35,14 @@ def commit() -> str:
     """The git commit of this code, with `-dirty` where it was changed since; "unknown" outside a checkout."""
     folder = pathlib.Path(__file__).parent
     try:
-        described = subprocess.run(
-            ["git", "describe", "--always", "--abbrev=40", "--dirty", "--exclude=*"], cwd=folder, capture_output=True, text=True, timeout=10)
-        tracked = subprocess.run(["git", "ls-files", "--error-unmatch", __file__], cwd=folder, capture_output=True, timeout=10)
+        described, tracked = (subprocess.run(["git", *command], cwd=folder, capture_output=True, text=True, timeout=10)
+                              for command in (["describe", "--always", "--abbrev=40", "--dirty", "--exclude=*"],
+                                              ["ls-files", "--error-unmatch", __file__]))
     except (OSError, subprocess.SubprocessError):
         return "unknown"
-    known = described.returncode == 0 and tracked.returncode == 0  # a site-packages inside somebody's repository is not ours
-    return described.stdout.strip() if known else "unknown"
+    if described.returncode or tracked.returncode:  # installed below somebody's repository, this is not its code
+        return "unknown"
+    return described.stdout.strip()
 
 
 def _cpu() -> str:

@@ -1,30 +1,17 @@
-"""A run from its first epoch to its last: the outer loop around an engine.
-
-The engine does the updates; here an epoch is measured, told, and made safe. At the end of an epoch events are flushed,
-then the CSV row is written, then the checkpoint, so that a process killed at any moment can be resumed from the last
-checkpoint by cutting off what came after it.
-"""
+"""A run as a whole: what comes back from it, and what can go wrong in it."""
 
 from __future__ import annotations
 
 import dataclasses
-import os
 import pathlib
-import time
 from typing import Any, Callable
 
-import numpy as np
-
-from fmnist_zoo import metrics, models
-from fmnist_zoo.backend import keras, tf
-from fmnist_zoo.data import Data, Split, load_data, validation_mask
-from trainers import checkpoints, folder as folders, network as networks, progress, provenance, summaries
-from trainers.config import ConfigError, RunConfig
-from trainers.fit import FitEngine
+from fmnist_zoo.backend import tf
+from trainers import progress, summaries
+from trainers.config import RunConfig
 from trainers.folder import RunFolder
-from trainers.loop import EpochMeans, NonFiniteError, TapeEngine
-from trainers.observer import Observer
-from trainers.optimizers import Optimizer
+from trainers.loop import NonFiniteError
+from trainers.session import Session
 
 
 class RunError(RuntimeError):
@@ -50,17 +37,6 @@ class Run:
     model: Any
 
 
-@dataclasses.dataclass
-class State:
-    """What a checkpoint holds beside the engine's variables. Patience is `epoch - best_epoch`."""
-
-    epoch: int = 0
-    best_epoch: int = 0
-    best_loss: float = float("inf")
-    seconds: float = 0.0
-    best: dict[str, np.ndarray] = dataclasses.field(default_factory=dict)
-
-
 def execute(folder: RunFolder, config: RunConfig, *, reporter: progress.Silent, should_stop: Callable[[], bool],
             expected: dict[str, Any] | None = None) -> Run:
     """Trains a run to its end, from its last checkpoint if it has one.
@@ -74,220 +50,23 @@ def execute(folder: RunFolder, config: RunConfig, *, reporter: progress.Silent, 
     """
     tf.config.experimental.enable_op_determinism()
     try:
+        summaries.declare_hparams(folder.path.absolute().parent.parent)
         with folder.locked():
-            return _Session(folder, config, reporter, expected).run(should_stop)
+            session = Session(folder, config, reporter, expected)
+            result = session.run(should_stop)
+            return Run(folder.path, config, folder.rows(), result, session.model)
     except NonFiniteError as error:
         raise RunError(
-            f"{error}; training stopped, and the last good checkpoint is intact in {folder.checkpoint.parent}. What "
-            f"usually helps: a smaller --learning_rate (this was {config.recipe.learning_rate:g}), a smaller penalty, "
-            "--optimizer=adam") from error
+            f"{error}; training stopped{_what_is_left(folder)}. What usually helps: a smaller --learning_rate (this "
+            f"was {config.recipe.learning_rate:g}), a smaller penalty, --optimizer=adam") from error
+    except BrokenPipeError:  # nobody reads what we print any more; that is no full disk
+        raise
     except OSError as error:
-        raise RunError(f"{error.filename or folder.path}: cannot be written: {error.strerror}; the last checkpoint is "
-                       f"intact: make room, then go on with --resume={folder.path}") from error
+        raise RunError(f"{error.filename or folder.path}: cannot be written: {error.strerror or error}"
+                       f"{_what_is_left(folder)}; make room, then go on with --resume={folder.path}") from error
     finally:
         reporter.close()
 
 
-class _Session:
-    """One run in one process: data, model, engine, and the epochs between them."""
-
-    def __init__(self, folder: RunFolder, config: RunConfig, reporter: progress.Silent, expected: dict[str, Any] | None):
-        self.folder, self.config, self.reporter = folder, config, reporter
-        data = load_data(data=config.data, data_dir=config.data_dir or None, allow_other_data=config.allow_other_data,
-                         validation_size=config.recipe.validation_size)
-        self._record_data(data, expected)
-        self.fit, self.validation = data["fit"], data["validation"]
-        size = len(self.validation.labels) or len(self.fit.labels) // 10
-        chosen = validation_mask(self.fit.labels, size if size > 1 else 0.5)
-        self.sample = Split(self.fit.images[chosen], self.fit.labels[chosen])
-        keras.utils.set_random_seed(config.seed)
-        self.model = models.build(config.spec, config.seed)
-        self.network = networks.from_model(config.spec, self.model)
-        self.batch_size = config.batch(len(self.fit.labels))
-        self.engine = self._engine()
-        self.predict = networks.make_predictor(self.network)
-        self.state = self._restore()
-        self.observer = Observer(folder, config, self.network, self.sample, self.validation)
-
-    def _record_data(self, data: Data, expected: dict[str, Any] | None) -> None:
-        """Refuses data that are not the expected ones; writes `config.json` where there is none yet or epochs changed."""
-        found = {"name": data.name, "sha256": data.sha256, "split_sha256": data.split_sha256,
-                 "fit": len(data["fit"].labels), "validation": len(data["validation"].labels)}
-        for name in ("sha256", "split_sha256"):
-            if expected and expected[name] != found[name]:
-                raise ConfigError(f"the data in {data.folder} are not those of the recorded run: {name} {found[name]}, "
-                                  f"recorded {expected[name]}")
-        record = {"config": self.config.to_dict(), "data": found, "started": time.time(), "environment": provenance.record()}
-        if self.folder.config.exists():
-            old = folders.read_record(self.folder.config)
-            if old["config"] == record["config"]:
-                return
-            self.folder.result.unlink(missing_ok=True)  # more epochs than it had: not finished any more
-            record.update({name: old[name] for name in ("started", "environment")})
-        self.folder.write_json(self.folder.config, record)
-
-    def _engine(self) -> TapeEngine | FitEngine:
-        recipe, options = self.config.recipe, {"batch_size": self.batch_size, "seed": self.config.seed}
-        if self.config.trainer == "fit":
-            return FitEngine(self.model, recipe, *self.fit, **options)
-        optimizer = Optimizer(recipe.optimizer, self.network.variables, learning_rate=recipe.learning_rate,
-                              weight_decay=recipe.weight_decay)
-        return TapeEngine(self.network, optimizer, *self.fit, **options)
-
-    def _restore(self) -> State:
-        """The state of the last checkpoint, and the folder cut back to it; a new state where there is none."""
-        if not self.folder.checkpoint.exists():
-            summaries.cut_back(self.folder.path, {})
-            self.folder.cut_rows(0)
-            return State()
-        arrays, note = checkpoints.load(self.folder.checkpoint)
-        variables = self.engine.variables()
-        if {f"state/{name}" for name in variables} - set(arrays):
-            raise checkpoints.CheckpointError(f"{self.folder.checkpoint}: belongs to another model")
-        for name, variable in variables.items():
-            variable.assign(arrays[f"state/{name}"])
-        summaries.cut_back(self.folder.path, note.pop("events"))
-        self.folder.cut_rows(note["epoch"])
-        best = {name: arrays[f"best/{name}"] for name in self.network.names if note["best_epoch"]}
-        return State(best=best, **note)
-
-    def run(self, should_stop: Callable[[], bool]) -> Run:
-        """All epochs that are left, then the end."""
-        self.reporter.header(self._facts())
-        if self.state.epoch == 0:
-            replay = f"python -m trainers.train --config={self.folder.config}"
-            self.observer.start(self.model, batch_size=self.batch_size, replay=replay)
-        began, first = progress.Stopwatch(), self.state.epoch
-        try:
-            while not self._over():
-                row = self._epoch()
-                left = self.config.recipe.epochs - self.state.epoch
-                self.reporter.epoch(row, self.config.recipe.epochs, self.state.best_epoch,
-                                    left * began.seconds() / (self.state.epoch - first))
-                if should_stop() and not self._over():
-                    self._save()
-                    return self._result(None)
-            return self._result(self._finish())
-        except NonFiniteError as error:
-            self.observer.fail(error.step)
-            raise
-        finally:
-            self.observer.close()
-
-    def _over(self) -> bool:
-        return self.state.epoch >= self.config.recipe.epochs or self._stopped_early()
-
-    def _stopped_early(self) -> bool:
-        patience = self.config.recipe.early_stopping
-        return bool(patience) and self.state.epoch - self.state.best_epoch >= patience
-
-    def _epoch(self) -> dict[str, Any]:
-        """One epoch: updates, evaluation, and everything written. Returns its row."""
-        state, count = self.state, len(self.fit.labels)
-        watch = progress.Stopwatch()
-
-        def on_part(done: int, means: EpochMeans) -> None:
-            images = min(done * self.batch_size, count)
-            self.reporter.part(state.epoch + 1, images / count, means, images / watch.seconds())
-
-        means = self.engine.run_epoch(state.epoch, on_part)
-        seconds = watch.seconds()
-        state.epoch += 1
-        state.seconds += seconds
-        logits = self.predict(self.validation.images)
-        penalty = float(self.network.penalty())
-        row = self._row(means, seconds, logits)
-        self._compare(row)
-        self.observer.epoch(row, means, logits, penalty=penalty)
-        self.observer.flush()
-        self.folder.append_row(row)
-        if state.epoch % self.config.checkpoint_every == 0 or self._over():
-            self._save()
-        return row
-
-    def _row(self, means: EpochMeans, seconds: float, logits: np.ndarray) -> dict[str, Any]:
-        labels, step = self.validation.labels, self.state.epoch * self.engine.steps_an_epoch
-        row = {
-            "epoch": self.state.epoch, "step": step, "seconds": seconds,
-            "images_per_second": len(self.fit.labels) / seconds, "learning_rate": self.config.recipe.learning_rate,
-            "train_loss": means.loss, "train_penalty": means.penalty, "train_objective": means.loss + means.penalty,
-            "train_accuracy": means.accuracy, "train_loss_eval": self._loss(self.sample),
-            "validation_loss": float(metrics.cross_entropy(logits, labels).mean()) if len(labels) else None,
-            "validation_accuracy": metrics.accuracy(logits, labels) if len(labels) else None,
-        }
-        if not np.isfinite([value for value in row.values() if value is not None]).all():
-            raise NonFiniteError(step - 1)
-        return row
-
-    def _loss(self, split: Split) -> float:
-        return float(metrics.cross_entropy(self.predict(split.images), split.labels).mean())
-
-    def _compare(self, row: dict[str, Any]) -> None:
-        """Keeps the weights if they are the best so far; without validation images the last are the best."""
-        loss = row["validation_loss"]
-        if loss is None or loss < self.state.best_loss:
-            self.state.best_epoch = self.state.epoch
-            self.state.best_loss = float("inf") if loss is None else loss
-            self.state.best = self._weights()
-
-    def _weights(self) -> dict[str, np.ndarray]:
-        return {name: variable.numpy() for name, variable in zip(self.network.names, self.network.variables)}
-
-    def _save(self) -> None:
-        arrays = {f"state/{name}": np.asarray(variable) for name, variable in self.engine.variables().items()}
-        arrays.update({f"best/{name}": array for name, array in self.state.best.items()})
-        note = {**{field: getattr(self.state, field) for field in ("epoch", "best_epoch", "best_loss", "seconds")},
-                "events": summaries.sizes(self.folder.path)}
-        self.folder.checkpoint.parent.mkdir(exist_ok=True)
-        checkpoints.save(self.folder.checkpoint, arrays, note)
-
-    def _finish(self) -> dict[str, Any]:
-        """Puts the weights that count in place, measures them, saves the model; returns `result.json`."""
-        last = self._weights()
-        chosen = self.state.best if self.config.recipe.weights == "best" else last
-        epoch = self.state.best_epoch if self.config.recipe.weights == "best" else self.state.epoch
-        self.folder.weights.mkdir(exist_ok=True)
-        for name, weights in (("best", self.state.best), ("last", last)):
-            self._export(weights).save_weights(self._beside("saving.weights.h5"))
-            os.replace(self._beside("saving.weights.h5"), self.folder.weights / f"{name}.weights.h5")
-        model = self._export(chosen)
-        model.save(self._beside("saving.keras"))
-        os.replace(self._beside("saving.keras"), self.folder.model)
-        self.model.set_weights(model.get_weights())
-        labels, logits = self.validation.labels, self.predict(self.validation.images)
-        final: dict[str, float] = {"epoch": epoch, "train_loss": self._loss(self.fit)}
-        if len(labels):
-            final.update(validation_loss=float(metrics.cross_entropy(logits, labels).mean()),
-                         validation_accuracy=metrics.accuracy(logits, labels))
-        self.observer.finish(final, logits, self.state.epoch * self.engine.steps_an_epoch)
-        self.observer.flush()
-        result = {"epochs": self.state.epoch, "stopped_early": self._stopped_early(), "weights": self.config.recipe.weights,
-                  "final": final, "seconds": self.state.seconds, "weights_sha256": checkpoints.digest(chosen)}
-        self.folder.write_json(self.folder.result, result)
-        return result
-
-    def _export(self, weights: dict[str, np.ndarray]) -> Any:
-        """A clean Keras model (not compiled, no optimizer) with `weights`."""
-        model = models.build(self.config.spec, self.config.seed)
-        model.set_weights([weights[name] for name in self.network.names])
-        return model
-
-    def _beside(self, name: str) -> pathlib.Path:
-        return self.folder.path / name
-
-    def _result(self, result: dict[str, Any] | None) -> Run:
-        return Run(self.folder.path, self.config, self.folder.rows(), result, self.model)
-
-    def _facts(self) -> dict[str, str]:
-        devices = [device.name for device in tf.config.list_logical_devices("GPU")]
-        record = folders.read_record(self.folder.config)
-        data, environment, recipe = record["data"], record["environment"], self.config.recipe
-        return {
-            "model": f"{self.config.spec.name}: {self.config.spec.description}, {self.config.spec.parameters} parameters",
-            "data": f"{data['name']}, {data['fit']} to fit, {data['validation']} to validate, sha256 {data['sha256'][:12]}",
-            "training": f"{self.config.trainer}, {recipe.optimizer} {recipe.learning_rate:g}, batch {self.batch_size}, "
-                        f"{recipe.epochs} epochs of {self.engine.steps_an_epoch} steps, seed {self.config.seed}",
-            "device": ", ".join(devices) or f"{environment['cpu']}, {environment['cores']} cores",
-            "folder": str(self.folder.path),
-            **({"resumed": f"after epoch {self.state.epoch}"} if self.state.epoch else {}),
-        }
+def _what_is_left(folder: RunFolder) -> str:
+    return f"; the last good checkpoint is intact ({folder.checkpoint})" if folder.checkpoint.exists() else ""

@@ -41,7 +41,7 @@ class EventWriter:
             self._folder.mkdir(parents=True, exist_ok=True)
             self._file = open(self._folder / f"events.out.tfevents.{time.time_ns()}", "xb")
             self._records = RecordWriter(self._file)
-            self._records.write(event_pb2.Event(wall_time=time.time(), file_version="brain.Event:2").SerializeToString())
+            self._event(file_version="brain.Event:2")
         self._records.write(event_pb2.Event(wall_time=time.time(), **fields).SerializeToString())
 
     def summary(self, summary: Any, step: int) -> None:
@@ -115,6 +115,7 @@ _HPARAMS = {
     "learning_rate": float, "weight_decay": float, "hidden": str, "epochs": float, "trainer": str, "data": str,
     **{f"dropout.{layer + 1}": float for layer in range(DROPOUT_COLUMNS)},
 }
+_SHOWN_FIRST = ("model", "dropout", "l1", "l2", "seed")  # TensorBoard shows five columns: those that "differ" first
 _METRICS = (  # group (a folder of the run), tag, name shown
     ("", "final/validation_loss", "validation loss (counting weights)"),
     ("", "final/validation_accuracy", "validation accuracy (counting weights)"),
@@ -130,7 +131,8 @@ _METRICS = (  # group (a folder of the run), tag, name shown
 def declare_hparams(logdir: pathlib.Path) -> None:
     """The project's one declaration of columns, at the root of the log folder: TensorBoard takes the first it finds."""
     kinds = {str: "DATA_TYPE_STRING", float: "DATA_TYPE_FLOAT64"}
-    infos = [api_pb2.HParamInfo(name=name, type=getattr(api_pb2, kinds[kind])) for name, kind in _HPARAMS.items()]
+    infos = [api_pb2.HParamInfo(name=name, type=getattr(api_pb2, kinds[kind]), differs=name in _SHOWN_FIRST)
+             for name, kind in _HPARAMS.items()]
     metrics = [api_pb2.MetricInfo(name=api_pb2.MetricName(group=group, tag=tag), display_name=shown)
                for group, tag, shown in _METRICS]
     summary = _hparams(hparams_metadata.EXPERIMENT_TAG,

@@ -7,9 +7,8 @@ without it has been.
 
 from __future__ import annotations
 
+import json
 import os
-import pathlib
-import signal
 import sys
 from typing import TYPE_CHECKING, Any, Sequence
 
@@ -62,7 +61,8 @@ def define_flags() -> flags.FlagValues:
     number("l1", "factor of the sum of |W| in the objective")
     number("l2", "factor of the sum of W^2 in the objective")
     text("zoo_module", "a module of yours that registers more models")
-    flags.DEFINE_enum("trainer", None, configs.TRAINERS, "our GradientTape loop (tape, the default) or Keras' Model.fit", flag_values=values)
+    flags.DEFINE_enum("trainer", None, configs.TRAINERS, "tape: our GradientTape loop (the default); fit: Model.fit",
+                      flag_values=values)
     number("epochs", "passes over the fit images", flags.DEFINE_integer)
     text("batch_size", "images an update, or full")
     flags.DEFINE_enum("optimizer", None, OPTIMIZERS, "brings Keras' learning rate with it", flag_values=values)
@@ -113,17 +113,16 @@ def _start(config: RunConfig, logdir: str, run_name: str, *, expected: dict[str,
     """A new folder, then the run in it; if it fails before its first epoch, an empty folder does not stay."""
     folder = folders.create(logdir, config, run_name)
     try:
-        return _execute(folder, config, logdir, expected=expected, verbose=verbose, should_stop=should_stop)
+        return _execute(folder, config, expected=expected, verbose=verbose, should_stop=should_stop)
     except BaseException:
         folders.remove_if_unused(folder)
         raise
 
 
-def _execute(folder: folders.RunFolder, config: RunConfig, logdir: str, *, expected: dict[str, Any] | None,
+def _execute(folder: folders.RunFolder, config: RunConfig, *, expected: dict[str, Any] | None,
              verbose: bool, should_stop: Any) -> Run:
-    from trainers import progress, run, summaries
+    from trainers import progress, run
 
-    summaries.declare_hparams(pathlib.Path(logdir))
     return run.execute(folder, config, reporter=progress.for_output() if verbose else progress.Silent(),
                        should_stop=should_stop, expected=expected)
 
@@ -149,7 +148,8 @@ def _main(arguments: list[str]) -> int:
         if values.model:
             raise ConfigError(f"--config says which model; drop --model={values.model}, or drop --config")
         record = configs.read_record(values.config)
-        expected = None if {"data", "data_dir", "allow_other_data", "validation_size"} & set(settings) else record["data"]
+        other_data = {"data", "allow_other_data", "validation_size"} & set(settings)
+        expected = None if other_data else record["data"]
         config = configs.overlay(RunConfig.from_dict(record["config"]), **settings)
     elif values.model:
         config = configs.resolve(values.model, **settings)
@@ -158,8 +158,15 @@ def _main(arguments: list[str]) -> int:
     if values.dry_run:
         print(dry_run_text(config, values.logdir, values.run_name))
         return 0
-    stop = StopSignal()
+    stop = command.StopSignal()
     return _tell(_start(config, values.logdir, values.run_name, expected=expected, should_stop=stop), stop)
+
+
+def _tell(run: Run, stop: command.StopSignal) -> int:
+    from trainers import progress
+
+    print(progress.last_words(run))
+    return 0 if run.result else 128 + stop.number
 
 
 def _settings(values: flags.FlagValues) -> dict[str, Any]:
@@ -186,78 +193,39 @@ def _resume(values: flags.FlagValues, settings: dict[str, Any]) -> int:
     for name in ("config", "run_name"):
         if values[name].value:
             raise ConfigError(f"--resume goes on in the run's own folder, as it is configured: drop --{name}")
+    model = registry.get_spec(values.model, **_architecture(settings)).name if values.model else None
     if values.resume == "latest":
-        folder = folders.latest_unfinished(values.logdir, values.model)
+        folder = folders.latest_unfinished(values.logdir, model)
     else:
         folder = folders.RunFolder(values.resume)
     record = configs.read_record(folder.path)
     old = RunConfig.from_dict(record["config"])
-    logdir = str(folder.path.parent.parent)
-    if values.model and values.model != old.spec.name:
-        raise ConfigError(f"--model={values.model} disagrees with the run in {folder.path}, which is of {old.spec.name}")
+    if model and model != old.spec.name:
+        raise ConfigError(f"--model={model} disagrees with the run in {folder.path}, which is of {old.spec.name}")
     new = configs.overlay(old, **settings)
     for name, (before, after) in configs.differences(old, new).items():
         if name == "epochs" and after > before or name == "data_dir":
             continue
-        raise ConfigError(f"--{name}={after} disagrees with the run in {folder.path}, which has {before}; on resume only "
-                          "--epochs may change, to more")
-    if folders.finished(folder, new):
-        print(f"{folder.path} is finished: {_figures(folder.read_result() or {})}")
-        return 0
+        raise ConfigError(f"--{name}={after} disagrees with the run in {folder.path}, which has {before}; "
+                          "on resume only --epochs may change, to more")
     if values.dry_run:
-        print(dry_run_text(new, logdir, folder.path.name))
-        return 0
-    stop = StopSignal()
-    return _tell(_execute(folder, new, logdir, expected=record["data"], verbose=True, should_stop=stop), stop)
+        print(dry_run_text(new, str(folder.path.parent.parent), folder.path.name))
+    elif folders.finished(folder, new):
+        print(f"{folder.path} is finished; more --epochs would go on from its end")
+    else:
+        stop = command.StopSignal()
+        return _tell(_execute(folder, new, expected=record["data"], verbose=True, should_stop=stop), stop)
+    return 0
+
+
+def _architecture(settings: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in settings.items() if name in ("hidden", "dropout", "l1", "l2")}
 
 
 def dry_run_text(config: RunConfig, logdir: str, run_name: str) -> str:
     """The resolved run as JSON, and the folder it would have."""
-    import json
-
     where = os.path.join(logdir, config.spec.name, run_name or "<time>-seed" + str(config.seed))
     return json.dumps({**config.to_dict(), "parameters": config.spec.parameters, "folder": where}, indent=2)
-
-
-class StopSignal:
-    """Turns the first Ctrl-C (or SIGTERM) into a wish to stop after this epoch; the second one ends the process at once."""
-
-    def __init__(self) -> None:
-        self.number = 0
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, self._on_signal)
-
-    def __call__(self) -> bool:
-        return bool(self.number)
-
-    def _on_signal(self, number: int, frame: Any) -> None:
-        self.number = number
-        print("\nfinishing this epoch, then saving; once more to leave at once", file=sys.stderr)
-        for again in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(again, signal.SIG_DFL)
-
-
-def _tell(run: Run, stop: StopSignal) -> int:
-    """The last words of a run; returns the exit code."""
-    if run.result is None:
-        print(f"interrupted after epoch {run.history[-1]['epoch']}; go on with\n"
-              f"  python -m trainers.train --resume={run.folder}")
-        return 128 + stop.number
-    print(f"done: {_figures(run.result)}\n"
-          f"  look at it    make board   (tensorboard --logdir={run.folder.parent.parent})\n"
-          f"  train longer  python -m trainers.train --resume={run.folder} --epochs={2 * run.config.recipe.epochs}\n"
-          f"  run it again  python -m trainers.train --config={run.folder / 'config.json'}\n"
-          f"  use it        keras.saving.load_model('{run.folder / 'model.keras'}')")
-    return 0
-
-
-def _figures(result: dict[str, Any]) -> str:
-    final = result["final"]
-    validation = "" if "validation_loss" not in final else (
-        f"validation loss {final['validation_loss']:.4f}, accuracy {final['validation_accuracy']:.4f}, ")
-    early = f", stopped early after {result['epochs']}" if result["stopped_early"] else ""
-    return (f"{result['weights']} weights from epoch {final['epoch']}{early}: {validation}"
-            f"train loss {final['train_loss']:.4f}; {result['seconds']:.0f} s of training")
 
 
 if __name__ == "__main__":

@@ -1,0 +1,27 @@
+"""What the tests share: runs on the mini set, and ways to look at what a run left."""
+
+import os
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+ROOT = pathlib.Path(__file__).parent.parent
+
+
+@pytest.fixture(autouse=True)
+def _no_data_of_the_developer(monkeypatch):
+    """A data folder named in the environment must not change what is tested."""
+    monkeypatch.delenv("FMNIST_ZOO_DATA", raising=False)
+
+
+@pytest.fixture
+def command():
+    """Runs `python -m MODULE ARGUMENTS...` in the checkout; returns the finished process, output as text."""
+
+    def run(*arguments, timeout=180, **options):
+        return subprocess.run([sys.executable, "-m", *map(str, arguments)], cwd=options.pop("cwd", ROOT), timeout=timeout,
+                              capture_output=True, text=True, env={**os.environ, "PYTHONPATH": str(ROOT)}, **options)
+
+    return run

@@ -1,0 +1,56 @@
+"""Reading back what a run left on disk."""
+
+import csv
+import pathlib
+import struct
+
+from tensorboard.compat.proto import event_pb2
+
+from trainers import checkpoints
+
+TIMES = ("seconds", "images_per_second")
+
+
+def events(folder):
+    """All events of one folder, oldest file first; every byte of every file must belong to a record."""
+    found = []
+    for path in sorted(pathlib.Path(folder).glob("events.out.tfevents.*")):
+        content, place = path.read_bytes(), 0
+        while place < len(content):
+            (length,) = struct.unpack_from("<Q", content, place)
+            assert place + length + 16 <= len(content), f"{path} ends within a record"
+            found.append(event_pb2.Event.FromString(content[place + 12:place + 12 + length]))
+            place += length + 16
+    return found
+
+
+def summaries(folder):
+    """Tag to a list of (step, value) of one folder."""
+    found = {}
+    for event in events(folder):
+        for value in event.summary.value:
+            found.setdefault(value.tag, []).append((event.step, value))
+    return found
+
+
+def scalars(folder):
+    """Tag to {step: float} for the scalars of one folder; a step that was written twice fails."""
+    found = {}
+    for tag, values in summaries(folder).items():
+        if values[0][1].metadata.plugin_data.plugin_name == "scalars":
+            steps = [step for step, _ in values]
+            assert len(steps) == len(set(steps)), f"{tag} was written twice at one step"
+            found[tag] = {step: struct.unpack("<f", value.tensor.tensor_content)[0] if value.tensor.tensor_content
+                          else value.tensor.float_val[0] for step, value in values}
+    return found
+
+
+def rows_without_times(folder):
+    """`metrics.csv` as text cells, less the two columns that equal runs may differ in."""
+    with open(pathlib.Path(folder) / "metrics.csv", newline="") as file:
+        return [{name: cell for name, cell in row.items() if name not in TIMES} for row in csv.DictReader(file)]
+
+
+def state_digest(folder):
+    """SHA-256 of all arrays of a run's checkpoint: weights, optimizer state, best weights."""
+    return checkpoints.digest(checkpoints.load(pathlib.Path(folder) / "checkpoints" / "latest.npz")[0])

@@ -1,0 +1,124 @@
+"""The tape loop: the same numbers as `Model.fit`, however an epoch is cut, and an honest end when they are not finite."""
+
+import numpy as np
+import pytest
+
+import fmnist_zoo
+from fmnist_zoo import metrics, models
+from fmnist_zoo.spec import Recipe
+from trainers import network
+from trainers.fit import FitEngine
+from trainers.loop import NonFiniteError, TapeEngine, epoch_order
+from trainers.optimizers import Optimizer
+
+BATCH = 250  # does not divide 1,800
+
+
+@pytest.fixture(scope="module")
+def fit_split():
+    return fmnist_zoo.load_data(data="mini")["fit"]
+
+
+def tape(spec, split, *, optimizer="adam", learning_rate=0.001, weight_decay=0.0, seed=0, batch=BATCH, **options):
+    net = network.from_model(spec, models.build(spec, 0))
+    rule = Optimizer(optimizer, net.variables, learning_rate=learning_rate, weight_decay=weight_decay)
+    return net, TapeEngine(net, rule, *split, batch_size=batch, seed=seed, **options)
+
+
+@pytest.mark.parametrize("optimizer, decay, l1", [("momentum", 0.01, 1e-5), ("adam", 0.0, 0.0), ("adamw", 0.01, 0.0)])
+def test_tape_and_fit_agree(fit_split, optimizer, decay, l1):
+    """Three epochs with L2 on. Adam divides tiny gradients by their own size: where a weight's gradient is all float
+    noise, two correct programs may step apart, so that some of its weights may differ, by a few steps."""
+    adam = optimizer != "momentum"
+    spec = fmnist_zoo.get_spec("3L", l2=1e-3, l1=l1)
+    rate = 0.0005 if adam else 0.01
+    net, ours = tape(spec, fit_split, optimizer=optimizer, learning_rate=rate, weight_decay=decay)
+    model = models.build(spec, 0)
+    recipe = Recipe(optimizer=optimizer, learning_rate=rate, weight_decay=decay)
+    theirs = FitEngine(model, recipe, *fit_split, batch_size=BATCH, seed=0)
+    for epoch in range(3):
+        mine, other = ours.run_epoch(epoch), theirs.run_epoch(epoch)
+        assert mine.loss == pytest.approx(other.loss, abs=2e-4 if adam else 1e-5)
+        assert mine.penalty == pytest.approx(other.penalty, abs=2e-5) and mine.penalty > 0
+        assert mine.accuracy == pytest.approx(other.accuracy, abs=2e-3)
+    apart = np.concatenate([np.abs(variable.numpy() - weight).ravel()
+                            for variable, weight in zip(net.variables, model.get_weights())])
+    assert np.quantile(apart, 0.95 if adam else 1.0) < 1e-4
+    assert apart.max() < 10 * rate
+
+
+def test_the_cut_does_not_change_a_bit(fit_split):
+    spec = fmnist_zoo.get_spec("4D_drop03")
+    results = []
+    for steps in (1, 3, 100, None):
+        net, engine = tape(spec, fit_split, steps_a_call=steps)
+        means = [engine.run_epoch(epoch) for epoch in range(2)]
+        results.append((means, [variable.numpy() for variable in engine.variables().values()]))
+    for means, arrays in results[1:]:
+        assert means == results[0][0]
+        for array, first in zip(arrays, results[0][1]):
+            np.testing.assert_array_equal(array, first)
+
+
+def test_every_image_is_trained_on_once_an_epoch():
+    for epoch in (0, 1):
+        np.testing.assert_array_equal(np.sort(epoch_order(1000, seed=3, epoch=epoch)), np.arange(1000))
+    assert not np.array_equal(epoch_order(1000, seed=3, epoch=0), epoch_order(1000, seed=3, epoch=1))
+    assert not np.array_equal(epoch_order(1000, seed=3, epoch=0), epoch_order(1000, seed=4, epoch=0))
+
+
+def test_means_are_weighted_by_images(fit_split):
+    """With a learning rate that moves nothing, the epoch's means are those of all images, the small last batch included."""
+    spec = fmnist_zoo.get_spec("2L", l2=1e-3)
+    net, engine = tape(spec, fit_split, optimizer="sgd", learning_rate=1e-12, batch=700)
+    logits = network.make_predictor(net)(fit_split.images)
+    seen = []
+    means = engine.run_epoch(0, lambda done, so_far: seen.append(done))
+    assert means.loss == pytest.approx(metrics.cross_entropy(logits, fit_split.labels).mean(), rel=1e-5)
+    assert means.accuracy == pytest.approx(metrics.accuracy(logits, fit_split.labels), abs=1e-9)
+    assert means.penalty == pytest.approx(float(net.penalty()), rel=1e-5)
+    assert means.weight_norm == pytest.approx(
+        np.sqrt(sum(np.square(kernel.numpy()).sum() for kernel in net.kernels)), rel=1e-5)
+    assert seen[-1] == engine.steps_an_epoch == 3
+
+
+@pytest.mark.parametrize("engine", ["tape", "fit"])
+def test_not_finite_names_its_step(fit_split, engine):
+    spec = fmnist_zoo.get_spec("2L")
+    if engine == "tape":
+        net, runner = tape(spec, fit_split, optimizer="sgd", learning_rate=1e6)
+    else:
+        recipe = Recipe(optimizer="sgd", learning_rate=1e6)
+        runner = FitEngine(models.build(spec, 0), recipe, *fit_split, batch_size=BATCH, seed=0)
+    with pytest.raises(NonFiniteError) as error:
+        for epoch in range(30):
+            runner.run_epoch(epoch)
+    assert error.value.step > 0
+    if engine == "tape":  # the update that was not finite was left undone
+        assert all(np.isfinite(variable.numpy()).all() for variable in net.variables)
+
+
+def test_the_step_is_the_same_however_the_epoch_is_cut(fit_split):
+    steps = set()
+    for cut in (1, 4, None):
+        _, engine = tape(fmnist_zoo.get_spec("2L"), fit_split, optimizer="sgd", learning_rate=1e6, steps_a_call=cut)
+        with pytest.raises(NonFiniteError) as error:
+            for epoch in range(30):
+                engine.run_epoch(epoch)
+        steps.add(error.value.step)
+    assert len(steps) == 1
+
+
+def test_dropout_shows_in_the_training_loss(fit_split):
+    losses = []
+    for rate in (0.0, 0.6):
+        _, engine = tape(fmnist_zoo.get_spec("2L", dropout=rate), fit_split)
+        losses.append([engine.run_epoch(epoch).loss for epoch in range(3)][-1])
+    assert losses[1] > 1.1 * losses[0]
+
+
+def test_a_full_batch_is_one_update(fit_split):
+    _, engine = tape(fmnist_zoo.get_spec("network_A_l1"), fit_split, batch=len(fit_split.labels))
+    assert engine.steps_an_epoch == 1
+    first = engine.run_epoch(0)
+    assert first.penalty == pytest.approx(0.001 * 0.05 * np.sqrt(2 / np.pi) * (784 * 300 + 3000), rel=0.02)

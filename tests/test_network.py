@@ -1,0 +1,80 @@
+"""The forward function of a spec: equal to the Keras model, dropout as it should be, penalties as Keras has them."""
+
+import numpy as np
+import pytest
+
+import fmnist_zoo
+from fmnist_zoo.backend import tf
+from trainers import network
+
+
+@pytest.fixture(scope="module")
+def images():
+    return fmnist_zoo.load_data(("fit",), data="mini")["fit"].images
+
+
+@pytest.mark.parametrize("name", fmnist_zoo.list_models())
+def test_forward_is_the_keras_model(name, images):
+    model = fmnist_zoo.build_model(name, seed=3)
+    net = network.from_model(fmnist_zoo.get_spec(name), model)
+    logits = network.make_predictor(net)(images[:300])
+    np.testing.assert_allclose(logits, model(images[:300].astype(np.float32) / 255).numpy(), atol=2e-5)
+    np.testing.assert_allclose(float(net.penalty()), float(sum(model.losses)), rtol=1e-5)
+
+
+def test_predictor_sees_every_image_once(images):
+    net = network.from_model(fmnist_zoo.get_spec("softmax"), fmnist_zoo.build_model("softmax"))
+    predict = network.make_predictor(net)
+    many = np.concatenate([images, images, images])[: 2 * network.EVALUATION_BATCH + 7]
+    assert predict(many).shape == (2 * network.EVALUATION_BATCH + 7, 10)
+    np.testing.assert_allclose(predict(many)[-7:], predict(many[-7:]), atol=1e-5)
+    assert predict(images[:0]).shape == (0, 10)
+
+
+def dropped(rate, *, seed=0, step=0, layer=0, shape=(400, 301)):
+    return network.dropout(tf.ones(shape), rate, seed=seed, step=tf.constant(step, tf.int64), layer=layer).numpy()
+
+
+@pytest.mark.parametrize("rate", [0.1, 0.25, 0.5, 0.9])
+def test_dropout_keeps_the_share_and_the_mean(rate):
+    units = dropped(rate)
+    count = units.size
+    zeros = np.mean(units == 0)
+    assert abs(zeros - rate) < 5 * np.sqrt(rate * (1 - rate) / count)
+    np.testing.assert_allclose(np.unique(units), [0, 1 / (1 - rate)], rtol=1e-4)
+
+
+def test_dropout_masks_are_a_function_of_seed_step_and_layer():
+    base = dropped(0.5)
+    np.testing.assert_array_equal(base, dropped(0.5))
+    for other in (dict(seed=1), dict(step=1), dict(layer=1), dict(step=2**33)):
+        agreement = np.mean((base == 0) == (dropped(0.5, **other) == 0))
+        assert abs(agreement - 0.5) < 0.01, other
+
+
+def test_neighbouring_streams_do_not_overlap():
+    """A counter that moved by a step would make step 1's mask a shifted copy of step 0's."""
+    first, second = (dropped(0.5, step=step).ravel() == 0 for step in (0, 1))
+    for shift in range(1, 65):
+        assert abs(np.mean(first[shift:] == second[:-shift]) - 0.5) < 0.02
+
+
+def test_gradient_goes_through_the_same_mask():
+    units = tf.ones((50, 40))
+    with tf.GradientTape() as tape:
+        tape.watch(units)
+        output = network.dropout(units, 0.4, seed=5, step=tf.constant(9, tf.int64), layer=2)
+    np.testing.assert_array_equal(tape.gradient(output, units).numpy(), output.numpy())
+
+
+def test_dropout_is_on_in_training_and_off_in_evaluation(images):
+    net = network.from_model(fmnist_zoo.get_spec("4D_drop03"), fmnist_zoo.build_model("4D_drop03"))
+    pixels = network.scale(tf.constant(images[:50]))
+
+    def logits(training, step):
+        return net.forward(net.variables, pixels, seed=0, step=tf.constant(step, tf.int64), training=training).numpy()
+
+    np.testing.assert_array_equal(logits(False, 0), logits(False, 1))
+    assert not np.allclose(logits(True, 0), logits(False, 0))
+    assert not np.allclose(logits(True, 0), logits(True, 1))
+    np.testing.assert_array_equal(logits(True, 1), logits(True, 1))

@@ -1,0 +1,198 @@
+"""Names and what they stand for: the catalog against the report, changed models, models of the user's."""
+
+import re
+import sys
+
+import pytest
+from hypothesis import given, settings, strategies as st
+
+from fmnist_zoo import registry
+from fmnist_zoo.registry import derive, get_recipe, get_spec, list_models, load_zoo_module, register
+from fmnist_zoo.spec import ModelSpec, Recipe, SpecError
+
+CATALOG = [
+    "softmax", "2L", "3L", "4L", "5L",
+    "4D_drop02", "4D_drop03", "4D_drop03_02_01", "5D_drop02", "5D_drop03", "5D_drop04_03_02_01",
+    "network_softmax", "network_A", "network_B", "network_A_l1", "network_A_l2", "network_B_l1", "network_B_l2",
+]
+HIDDEN = {  # REPORT.md, section 1
+    "softmax": (), "2L": (200,), "3L": (400, 200), "4L": (600, 400, 200), "5L": (800, 600, 400, 200),
+    "network_softmax": (), "network_A": (300,), "network_B": (300, 100),
+}
+RATES = {
+    "4D_drop02": (0.2, 0.2, 0.2), "4D_drop03": (0.3, 0.3, 0.3), "4D_drop03_02_01": (0.3, 0.2, 0.1),
+    "5D_drop02": (0.2,) * 4, "5D_drop03": (0.3,) * 4, "5D_drop04_03_02_01": (0.4, 0.3, 0.2, 0.1),
+}
+
+
+@pytest.fixture(autouse=True)
+def _own_registry(monkeypatch):
+    """What a test registers or imports goes with it."""
+    monkeypatch.setattr(registry, "_MODELS", dict(registry._MODELS))
+    modules = set(sys.modules)
+    yield
+    for name in set(sys.modules) - modules:
+        if name.startswith("zoo_of_"):
+            del sys.modules[name]
+
+
+@pytest.fixture
+def module(tmp_path, monkeypatch):
+    """Writes a module into a fresh working folder."""
+    monkeypatch.chdir(tmp_path)
+    return lambda name, text: (tmp_path / f"{name}.py").write_text(text)
+
+
+def test_the_catalog_is_the_reports():
+    assert list_models() == CATALOG
+    assert {name: get_spec(name).hidden for name in HIDDEN} == HIDDEN
+    assert {name: get_spec(name).dropout for name in CATALOG if get_spec(name).dropout} == RATES
+
+
+@pytest.mark.parametrize("name", CATALOG)
+def test_a_name_follows_from_its_spec(name):
+    spec = get_spec(name)
+    if spec.initializer == "normal_0.05":
+        expected = "network_" + {(): "softmax", (300,): "A", (300, 100): "B"}[spec.hidden]
+        expected += "_l1" * (spec.l1 == 0.001) + "_l2" * (spec.l2 == 0.001)
+    elif spec.dropout:
+        rates = spec.dropout if len(set(spec.dropout)) > 1 else spec.dropout[:1]
+        expected = f"{len(spec.hidden) + 1}D_drop" + "_".join(str(rate).replace(".", "") for rate in rates)
+    else:
+        expected = f"{len(spec.hidden) + 1}L" if spec.hidden else "softmax"
+    assert spec.name == name == expected
+
+
+@pytest.mark.parametrize("name", [name for name in CATALOG if "D_" in name])
+def test_dropout_models_are_the_plain_ones_with_dropout(name):
+    spec, plain = get_spec(name), get_spec(name[0] + "L")
+    assert {**spec.architecture, "dropout": ()} == plain.architecture
+    if len(set(spec.dropout)) > 1:
+        assert spec.dropout == tuple({800: 0.4, 600: 0.3, 400: 0.2, 200: 0.1}[width] for width in spec.hidden)
+
+
+@pytest.mark.parametrize("name", CATALOG)
+def test_recipes_are_the_reports(name):
+    full_batch = Recipe(epochs=500, batch_size="full", optimizer="adam", learning_rate=0.001, weights="last")
+    part_b = Recipe(epochs=30, batch_size=256, optimizer="adam", learning_rate=0.001, validation_size=0.1, weights="best")
+    assert get_recipe(name) == (full_batch if name.startswith("network_") else part_b)
+
+
+@pytest.mark.parametrize("pattern, names", [
+    ("4D*", ["4D_drop02", "4D_drop03", "4D_drop03_02_01"]), ("?L", ["2L", "3L", "4L", "5L"]), ("4L", ["4L"]),
+    ("*_l[12]", ["network_A_l1", "network_A_l2", "network_B_l1", "network_B_l2"]), ("4d*", []), ("", []),
+])
+def test_patterns(pattern, names):
+    assert list_models(pattern) == names
+
+
+@pytest.mark.parametrize("wrong, hint", [("4D_drop3", "4D_drop03"), ("network_a", "network_A"), ("SoftMax", "softmax")])
+def test_an_unknown_name_is_answered_with_the_nearest(wrong, hint):
+    for look_up in (get_spec, get_recipe):
+        with pytest.raises(SpecError, match=f"no model is named '{wrong}'; did you mean {hint}"):
+            look_up(wrong)
+
+
+def test_a_name_like_no_other_is_answered_with_all():
+    with pytest.raises(SpecError, match="no model is named 'zzzzzzzz'; known: softmax, 2L, .*network_B_l2"):
+        get_spec("zzzzzzzz")
+
+
+@pytest.mark.parametrize("call", [
+    lambda: get_spec("4L", droput=0.3), lambda: get_spec("4L,droput=0.3"), lambda: register("mine", droput=0.3)])
+def test_an_unknown_field_is_answered_with_the_nearest(call):
+    with pytest.raises(SpecError, match="no field 'droput'; did you mean dropout?.*hidden, dropout, l1, l2, initializer"):
+        call()
+    assert list_models() == CATALOG
+
+
+def test_a_name_is_registered_once():
+    with pytest.raises(SpecError, match="'4L' is registered already .three hidden layers.*another name"):
+        register("4L", hidden=(1, 2, 3))
+    assert get_spec("4L").hidden == (600, 400, 200)
+
+
+@pytest.mark.parametrize("name", ["a,b", "a=b", "sweeps", "a/b", "", "."])
+def test_a_name_that_cannot_be_is_refused(name):
+    with pytest.raises(SpecError, match=re.escape(repr(name))):
+        register(name)
+
+
+@pytest.mark.parametrize("base, changes, name", [
+    ("4L", {"dropout": (0.3, 0.25, 0.1), "l2": 1e-5}, "4L,dropout=0.3_0.25_0.1,l2=1e-05"),
+    ("4L", {"l2": 1, "l1": 0.5}, "4L,l1=0.5,l2=1.0"),
+    ("4L", {"dropout": 0.25}, "4L,dropout=0.25_0.25_0.25"),
+    ("4D_drop03", {"hidden": (), "dropout": ()}, "softmax"),
+    ("network_A", {"hidden": ()}, "network_softmax"),
+    ("2L", {"hidden": (), "l1": 0.1}, "2L,hidden=none,l1=0.1"),
+    ("5D_drop02", {"initializer": "normal_0.05"}, "5D_drop02,initializer=normal_0.05"),
+    ("4L", {"dropout": 0.3}, "4D_drop03"), ("4D_drop03", {"dropout": 0.0}, "4L"),
+    ("4L", {"dropout": [0.3, 0.2, 0.1]}, "4D_drop03_02_01"), ("network_B", {"l2": 0.001}, "network_B_l2"),
+    ("4L", {}, "4L"), ("4L", {"dropout": None, "l1": 0}, "4L"),
+])
+def test_a_changed_model_bears_a_truthful_name(base, changes, name):
+    spec = get_spec(base, **changes)
+    assert spec.name == name
+    assert get_spec(name) == spec
+    assert spec.architecture == {**ModelSpec("x", **{**get_spec(base).architecture, **{
+        field: value for field, value in changes.items() if value is not None}}).architecture}
+
+
+def test_a_change_of_a_change_is_named_after_the_model_it_came_from():
+    assert derive(get_spec("4L,l1=0.1"), l2=0.2) == get_spec("4L,l1=0.1,l2=0.2")
+    assert derive(get_spec("4L,l1=0.1"), l1=0) is get_spec("4L")
+
+
+def test_a_changed_model_is_trained_as_its_base():
+    assert get_recipe("network_A,l1=0.5") == get_recipe("network_A") != get_recipe("4L")
+
+
+RATE = st.floats(0, 1, exclude_max=True)
+CHANGES = st.lists(st.integers(1, 5000), max_size=4).flatmap(lambda hidden: st.fixed_dictionaries(
+    {"hidden": st.just(hidden), "dropout": st.just([]) | st.lists(RATE, min_size=len(hidden), max_size=len(hidden))},
+    optional={"l1": st.floats(0, 1e6), "l2": st.floats(0, 1e6)}))
+
+
+@settings(deadline=None)
+@given(st.sampled_from(CATALOG), CHANGES)
+def test_a_derived_name_is_a_folders_and_reads_back(base, changes):
+    spec = get_spec(base, **changes)
+    assert get_spec(spec.name) == spec
+    assert spec.architecture == ModelSpec("x", initializer=spec.initializer, **{
+        "l1": get_spec(base).l1, "l2": get_spec(base).l2, **changes}).architecture
+    assert re.fullmatch(r"[A-Za-z0-9][\w.,=+-]*", spec.name, re.ASCII) and len(spec.name) < 256
+
+
+@pytest.mark.parametrize("name, complaint", [
+    ("4L,l1=", "l1='' .*float"), ("4L,hidden=1e3", "hidden='1e3' .*int"), ("4L,dropout=a_b", "dropout='a_b'"),
+    ("4L,l1=nan", "l1 .*received nan"), ("4L,dropout=0.1_0.2", "3 hidden layers .*received 2"), ("4L,", "no field ''"),
+])
+def test_a_changed_name_that_cannot_be_read_is_refused(name, complaint):
+    with pytest.raises(SpecError, match=complaint):
+        get_spec(name)
+
+
+def test_a_module_of_the_users_adds_models(module):
+    module("zoo_of_mine", "from fmnist_zoo import register\nregister('tiny', 'my own', hidden=8, dropout=0.5)\n")
+    path = list(sys.path)
+    load_zoo_module("zoo_of_mine")
+    assert list_models() == [*CATALOG, "tiny"]
+    assert get_spec("tiny") == ModelSpec("tiny", (8,), (0.5,), description="my own")
+    assert get_spec("softmax", hidden=8, dropout=0.5).name == "tiny"
+    assert sys.path == path
+
+
+@pytest.mark.parametrize("text, complaint", [
+    (None, "--zoo_module=zoo_of_errors cannot be imported: ModuleNotFoundError: No module named 'zoo_of_errors'"),
+    ("register(", "--zoo_module=zoo_of_errors cannot be imported: SyntaxError: .*line 1"),
+    ("1 / 0", "--zoo_module=zoo_of_errors cannot be imported: ZeroDivisionError: division by zero"),
+    ("import fmnist_zoo\nfmnist_zoo.register('4L')", "'4L' is registered already"),
+])
+def test_a_module_that_fails_is_reported_in_a_line(module, text, complaint):
+    if text:
+        module("zoo_of_errors", text)
+    path = list(sys.path)
+    with pytest.raises(SpecError, match=complaint) as caught:
+        load_zoo_module("zoo_of_errors")
+    assert "\n" not in str(caught.value)
+    assert sys.path == path

@@ -1,0 +1,185 @@
+"""A run from start to end, on the mini set: what it returns, what it leaves, how it is replayed."""
+
+import json
+import math
+
+import numpy as np
+import pytest
+from tensorboard.plugins.hparams import api_pb2, plugin_data_pb2
+
+import fmnist_zoo
+from fmnist_zoo import metrics
+from trainers import folder as folders
+from trainers.run import RunError
+from trainers.train import main, train
+
+from tests import helpers
+
+
+@pytest.fixture(scope="module")
+def logdir(tmp_path_factory):
+    return tmp_path_factory.mktemp("logs")
+
+
+@pytest.fixture(scope="module")
+def run(logdir):
+    return train("4D_drop03", data="mini", epochs=4, l2=1e-4, seed=2, logdir=logdir, run_name="one", histogram_every=2)
+
+
+def test_the_row_an_epoch(run):
+    rows = folders.RunFolder(run.folder).rows()
+    assert tuple(rows[0]) == folders.COLUMNS and rows == run.history
+    assert [(row["epoch"], row["step"]) for row in rows] == [(1, 8), (2, 16), (3, 24), (4, 32)]
+    for row in rows:
+        assert row["train_objective"] == pytest.approx(row["train_loss"] + row["train_penalty"], rel=1e-12)
+        assert row["images_per_second"] == pytest.approx(1800 / row["seconds"])
+        assert row["train_penalty"] > 0 and all(math.isfinite(value) for value in row.values())
+    assert rows[-1]["validation_loss"] < rows[0]["validation_loss"] < math.log(10)
+
+
+def test_the_result_is_that_of_the_best_epoch(run):
+    best = min(run.history, key=lambda row: row["validation_loss"])
+    final = run.result["final"]
+    assert final["epoch"] == best["epoch"] and final["validation_loss"] == pytest.approx(best["validation_loss"], rel=1e-9)
+    data = fmnist_zoo.load_data(data="mini")
+    logits = run.model(data["fit"].images.astype(np.float32) / 255).numpy()
+    assert final["train_loss"] == pytest.approx(metrics.cross_entropy(logits, data["fit"].labels).mean(), rel=1e-5)
+
+
+def test_loss_eval_has_dropout_off(run):
+    """At these weights dropout costs; the loss that is evaluated again is the lower one."""
+    last = run.history[-1]
+    assert last["train_loss_eval"] < last["train_loss"]
+
+
+def test_the_record_replays_to_the_same_metrics(run, logdir):
+    record = json.loads((run.folder / "config.json").read_text())
+    assert record["data"]["sha256"] == fmnist_zoo.load_data(data="mini").sha256
+    assert {"versions", "commit", "command", "cpu", "threads"} <= set(record["environment"])
+    assert main([f"--config={run.folder / 'config.json'}", f"--logdir={logdir}", "--run_name=again"]) == 0
+    again = run.folder.parent / "again"
+    assert helpers.rows_without_times(again) == helpers.rows_without_times(run.folder)
+    assert helpers.state_digest(again) == helpers.state_digest(run.folder)
+    assert json.loads((again / "result.json").read_text())["weights_sha256"] == run.result["weights_sha256"]
+
+
+def test_scalars_overlay(run):
+    fit, validation = helpers.scalars(run.folder / "train"), helpers.scalars(run.folder / "validation")
+    assert set(validation) == {"loss", "penalty", "objective", "accuracy"}
+    assert set(fit) == set(validation) | {"loss_eval", "learning_rate", "images_per_second", "epoch", "norm/gradient",
+                                          "norm/weight"}
+    for row in run.history:
+        step = row["step"]
+        assert fit["loss"][step] == pytest.approx(row["train_loss"], rel=1e-6)
+        assert fit["loss_eval"][step] == pytest.approx(row["train_loss_eval"], rel=1e-6)
+        assert validation["accuracy"][step] == pytest.approx(row["validation_accuracy"], rel=1e-6)
+        assert fit["epoch"][step] == row["epoch"]
+        assert validation["objective"][step] == pytest.approx(
+            validation["loss"][step] + validation["penalty"][step], rel=1e-6)
+
+
+def test_pictures_histograms_graph_and_text(run):
+    fit, validation, root = (helpers.summaries(run.folder / name) for name in ("train", "validation", ""))
+    kinds = {tag: values[0][1].metadata.plugin_data.plugin_name
+             for group in (fit, validation, root) for tag, values in group.items()}
+    assert [tag for tag, kind in kinds.items() if kind == "images"] == [
+        "first_layer", "first_layer_final", "confusion", "worst", "confusion_final", "worst_final"]
+    histograms = {tag for tag, kind in kinds.items() if kind == "histograms"}
+    names = [f"{layer}/{part}" for layer in ("dense_1", "dense_2", "dense_3", "logits") for part in ("kernel", "bias")]
+    assert histograms == {f"{kind}/{name}" for kind in ("weights", "gradients") for name in names}
+    assert [step for step, _ in fit["weights/dense_1/kernel"]] == [16, 32]  # every second epoch
+    width, height, png = validation["worst"][0][1].tensor.string_val
+    assert png.startswith(b"\x89PNG") and int(width) > 100 and int(height) > 100
+    card = root["model"][0][1].tensor.string_val[0].decode()
+    assert f"--config={run.folder / 'config.json'}" in card and "784 -> 600" in card
+    assert any(event.graph_def for event in helpers.events(run.folder))
+
+
+def test_hparams_tell_values_metrics_and_success(run, logdir):
+    root = helpers.summaries(run.folder)
+
+    def content(summaries, tag):
+        return plugin_data_pb2.HParamsPluginData.FromString(summaries[tag][0][1].metadata.plugin_data.content)
+
+    experiment = content(helpers.summaries(logdir), "_hparams_/experiment").experiment
+    start = content(root, "_hparams_/session_start_info").session_start_info.hparams
+    assert {info.name for info in experiment.hparam_infos} == set(start)
+    assert start["model"].string_value == "4D_drop03,l2=0.0001" and start["dropout"].number_value == 0.3
+    assert start["l2"].number_value == 1e-4 and start["seed"].number_value == 2 and start["dropout.4"].number_value == 0
+    assert content(root, "_hparams_/session_end_info").session_end_info.status == api_pb2.STATUS_SUCCESS
+    final = helpers.scalars(run.folder)
+    assert final["final/validation_loss"][32] == pytest.approx(run.result["final"]["validation_loss"], rel=1e-6)
+    known = {(group, tag) for group in ("", "train", "validation") for tag in helpers.scalars(run.folder / group)}
+    assert {(info.name.group, info.name.tag) for info in experiment.metric_infos} <= known
+
+
+def test_the_model_opens_without_our_package(run, command, tmp_path):
+    images = fmnist_zoo.load_data(data="mini")["validation"].images[:20].astype(np.float32) / 255
+    np.save(tmp_path / "images.npy", images)
+    (tmp_path / "look.py").write_text(
+        "import sys, importlib.util, keras, numpy\n"
+        "sys.path = [entry for entry in sys.path if entry]\n"
+        "sys.meta_path = [finder for finder in sys.meta_path if 'editable' not in type(finder).__module__.lower()\n"
+        "                 and 'editable' not in getattr(finder, '__name__', '').lower()]\n"
+        "assert importlib.util.find_spec('fmnist_zoo') is None, 'it can import us'\n"
+        "model = keras.saving.load_model(sys.argv[1])\n"
+        "model.load_weights(sys.argv[2])\n"
+        "numpy.save('logits.npy', model.predict(numpy.load('images.npy'), verbose=0))\n")
+    import os
+    import subprocess
+    import sys
+
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    done = subprocess.run(
+        [sys.executable, "look.py", run.folder / "model.keras", run.folder / "weights" / "best.weights.h5"],
+        cwd=tmp_path, capture_output=True, text=True, env=environment)
+    assert done.returncode == 0, done.stderr
+    np.testing.assert_allclose(np.load(tmp_path / "logits.npy"), run.model(images).numpy(), atol=1e-5)
+
+
+def test_last_weights_count_for_part_a(logdir):
+    run = train("network_A_l1", data="mini", epochs=12, logdir=logdir)
+    assert run.result["weights"] == "last" and run.result["final"]["epoch"] == 12
+    assert run.history[-1]["step"] == 12 and run.config.recipe.batch_size == "full"
+    assert run.history[0]["train_objective"] == pytest.approx(11.87, abs=0.3)  # the report's "L1 starts at 12"
+
+
+def test_without_validation_the_last_weights_count(logdir):
+    run = train("softmax", data="mini", epochs=2, validation_size=0, logdir=logdir)
+    assert run.history[-1]["validation_loss"] is None and run.history[-1]["train_loss_eval"] > 0
+    assert run.result["final"]["epoch"] == 2 and "validation_loss" not in run.result["final"]
+    assert ",,\n" in (run.folder / "metrics.csv").read_text() or (run.folder / "metrics.csv").read_text().endswith(",\n")
+
+
+def test_early_stopping(logdir):
+    run = train("4L", data="mini", epochs=40, early_stopping=2, learning_rate=0.003, logdir=logdir, histogram_every=0)
+    losses = [row["validation_loss"] for row in run.history]
+    best = losses.index(min(losses)) + 1
+    assert run.result["stopped_early"] and len(losses) == best + 2 < 40
+    assert run.result["final"]["epoch"] == best
+
+
+def test_not_finite_is_told_and_leaves_the_last_checkpoint(logdir):
+    with pytest.raises(RunError, match=r"at step \d+; .*--learning_rate \(this was 2e\+07\)"):
+        train("2L", data="mini", epochs=40, optimizer="sgd", learning_rate=2e7, logdir=logdir, run_name="nan")
+    folder = logdir / "2L" / "nan"
+    ends = helpers.summaries(folder)["_hparams_/session_end_info"][-1][1].metadata.plugin_data.content
+    assert plugin_data_pb2.HParamsPluginData.FromString(ends).session_end_info.status == api_pb2.STATUS_FAILURE
+
+
+def test_wrong_data_leave_no_folder(logdir, tmp_path):
+    with pytest.raises(fmnist_zoo.DataError, match="no such file"):
+        train("3L", data_dir=str(tmp_path), logdir=logdir)
+    assert not (logdir / "3L").exists()
+
+
+def test_a_name_that_is_taken_is_refused(run, logdir, capsys):
+    assert main(["--model=4D_drop03", "--l2=1e-4", "--data=mini", f"--logdir={logdir}", "--run_name=one"]) == 2
+    assert "exists already: go on with --resume=" in capsys.readouterr().err
+
+
+def test_fit_engine_leaves_the_same(logdir):
+    run = train("4D_drop02", data="mini", epochs=2, trainer="fit", logdir=logdir)
+    assert tuple(run.history[0]) == folders.COLUMNS
+    assert "norm/gradient" not in helpers.scalars(run.folder / "train")
+    assert run.history[1]["train_loss"] < run.history[0]["train_loss"]
