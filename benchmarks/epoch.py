@@ -34,6 +34,9 @@ from fmnist_zoo import SpecError, get_spec
 from trainers import provenance
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
+# Named one by one: prefixes such as TF_ belong to other tools too, which may keep secrets in theirs.
+SETTINGS = ("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS", "TF_ENABLE_ONEDNN_OPTS", "TF_XLA_FLAGS", "XLA_FLAGS",
+            "OMP_NUM_THREADS", "MKL_NUM_THREADS")
 LIBRARIES = ("tensorflow", "keras", "numpy", "torch", "jax", "sklearn")
 # Shuffle orders and dropout masks differ between peers. An epoch of mini has so few updates that two runs of one peer
 # differ by 12 % at times: there only a gross error shows.
@@ -130,8 +133,8 @@ def machine() -> dict[str, Any]:
         lines = []
     named = (line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    settings = {name: value for name, value in os.environ.items() if name.startswith(("TF_", "OMP_", "KERAS_", "XLA_"))}
-    return {"cpu": next(named, platform.processor()), "cores": cores, "environment": settings}
+    return {"cpu": next(named, platform.processor()), "cores": cores,
+            "settings": {name: os.environ[name] for name in SETTINGS if name in os.environ}}
 
 
 def _words(text: str) -> list[str]:

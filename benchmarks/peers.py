@@ -38,11 +38,11 @@ class Clock:
         return self._last - before
 
     def imported(self) -> None:
-        """The peer's libraries are imported; data and model come next, and are not timed."""
+        """The peer's libraries are imported; data and model come next, untimed."""
         self.import_seconds = self._lap()
 
     def start(self) -> None:
-        """The first epoch begins."""
+        """Data and model are there; now comes what compiles, and the first epoch, timed together."""
         self._lap()
 
     def epoch_done(self, loss: Any) -> None:
@@ -52,7 +52,7 @@ class Clock:
 
 
 def tape(task: Task, clock: Clock) -> int:
-    """Our engine as `trainers.run` builds it, determinism included. Returns the number of fit images."""
+    """Our engine as `trainers.session` builds it, determinism included. Returns the number of fit images."""
     from fmnist_zoo import data, models
     from fmnist_zoo.backend import keras, tf
     from trainers import network as networks
@@ -66,8 +66,8 @@ def tape(task: Task, clock: Clock) -> int:
     spec = get_spec(task.model)
     network = networks.from_model(spec, models.build(spec, task.seed))
     optimizer = Optimizer("adam", network.variables, learning_rate=0.001)
-    engine = TapeEngine(network, optimizer, *split, batch_size=task.batch, seed=task.seed)
     clock.start()
+    engine = TapeEngine(network, optimizer, *split, batch_size=task.batch, seed=task.seed)
     for epoch in range(1 + task.epochs):
         means = engine.run_epoch(epoch)
         clock.epoch_done(means.loss + means.penalty)
@@ -84,11 +84,11 @@ def fit(task: Task, clock: Clock) -> int:
     images, labels = data.load_data(("fit",), data=task.data)["fit"]
     pixels = images.astype("float32") / 255
     model = models.build_model(task.model, seed=task.seed)
+    clock.start()
     model.compile(optimizer="adam", loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
                   metrics=["accuracy"])
     # A callback that sees epochs alone leaves fit's asynchronous batches as they are.
     timer = keras.callbacks.LambdaCallback(on_epoch_end=lambda epoch, logs: clock.epoch_done(logs["loss"]))
-    clock.start()
     model.fit(pixels, labels, batch_size=task.batch, epochs=1 + task.epochs, verbose=0, callbacks=[timer])
     return len(labels)
 

@@ -9,11 +9,10 @@ from tensorboard.plugins.hparams import api_pb2, plugin_data_pb2
 
 import fmnist_zoo
 from fmnist_zoo import metrics
+from tests import helpers
 from trainers import folder as folders
 from trainers.run import RunError
 from trainers.train import main, train
-
-from tests import helpers
 
 
 @pytest.fixture(scope="module")

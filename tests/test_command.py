@@ -1,0 +1,116 @@
+"""The command line: `--help`, `--dry_run`, and mistakes, each of which is one line and exit code 2."""
+
+import json
+import sys
+
+import pytest
+
+from trainers import progress
+from trainers.loop import EpochMeans
+from trainers.train import GROUPS, define_flags, main, train
+
+
+@pytest.mark.parametrize("flags, text", [
+    ([], "which model? --model=NAME"),
+    (["--model=4D_drop3"], "no model is named '4D_drop3'; did you mean 4D_drop03"),
+    (["--model=4L", "--epoch=3"], "Unknown command line flag 'epoch'. Did you mean: epochs"),
+    (["--model=4L", "--epochs=many"], "--epochs"), (["--model=4L", "--trainer=keras"], "--trainer"),
+    (["--model=4L", "extra"], "received 'extra', which belongs to no flag"),
+    (["--model=4L", "--dropout=a,b"], "--dropout takes numbers with commas between them, received 'a,b'"),
+    (["--model=4L", "--dropout=0.1,0.2"], "received 2: [0.1, 0.2]"), (["--model=4L", "--dropout=1"], "[0, 1)"),
+    (["--model=4L", "--hidden=10,x"], "--hidden takes whole numbers"), (["--model=softmax", "--dropout=0.3"], "there are none"),
+    (["--model=4L", "--batch_size=half"], "--batch_size takes whole numbers"), (["--model=4L", "--seed=-1"], "received -1"),
+    (["--model=4L", "--data=mini", "--data_dir=x"], "drop --data_dir"), (["--model=4L", "--allow_other_data"], "--data_dir"),
+    (["--model=4L", "--validation_size=1"], "received 1.0"), (["--model=4L", "--learning_rate=0"], "received 0"),
+    (["--config=nothing.json"], "nothing.json: cannot be read"), (["--config=x", "--model=4L"], "drop --model=4L"),
+    (["--resume=nowhere"], "nowhere: cannot be read"), (["--resume=latest", "--logdir=nowhere"], "no unfinished run"),
+    (["--model=4L", "--zoo_module=no_such_module"], "--zoo_module=no_such_module cannot be imported"),
+    (["--model=4L", "--run_name=../x"], "received '../x'"), (["--model=4L", "--logdir=setup.cfg"], "choose another --logdir"),
+])
+def test_a_mistake_is_one_line(flags, text, capsys):
+    assert main(flags) == 2
+    captured = capsys.readouterr()
+    assert captured.err.startswith("train: ") and captured.err.count("\n") == 1
+    assert text in captured.err and not captured.out
+
+
+def test_every_flag_is_in_a_group_and_explained(capsys):
+    listed = [name for names in GROUPS.values() for name in names]
+    assert sorted(listed) == sorted(define_flags()) and len(listed) == len(set(listed)) <= 25
+    assert main(["--help"]) == 0
+    output = capsys.readouterr().out
+    for name in listed:
+        assert f"--{name}" in output
+
+
+def test_dry_run_prints_the_resolved_run_and_leaves_nothing(tmp_path, capsys):
+    assert main(["--model=4L", "--hidden=300,100", "--l1=1e-6", "--optimizer=momentum", "--dry_run",
+                 f"--logdir={tmp_path / 'logs'}"]) == 0
+    shown = json.loads(capsys.readouterr().out)
+    assert shown["spec"]["name"] == "4L,hidden=300_100,l1=1e-06" and shown["parameters"] == 266610
+    assert shown["recipe"]["learning_rate"] == 0.01
+    assert not list(tmp_path.iterdir())
+
+
+LIGHT = ("import sys, runpy; sys.argv = sys.argv[1:]\n"
+         "try: runpy.run_module(sys.argv[0], run_name='__main__')\n"
+         "except SystemExit as stop: code = stop.code\n"
+         "heavy = {'tensorflow', 'keras', 'numpy', 'tensorboard'} & set(sys.modules)\n"
+         "sys.exit(f'imported {heavy}' if heavy else code)")
+
+
+@pytest.mark.parametrize("arguments, code", [
+    (["trainers.train", "--help"], 0), (["trainers.train", "--model=4L", "--dry_run"], 0),
+    (["trainers.train", "--model=4X"], 2), (["trainers.train", "--resume=nowhere"], 2), (["fmnist_zoo"], 0),
+    (["fmnist_zoo", "--help"], 0), (["fmnist_zoo", "4L", "--json"], 0),
+])
+def test_nothing_heavy_is_imported(arguments, code):
+    import subprocess
+
+    done = subprocess.run([sys.executable, "-c", LIGHT, *arguments], capture_output=True, text=True)
+    assert done.returncode == code, done.stderr
+
+
+def test_a_module_of_the_users_own(command, tmp_path):
+    (tmp_path / "my_models.py").write_text(
+        "from fmnist_zoo import register\nregister('tiny', 'mine', hidden=(8,), dropout=0.1)\n")
+    done = command("trainers.train", "--zoo_module=my_models", "--model=tiny", "--data=mini", "--epochs=2", "--logdir=logs",
+                   "--run_name=one", cwd=tmp_path)
+    assert done.returncode == 0 and "tiny: mine, 6370 parameters" in done.stdout, done.stderr
+    assert not done.stderr  # no start-up noise, and nothing to warn of
+    replay = command("trainers.train", "--config=logs/tiny/one/config.json", "--logdir=logs", cwd=tmp_path)
+    assert replay.returncode == 0, replay.stderr  # the record holds the spec; the module is not needed
+
+
+def test_piped_output_is_plain_lines(command, tmp_path):
+    done = command("trainers.train", "--model=softmax", "--data=mini", "--epochs=3", f"--logdir={tmp_path}")
+    lines = done.stdout.splitlines()
+    assert [line.split()[0] for line in lines[:5]] == ["model", "data", "training", "device", "folder"]
+    assert [line.split()[1] for line in lines[5:8]] == ["1/3", "2/3", "3/3"] and all("images/s" in line for line in lines[5:8])
+    assert lines[8].startswith("done: best weights from epoch") and "make board" in lines[9]
+    assert "\x1b" not in done.stdout and "\r" not in done.stdout and not done.stderr
+
+
+def test_python_api_is_silent_by_default(tmp_path, capfd):
+    train("softmax", data="mini", epochs=1, logdir=tmp_path)
+    captured = capfd.readouterr()
+    assert not captured.out and not captured.err
+
+
+def test_python_api_refuses_an_unknown_setting(tmp_path):
+    with pytest.raises(ValueError, match="no setting 'dropuot'; did you mean dropout"):
+        train("4L", dropuot=0.3, logdir=tmp_path)
+
+
+def test_the_bar_shows_figures_and_gives_the_terminal_back(capsys):
+    import io
+
+    from rich.console import Console
+
+    bar = progress.Bar()
+    bar._progress.live.console = Console(file=io.StringIO(), force_terminal=True, width=100)
+    bar.part(1, 0.5, EpochMeans(0.5, 0.0, 0.75), 1234.0)
+    bar.close()
+    shown = bar._progress.live.console.file.getvalue()
+    assert "loss 0.5000" in shown and "1234 images/s" in shown and "50 %" in shown
+    assert shown.rfind("\x1b[?25h") > shown.rfind("\x1b[?25l") >= 0  # the cursor is shown again

@@ -1,0 +1,186 @@
+"""What load_data hands out: splits, their sizes and order, and what it refuses, naming the file."""
+
+import gzip
+import hashlib
+import re
+
+import numpy as np
+import pytest
+
+from fmnist_zoo import sources
+from fmnist_zoo.data import DataError, Split, load_data, validation_mask
+from tests.idx_files import copy_mini, payload, write, write_set
+
+SPLITS = ("fit", "validation", "test")
+MINI_SHA256 = "ba8939c1c9637def183490818a403dc1753c16fbc1e63529f8df2e92b2de01c9"
+MINI_SPLIT_SHA256 = "77b89cab23b127ed66dca797e227cbda8cd7f131df35873f9747afee7c21c69d"
+TEST_FILES = (sources.TEST_IMAGES, sources.TEST_LABELS)
+TRAIN_FILES = (sources.TRAIN_IMAGES, sources.TRAIN_LABELS)
+
+
+@pytest.fixture(scope="module")
+def mini():
+    """All splits of the mini set."""
+    return load_data(SPLITS, data="mini")
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """A set of noise under the usual names."""
+    return write_set(tmp_path / "data")
+
+
+def everything(split):
+    """Image bytes to label; each image must be there once."""
+    found = {image.tobytes(): label for image, label in zip(split.images, split.labels)}
+    assert len(found) == len(split.labels)
+    return found
+
+
+def mini_array(name, header):
+    """The mini file's content, read without the package's reader."""
+    return np.frombuffer(gzip.decompress((sources.MINI_FOLDER / f"{name}.gz").read_bytes()), np.uint8)[header:]
+
+
+def refused(folder, **options):
+    with pytest.raises(DataError) as caught:
+        load_data(SPLITS, data_dir=folder, **options)
+    return str(caught.value)
+
+
+def test_mini_is_balanced(mini):
+    train = np.concatenate([mini["fit"].labels, mini["validation"].labels])
+    np.testing.assert_array_equal(np.bincount(train), [200] * 10)
+    np.testing.assert_array_equal(np.bincount(mini["test"].labels), [50] * 10)
+
+
+def test_arrays_are_uint8_rows_of_784(mini):
+    for split, count in zip(SPLITS, (1800, 200, 500)):
+        assert isinstance(mini[split], Split)
+        assert (mini[split].images.shape, mini[split].images.dtype) == ((count, 784), np.uint8)
+        assert (mini[split].labels.shape, mini[split].labels.dtype) == ((count,), np.uint8)
+
+
+def test_every_image_keeps_its_label_and_the_order_of_the_file(mini):
+    images = mini_array(sources.TRAIN_IMAGES, 16).reshape(-1, 784)
+    labels = mini_array(sources.TRAIN_LABELS, 8)
+    held_out = validation_mask(labels, 0.1)
+    for split, mask in (("fit", ~held_out), ("validation", held_out)):
+        np.testing.assert_array_equal(mini[split].images, images[mask])
+        np.testing.assert_array_equal(mini[split].labels, labels[mask])
+    np.testing.assert_array_equal(mini["test"].images, mini_array(sources.TEST_IMAGES, 16).reshape(-1, 784))
+    np.testing.assert_array_equal(mini["test"].labels, mini_array(sources.TEST_LABELS, 8))
+
+
+def test_splits_are_disjoint_and_complete(mini):
+    fit, validation, test = map(everything, mini)
+    assert not fit.keys() & validation.keys() and not test.keys() & (fit.keys() | validation.keys())
+    assert len(fit) + len(validation) == 2000
+
+
+def test_the_split_never_changes(mini):
+    assert (mini.name, mini.folder) == ("mini", sources.MINI_FOLDER)
+    assert mini.sha256 == MINI_SHA256
+    assert mini.split_sha256 == MINI_SPLIT_SHA256
+    held_out = np.flatnonzero(validation_mask(mini_array(sources.TRAIN_LABELS, 8), 0.1))
+    assert hashlib.sha256(held_out.astype("<i8").tobytes()).hexdigest() == MINI_SPLIT_SHA256
+
+
+def test_a_split_is_the_same_whatever_else_is_asked_for(mini):
+    alone = load_data(("validation",), data="mini")
+    np.testing.assert_array_equal(alone["validation"].images, mini["validation"].images)
+    assert (alone.sha256, alone.split_sha256) == (MINI_SHA256, MINI_SPLIT_SHA256)
+
+
+@pytest.mark.parametrize("options, complaint", [
+    ({"splits": ("fit", "train")}, r"received \('fit', 'train'\)"), ({"splits": "fit"}, "received 'fit'"),
+    ({"splits": ()}, r"received \(\)"), ({"data": "cifar"}, "fashion_mnist, mini; received 'cifar'"),
+    ({"data": "mini", "data_dir": "/data"}, "data=mini comes with the package"),
+    ({"data": "mini", "allow_other_data": True}, "data=mini comes with the package"),
+    ({"allow_other_data": True}, r"allow_other_data needs data_dir \(or FMNIST_ZOO_DATA\)"),
+])
+def test_a_question_that_makes_no_sense_is_refused(options, complaint):
+    with pytest.raises(DataError, match=complaint):
+        load_data(**options)
+
+
+def test_splits_unpack_in_the_order_of_asking():
+    test, fit = load_data(("test", "fit"), data="mini")
+    assert (len(test.labels), len(fit.labels)) == (500, 1800)
+
+
+@pytest.mark.parametrize("suffix", ["", ".gz"])
+def test_the_test_files_stay_closed_unless_asked_for(tmp_path, suffix):
+    folder = write_set(tmp_path, suffix=suffix)
+    for name in TEST_FILES:
+        (folder / f"{name}{suffix}").unlink()
+    fit, validation = load_data(data_dir=folder, allow_other_data=True)
+    assert (len(fit.labels), len(validation.labels)) == (36, 4)
+    assert f"{sources.TEST_LABELS}.gz: no such file" in refused(folder, allow_other_data=True)
+
+
+def test_the_training_files_stay_closed_for_the_test_split(folder):
+    for name in TRAIN_FILES:
+        (folder / f"{name}.gz").unlink()
+    (test,) = load_data(("test",), data_dir=folder, allow_other_data=True)
+    assert len(test.labels) == 20
+
+
+def test_other_data_tells_what_was_read(folder):
+    other = load_data(SPLITS, data_dir=folder, allow_other_data=True)
+    assert (other.name, other.folder) == ("other", folder)
+    np.testing.assert_array_equal(other["test"].labels, np.arange(20) % 10)
+    write(folder / f"{sources.TEST_LABELS}.gz", payload(np.zeros(20)))
+    changed = load_data(SPLITS, data_dir=folder, allow_other_data=True)
+    assert changed.sha256 != other.sha256 and changed.split_sha256 == other.split_sha256
+
+
+@pytest.mark.xfail(strict=True, reason="the digests are joined in the order of reading: labels first")
+def test_the_digest_of_other_data_is_in_the_documented_order(folder):
+    names = (*TRAIN_FILES, *TEST_FILES)
+    joined = "".join(sources.payload_sha256(folder / f"{name}.gz") for name in names)
+    other = load_data(SPLITS, data_dir=folder, allow_other_data=True)
+    assert other.sha256 == hashlib.sha256(joined.encode()).hexdigest()
+
+
+def test_other_data_are_refused_unless_allowed(folder):
+    digest = sources.payload_sha256(folder / f"{sources.TRAIN_LABELS}.gz")
+    expected = sources.FASHION_MNIST[sources.TRAIN_LABELS]
+    complaint = refused(folder)
+    assert f"{folder / sources.TRAIN_LABELS}.gz: not Fashion-MNIST's" in complaint
+    assert f"payload SHA-256 {digest}, expected {expected}" in complaint and "allow_other_data" in complaint
+
+
+@pytest.mark.parametrize("name", [sources.TRAIN_IMAGES, sources.TEST_IMAGES, sources.TEST_LABELS])
+def test_every_file_is_verified(tmp_path, monkeypatch, name):
+    monkeypatch.setattr(sources, "FASHION_MNIST", sources.MINI)
+    folder = copy_mini(tmp_path)
+    assert load_data(SPLITS, data_dir=folder).sha256 == MINI_SHA256
+    content = bytearray(gzip.decompress((folder / f"{name}.gz").read_bytes()))
+    content[-1] ^= 1
+    write(folder / f"{name}.gz", bytes(content))
+    assert re.search(f"{re.escape(str(folder / name))}.gz: not .*expected {sources.MINI[name]}", refused(folder))
+
+
+DAMAGES = {
+    "a label over 9": (sources.TRAIN_LABELS, payload(np.full(40, 10)), "a label of 10"),
+    "no labels": (sources.TEST_LABELS, payload(np.zeros(0)), "no labels in it"),
+    "more images": (sources.TRAIN_IMAGES, payload(np.zeros((41, 28, 28))), "41 images for 40 labels"),
+    "fewer images": (sources.TEST_IMAGES, payload(np.zeros((19, 28, 28))), "19 images for 20 labels"),
+    "labels for images": (sources.TRAIN_IMAGES, payload(np.arange(40)), "not an IDX file of images"),
+    "images for labels": (sources.TRAIN_LABELS, payload(np.zeros((40, 28, 28))), "not an IDX file of labels"),
+    "narrow images": (sources.TEST_IMAGES, payload(np.zeros((20, 28, 20))), "rows of shape (28, 20)"),
+    "images cut short": (sources.TRAIN_IMAGES, payload(np.zeros((40, 28, 28)))[:-1], "cut short"),
+    "labels cut short": (sources.TEST_LABELS, payload(np.zeros(20))[:-1], "cut short"),
+    "bytes behind": (sources.TEST_IMAGES, payload(np.zeros((20, 28, 28))) + b"x", "more bytes than the 20 rows"),
+}
+
+
+@pytest.mark.parametrize("suffix", ["", ".gz"])
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_damaged_file_is_named(tmp_path, damage, suffix):
+    name, content, complaint = DAMAGES[damage]
+    folder = write_set(tmp_path, suffix=suffix)
+    write(folder / f"{name}{suffix}", content)
+    received = refused(folder, allow_other_data=True)
+    assert received.startswith(f"{folder / name}{suffix}: ") and complaint in received

@@ -1,0 +1,124 @@
+"""IDX files: read right, and refused with the file's name when they are not what they say."""
+
+import gzip
+import hashlib
+import re
+import struct
+import tracemalloc
+
+import numpy as np
+import pytest
+
+from fmnist_zoo.idx import ROWS_A_BLOCK, DataError, open_idx
+from tests.idx_files import payload, write
+
+IMAGES = np.random.default_rng(1).integers(0, 256, (30, 28, 28)).astype(np.uint8)
+WHOLE = payload(IMAGES)
+SUFFIXES = pytest.mark.parametrize("suffix", ["", ".gz"])
+
+
+def read(path, row=(28, 28)):
+    """All rows and the payload's digest."""
+    with open_idx(path, row=row) as reader:
+        return np.concatenate([np.empty((0, *row), np.uint8), *reader.blocks()]), reader.sha256
+
+
+def refused(path, row=(28, 28)):
+    """The complaint about a file, which names it."""
+    with pytest.raises(DataError, match=re.escape(str(path))) as caught:
+        read(path, row)
+    return str(caught.value)
+
+
+@SUFFIXES
+def test_images_come_back(tmp_path, suffix):
+    images, digest = read(write(tmp_path / f"images{suffix}", WHOLE))
+    np.testing.assert_array_equal(images, IMAGES)
+    assert digest == hashlib.sha256(WHOLE).hexdigest()
+
+
+@SUFFIXES
+def test_labels_come_back_in_blocks(tmp_path, suffix):
+    labels = (np.arange(2 * ROWS_A_BLOCK + 5) % 251).astype(np.uint8)
+    path = write(tmp_path / f"labels{suffix}", payload(labels))
+    with open_idx(path, row=()) as reader:
+        blocks = list(reader.blocks())
+    assert [len(block) for block in blocks] == [ROWS_A_BLOCK, ROWS_A_BLOCK, 5]
+    np.testing.assert_array_equal(np.concatenate(blocks), labels)
+    assert reader.sha256 == hashlib.sha256(payload(labels)).hexdigest()
+
+
+@SUFFIXES
+@pytest.mark.parametrize("content, complaint", [
+    (b"", "cut short"), (WHOLE[:7], "cut short"), (WHOLE[:16], "cut short|can hold"),
+    (WHOLE[:-1], "cut short: the payload ends 1 bytes early"), (WHOLE[:5000], "cut short|can hold"),
+    (WHOLE + b"\0", "more bytes than the 30 rows"), (WHOLE + WHOLE, "more bytes than the 30 rows"),
+    (b"<!DOCTYPE html><html>not here</html>", "it starts with 0x3c21444f instead of 0x00000803"),
+    (payload(np.arange(30)), "instead of 0x00000803"),
+    (struct.pack(">I", 0xD03) + WHOLE[4:], "it starts with 0x00000d03 instead of 0x00000803"),
+    (WHOLE[:3] + b"\4" + WHOLE[4:], "it starts with 0x00000804"),
+    (payload(np.zeros((3, 28, 27))), r"rows of shape \(28, 27\), expected \(28, 28\)"),
+    (payload(np.zeros((3, 32, 32))), r"rows of shape \(32, 32\), expected \(28, 28\)"),
+], ids=["empty", "half a header", "header alone", "a byte short", "cut", "a byte long", "twice", "a web page",
+        "labels", "floats", "four dimensions", "narrow", "32x32"])
+def test_wrong_content_is_refused(tmp_path, suffix, content, complaint):
+    assert re.search(complaint, refused(write(tmp_path / f"images{suffix}", content)))
+
+
+def test_images_are_not_taken_for_labels(tmp_path):
+    assert "not an IDX file of labels" in refused(write(tmp_path / "labels.gz", WHOLE), row=())
+
+
+PACKED = gzip.compress(WHOLE, mtime=0)
+
+
+@pytest.mark.parametrize("content", [
+    PACKED[:-9], PACKED[:len(PACKED) // 2], PACKED[:5], PACKED + b"garbage", WHOLE, b"<html>not here</html>",
+    PACKED[:5000] + bytes(64) + PACKED[5064:], PACKED[:-8] + bytes(4) + PACKED[-4:], PACKED[:-4] + bytes(4),
+], ids=["end cut", "halved", "header cut", "garbage behind", "not packed", "a web page", "zeros within", "bad CRC",
+        "bad length"])
+def test_a_corrupt_gzip_file_is_refused(tmp_path, content):
+    path = tmp_path / "images.gz"
+    path.write_bytes(content)
+    assert "corrupt or cut short" in refused(path)
+
+
+def test_a_flipped_bit_never_changes_an_image(tmp_path):
+    path, refusals = tmp_path / "images.gz", 0
+    for place in range(10, len(PACKED), 499):
+        path.write_bytes(PACKED[:place] + bytes([PACKED[place] ^ 0x10]) + PACKED[place + 1:])
+        try:
+            np.testing.assert_array_equal(read(path)[0], IMAGES)  # some bits of the format mean nothing
+        except DataError:
+            refusals += 1
+    assert refusals > 40
+
+
+@SUFFIXES
+@pytest.mark.parametrize("rows", [127_551_021, 2**32 - 1])  # 100 GB, and the most a header can say
+def test_a_header_that_claims_too_much_costs_nothing(tmp_path, suffix, rows):
+    path = write(tmp_path / f"images{suffix}", struct.pack(">4I", 0x803, rows, 28, 28) + bytes(784))
+    complaint, peak = measured(refused, path)
+    assert f"claims {rows} rows, more than a file of {path.stat().st_size} bytes can hold" in complaint
+    assert peak < 2**20
+
+
+def test_a_claim_that_gzip_could_meet_costs_a_block(tmp_path):
+    path = write(tmp_path / "images.gz", struct.pack(">4I", 0x803, 5 * ROWS_A_BLOCK, 28, 28) + IMAGES.tobytes())
+    complaint, peak = measured(refused, path)
+    assert "cut short" in complaint
+    assert peak < 2 * ROWS_A_BLOCK * 784
+
+
+def measured(function, *arguments):
+    """What `function` returns, and the most memory it held."""
+    tracemalloc.start()
+    try:
+        return function(*arguments), tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+
+def test_a_file_that_cannot_be_opened_is_named(tmp_path):
+    assert "cannot be read: No such file" in refused(tmp_path / "images.gz")
+    assert "cannot be read: Is a directory" in refused(tmp_path)

@@ -1,0 +1,52 @@
+"""The mini set as it ships, and the real set behind it (slow; skipped where it is not to be had)."""
+
+import pytest
+
+from fmnist_zoo import sources
+from fmnist_zoo.data import DataError, load_data
+
+
+def test_mini_is_small_and_brings_its_licence():
+    files = [sources.MINI_FOLDER / f"{name}.gz" for name in sources.MINI]
+    assert sum(path.stat().st_size for path in files) < 1.2e6
+    licence = (sources.MINI_FOLDER / "LICENSE").read_text()
+    assert "Zalando" in licence and "MIT" in licence
+
+
+@pytest.mark.parametrize("name", sources.MINI)
+def test_mini_is_what_its_digests_say(name):
+    assert sources.payload_sha256(sources.MINI_FOLDER / f"{name}.gz") == sources.MINI[name]
+
+
+@pytest.fixture(scope="module")
+def real():
+    """All splits of Fashion-MNIST."""
+    try:
+        return load_data(("fit", "validation", "test"))
+    except DataError as error:
+        if "nor to be had" not in str(error):
+            raise
+        pytest.skip(str(error))
+
+
+def pairs(*splits):
+    """Images as bytes, each with its label."""
+    return {(image.tobytes(), int(label)) for split in splits for image, label in zip(*split)}
+
+
+@pytest.mark.slow
+def test_the_real_set_is_what_it_was(real):
+    assert real.name == "fashion_mnist"
+    assert real.sha256 == "d1fd84a877f3b78fa9a171b3de73f93e7b6f69ed94bada3feae9d96821401f5c"
+    assert real.split_sha256 == "591efed90083c7655c44a75fbabb6ecb39d0dd639b69725839a6872e9136b2a6"
+    assert [split.images.shape for split in real] == [(54000, 784), (6000, 784), (10000, 784)]
+    for split, each in zip(real, (5400, 600, 1000)):
+        assert [int((split.labels == label).sum()) for label in range(10)] == [each] * 10
+
+
+@pytest.mark.slow
+def test_mini_is_a_part_of_the_real_set(real):
+    mini = load_data(("fit", "validation", "test"), data="mini")
+    drawn = pairs(mini["fit"], mini["validation"])
+    assert len(drawn) == 2000 and drawn <= pairs(real["fit"])
+    assert pairs(mini["test"]) <= pairs(real["test"])

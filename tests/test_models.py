@@ -1,0 +1,197 @@
+"""The Keras models: what the spec says is what is built, started and computed. Imports TensorFlow."""
+
+import numpy as np
+import pytest
+
+import fmnist_zoo
+from fmnist_zoo.backend import keras
+from fmnist_zoo.models import build_model
+from fmnist_zoo.registry import get_spec, list_models
+from fmnist_zoo.spec import ModelSpec, SpecError
+
+IMAGES = np.random.default_rng(0).random((8, 784), np.float32)
+EVERY_MODEL = pytest.mark.parametrize("name", list_models())
+
+
+def kernels(model):
+    """The weight matrices, first layer to last."""
+    return [layer.kernel.numpy() for layer in model.layers if isinstance(layer, keras.layers.Dense)]
+
+
+def equal(left, right):
+    """Whether two models have the same weights, biases included."""
+    return all(np.array_equal(ours, theirs) for ours, theirs in zip(left.get_weights(), right.get_weights(), strict=True))
+
+
+@EVERY_MODEL
+def test_parameters_equal_the_closed_form(name):
+    model = build_model(name)
+    assert model.count_params() == get_spec(name).parameters
+    assert sum(matrix.size for matrix in kernels(model)) == get_spec(name).weights
+
+
+@EVERY_MODEL
+def test_layers_are_the_specs(name):
+    model, spec = build_model(name), get_spec(name)
+    expected = ["pixels"]
+    for place, _ in enumerate(spec.hidden, 1):
+        expected += [f"dense_{place}", f"dropout_{place}"] if spec.dropout else [f"dense_{place}"]
+    assert [layer.name for layer in model.layers] == [*expected, "logits"]
+    assert model.name == name
+    dense = [layer for layer in model.layers if isinstance(layer, keras.layers.Dense)]
+    assert tuple(layer.units for layer in dense) == (*spec.hidden, 10)
+    assert [layer.activation.__name__ for layer in dense] == ["relu"] * len(spec.hidden) + ["linear"]
+    rates = [layer.rate for layer in model.layers if isinstance(layer, keras.layers.Dropout)]
+    assert tuple(rates) == spec.dropout
+
+
+@EVERY_MODEL
+def test_logits_are_the_matrix_products(name):
+    model = build_model(name, seed=1)
+    model.set_weights([weights + np.float32(0.01) for weights in model.get_weights()])  # biases that show
+    flow = IMAGES.astype(np.float64)
+    for kernel, bias in zip(model.get_weights()[::2], model.get_weights()[1::2]):
+        logits = flow @ kernel + bias
+        flow = np.maximum(logits, 0)
+    received = model(IMAGES)
+    assert (received.shape, received.dtype) == ((8, 10), "float32")
+    np.testing.assert_allclose(received.numpy(), logits, rtol=1e-4, atol=1e-4)
+
+
+def test_input_and_output():
+    model = build_model("3L")
+    assert model.input_shape == (None, 784) and model.output_shape == (None, 10)
+    assert model.input.dtype == model.output.dtype == "float32"
+
+
+@pytest.mark.parametrize("name, l1, l2", [
+    ("network_A_l1", 1e-3, 0), ("network_B_l1", 1e-3, 0), ("network_A_l2", 0, 1e-3), ("network_B_l2", 0, 1e-3),
+    ("4D_drop02,l1=0.25,l2=0.5", 0.25, 0.5)])
+def test_the_penalty_is_of_all_weight_matrices_and_no_bias(name, l1, l2):
+    model = build_model(name)
+    model.set_weights([weights if weights.ndim == 2 else weights + 7 for weights in model.get_weights()])
+    expected = sum(l1 * np.abs(matrix.astype(float)).sum() + l2 * np.square(matrix.astype(float)).sum()
+                   for matrix in kernels(model))
+    assert float(sum(model.losses)) == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize("name", [name for name in list_models() if not name.endswith(("l1", "l2"))])
+def test_without_l1_and_l2_there_is_no_penalty(name):
+    assert build_model(name).losses == []
+
+
+@pytest.mark.parametrize("name", ["softmax", "4D_drop03", "network_B"])
+def test_weights_follow_from_the_seed(name):
+    model = build_model(name, seed=3)
+    assert equal(model, build_model(name, seed=3))
+    assert equal(build_model(name), build_model(name, seed=0))
+    for ours, theirs in zip(kernels(model), kernels(build_model(name, seed=4))):
+        assert not np.isclose(ours, theirs).mean() > 0.01
+
+
+def test_weights_do_not_follow_from_the_name_or_the_dropout():
+    plain = build_model("4L", seed=3)
+    for name in ("4D_drop03", "4D_drop03_02_01", ModelSpec("mine", hidden=(600, 400, 200), l2=0.5)):
+        assert equal(plain, build_model(name, seed=3))
+
+
+def test_layers_of_one_shape_start_apart():
+    first, second, third = kernels(build_model(ModelSpec("square", hidden=(784, 784, 784)), seed=0))[:3]
+    next_seed = kernels(build_model(ModelSpec("square", hidden=(784,)), seed=1))[0]
+    for other in (second, third, next_seed):
+        assert abs(np.corrcoef(first.ravel(), other.ravel())[0, 1]) < 0.01
+
+
+@pytest.mark.parametrize("name", ["softmax", "2L", "5D_drop03"])
+def test_glorot_bounds(name):
+    for matrix in kernels(build_model(name)):
+        bound = np.sqrt(6 / sum(matrix.shape))
+        assert np.abs(matrix).max() <= bound
+        assert matrix.std() == pytest.approx(bound / np.sqrt(3), rel=0.05)  # uniform over the whole range
+        assert abs(matrix.mean()) < 5 * bound / np.sqrt(3 * matrix.size)
+
+
+@pytest.mark.parametrize("name", ["network_softmax", "network_A_l2", "network_B"])
+def test_networks_start_normal(name):
+    values = np.concatenate([matrix.ravel() for matrix in kernels(build_model(name))])
+    assert values.std() == pytest.approx(0.05, rel=0.03)
+    assert abs(values.mean()) < 5 * 0.05 / np.sqrt(values.size)
+    assert np.mean(np.abs(values) > 0.1) == pytest.approx(0.0455, abs=0.01)  # not cut off at two deviations
+
+
+@pytest.mark.parametrize("name", ["5L", "network_B_l1"])
+def test_biases_start_at_zero(name):
+    biases = [weights for weights in build_model(name).get_weights() if weights.ndim == 1]
+    assert len(biases) == len(get_spec(name).hidden) + 1
+    assert not any(bias.any() for bias in biases)
+
+
+def test_dropout_drops_its_share_in_training_alone():
+    model = build_model(ModelSpec("x", hidden=(50, 50), dropout=(0.25, 0.5)), seed=2)
+    first, second = model.get_layer("dropout_1"), model.get_layer("dropout_2")
+    ones = np.ones((200, 50), np.float32)
+    for layer, rate in ((first, 0.25), (second, 0.5)):
+        np.testing.assert_array_equal(layer(ones, training=False), ones)
+        dropped = layer(ones, training=True).numpy()
+        assert np.mean(dropped == 0) == pytest.approx(rate, abs=0.03)
+        np.testing.assert_allclose(dropped[dropped > 0], 1 / (1 - rate), rtol=1e-6)
+    assert not np.array_equal(model(IMAGES, training=True), model(IMAGES, training=False))
+
+
+def test_dropout_masks_differ_between_layers_and_seeds():
+    spec = ModelSpec("x", hidden=(50, 50), dropout=0.5)
+    ones = np.ones((20, 50), np.float32)
+    masks = [build_model(spec, seed).get_layer(name)(ones, training=True).numpy().tobytes()
+             for seed in (0, 1) for name in ("dropout_1", "dropout_2")]
+    assert len(set(masks)) == 4
+    assert build_model(spec, 0).get_layer("dropout_1")(ones, training=True).numpy().tobytes() == masks[0]
+
+
+def test_a_layer_without_dropout_gets_none():
+    names = [layer.name for layer in build_model("4L", dropout=(0.5, 0, 0.25)).layers]
+    assert names == ["pixels", "dense_1", "dropout_1", "dense_2", "dense_3", "dropout_3", "logits"]
+
+
+@pytest.mark.parametrize("seed", [-1, 1.5, True, 2**32, None, "1"])
+def test_a_bad_seed_is_refused(seed):
+    with pytest.raises(SpecError, match=f"seed must be a whole number .*received {seed!r}"):
+        build_model("softmax", seed=seed)
+
+
+def test_a_numpy_seed_is_a_number():
+    assert equal(build_model("2L", seed=np.int64(5)), build_model("2L", seed=5))
+
+
+def test_a_spec_is_as_good_as_a_name():
+    assert fmnist_zoo.build_model is build_model
+    model = build_model(ModelSpec("mine", hidden=(8,)))
+    assert (model.name, model.count_params()) == ("mine", 785 * 8 + 9 * 10)
+    assert build_model(ModelSpec("mine", hidden=(8,)), l1=0.5).losses
+
+
+def test_overrides_and_truthful_names():
+    assert build_model("4L", dropout=0.3).name == "4D_drop03"
+    assert build_model(get_spec("4D_drop03"), dropout=0).name == "4L"
+    assert build_model("3L", hidden=(20, 10)).count_params() == 785 * 20 + 21 * 10 + 11 * 10
+    with pytest.raises(SpecError, match="no field 'droput'; did you mean dropout"):
+        build_model("4L", droput=0.3)
+    with pytest.raises(SpecError, match="no model is named '4M'; did you mean 4L"):
+        build_model("4M")
+
+
+def test_what_is_saved_opens_with_keras_alone(tmp_path):
+    model = build_model("4D_drop03,l2=0.5", seed=1)
+    model.save(tmp_path / "model.keras")
+    opened = keras.models.load_model(tmp_path / "model.keras")
+    np.testing.assert_array_equal(opened(IMAGES), model(IMAGES))
+
+
+@pytest.mark.parametrize("name", [
+    "4D_drop03",
+    pytest.param("4L,dropout=0.25", marks=pytest.mark.xfail(
+        strict=True, raises=ValueError, reason="',' and '=' are not valid in TensorFlow's root scope names")),
+    pytest.param(ModelSpec("mine+", hidden=(8,)), marks=pytest.mark.xfail(
+        strict=True, raises=ValueError, reason="'+' is not valid in TensorFlow's root scope names"))])
+def test_keras_own_methods_work(name):
+    model = build_model(name)
+    np.testing.assert_allclose(model.predict(IMAGES, verbose=0), model(IMAGES), rtol=1e-4, atol=1e-5)

@@ -1,0 +1,41 @@
+"""The split of the training images: as large as asked for, the same share of each class, the same for ever."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings, strategies as st
+
+from fmnist_zoo.data import DataError, load_data, validation_mask
+
+
+@pytest.mark.parametrize("size, held_out", [(0, 0), (0.1, 200), (0.25, 500), (0.0004, 1), (500, 500), (7, 7), (1999, 1999)])
+def test_validation_size_is_a_share_or_a_count(size, held_out):
+    fit, validation = load_data(data="mini", validation_size=size)
+    assert (len(fit.labels), len(validation.labels)) == (2000 - held_out, held_out)
+    assert (len(fit.images), len(validation.images)) == (2000 - held_out, held_out)
+    counts = np.bincount(validation.labels, minlength=10)
+    assert counts.max() - counts.min() <= 1
+
+
+@settings(deadline=None)
+@given(st.lists(st.integers(0, 9), min_size=1, max_size=300), st.data())
+def test_the_split_is_stratified(labels, data):
+    size = data.draw(st.integers(0, len(labels) - 1).map(lambda count: 0 if count == 1 else count))
+    array = np.array(labels, np.uint8)
+    mask = validation_mask(array, size)
+    assert mask.sum() == size
+    exact = np.bincount(array, minlength=10) * size / len(labels)
+    assert (abs(np.bincount(array[mask], minlength=10) - exact) < 1 + 1e-9).all()
+    np.testing.assert_array_equal(mask, validation_mask(array, size))
+
+
+@pytest.mark.parametrize("size", [-0.1, -1, 0.9999, 2000, 5000])
+def test_a_validation_size_that_cannot_be_is_refused(size):
+    with pytest.raises(DataError, match=f"validation_size={size} of 2000 training images"):
+        load_data(data="mini", validation_size=size)
+
+
+@pytest.mark.xfail(strict=True, reason="validation_mask takes int(size) of anything from 1 on")
+@pytest.mark.parametrize("size", [float("nan"), float("inf"), "0.1", 2.5, True])
+def test_a_validation_size_that_is_no_number_of_images_is_refused(size):
+    with pytest.raises(DataError, match=f"validation_size.*{size}"):
+        load_data(data="mini", validation_size=size)
