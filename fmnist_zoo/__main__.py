@@ -15,12 +15,13 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m fmnist_zoo", description="Lists the models of the zoo.")
     parser.add_argument("pattern", nargs="?", default="*", help="a name (its card) or a pattern such as '4D*'")
     parser.add_argument("--json", action="store_true", help="print JSON instead of text")
+    parser.add_argument("--markdown", action="store_true", help="print the table as Markdown, as in the README")
     parser.add_argument("--zoo_module", metavar="MODULE", help="a module of yours that registers more models")
     options = parser.parse_args(arguments)
     try:
         if options.zoo_module:
             registry.load_zoo_module(options.zoo_module)
-        print(_listing(options.pattern, as_json=options.json))
+        print(_listing(options.pattern, "json" if options.json else "markdown" if options.markdown else "text"))
     except SpecError as error:
         print(f"fmnist_zoo: {error}", file=sys.stderr)
         return 2
@@ -29,14 +30,14 @@ def main(arguments: list[str] | None = None) -> int:
     return 0
 
 
-def _listing(pattern: str, *, as_json: bool) -> str:
+def _listing(pattern: str, form: str) -> str:
     names = registry.list_models(pattern)
     if pattern in names or not names:  # a card; for a name that nobody knows, get_spec says which are near
         spec, recipe = registry.get_spec(pattern), registry.get_recipe(pattern)
-        return json.dumps(card.facts(spec, recipe), indent=2) if as_json else card.card(spec, recipe)
-    if as_json:
+        return json.dumps(card.facts(spec, recipe), indent=2) if form == "json" else card.card(spec, recipe)
+    if form == "json":
         return json.dumps([card.facts(registry.get_spec(name), registry.get_recipe(name)) for name in names], indent=2)
-    return card.table([registry.get_spec(name) for name in names])
+    return {"text": card.table, "markdown": card.markdown}[form]([registry.get_spec(name) for name in names])
 
 
 if __name__ == "__main__":

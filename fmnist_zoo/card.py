@@ -31,14 +31,23 @@ def facts(spec: ModelSpec, recipe: Recipe) -> dict[str, Any]:
     }
 
 
+HEAD = ("name", "layers", "dropout", "penalty", "parameters", "MFLOP/image", "description")
+
+
+def _row(spec: ModelSpec) -> tuple[str, ...]:
+    return (spec.name, layers_text(spec), rates_text(spec), penalty_text(spec), str(spec.parameters),
+            f"{spec.training_flops / 1e6:.2f}", spec.description)
+
+
+def markdown(models: list[ModelSpec]) -> str:
+    """The table as Markdown, for the README."""
+    lines = [HEAD, tuple("---:" if head in ("parameters", "MFLOP/image") else "---" for head in HEAD)]
+    return "\n".join(f"| {' | '.join(row)} |" for row in [*lines, *map(_row, models)])
+
+
 def table(models: list[ModelSpec]) -> str:
     """One line a model."""
-    head = ("name", "layers", "dropout", "penalty", "parameters", "MFLOP/image", "description")
-    rows = [
-        (spec.name, layers_text(spec), rates_text(spec), penalty_text(spec), str(spec.parameters),
-         f"{spec.training_flops / 1e6:.2f}", spec.description)
-        for spec in models
-    ]
+    head, rows = HEAD, [_row(spec) for spec in models]
     widths = [max(map(len, column)) for column in zip(head, *rows)]
     return "\n".join(_line(row, widths) for row in (head, *rows))
 

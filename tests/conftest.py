@@ -21,7 +21,8 @@ def command():
     """Runs `python -m MODULE ARGUMENTS...` in the checkout; returns the finished process, output as text."""
 
     def run(*arguments, timeout=180, **options):
-        return subprocess.run([sys.executable, "-m", *map(str, arguments)], cwd=options.pop("cwd", ROOT), timeout=timeout,
-                              capture_output=True, text=True, env={**os.environ, "PYTHONPATH": str(ROOT)}, **options)
+        environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+        return subprocess.run([sys.executable, "-m", *map(str, arguments)], cwd=options.pop("cwd", ROOT), text=True,
+                              timeout=timeout, capture_output=True, env=environment, **options)
 
     return run

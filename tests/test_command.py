@@ -18,14 +18,17 @@ from trainers.train import GROUPS, define_flags, main, train
     (["--model=4L", "extra"], "received 'extra', which belongs to no flag"),
     (["--model=4L", "--dropout=a,b"], "--dropout takes numbers with commas between them, received 'a,b'"),
     (["--model=4L", "--dropout=0.1,0.2"], "received 2: [0.1, 0.2]"), (["--model=4L", "--dropout=1"], "[0, 1)"),
-    (["--model=4L", "--hidden=10,x"], "--hidden takes whole numbers"), (["--model=softmax", "--dropout=0.3"], "there are none"),
-    (["--model=4L", "--batch_size=half"], "--batch_size takes whole numbers"), (["--model=4L", "--seed=-1"], "received -1"),
-    (["--model=4L", "--data=mini", "--data_dir=x"], "drop --data_dir"), (["--model=4L", "--allow_other_data"], "--data_dir"),
+    (["--model=4L", "--hidden=10,x"], "--hidden takes whole numbers"),
+    (["--model=softmax", "--dropout=0.3"], "there are none"), (["--model=4L", "--seed=-1"], "received -1"),
+    (["--model=4L", "--batch_size=half"], "--batch_size takes whole numbers"),
+    (["--model=4L", "--data=mini", "--data_dir=x"], "drop --data_dir"),
+    (["--model=4L", "--allow_other_data"], "--data_dir"),
     (["--model=4L", "--validation_size=1"], "received 1.0"), (["--model=4L", "--learning_rate=0"], "received 0"),
     (["--config=nothing.json"], "nothing.json: cannot be read"), (["--config=x", "--model=4L"], "drop --model=4L"),
     (["--resume=nowhere"], "nowhere: cannot be read"), (["--resume=latest", "--logdir=nowhere"], "no unfinished run"),
     (["--model=4L", "--zoo_module=no_such_module"], "--zoo_module=no_such_module cannot be imported"),
-    (["--model=4L", "--run_name=../x"], "received '../x'"), (["--model=4L", "--logdir=setup.cfg"], "choose another --logdir"),
+    (["--model=4L", "--run_name=../x"], "received '../x'"),
+    (["--model=4L", "--logdir=setup.cfg"], "choose another --logdir"),
 ])
 def test_a_mistake_is_one_line(flags, text, capsys):
     assert main(flags) == 2
@@ -74,8 +77,8 @@ def test_nothing_heavy_is_imported(arguments, code):
 def test_a_module_of_the_users_own(command, tmp_path):
     (tmp_path / "my_models.py").write_text(
         "from fmnist_zoo import register\nregister('tiny', 'mine', hidden=(8,), dropout=0.1)\n")
-    done = command("trainers.train", "--zoo_module=my_models", "--model=tiny", "--data=mini", "--epochs=2", "--logdir=logs",
-                   "--run_name=one", cwd=tmp_path)
+    done = command("trainers.train", "--zoo_module=my_models", "--model=tiny", "--data=mini", "--epochs=2",
+                   "--logdir=logs", "--run_name=one", cwd=tmp_path)
     assert done.returncode == 0 and "tiny: mine, 6370 parameters" in done.stdout, done.stderr
     assert not done.stderr  # no start-up noise, and nothing to warn of
     replay = command("trainers.train", "--config=logs/tiny/one/config.json", "--logdir=logs", cwd=tmp_path)
@@ -86,7 +89,8 @@ def test_piped_output_is_plain_lines(command, tmp_path):
     done = command("trainers.train", "--model=softmax", "--data=mini", "--epochs=3", f"--logdir={tmp_path}")
     lines = done.stdout.splitlines()
     assert [line.split()[0] for line in lines[:5]] == ["model", "data", "training", "device", "folder"]
-    assert [line.split()[1] for line in lines[5:8]] == ["1/3", "2/3", "3/3"] and all("images/s" in line for line in lines[5:8])
+    assert [line.split()[1] for line in lines[5:8]] == ["1/3", "2/3", "3/3"]
+    assert all("validation loss" in line and "images/s" in line and line.endswith("left") for line in lines[5:8])
     assert lines[8].startswith("done: best weights from epoch") and "make board" in lines[9]
     assert "\x1b" not in done.stdout and "\r" not in done.stdout and not done.stderr
 
@@ -109,8 +113,8 @@ def test_the_bar_shows_figures_and_gives_the_terminal_back(capsys):
 
     bar = progress.Bar()
     bar._progress.live.console = Console(file=io.StringIO(), force_terminal=True, width=100)
-    bar.part(1, 0.5, EpochMeans(0.5, 0.0, 0.75), 1234.0)
+    bar.part(1, 0.5, EpochMeans(0.5, 0.0, 0.75), 1234.0, 65.0)
     bar.close()
     shown = bar._progress.live.console.file.getvalue()
-    assert "loss 0.5000" in shown and "1234 images/s" in shown and "50 %" in shown
+    assert "loss 0.5000" in shown and "1234 images/s" in shown and "50 %" in shown and "1:05 left" in shown
     assert shown.rfind("\x1b[?25h") > shown.rfind("\x1b[?25l") >= 0  # the cursor is shown again

@@ -44,7 +44,8 @@ def test_long_runs_save_and_draw_less_often():
 
 
 @pytest.mark.parametrize("settings, text", [
-    (dict(trainer="keras"), "received 'keras'"), (dict(seed=-1), "received -1"), (dict(seed=2**32), "received 4294967296"),
+    (dict(trainer="keras"), "received 'keras'"), (dict(seed=-1), "received -1"),
+    (dict(seed=2**32), "received 4294967296"),
     (dict(checkpoint_every=0), "received 0"), (dict(data="cifar"), "received 'cifar'"),
     (dict(data="mini", data_dir="x"), "drop --data_dir"), (dict(allow_other_data=True), "--allow_other_data needs"),
     (dict(epoch=3), "no setting 'epoch'; did you mean epochs"), (dict(epochs=0), "received 0"),

@@ -1,4 +1,4 @@
-"""The house's own rules: which way imports point, where flags are defined, who opens the test images, what is packed."""
+"""The house's own rules: where imports point, flags are defined and test images are opened, and what is packed."""
 
 import ast
 import pathlib

@@ -1,4 +1,4 @@
-"""The tape loop: the same numbers as `Model.fit`, however an epoch is cut, and an honest end when they are not finite."""
+"""The tape loop: the numbers of `Model.fit`, however an epoch is cut, and an honest end when they are not finite."""
 
 import numpy as np
 import pytest
@@ -68,7 +68,7 @@ def test_every_image_is_trained_on_once_an_epoch():
 
 
 def test_means_are_weighted_by_images(fit_split):
-    """With a learning rate that moves nothing, the epoch's means are those of all images, the small last batch included."""
+    """With a learning rate that moves nothing, the means are those of all images, the small last batch included."""
     spec = fmnist_zoo.get_spec("2L", l2=1e-3)
     net, engine = tape(spec, fit_split, optimizer="sgd", learning_rate=1e-12, batch=700)
     logits = network.make_predictor(net)(fit_split.images)

@@ -74,8 +74,9 @@ def test_dropout_models_are_the_plain_ones_with_dropout(name):
 @pytest.mark.parametrize("name", CATALOG)
 def test_recipes_are_the_reports(name):
     full_batch = Recipe(epochs=500, batch_size="full", optimizer="adam", learning_rate=0.001, weights="last")
-    part_b = Recipe(epochs=30, batch_size=256, optimizer="adam", learning_rate=0.001, validation_size=0.1, weights="best")
-    assert get_recipe(name) == (full_batch if name.startswith("network_") else part_b)
+    batches = Recipe(epochs=30, batch_size=256, optimizer="adam", learning_rate=0.001, weights="best")
+    assert get_recipe(name) == (full_batch if name.startswith("network_") else batches)
+    assert get_recipe(name).validation_size == 0.1
 
 
 @pytest.mark.parametrize("pattern, names", [
@@ -101,7 +102,7 @@ def test_a_name_like_no_other_is_answered_with_all():
 @pytest.mark.parametrize("call", [
     lambda: get_spec("4L", droput=0.3), lambda: get_spec("4L,droput=0.3"), lambda: register("mine", droput=0.3)])
 def test_an_unknown_field_is_answered_with_the_nearest(call):
-    with pytest.raises(SpecError, match="no field 'droput'; did you mean dropout?.*hidden, dropout, l1, l2, initializer"):
+    with pytest.raises(SpecError, match="no field 'droput'; did you mean dropout?.*hidden, dropout, l1, l2, init"):
         call()
     assert list_models() == CATALOG
 

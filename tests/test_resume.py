@@ -124,7 +124,8 @@ def test_ctrl_c_finishes_the_epoch_and_tells_how_to_go_on(tmp_path):
 
 
 def test_a_second_ctrl_c_leaves_at_once(tmp_path):
-    process = start("--model=5L", "--data=mini", "--batch_size=1", "--epochs=500", f"--logdir={tmp_path}", "--run_name=one")
+    process = start("--model=5L", "--data=mini", "--batch_size=1", "--epochs=500", f"--logdir={tmp_path}",
+                    "--run_name=one")
     wait_for_rows(tmp_path / "5L" / "one", 1, process)
     process.send_signal(signal.SIGINT)
     assert "finishing this epoch" in process.stderr.readline() + process.stderr.readline()

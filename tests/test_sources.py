@@ -171,7 +171,7 @@ def test_a_cache_that_cannot_be_made_is_named(places, tmp_path):
         load_data()
 
 
-@pytest.mark.xfail(strict=True, raises=http.client.IncompleteRead, reason="HTTPException is no OSError; fetch lets it by")
+@pytest.mark.xfail(strict=True, raises=http.client.IncompleteRead, reason="HTTPException is no OSError")
 def test_a_broken_answer_is_a_source_that_failed(places, monkeypatch):
     def break_off(*arguments, **options):
         raise http.client.IncompleteRead(b"")

@@ -7,7 +7,8 @@ from hypothesis import given, settings, strategies as st
 from fmnist_zoo.data import DataError, load_data, validation_mask
 
 
-@pytest.mark.parametrize("size, held_out", [(0, 0), (0.1, 200), (0.25, 500), (0.0004, 1), (500, 500), (7, 7), (1999, 1999)])
+@pytest.mark.parametrize("size, held_out", [
+    (0, 0), (0.1, 200), (0.25, 500), (0.0004, 1), (500, 500), (7, 7), (1999, 1999)])
 def test_validation_size_is_a_share_or_a_count(size, held_out):
     fit, validation = load_data(data="mini", validation_size=size)
     assert (len(fit.labels), len(validation.labels)) == (2000 - held_out, held_out)

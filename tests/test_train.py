@@ -39,7 +39,8 @@ def test_the_row_an_epoch(run):
 def test_the_result_is_that_of_the_best_epoch(run):
     best = min(run.history, key=lambda row: row["validation_loss"])
     final = run.result["final"]
-    assert final["epoch"] == best["epoch"] and final["validation_loss"] == pytest.approx(best["validation_loss"], rel=1e-9)
+    assert final["epoch"] == best["epoch"]
+    assert final["validation_loss"] == pytest.approx(best["validation_loss"], rel=1e-9)
     data = fmnist_zoo.load_data(data="mini")
     logits = run.model(data["fit"].images.astype(np.float32) / 255).numpy()
     assert final["train_loss"] == pytest.approx(metrics.cross_entropy(logits, data["fit"].labels).mean(), rel=1e-5)
@@ -147,7 +148,7 @@ def test_without_validation_the_last_weights_count(logdir):
     run = train("softmax", data="mini", epochs=2, validation_size=0, logdir=logdir)
     assert run.history[-1]["validation_loss"] is None and run.history[-1]["train_loss_eval"] > 0
     assert run.result["final"]["epoch"] == 2 and "validation_loss" not in run.result["final"]
-    assert ",,\n" in (run.folder / "metrics.csv").read_text() or (run.folder / "metrics.csv").read_text().endswith(",\n")
+    assert (run.folder / "metrics.csv").read_text().endswith(",,\n")  # the two validation columns are empty
 
 
 def test_early_stopping(logdir):

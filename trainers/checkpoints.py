@@ -52,7 +52,8 @@ def load(path: pathlib.Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
             arrays = {name: stored[name] for name in stored.files}
         note = json.loads(arrays.pop(_NOTE).tobytes())
         intact = note.pop("sha256") == digest(arrays)
-    except (OSError, ValueError, LookupError, EOFError, TypeError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
+    except (OSError, EOFError, ValueError, TypeError, LookupError, RuntimeError, zipfile.BadZipFile,
+            zlib.error) as error:
         raise CheckpointError(f"{path}: damaged, or not a checkpoint: {error}") from error
     if not intact:
         raise CheckpointError(f"{path}: its content does not fit its SHA-256; it was damaged or changed")

@@ -18,8 +18,8 @@ class Silent:
     def header(self, facts: dict[str, Any]) -> None:
         """Before the first step."""
 
-    def part(self, epoch: int, share: float, means: EpochMeans, images_per_second: float) -> None:
-        """Within an epoch (1 is the first), `share` of it done."""
+    def part(self, epoch: int, share: float, means: EpochMeans, images_per_second: float, seconds_left: float) -> None:
+        """Within an epoch (1 is the first), `share` of it done; `seconds_left` is of the whole run."""
 
     def epoch(self, row: dict[str, Any], epochs: int, best_epoch: int, seconds_left: float) -> None:
         """After an epoch: its row of `metrics.csv`."""
@@ -52,21 +52,26 @@ class Bar(Lines):
         from rich.console import Console
         from rich.progress import BarColumn, Progress, TextColumn
 
+        console = Console(highlight=False, soft_wrap=True)
         self._progress = Progress(
-            TextColumn("epoch {task.fields[epoch]}"), BarColumn(bar_width=24), TextColumn("{task.percentage:>3.0f} %"),
-            TextColumn("{task.fields[text]}"), console=Console(highlight=False, soft_wrap=True), transient=True)
+            TextColumn("epoch {task.fields[epoch]}"), BarColumn(bar_width=max(4, min(24, console.width - 100))),
+            TextColumn("{task.percentage:>3.0f} %"), TextColumn("{task.fields[text]}"), console=console, transient=True)
         self._task: Any = None
-        self._left = ""
+        self._validation = ""
 
-    def part(self, epoch: int, share: float, means: EpochMeans, images_per_second: float) -> None:
-        text = (f"loss {means.loss:.4f}  accuracy {means.accuracy:.4f}  {images_per_second:.0f} images/s{self._left}")
+    def part(self, epoch: int, share: float, means: EpochMeans, images_per_second: float, seconds_left: float) -> None:
+        text = f"loss {means.loss:.4f} accuracy {means.accuracy:.4f}{self._validation}"
+        if self._progress.console.width >= 100:
+            text += f"  {images_per_second:.0f} images/s"
+        text += f"  {clock(seconds_left)} left"
         if self._task is None:
             self._progress.start()
             self._task = self._progress.add_task("", total=1.0, epoch=epoch, text=text)
         self._progress.update(self._task, completed=share, epoch=epoch, text=text)
 
     def epoch(self, row: dict[str, Any], epochs: int, best_epoch: int, seconds_left: float) -> None:
-        self._left = f"  {clock(seconds_left)} left"
+        if row["validation_loss"] is not None:
+            self._validation = f"  validation {row['validation_loss']:.4f} {row['validation_accuracy']:.4f}"
         super().epoch(row, epochs, best_epoch, seconds_left)
 
     def note(self, line: str) -> None:

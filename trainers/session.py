@@ -61,6 +61,7 @@ class Session:
         self.engine = self._engine()
         self.predict = networks.make_predictor(self.network)
         self.state = self._restore()
+        self.first_epoch, self.watch = self.state.epoch, progress.Stopwatch()
         self.observer = Observer(folder, config, self.network, self.sample, self.validation)
 
     def _record_data(self, data: Data, expected: dict[str, Any] | None) -> None:
@@ -112,16 +113,13 @@ class Session:
     def run(self, should_stop: Callable[[], bool]) -> dict[str, Any] | None:
         """All epochs that are left, then the end; returns `result.json`, or None if it was stopped between epochs."""
         self.reporter.header(self._facts())
-        began, first = progress.Stopwatch(), self.state.epoch
         try:
-            if first == 0:
+            if self.state.epoch == 0:
                 replay = f"python -m trainers.train --config={self.folder.config}"
                 self.observer.start(self.model, batch_size=self.batch_size, replay=replay)
             while not self._over():
                 row = self._epoch()
-                left = self.config.recipe.epochs - self.state.epoch
-                self.reporter.epoch(row, self.config.recipe.epochs, self.state.best_epoch,
-                                    left * began.seconds() / (self.state.epoch - first))
+                self.reporter.epoch(row, self.config.recipe.epochs, self.state.best_epoch, self._seconds_left(0.0))
                 if should_stop() and not self._over():
                     self._save()
                     return None
@@ -131,6 +129,11 @@ class Session:
             raise
         finally:
             self.observer.close()
+
+    def _seconds_left(self, share: float) -> float:
+        """Of the run, if all goes on as in this process so far; `share` of the epoch that runs is done."""
+        done = self.state.epoch - self.first_epoch + share
+        return (self.config.recipe.epochs - self.first_epoch - done) * self.watch.seconds() / done
 
     def _over(self) -> bool:
         return self.state.epoch >= self.config.recipe.epochs or self._stopped_early()
@@ -146,7 +149,8 @@ class Session:
 
         def on_part(done: int, means: EpochMeans) -> None:
             images = min(done * self.batch_size, count)
-            self.reporter.part(state.epoch + 1, images / count, means, images / watch.seconds())
+            self.reporter.part(state.epoch + 1, images / count, means, images / watch.seconds(),
+                               self._seconds_left(images / count))
 
         means = self.engine.run_epoch(state.epoch, on_part)
         seconds = watch.seconds()

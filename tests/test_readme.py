@@ -1,0 +1,75 @@
+"""Every command of the README is run, on the mini set; its table is what the listing prints."""
+
+import re
+import shlex
+import subprocess
+
+import pytest
+
+import fmnist_zoo.__main__ as listing
+from benchmarks import epoch
+from fmnist_zoo import registry
+from tests.conftest import ROOT
+from trainers import train
+
+README = (ROOT / "README.md").read_text()
+COMMANDS = [line for block in re.findall(r"```sh\n(.*?)```", README, re.DOTALL) for line in block.splitlines()]
+PYTHON = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+QUICK = ["--data=mini", "--epochs=1"]
+
+
+@pytest.fixture(scope="module")
+def workplace(tmp_path_factory):
+    """A folder as the README's reader has it: a finished run named `first`, an unfinished one, and their own module."""
+    folder = tmp_path_factory.mktemp("reader")
+    settings = dict(data="mini", logdir=folder / "tb_logs")
+    train.train("4D_drop03", epochs=30, run_name="first", batch_size="full", histogram_every=0, **settings)
+    late = train.train("4D_drop03", epochs=1, run_name="second", **settings).folder
+    (late / "result.json").unlink()
+    (folder / "my_models.py").write_text(PYTHON[1])
+    return folder
+
+
+@pytest.mark.parametrize("line", COMMANDS)
+def test_command(line, workplace, monkeypatch, capsys):
+    monkeypatch.chdir(workplace)
+    monkeypatch.setattr(registry, "_MODELS", dict(registry._MODELS))
+    monkeypatch.delitem(__import__("sys").modules, "my_models", raising=False)
+    program, *arguments = shlex.split(line)
+    if program == "make":  # what it would run; running it sets up environments and trains for minutes
+        done = subprocess.run(["make", "-n", *arguments], cwd=ROOT, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        runs = {"train": "-m trainers.train", "test": "-m pytest", "board": "tensorboard --logdir"}
+        assert runs[arguments[0]] in done.stdout
+        return
+    assert (program, arguments[0]) == ("python", "-m")
+    module, flags = arguments[1], arguments[2:]
+    if module == "benchmarks.epoch":
+        flags = [*flags, "--data=mini", "--epochs=1", "--rounds=1", "--batches=256"]
+    elif module == "trainers.train" and not any(flag.startswith(("--resume", "--config")) for flag in flags):
+        flags = [*flags, *QUICK]
+    main = {"fmnist_zoo": listing.main, "trainers.train": train.main, "benchmarks.epoch": epoch.main}[module]
+    assert main(flags) == 0, capsys.readouterr().err
+
+
+def test_python(workplace, monkeypatch, capsys):
+    """The example, word for word, but for the data."""
+    import fmnist_zoo
+
+    monkeypatch.chdir(workplace)
+    load, run = fmnist_zoo.load_data, train.train
+    monkeypatch.setattr(fmnist_zoo, "load_data", lambda: load(data="mini"), raising=False)
+    monkeypatch.setattr(train, "train", lambda *arguments, **settings: run(*arguments, data="mini", **settings))
+    exec(PYTHON[0], {})
+    assert "validation_accuracy" in capsys.readouterr().out
+
+
+def test_the_table_is_what_the_listing_prints(capsys):
+    assert listing.main(["--markdown"]) == 0
+    table = re.search(r"<!-- models: .*? -->\n(.*?)\n<!-- /models -->", README, re.DOTALL).group(1)
+    assert table == capsys.readouterr().out.strip()
+
+
+def test_links_lead_somewhere():
+    for target in re.findall(r"\]\(([^)#]+)\)", README):
+        assert (ROOT / target).exists(), target
