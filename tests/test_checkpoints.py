@@ -5,7 +5,7 @@ import pytest
 
 from trainers import checkpoints
 
-ARRAYS = {"a": np.arange(6, dtype=np.float32).reshape(2, 3), "b/c": np.array(7, np.int64)}
+ARRAYS: dict[str, np.ndarray] = {"a": np.arange(6, dtype=np.float32).reshape(2, 3), "b/c": np.array(7, np.int64)}
 
 
 @pytest.fixture

@@ -117,10 +117,10 @@ _HPARAMS = {
 }
 _SHOWN_FIRST = ("model", "dropout", "l1", "l2", "seed")  # TensorBoard shows five columns: those that "differ" first
 _METRICS = (  # group (a folder of the run), tag, name shown
-    ("", "final/validation_loss", "validation loss (counting weights)"),
-    ("", "final/validation_accuracy", "validation accuracy (counting weights)"),
-    ("", "final/train_loss", "train loss, dropout off (counting weights)"),
-    ("", "final/epoch", "epoch of the counting weights"),
+    ("", "final/validation_loss", "validation loss (kept weights)"),
+    ("", "final/validation_accuracy", "validation accuracy (kept weights)"),
+    ("", "final/train_loss", "train loss, dropout off (kept weights)"),
+    ("", "final/epoch", "epoch of the kept weights"),
     ("train", "loss_eval", "train loss, dropout off (last)"),
     ("validation", "loss", "validation loss (last)"),
     ("validation", "accuracy", "validation accuracy (last)"),
