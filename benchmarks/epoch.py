@@ -8,7 +8,7 @@ machine, or a cold start, falls on none of them alone.
 How to read it: "s an epoch" is the median over all epochs but the first of each process, with quartiles; the first one
 compiles and is told apart, as is the import. The ratio is taken within each round, where both peers saw the same
 machine: its median says how much faster, its range how far to trust that. All peers must reach the same training loss
-(mean over the last epoch's updates, penalty included, averaged over rounds) within 3 %, on mini within 20 %; if not,
+(mean over the last epoch's updates, penalty included, averaged over rounds) within 3 %, on mini within 30 %; if not,
 one of them does other work, the times compare nothing, and the exit code is 1.
 
 This module imports neither TensorFlow nor NumPy; `benchmarks.peers` says who the peers are.
@@ -38,9 +38,9 @@ ROOT = pathlib.Path(__file__).resolve().parents[1]
 SETTINGS = ("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS", "TF_ENABLE_ONEDNN_OPTS", "TF_XLA_FLAGS", "XLA_FLAGS",
             "OMP_NUM_THREADS", "MKL_NUM_THREADS")
 LIBRARIES = ("tensorflow", "keras", "numpy", "torch", "jax", "sklearn")
-# Shuffle orders and dropout masks differ between peers. An epoch of mini has so few updates that two runs of one peer
-# differ by 12 % at times: there only a gross error shows.
-LOSS_TOLERANCE = {"fashion_mnist": 0.03, "mini": 0.2}
+# Shuffle orders and dropout masks differ between peers. Epochs of mini have so few updates that chance
+# alone makes 12 % (4D_drop03) or 25 % (4L, batch 256): there only a gross error shows, such as dropout left out.
+LOSS_TOLERANCE = {"fashion_mnist": 0.03, "mini": 0.3}
 
 
 class WorkerError(RuntimeError):
@@ -127,14 +127,7 @@ def describe(summary: dict[str, Any]) -> str:
 
 def machine() -> dict[str, Any]:
     """What the numbers depend on beside the code."""
-    try:
-        lines = pathlib.Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        lines = []
-    named = (line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return {"cpu": next(named, platform.processor()), "cores": cores,
-            "settings": {name: os.environ[name] for name in SETTINGS if name in os.environ}}
+    return {**provenance.machine(), "settings": {name: os.environ[name] for name in SETTINGS if name in os.environ}}
 
 
 def _words(text: str) -> list[str]:

@@ -11,8 +11,6 @@ import math
 import time
 from typing import Any, Callable
 
-from fmnist_zoo import get_spec
-
 
 @dataclasses.dataclass(frozen=True)
 class Task:
@@ -55,19 +53,17 @@ def tape(task: Task, clock: Clock) -> int:
     """Our engine as `trainers.session` builds it, determinism included. Returns the number of fit images."""
     from fmnist_zoo import data, models
     from fmnist_zoo.backend import keras, tf
-    from trainers import network as networks
-    from trainers.loop import TapeEngine
-    from trainers.optimizers import Optimizer
+    from trainers import config as configs, network as networks, session
 
     clock.imported()
     tf.config.experimental.enable_op_determinism()
     keras.utils.set_random_seed(task.seed)
     split = data.load_data(("fit",), data=task.data)["fit"]
-    spec = get_spec(task.model)
-    network = networks.from_model(spec, models.build(spec, task.seed))
-    optimizer = Optimizer("adam", network.variables, learning_rate=0.001)
+    config = configs.resolve(task.model, batch_size=task.batch, seed=task.seed, optimizer="adam", learning_rate=0.001)
+    model = models.build(config.spec, task.seed)
+    network = networks.from_model(config.spec, model)
     clock.start()
-    engine = TapeEngine(network, optimizer, *split, batch_size=task.batch, seed=task.seed)
+    engine = session.make_engine(config, model, network, split)
     for epoch in range(1 + task.epochs):
         means = engine.run_epoch(epoch)
         clock.epoch_done(means.loss + means.penalty)

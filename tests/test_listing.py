@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 
@@ -53,6 +54,15 @@ def test_columns_are_aligned(capsys):
     lines = capsys.readouterr().out.splitlines()
     start = lines[0].index("description")
     assert all(line[start - 2:start] == "  " and line[start] != " " for line in lines)
+
+
+def test_the_table_as_markdown_says_the_same(capsys):
+    main([])
+    rows = [re.split(" {2,}", row) for row in capsys.readouterr().out.splitlines()]
+    assert main(["--markdown"]) == 0
+    head, ruler, *body = [row.strip("| ").split(" | ") for row in capsys.readouterr().out.splitlines()]
+    assert [head, *body] == rows
+    assert ruler == ["---", "---", "---", "---", "---:", "---:", "---"]
 
 
 def test_a_pattern_narrows_the_table(capsys):

@@ -109,7 +109,7 @@ def test_layers_of_one_shape_start_apart():
 def test_glorot_bounds(name):
     for matrix in kernels(build_model(name)):
         bound = np.sqrt(6 / sum(matrix.shape))
-        assert np.abs(matrix).max() <= bound
+        assert np.abs(matrix).max() <= np.float32(bound)
         assert matrix.std() == pytest.approx(bound / np.sqrt(3), rel=0.05)  # uniform over the whole range
         assert abs(matrix.mean()) < 5 * bound / np.sqrt(3 * matrix.size)
 

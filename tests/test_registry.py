@@ -183,6 +183,15 @@ def test_a_module_of_the_users_adds_models(module):
     assert sys.path == path
 
 
+def test_the_working_folder_is_searched_first(module, tmp_path_factory, monkeypatch):
+    elsewhere = tmp_path_factory.mktemp("elsewhere")
+    (elsewhere / "zoo_of_two.py").write_text("raise RuntimeError('not this one')")
+    monkeypatch.syspath_prepend(elsewhere)
+    module("zoo_of_two", "import fmnist_zoo\nfmnist_zoo.register('tiny', hidden=8)")
+    load_zoo_module("zoo_of_two")
+    assert "tiny" in list_models()
+
+
 @pytest.mark.parametrize("text, complaint", [
     (None, "--zoo_module=zoo_of_errors cannot be imported: ModuleNotFoundError: No module named 'zoo_of_errors'"),
     ("register(", "--zoo_module=zoo_of_errors cannot be imported: SyntaxError: .*line 1"),

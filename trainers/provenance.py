@@ -20,9 +20,9 @@ def record() -> dict[str, Any]:
     import tensorflow
 
     return {
+        **machine(),
         "versions": {"fmnist_zoo": fmnist_zoo.__version__, "python": platform.python_version(),
                      "tensorflow": tensorflow.__version__, "keras": keras.__version__, "numpy": numpy.__version__},
-        "cpu": _cpu(), "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
         "threads": {"intra_op": tensorflow.config.threading.get_intra_op_parallelism_threads(),
                     "inter_op": tensorflow.config.threading.get_inter_op_parallelism_threads()},
         "onednn": os.environ.get("TF_ENABLE_ONEDNN_OPTS", "default"),
@@ -43,6 +43,12 @@ def commit() -> str:
     if described.returncode or tracked.returncode:  # installed below somebody's repository, this is not its code
         return "unknown"
     return described.stdout.strip()
+
+
+def machine() -> dict[str, Any]:
+    """The processor and how many of its cores this process may use; imports nothing heavy."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return {"cpu": _cpu(), "cores": cores}
 
 
 def _cpu() -> str:

@@ -37,6 +37,16 @@ class State:
     best: dict[str, np.ndarray] = dataclasses.field(default_factory=dict)
 
 
+def make_engine(config: RunConfig, model: Any, network: networks.Network, fit: Split) -> TapeEngine | FitEngine:
+    """The engine that trains `model` (and `network`, its variables) on the split `fit` as `config` says."""
+    recipe, batch_size = config.recipe, config.batch(len(fit.labels))
+    if config.trainer == "fit":
+        return FitEngine(model, recipe, *fit, batch_size=batch_size, seed=config.seed)
+    optimizer = Optimizer(recipe.optimizer, network.variables, learning_rate=recipe.learning_rate,
+                          weight_decay=recipe.weight_decay)
+    return TapeEngine(network, optimizer, *fit, batch_size=batch_size, seed=config.seed)
+
+
 class Session:
     """Trains the run in `folder` from its last checkpoint, or from the start where there is none.
 
@@ -58,7 +68,7 @@ class Session:
         self.model = models.build(config.spec, config.seed)
         self.network = networks.from_model(config.spec, self.model)
         self.batch_size = config.batch(len(self.fit.labels))
-        self.engine = self._engine()
+        self.engine = make_engine(config, self.model, self.network, self.fit)
         self.predict = networks.make_predictor(self.network)
         self.state = self._restore()
         self.first_epoch, self.watch = self.state.epoch, progress.Stopwatch()
@@ -84,14 +94,6 @@ class Session:
             self.folder.result.unlink(missing_ok=True)  # more epochs than it had: not finished any more
             record.update({name: old[name] for name in ("started", "environment")})
         self.folder.write_json(self.folder.config, record)
-
-    def _engine(self) -> TapeEngine | FitEngine:
-        recipe, batch_size, seed = self.config.recipe, self.batch_size, self.config.seed
-        if self.config.trainer == "fit":
-            return FitEngine(self.model, recipe, *self.fit, batch_size=batch_size, seed=seed)
-        optimizer = Optimizer(recipe.optimizer, self.network.variables, learning_rate=recipe.learning_rate,
-                              weight_decay=recipe.weight_decay)
-        return TapeEngine(self.network, optimizer, *self.fit, batch_size=batch_size, seed=seed)
 
     def _restore(self) -> State:
         """The state of the last checkpoint, and the folder cut back to it; a new state where there is none."""
