@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 
 from fmnist_zoo import card, registry
@@ -21,18 +22,19 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         if options.zoo_module:
             registry.load_zoo_module(options.zoo_module)
-        print(_listing(options.pattern, "json" if options.json else "markdown" if options.markdown else "text"))
+        print(_listing(options.pattern, "json" if options.json else "markdown" if options.markdown else "text"),
+              flush=True)
     except SpecError as error:
         print(f"fmnist_zoo: {error}", file=sys.stderr)
         return 2
     except BrokenPipeError:  # `python -m fmnist_zoo | head`
-        sys.stderr.close()
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return 0
 
 
 def _listing(pattern: str, form: str) -> str:
     names = registry.list_models(pattern)
-    if pattern in names or not names:  # a card; for a name that nobody knows, get_spec says which are near
+    if not names or pattern in names and form != "markdown":  # a card; get_spec says which names are near
         spec, recipe = registry.get_spec(pattern), registry.get_recipe(pattern)
         return json.dumps(card.facts(spec, recipe), indent=2) if form == "json" else card.card(spec, recipe)
     if form == "json":

@@ -22,6 +22,7 @@ from fmnist_zoo.idx import DataError, open_idx
 SPLITS = ("fit", "validation", "test")
 SETS = ("fashion_mnist", "mini")
 ENVIRONMENT = "FMNIST_ZOO_DATA"
+TRAINING_IMAGES = 60_000
 _SPLIT_SEED = 20170825  # any number; the day Fashion-MNIST was published
 
 
@@ -80,22 +81,24 @@ def load_data(
         return _load("mini", sources.MINI_FOLDER, sources.MINI, splits, validation_size)
     named = data_dir or os.environ.get(ENVIRONMENT)
     if named:
-        folder = pathlib.Path(named)
+        folder = pathlib.Path(named).expanduser()
         if allow_other_data:
             return _load("other", folder, {}, splits, validation_size)
         return _load("fashion_mnist", folder, sources.FASHION_MNIST, splits, validation_size)
+    validation_count(validation_size, TRAINING_IMAGES)  # a wrong size is no fault of the folders below
     for folder in sources.places():
-        if all(sources.find_file(folder, name) for name in sources.FASHION_MNIST):
-            try:
+        try:
+            if all(sources.find_file(folder, name) for name in sources.FASHION_MNIST):
                 return _load("fashion_mnist", folder, sources.FASHION_MNIST, splits, validation_size)
-            except DataError as error:
-                warnings.warn(f"passed over: {error}", stacklevel=2)
+        except DataError as error:
+            warnings.warn(f"passed over: {error}", stacklevel=2)
     return _load("fashion_mnist", sources.fetch(), sources.FASHION_MNIST, splits, validation_size)
 
 
 def _check(splits: Sequence[str], data: str, data_dir: object, allow_other_data: bool) -> None:
-    if isinstance(splits, str) or not splits or any(split not in SPLITS for split in splits):
-        raise DataError(f"splits must be some of {SPLITS}, received {splits!r}")
+    if not isinstance(splits, (tuple, list)) or not splits or not set(splits) <= set(SPLITS) \
+            or len(set(splits)) < len(splits):
+        raise DataError(f"splits must be some of {SPLITS}, each once; received {splits!r}")
     if data not in SETS:
         raise DataError(f"data must be one of {', '.join(SETS)}; received {data!r}")
     if data == "mini" and (data_dir or allow_other_data):
@@ -123,17 +126,26 @@ def _load(
         labels = _read_labels(folder, sources.TEST_LABELS, known, digests)
         everything = {"test": np.ones(len(labels), bool)}
         arrays["test"] = Split(_read_images(folder, sources.TEST_IMAGES, known, digests, everything)["test"], labels)
-    joined = "".join((known or digests).values())
+    joined = "".join((known or digests).get(file, "") for file in sources.FASHION_MNIST)
     return Data(name, folder, hashlib.sha256(joined.encode()).hexdigest(), split_digest,
                 {split: arrays[split] for split in splits})
 
 
 def validation_mask(labels: np.ndarray, size: float) -> np.ndarray:
-    """True where a training image is held out; `size` is a share (below 1) or a number of images."""
-    total = round(size * len(labels)) if size < 1 else int(size)
-    if not 0 <= total < len(labels):
-        raise DataError(f"validation_size={size} of {len(labels)} training images leaves none to fit")
-    return stratified_mask(labels, total)
+    """True where a training image is held out; `size` as in `load_data`."""
+    return stratified_mask(labels, validation_count(size, len(labels)))
+
+
+def validation_count(size: float, images: int) -> int:
+    """How many of `images` a validation size holds out; `DataError` if that cannot be."""
+    number = isinstance(size, (int, float, np.integer, np.floating)) and not isinstance(size, bool)
+    if not number or not 0 <= size < float("inf") or size >= 1 and (size == 1 or size != int(size)):
+        raise DataError("validation_size must be a share below 1 or a whole number of images above 1, "
+                        f"received {size!r}")
+    total = round(size * images) if size < 1 else int(size)
+    if total >= images:
+        raise DataError(f"validation_size={size} of {images} training images leaves none to fit")
+    return total
 
 
 def stratified_mask(labels: np.ndarray, total: int) -> np.ndarray:

@@ -14,6 +14,7 @@ def cross_entropy(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
     The shift keeps it finite for any finite logits, where log(softmax(z)) is not (Goodfellow et al., Deep Learning,
     section 6.2.2.3).
     """
+    _check(logits, labels)
     shifted = logits.astype(np.float64)
     shifted -= shifted.max(axis=1, keepdims=True)
     return np.log(np.exp(shifted).sum(axis=1)) - shifted[np.arange(len(labels)), labels]
@@ -27,11 +28,19 @@ def softmax(logits: np.ndarray) -> np.ndarray:
 
 def accuracy(logits: np.ndarray, labels: np.ndarray) -> float:
     """Share of examples whose largest logit is the label's."""
+    _check(logits, labels)
     return float(np.mean(logits.argmax(axis=1) == labels))
 
 
 def confusion_matrix(logits: np.ndarray, labels: np.ndarray, classes: int = 10) -> np.ndarray:
     """Counts, (classes, classes) int64; row: true class, column: predicted class."""
+    _check(logits, labels)
     matrix = np.zeros((classes, classes), np.int64)
     np.add.at(matrix, (labels, logits.argmax(axis=1)), 1)
     return matrix
+
+
+def _check(logits: np.ndarray, labels: np.ndarray) -> None:
+    """Labels of shape (n, 1) would broadcast to (n, n) without a word."""
+    if logits.ndim != 2 or labels.shape != logits.shape[:1]:
+        raise ValueError(f"logits must be (n, classes) and labels (n,), received {logits.shape} and {labels.shape}")

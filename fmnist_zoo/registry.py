@@ -58,6 +58,8 @@ def get_spec(name: str, **overrides: Any) -> ModelSpec:
     for change in changes:
         field, _, text = change.partition("=")
         _refuse_unknown_fields({field: text})
+        if field in parsed:
+            raise SpecError(f"{name!r} names {field} twice")
         parsed[field] = _parse(field, text)
     return derive(derive(spec, **parsed), **overrides)
 
@@ -74,7 +76,10 @@ def derive(spec: ModelSpec, **overrides: Any) -> ModelSpec:
     field that differs from the base, which `get_spec` reads back.
     """
     _refuse_unknown_fields(overrides)
-    changed = dataclasses.replace(spec, **{field: value for field, value in overrides.items() if value is not None})
+    changes = {field: value for field, value in overrides.items() if value is not None}
+    if "hidden" in changes and len(set(spec.dropout)) == 1:
+        changes.setdefault("dropout", spec.dropout[0])  # one rate for all layers, however many there are now
+    changed = dataclasses.replace(spec, **changes)
     base = _MODELS[spec.name.split(",")[0]][0] if spec.name.split(",")[0] in _MODELS else spec
     twins = [base, *(known for known, _ in _MODELS.values())]
     for twin in twins:
@@ -95,7 +100,8 @@ def load_zoo_module(name: str) -> None:
     import os
     import sys
 
-    sys.path.insert(0, os.getcwd())
+    folder = os.getcwd()
+    sys.path.insert(0, folder)
     try:
         importlib.import_module(name)
     except SpecError:
@@ -103,7 +109,7 @@ def load_zoo_module(name: str) -> None:
     except Exception as error:  # a module of the user's may raise anything; they want its message, in one line
         raise SpecError(f"--zoo_module={name} cannot be imported: {type(error).__name__}: {error}") from error
     finally:
-        sys.path.remove(os.getcwd())
+        sys.path.remove(folder)
 
 
 def _find(name: str) -> tuple[ModelSpec, Recipe]:

@@ -55,8 +55,14 @@ def keras_folder() -> pathlib.Path:
 
 
 def find_file(folder: pathlib.Path, name: str) -> pathlib.Path | None:
-    """`folder/name.gz` or `folder/name`, whichever exists."""
-    return next((path for path in (folder / f"{name}.gz", folder / name) if path.is_file()), None)
+    """`folder/name.gz` or `folder/name`, whichever exists; `DataError` if that cannot be told."""
+    for path in (folder / f"{name}.gz", folder / name):
+        try:
+            if path.is_file():
+                return path
+        except OSError as error:
+            raise DataError(f"{path}: cannot be looked at: {error.strerror}") from error
+    return None
 
 
 def payload_sha256(path: pathlib.Path) -> str:
@@ -77,6 +83,8 @@ def fetch() -> pathlib.Path:
 
     They are verified before they enter. Raises `DataError` with a line a source if all of them fail.
     """
+    import http.client
+
     cache = cache_folder()
     print(f"fetching Fashion-MNIST (31 MB) into {cache}", file=sys.stderr)
     failures = []
@@ -91,7 +99,7 @@ def fetch() -> pathlib.Path:
                     way(pathlib.Path(scratch))
                     _admit(pathlib.Path(scratch), cache)
                     return cache
-                except (DataError, OSError, subprocess.SubprocessError) as error:
+                except (DataError, OSError, http.client.HTTPException, subprocess.SubprocessError) as error:
                     failures.append(f"  {source}: {' '.join(str(error).split())[:300]}")
     except OSError as error:
         raise DataError(f"the cache {cache} cannot be written: {error.strerror}; "

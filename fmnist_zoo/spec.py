@@ -28,8 +28,8 @@ def _number(field: str, value: Any, *, low: float = 0.0, below: float = math.inf
     """`value` as a finite float in [low, below)."""
     try:
         number = float(value)
-    except (TypeError, ValueError):
-        raise SpecError(f"{field} must be a number, received {value!r}") from None
+    except (TypeError, ValueError, OverflowError):
+        raise SpecError(f"{field} must be a number, received {value!r:.80}") from None
     if isinstance(value, bool) or not low <= number < below:  # NaN fails every comparison
         bounds = f"in [{low:g}, {below:g})" if below < math.inf else f"finite and at least {low:g}"
         raise SpecError(f"{field} must be {bounds}, received {value!r}")
@@ -40,7 +40,7 @@ def _whole(field: str, value: Any, *, low: int) -> int:
     """`value` as an int of at least `low`; a float or a bool is refused, so that 2.5 never becomes 2."""
     try:
         number = value.__index__()
-    except AttributeError:
+    except (AttributeError, TypeError):
         number = None
     if number is None or isinstance(value, bool) or number < low:
         raise SpecError(f"{field} must be a whole number of at least {low}, received {value!r}")
@@ -77,10 +77,15 @@ class ModelSpec:
     description: str = ""
 
     def __post_init__(self) -> None:
-        if not isinstance(self.name, str) or not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.,=+-]*", self.name):
-            raise SpecError(f"a model's name is letters, digits and _.,=+- (it names a folder), received {self.name!r}")
+        if not isinstance(self.name, str) or not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.,=+-]{0,199}", self.name):
+            raise SpecError("a model's name is letters, digits and _.,=+-, at most 200 of them (it names a folder); "
+                            f"received {self.name!r}")
+        if not isinstance(self.description, str):
+            raise SpecError(f"a description is one line of text, received {self.description!r}; "
+                            "write hidden=(...) for the layers")
         hidden = tuple(_whole("hidden", units, low=1) for units in _sequence(self.hidden))
         rates = tuple(_number("dropout", rate, below=1.0) for rate in _sequence(self.dropout))
+        rates_given = any(rates)
         if len(rates) == 1:
             rates *= len(hidden)
         if rates and len(rates) != len(hidden):
@@ -89,7 +94,7 @@ class ModelSpec:
                 f"received {len(rates)}: {list(rates)}"
             )
         if not any(rates):
-            if any(_sequence(self.dropout)):
+            if rates_given:
                 raise SpecError(f"dropout comes after hidden layers, and there are none; received {self.dropout!r}")
             rates = ()
         if self.initializer not in INITIALIZERS:
@@ -157,9 +162,10 @@ class Recipe:
     weights: str = "best"
 
     def __post_init__(self) -> None:
-        _whole("epochs", self.epochs, low=1)
+        object.__setattr__(self, "epochs", _whole("epochs", self.epochs, low=1))
         if self.batch_size != FULL_BATCH:
-            _whole("batch_size (a number or 'full')", self.batch_size, low=1)
+            batch_size = _whole("batch_size (a number or 'full')", self.batch_size, low=1)
+            object.__setattr__(self, "batch_size", batch_size)
         if self.optimizer not in OPTIMIZERS:
             raise SpecError(f"optimizer must be one of {', '.join(OPTIMIZERS)}; received {self.optimizer!r}")
         object.__setattr__(self, "learning_rate", _number("learning_rate", self.learning_rate))
@@ -171,7 +177,7 @@ class Recipe:
             raise SpecError(f"validation_size must be a share below 1 or a whole number of images above 1, "
                             f"received {self.validation_size!r}")
         object.__setattr__(self, "validation_size", int(size) if size > 1 or size == 0 else size)
-        _whole("early_stopping", self.early_stopping, low=0)
+        object.__setattr__(self, "early_stopping", _whole("early_stopping", self.early_stopping, low=0))
         if self.early_stopping and not self.validation_size:
             raise SpecError(f"early_stopping={self.early_stopping} watches the validation loss, and "
                             "validation_size=0 leaves none: drop the one or the other")

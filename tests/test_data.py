@@ -142,7 +142,6 @@ def test_other_data_tells_what_was_read(folder):
     assert changed.sha256 != other.sha256 and changed.split_sha256 == other.split_sha256
 
 
-@pytest.mark.xfail(strict=True, reason="the digests are joined in the order of reading: labels first")
 def test_the_digest_of_other_data_is_in_the_documented_order(folder):
     names = (*TRAIN_FILES, *TEST_FILES)
     joined = "".join(sources.payload_sha256(folder / f"{name}.gz") for name in names)

@@ -74,7 +74,8 @@ PACKED = gzip.compress(WHOLE, mtime=0)
 
 @pytest.mark.parametrize("content", [
     PACKED[:-9], PACKED[:len(PACKED) // 2], PACKED[:5], PACKED + b"garbage", WHOLE, b"<html>not here</html>",
-    PACKED[:10] + b"\x07" + PACKED[11:], PACKED[:5000] + bytes(64) + PACKED[5064:], PACKED[:-8] + bytes(4) + PACKED[-4:], PACKED[:-4] + bytes(4),
+    PACKED[:10] + b"\x07" + PACKED[11:],
+    PACKED[:5000] + bytes(64) + PACKED[5064:], PACKED[:-8] + bytes(4) + PACKED[-4:], PACKED[:-4] + bytes(4),
 ], ids=["end cut", "halved", "header cut", "garbage behind", "not packed", "a web page", "no deflate",
         "zeros within", "bad CRC", "bad length"])
 def test_a_corrupt_gzip_file_is_refused(tmp_path, content):

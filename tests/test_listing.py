@@ -152,7 +152,6 @@ def test_the_listing_imports_nothing_heavy():
     assert done.stdout.startswith("4L: ") and done.stdout.splitlines()[-1] == "[]"
 
 
-@pytest.mark.xfail(strict=True, reason="the pipe breaks when Python flushes at its end, past main's `except`")
 def test_a_closed_pipe_is_no_error():
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
     reader, writer = os.pipe()

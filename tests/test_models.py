@@ -1,7 +1,5 @@
 """The Keras models: what the spec says is what is built, started and computed. Imports TensorFlow."""
 
-from typing import Any
-
 import numpy as np
 import pytest
 
@@ -161,8 +159,8 @@ def test_a_bad_seed_is_refused(seed):
         build_model("softmax", seed=seed)
 
 
-def test_a_numpy_seed_is_a_number():
-    seed: Any = np.int64(5)
+@pytest.mark.parametrize("seed", [np.int64(5), np.uint8(5)])
+def test_a_numpy_seed_is_a_number(seed):
     assert equal(build_model("2L", seed=seed), build_model("2L", seed=5))
 
 

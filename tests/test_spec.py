@@ -121,24 +121,20 @@ def test_specs_and_recipes_are_frozen():
         setattr(Recipe(), "epochs", 1)
 
 
-@pytest.mark.xfail(strict=True, reason="ModelSpec takes a name that no file system takes")
 def test_a_name_longer_than_a_folders_is_refused():
     with pytest.raises(SpecError, match="name"):
         make(name="x" * 256)
 
 
-@pytest.mark.xfail(strict=True, raises=OverflowError, reason="float() of a huge int overflows in spec._number")
 def test_a_number_beyond_floats_is_refused():
     with pytest.raises(SpecError, match="learning_rate"):
         Recipe(learning_rate=10**400)
 
 
-@pytest.mark.xfail(strict=True, reason="the table breaks on it later: 'tuple' object has no attribute 'ljust'")
 def test_a_description_that_is_no_text_is_refused():
     with pytest.raises(SpecError, match=r"description.*received \(64, 64\)"):
         make(description=(64, 64))
 
 
-@pytest.mark.xfail(strict=True, reason="any(('0',)) is true of a text")
 def test_rates_given_as_text_may_be_zero():
     assert make(hidden=(3,), dropout="0").dropout == ()

@@ -6,6 +6,7 @@ may import TensorFlow.
 
 from __future__ import annotations
 
+import os
 import shutil
 import signal
 import sys
@@ -63,7 +64,9 @@ def run(name: str, body: Callable[[], int]) -> int:
     Errors of ours are known by the module of their class: `--help` must not import what defines them.
     """
     try:
-        return body()
+        code = body()
+        sys.stdout.flush()
+        return code
     except ValueError as error:
         if not type(error).__module__.startswith(("fmnist_zoo", "trainers")):
             raise
@@ -75,7 +78,7 @@ def run(name: str, body: Callable[[], int]) -> int:
         print(f"{name}: {error}", file=sys.stderr)
         return FAILURE
     except BrokenPipeError:
-        sys.stderr.close()
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return FAILURE
 
 
