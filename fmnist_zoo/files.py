@@ -20,20 +20,23 @@ def atomic_write(path: str | os.PathLike[str], mode: str = "wb") -> Iterator[IO]
     try:
         with os.fdopen(handle, mode) as file:
             yield file
-            file.flush()
-            os.fsync(file.fileno())
         os.chmod(beside, 0o666 & ~_umask())
-        os.replace(beside, path)
+        publish(beside, path)
     except BaseException:
         with contextlib.suppress(OSError):
             os.unlink(beside)
         raise
-    sync_folder(path.parent)
 
 
-def sync_folder(folder: str | os.PathLike[str]) -> None:
-    """Makes renames and removals in `folder` survive a power cut."""
-    descriptor = os.open(folder, os.O_RDONLY)
+def publish(beside: str | os.PathLike[str], path: str | os.PathLike[str]) -> None:
+    """Renames a finished file over `path`, in the same folder's file system, so that a power cut cannot tear it."""
+    _sync(beside)
+    os.replace(beside, path)
+    _sync(pathlib.Path(path).parent)
+
+
+def _sync(path: str | os.PathLike[str]) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:

@@ -8,7 +8,6 @@ checkpoint by cutting off what came after it.
 from __future__ import annotations
 
 import dataclasses
-import os
 import time
 from typing import Any, Callable
 
@@ -17,6 +16,7 @@ import numpy as np
 from fmnist_zoo import metrics, models
 from fmnist_zoo.backend import keras, tf
 from fmnist_zoo.data import Data, Split, load_data, stratified_mask
+from fmnist_zoo.files import publish
 from trainers import checkpoints, network as networks, progress, provenance, summaries
 from trainers.config import ConfigError, RunConfig, read_record
 from trainers.fit import FitEngine
@@ -213,10 +213,10 @@ class Session:
         self.folder.weights.mkdir(exist_ok=True)
         for name, weights in (("best", self.state.best), ("last", last)):
             self._export(weights).save_weights(beside := self.folder.path / "saving.weights.h5")
-            os.replace(beside, self.folder.weights / f"{name}.weights.h5")
+            publish(beside, self.folder.weights / f"{name}.weights.h5")
         model = self._export(chosen)
         model.save(beside := self.folder.path / "saving.keras")
-        os.replace(beside, self.folder.model)
+        publish(beside, self.folder.model)
         self.model.set_weights(model.get_weights())
         labels, logits = self.validation.labels, self.predict(self.validation.images)
         final: dict[str, float] = {"epoch": epoch, "train_loss": self._loss(self.fit)}
