@@ -53,7 +53,7 @@ def tape(task: Task, clock: Clock) -> int:
     """Our engine as `trainers.session` builds it, determinism included. Returns the number of fit images."""
     from fmnist_zoo import data, models
     from fmnist_zoo.backend import keras, tf
-    from trainers import config as configs, network as networks, session
+    from trainers import config as configs, engines
 
     clock.imported()
     tf.config.experimental.enable_op_determinism()
@@ -61,9 +61,9 @@ def tape(task: Task, clock: Clock) -> int:
     split = data.load_data(("fit",), data=task.data)["fit"]
     config = configs.resolve(task.model, batch_size=task.batch, seed=task.seed, optimizer="adam", learning_rate=0.001)
     model = models.build(config.spec, task.seed)
-    network = networks.from_model(config.spec, model)
+    network = engines.make_network(config, model)
     clock.start()
-    engine = session.make_engine(config, model, network, split)
+    engine = engines.make_engine(config, model, network, split)
     for epoch in range(1 + task.epochs):
         means = engine.run_epoch(epoch)
         clock.epoch_done(means.loss + means.penalty)

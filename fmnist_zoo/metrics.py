@@ -32,6 +32,27 @@ def accuracy(logits: np.ndarray, labels: np.ndarray) -> float:
     return float(np.mean(logits.argmax(axis=1) == labels))
 
 
+def rounded_accuracy(logits: np.ndarray, labels: np.ndarray) -> dict[str, float]:
+    """Element-wise agreement of the rounded probabilities with one-hot labels, and why it is what it is.
+
+    `tf.round` of probabilities, compared entry by entry (Keras' `BinaryAccuracy(0.5)` on one-hot labels). For K classes
+
+        value = 1 - (unsure + 2 * wrong) / K,    for K = 10:  value = 0.9 + (right - wrong) / 10
+
+    Returns:
+        `value`; `right` and `wrong`, the shares of examples whose top probability is over one half and is, or is not,
+        the label's; `unsure`, the share of the others. It says little of the accuracy a (0.8 + a / 10 <= value <=
+        0.9 + a / 10), and is not monotone in it. A probability of exactly one half rounds to 0, as `tf.round` does.
+    """
+    _check(logits, labels)
+    probabilities = softmax(logits)
+    confident = probabilities.max(axis=1) > 0.5
+    hit = probabilities.argmax(axis=1) == labels
+    right, wrong = float(np.mean(confident & hit)), float(np.mean(confident & ~hit))
+    unsure = float(np.mean(~confident))
+    return {"value": 1.0 - (unsure + 2.0 * wrong) / logits.shape[1], "right": right, "wrong": wrong, "unsure": unsure}
+
+
 def confusion_matrix(logits: np.ndarray, labels: np.ndarray, classes: int = 10) -> np.ndarray:
     """Counts, (classes, classes) int64; row: true class, column: predicted class."""
     _check(logits, labels)

@@ -44,22 +44,25 @@ def build(spec: ModelSpec, seed: int = 0) -> Any:
         flow = _dense(spec, seed, index, units, activation="relu", name=f"dense_{index + 1}")(flow)
         if spec.dropout and spec.dropout[index]:
             flow = keras.layers.Dropout(
-                spec.dropout[index], seed=_layer_seed(seed, index, of="dropout"), name=f"dropout_{index + 1}")(flow)
+                spec.dropout[index], seed=layer_seed(seed, index, of="dropout"), name=f"dropout_{index + 1}")(flow)
     logits = _dense(spec, seed, len(spec.hidden), CLASSES, activation=None, name="logits")(flow)
     return keras.Model(pixels, logits, name=spec.name.replace(",", "__").replace("=", "_").replace("+", "_"))
 
 
 def _dense(spec: ModelSpec, seed: int, index: int, units: int, **options: Any) -> Any:
-    layer_seed = _layer_seed(seed, index, of="weights")
+    weights_seed = layer_seed(seed, index, of="weights")
     if spec.initializer == "normal_0.05":
-        initializer = keras.initializers.RandomNormal(0.0, 0.05, seed=layer_seed)
+        initializer = keras.initializers.RandomNormal(0.0, 0.05, seed=weights_seed)
     else:
-        initializer = keras.initializers.GlorotUniform(seed=layer_seed)
+        initializer = keras.initializers.GlorotUniform(seed=weights_seed)
     penalty = keras.regularizers.L1L2(spec.l1, spec.l2) if spec.l1 or spec.l2 else None
     return keras.layers.Dense(units, kernel_initializer=initializer, kernel_regularizer=penalty, **options)
 
 
-def _layer_seed(seed: int, index: int, *, of: str) -> int:
-    """A seed for one layer, from a hash that keeps the streams of neighbouring seeds and layers apart."""
+def layer_seed(seed: int, index: int, *, of: str) -> int:
+    """A seed for one layer, from a hash that keeps the streams of neighbouring seeds and layers apart.
+
+    Below 2**31 - 2, because Keras folds larger ones into that range before it draws.
+    """
     kind = ("weights", "dropout").index(of)
-    return int(np.random.SeedSequence([seed, index, kind]).generate_state(1)[0])
+    return int(np.random.SeedSequence([seed, index, kind]).generate_state(1)[0]) % (2**31 - 2)

@@ -11,7 +11,7 @@ from typing import Any
 from fmnist_zoo import registry
 from fmnist_zoo.spec import FULL_BATCH, ModelSpec, Recipe, SpecError
 
-TRAINERS = ("tape", "fit")
+TRAINERS = ("tape", "fit", "scratch")
 # Keras' own defaults: what an optimizer gets when it replaces the recipe's and no rate is named.
 LEARNING_RATES = {"adam": 0.001, "sgd": 0.01, "momentum": 0.01, "rmsprop": 0.001, "adagrad": 0.001, "adamax": 0.001,
                   "adamw": 0.001}
@@ -30,7 +30,7 @@ class RunConfig:
 
     Attributes:
         spec, recipe: what is built and how it is trained.
-        trainer: the engine, "tape" or "fit".
+        trainer: the engine: "tape", "fit", or "scratch" (the low-level networks from their equations).
         seed: initial weights, shuffle order and dropout masks follow from it.
         data, data_dir, allow_other_data: as in `fmnist_zoo.load_data`.
         checkpoint_every: epochs between checkpoints.
@@ -60,6 +60,18 @@ class RunConfig:
             raise ConfigError("--data=mini comes with the package: drop --data_dir and --allow_other_data")
         if self.allow_other_data and not (self.data_dir or os.environ.get("FMNIST_ZOO_DATA")):
             raise ConfigError("--allow_other_data needs --data_dir (or FMNIST_ZOO_DATA) to say where they lie")
+
+        if self.trainer == "scratch":
+            self._check_scratch()
+
+    def _check_scratch(self) -> None:
+        """The low-level page knows the report's Part A and no more."""
+        if not self.spec.name.startswith("network_") or self.spec.initializer != "normal_0.05" or self.spec.dropout:
+            raise ConfigError("--trainer=scratch trains the low-level networks (network_softmax, network_A, network_B "
+                              f"and their L1 and L2 variants), without dropout; received {self.spec.name}")
+        if self.recipe.optimizer not in ("adam", "sgd") or self.recipe.weight_decay:
+            raise ConfigError("--trainer=scratch has adam and sgd, without weight decay, written from their equations; "
+                              f"received {self.recipe.optimizer}, weight_decay {self.recipe.weight_decay:g}")
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON takes it."""

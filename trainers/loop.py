@@ -52,7 +52,7 @@ class TapeEngine:
 
     Args:
         network: what is trained, in place.
-        optimizer: over `network.variables`.
+        optimizer: over `network.variables`; has `apply(gradients, step)` and `state(names)`.
         images, labels: the fit split, (n, 784) and (n,) uint8.
         batch_size: images an update; the last update of an epoch takes what is left.
         seed: of shuffle orders and dropout masks.
@@ -117,7 +117,7 @@ class TapeEngine:
         images, labels = scale(tf.gather(self._images, chosen)), tf.cast(tf.gather(self._labels, chosen), tf.int32)
         with tf.GradientTape() as tape:
             logits = self._network.forward(self._network.variables, images, seed=self._seed, step=step, training=True)
-            loss = tf.reduce_mean(tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits))
+            loss = self._network.cross_entropy(labels, logits)
             penalty = self._network.penalty()
             objective = loss + penalty
         gradients = tape.gradient(objective, self._network.variables)

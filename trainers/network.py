@@ -24,6 +24,11 @@ EVALUATION_BATCH = 2000
 Forward = Callable[..., Any]
 
 
+def mean_cross_entropy(labels: Any, logits: Any) -> Any:
+    """Mean over the batch, in nats: a float32 scalar."""
+    return tf.reduce_mean(tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits))
+
+
 @dataclasses.dataclass(frozen=True)
 class Network:
     """What an engine trains.
@@ -33,12 +38,14 @@ class Network:
         names: one for each variable.
         forward: as above; images are (batch, 784) float32 in [0, 1], logits (batch, 10) float32.
         penalty: () -> scalar, the L1 and L2 terms of the objective at the variables' values.
+        cross_entropy: (labels (batch,) int32, logits) -> mean over the batch.
     """
 
     variables: list[Any]
     names: list[str]
     forward: Forward
     penalty: Callable[[], Any]
+    cross_entropy: Callable[[Any, Any], Any] = mean_cross_entropy
 
     @property
     def kernels(self) -> list[Any]:

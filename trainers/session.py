@@ -17,13 +17,11 @@ from fmnist_zoo import metrics, models
 from fmnist_zoo.backend import keras, tf
 from fmnist_zoo.data import Data, Split, load_data, stratified_mask
 from fmnist_zoo.files import publish
-from trainers import checkpoints, network as networks, progress, provenance, summaries
+from trainers import checkpoints, engines, network as networks, progress, provenance, summaries
 from trainers.config import ConfigError, RunConfig, read_record
-from trainers.fit import FitEngine
 from trainers.folder import RunFolder
-from trainers.loop import EpochMeans, NonFiniteError, TapeEngine
+from trainers.loop import EpochMeans, NonFiniteError
 from trainers.observer import Observer
-from trainers.optimizers import Optimizer
 
 
 @dataclasses.dataclass
@@ -35,16 +33,6 @@ class State:
     best_loss: float = float("inf")
     seconds: float = 0.0
     best: dict[str, np.ndarray] = dataclasses.field(default_factory=dict)
-
-
-def make_engine(config: RunConfig, model: Any, network: networks.Network, fit: Split) -> TapeEngine | FitEngine:
-    """The engine that trains `model` (and `network`, its variables) on the split `fit` as `config` says."""
-    recipe, batch_size = config.recipe, config.batch(len(fit.labels))
-    if config.trainer == "fit":
-        return FitEngine(model, recipe, *fit, batch_size=batch_size, seed=config.seed)
-    optimizer = Optimizer(recipe.optimizer, network.variables, learning_rate=recipe.learning_rate,
-                          weight_decay=recipe.weight_decay)
-    return TapeEngine(network, optimizer, *fit, batch_size=batch_size, seed=config.seed)
 
 
 class Session:
@@ -66,9 +54,9 @@ class Session:
         self.sample = Split(self.fit.images[chosen], self.fit.labels[chosen])
         keras.utils.set_random_seed(config.seed)
         self.model = models.build(config.spec, config.seed)
-        self.network = networks.from_model(config.spec, self.model)
+        self.network = engines.make_network(config, self.model)
         self.batch_size = config.batch(len(self.fit.labels))
-        self.engine = make_engine(config, self.model, self.network, self.fit)
+        self.engine = engines.make_engine(config, self.model, self.network, self.fit)
         self.predict = networks.make_predictor(self.network)
         self.state = self._restore()
         self.first_epoch, self.watch = self.state.epoch, progress.Stopwatch()
@@ -218,6 +206,8 @@ class Session:
         model.save(beside := self.folder.path / "saving.keras")
         publish(beside, self.folder.model)
         self.model.set_weights(model.get_weights())
+        for variable, array in zip(self.network.variables, model.get_weights()):  # the model's own, but for scratch
+            variable.assign(array)
         labels, logits = self.validation.labels, self.predict(self.validation.images)
         final: dict[str, float] = {"epoch": epoch, "train_loss": self._loss(self.fit)}
         if len(labels):

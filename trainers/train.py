@@ -61,7 +61,8 @@ def define_flags() -> flags.FlagValues:
     number("l1", "factor of the sum of |W| in the objective")
     number("l2", "factor of the sum of W^2 in the objective")
     text("zoo_module", "a module of yours that registers more models")
-    flags.DEFINE_enum("trainer", None, configs.TRAINERS, "tape: our GradientTape loop (the default); fit: Model.fit",
+    flags.DEFINE_enum("trainer", None, configs.TRAINERS, "tape: our GradientTape loop (the default); fit: Model.fit; "
+                      "scratch: network_* from their equations",
                       flag_values=values)
     number("epochs", "passes over the fit images", flags.DEFINE_integer)
     text("batch_size", "images an update, or full")

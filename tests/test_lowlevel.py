@@ -1,0 +1,260 @@
+"""The page that teaches, held to Keras, to finite differences, to the fast engine; and the report's mistakes."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings, strategies as st
+
+import fmnist_zoo
+from fmnist_zoo import metrics, models
+from fmnist_zoo.backend import keras, tf
+from tests import helpers
+from trainers import as_written, lowlevel, network
+from trainers.config import ConfigError, resolve
+from trainers.train import train
+
+PART_A = [name for name in fmnist_zoo.list_models("network_*")]
+
+
+@pytest.fixture(scope="module")
+def fit_split():
+    return fmnist_zoo.load_data(("fit",), data="mini")["fit"]
+
+
+@pytest.mark.parametrize("name", PART_A)
+def test_same_start_and_same_logits_as_the_keras_model(name, fit_split):
+    spec = fmnist_zoo.get_spec(name)
+    ours, model = lowlevel.make_network(spec, 5), models.build(spec, 5)
+    for variable, weight in zip(ours.variables, model.get_weights()):
+        np.testing.assert_array_equal(variable.numpy(), weight)
+    images = fit_split.images[:200].astype(np.float32) / 255
+    np.testing.assert_allclose(lowlevel.forward_pass(ours.variables, images), model(images).numpy(), atol=2e-5)
+    assert float(ours.penalty()) == pytest.approx(float(sum(model.losses)), rel=1e-5)
+
+
+@pytest.mark.parametrize("beta_2", [0.999, 0.99])
+def test_adam_equals_keras_over_200_steps(beta_2):
+    random = np.random.default_rng(0)
+    start = [random.normal(0, 1, (6, 4)).astype(np.float32), random.normal(0, 1, 4).astype(np.float32)]
+    ours, theirs = [tf.Variable(array) for array in start], [keras.Variable(array) for array in start]
+    adam = lowlevel.Adam(ours, learning_rate=0.01, beta_2=beta_2)
+    twin = keras.optimizers.Adam(0.01, beta_2=beta_2)
+    for step in range(200):
+        gradients = [tf.constant(random.normal(0, 10.0 ** random.integers(-4, 2), array.shape), tf.float32)
+                     for array in start]
+        adam.apply(gradients, step)
+        twin.apply(gradients, theirs)
+    for mine, other in zip(ours, theirs):
+        np.testing.assert_allclose(mine.numpy(), np.asarray(other), rtol=1e-4, atol=1e-5)
+
+
+def first_step(gradient, **options):
+    variable = tf.Variable([0.0], dtype=tf.float64)
+    adam = lowlevel.Adam([variable], learning_rate=1.0, epsilon=1e-7, **options)
+    adam.apply([tf.constant([gradient], tf.float64)], 0)
+    return -float(variable.numpy()[0])
+
+
+def test_the_two_forms_of_adam_differ_where_gradients_are_tiny():
+    """At t = 1 Algorithm 1 steps g / (|g| + eps); the form with epsilon-hat g / (|g| + eps / sqrt(1 - beta_2))."""
+    for gradient in (1.0, 1e-6, 1e-8):
+        assert first_step(gradient, epsilon_hat=False) == pytest.approx(gradient / (gradient + 1e-7), rel=1e-6)
+        assert first_step(gradient) == pytest.approx(gradient / (gradient + 1e-7 / np.sqrt(0.001)), rel=1e-6)
+    assert first_step(1.0) == pytest.approx(first_step(1.0, epsilon_hat=False), rel=1e-5)
+    assert first_step(1e-8) < 0.1 * first_step(1e-8, epsilon_hat=False)
+
+
+def test_adam_is_its_equations_by_hand():
+    """Three updates of one number, written out from Algorithm 1."""
+    gradients, w, m, v = [0.5, -0.2, 0.1], 1.0, 0.0, 0.0
+    variable = tf.Variable([1.0], dtype=tf.float64)
+    adam = lowlevel.Adam([variable], learning_rate=0.1, epsilon=1e-8, epsilon_hat=False)
+    for t, g in enumerate(gradients, start=1):
+        m, v = 0.9 * m + 0.1 * g, 0.999 * v + 0.001 * g * g
+        w -= 0.1 * (m / (1 - 0.9**t)) / (np.sqrt(v / (1 - 0.999**t)) + 1e-8)
+        adam.apply([tf.constant([g], tf.float64)], t - 1)
+        assert float(variable.numpy()[0]) == pytest.approx(w, rel=1e-9)
+
+
+@pytest.mark.parametrize("l1, l2", [(0.0, 0.0), (0.01, 0.0), (0.0, 0.01)])
+def test_gradients_against_finite_differences(l1, l2):
+    """Central differences in float64 on a small network; no unit sits at a kink."""
+    random = np.random.default_rng(3)
+    variables = [tf.Variable(random.normal(0, 0.5, shape)) for shape in ((7, 5), (5,), (5, 10), (10,))]
+    images = tf.constant(random.uniform(0, 1, (4, 7)))
+    one_hot = tf.one_hot([1, 0, 9, 3], 10, dtype=tf.float64)
+
+    def objective():
+        loss = tf.reduce_mean(-tf.reduce_sum(
+            one_hot * lowlevel.log_softmax(lowlevel.forward_pass(variables, images)), axis=1))
+        return loss + lowlevel.l1_penalty(variables[::2], l1) + lowlevel.l2_penalty(variables[::2], l2)
+
+    with tf.GradientTape() as tape:
+        value = objective()
+    gradients = tape.gradient(value, variables)
+    for variable, gradient in zip(variables, gradients):
+        whole = variable.numpy()
+        for place in np.ndindex(*whole.shape):
+            sides = []
+            for shift in (1e-6, -1e-6):
+                moved = whole.copy()
+                moved[place] += shift
+                variable.assign(moved)
+                sides.append(float(objective()))
+            variable.assign(whole)
+            assert float(gradient.numpy()[place]) == pytest.approx((sides[0] - sides[1]) / 2e-6, abs=1e-6)
+
+
+def test_cross_entropy_is_tensorflows(fit_split):
+    random = np.random.default_rng(1)
+    logits = tf.constant(random.normal(0, 5, (300, 10)), tf.float32)
+    labels = tf.constant(random.integers(0, 10, 300), tf.int32)
+    with tf.GradientTape(persistent=True) as tape:
+        tape.watch(logits)
+        ours, theirs = lowlevel.cross_entropy(labels, logits), network.mean_cross_entropy(labels, logits)
+    assert float(ours) == pytest.approx(float(theirs), rel=1e-5)
+    np.testing.assert_allclose(tape.gradient(ours, logits), tape.gradient(theirs, logits), atol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["network_softmax", "network_A_l1", "network_B_l2"])
+def test_scratch_equals_tape(name, tmp_path):
+    """From the same start, full batch, plain gradient descent: the same numbers, so the same equations."""
+    settings_ = dict(data="mini", epochs=15, optimizer="sgd", learning_rate=0.05, logdir=tmp_path, histogram_every=0)
+    runs = [train(name, trainer=trainer, **settings_) for trainer in ("scratch", "tape")]
+    for ours, theirs in zip(*(run.history for run in runs)):
+        for column in ("train_loss", "train_penalty", "validation_loss"):
+            assert ours[column] == pytest.approx(theirs[column], abs=2e-5)
+    for ours, theirs in zip(*(run.model.get_weights() for run in runs)):
+        np.testing.assert_allclose(ours, theirs, atol=1e-4)
+
+
+def test_scratch_adam_learns_what_tape_learns(tmp_path):
+    settings_ = dict(data="mini", epochs=40, logdir=tmp_path, histogram_every=0)
+    ours, theirs = (train("network_A_l2", trainer=trainer, **settings_) for trainer in ("scratch", "tape"))
+    assert ours.history[0]["train_objective"] == pytest.approx(theirs.history[0]["train_objective"], rel=1e-5)
+    assert ours.history[-1]["train_loss"] == pytest.approx(theirs.history[-1]["train_loss"], abs=0.02)
+    saved = keras.saving.load_model(ours.folder / "model.keras")
+    for weight, last in zip(saved.get_weights(), ours.model.get_weights()):
+        np.testing.assert_array_equal(weight, last)
+
+
+def test_scratch_resumes_to_the_bit(tmp_path):
+    from trainers.train import main
+
+    settings_ = dict(data="mini", trainer="scratch", logdir=tmp_path, checkpoint_every=1, histogram_every=1,
+                     batch_size=500)
+    whole = train("network_B_l1", epochs=6, run_name="whole", **settings_).folder
+    parts = train("network_B_l1", epochs=3, run_name="parts", **settings_).folder
+    assert main([f"--resume={parts}", "--epochs=6"]) == 0
+    assert helpers.rows_without_times(parts) == helpers.rows_without_times(whole)
+    assert helpers.state_digest(parts) == helpers.state_digest(whole)
+
+
+@pytest.mark.parametrize("model, changes, text", [
+    ("4L", {}, "received 4L"), ("2L", {}, "received 2L"), ("network_A", {"dropout": 0.1}, "without dropout"),
+    ("network_A", {"optimizer": "rmsprop"}, "received rmsprop"),
+    ("network_A", {"weight_decay": 0.1}, "weight_decay 0.1"),
+])
+def test_scratch_refuses_what_it_does_not_know(model, changes, text):
+    with pytest.raises(ConfigError, match=text):
+        resolve(model, trainer="scratch", **changes)
+
+
+def test_nothing_of_keras_layers_losses_or_optimizers():
+    import ast
+    import pathlib
+
+    for node in ast.walk(ast.parse(pathlib.Path(lowlevel.__file__).read_text())):
+        assert not (isinstance(node, ast.Name) and node.id == "keras")
+        assert not (isinstance(node, ast.Attribute) and node.attr == "nn")  # tf.nn would do it for us
+
+
+# The rounded accuracy.
+
+def logits_for(probabilities):
+    return np.log(np.maximum(probabilities, 1e-30))
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.integers(0, 2**32 - 1), st.floats(0.1, 20))
+def test_rounded_accuracy_identity_and_bounds(seed, sharpness):
+    random = np.random.default_rng(seed)
+    logits, labels = random.normal(0, sharpness, (50, 10)).astype(np.float32), random.integers(0, 10, 50)
+    parts = metrics.rounded_accuracy(logits, labels)
+    assert parts["right"] + parts["wrong"] + parts["unsure"] == pytest.approx(1)
+    assert parts["value"] == pytest.approx(0.9 + (parts["right"] - parts["wrong"]) / 10)
+    top = metrics.accuracy(logits, labels)
+    assert 0.8 + top / 10 - 1e-9 <= parts["value"] <= 0.9 + top / 10 + 1e-9
+    raw = float(lowlevel.rounded_accuracy(tf.constant(labels, tf.int32), tf.constant(logits)))
+    assert raw == pytest.approx(parts["value"], abs=1e-6)
+    binary = keras.metrics.BinaryAccuracy(threshold=0.5)
+    binary.update_state(np.eye(10)[labels], metrics.softmax(logits))
+    assert float(binary.result()) == pytest.approx(parts["value"], abs=1e-6)
+
+
+def test_rounded_accuracy_on_trained_predictions(tmp_path, fit_split):
+    run = train("2L", data="mini", epochs=5, logdir=tmp_path, histogram_every=0)
+    logits = run.model(fit_split.images.astype(np.float32) / 255).numpy()
+    parts = metrics.rounded_accuracy(logits, fit_split.labels)
+    one_hot = np.eye(10)[fit_split.labels]
+    assert parts["value"] == pytest.approx(np.mean(np.round(metrics.softmax(logits)) == one_hot))
+    assert parts["right"] > 0.5
+
+
+def test_rounded_accuracy_ties_extremes_and_order():
+    half = logits_for(np.array([[0.5, 0.5, *[0.0] * 8]]))
+    assert metrics.rounded_accuracy(half, np.array([0]))["value"] == pytest.approx(0.9)  # one half rounds to 0
+    assert metrics.rounded_accuracy(np.zeros((4, 10)), np.arange(4))["value"] == pytest.approx(0.9)  # all zeros
+    sure = 50.0 * np.eye(10)
+    assert metrics.rounded_accuracy(sure, np.arange(10))["value"] == pytest.approx(1.0)
+    assert metrics.rounded_accuracy(sure, (np.arange(10) + 1) % 10)["value"] == pytest.approx(0.8)
+    timid, bold = 0.1 * np.eye(10), 50.0 * np.eye(10)
+    bold[:4] = np.roll(bold[:4], 1, axis=1)  # four of ten wrong, and sure of it
+    labels = np.arange(10)
+    assert metrics.accuracy(timid, labels) > metrics.accuracy(bold, labels)
+    assert metrics.rounded_accuracy(timid, labels)["value"] < metrics.rounded_accuracy(bold, labels)["value"]
+
+
+# The report's mistakes. Examples are columns here, as it had them.
+
+def test_the_softmax_as_written_overflows():
+    logits = tf.constant([[89.0], [0.0]])
+    assert np.isnan(as_written.softmax(logits).numpy()).any()
+    assert np.isfinite(lowlevel.softmax(tf.transpose(logits)).numpy()).all()
+
+
+def test_the_unused_clip_makes_the_mean_nan():
+    """One class of one example underflows to 0, though it is not even the true one: 0 * log 0."""
+    logits = tf.constant([[0.0, 1.0], [-200.0, 0.0]])
+    one_hot = tf.constant([[1.0, 1.0], [0.0, 0.0]])
+    assert np.isnan(float(as_written.cross_entropy(one_hot, as_written.softmax(logits))))
+    wide = tf.concat([tf.transpose(logits), tf.fill((2, 8), -300.0)], axis=1)
+    assert np.isfinite(float(lowlevel.cross_entropy(tf.constant([0, 0]), wide)))
+
+
+def test_the_clip_stops_the_gradient_of_the_worst_error():
+    logits = tf.constant([[0.0], [60.0]])
+    one_hot = tf.constant([[1.0], [0.0]])
+    with tf.GradientTape() as tape:
+        tape.watch(logits)
+        loss = as_written.cross_entropy_clipped(one_hot, as_written.softmax(logits))
+    assert float(loss) == pytest.approx(23.03, abs=0.01)
+    assert not tape.gradient(loss, logits).numpy().any()
+    rows = tf.concat([tf.transpose(logits), tf.fill((1, 8), -300.0)], axis=1)
+    with tf.GradientTape() as tape:
+        tape.watch(rows)
+        loss = lowlevel.cross_entropy(tf.constant([0]), rows)
+    assert float(loss) == pytest.approx(60.0) and tape.gradient(loss, rows).numpy()[0, 0] == pytest.approx(-1.0)
+
+
+def test_one_scalar_bias_does_nothing_in_the_softmax_layer():
+    random = np.random.default_rng(0)
+    weights = [tf.constant(random.normal(0, 0.05, (10, 784)), tf.float32)]
+    images = tf.constant(random.uniform(0, 1, (784, 6)), tf.float32)
+    low, high = (as_written.softmax(as_written.forward_pass(weights, tf.constant(bias), images)) for bias in (0.0, 3.0))
+    np.testing.assert_allclose(low, high, atol=1e-6)
+
+
+def test_nothing_that_trains_imports_what_the_report_wrote():
+    from tests.test_house import MODULES, imported
+
+    assert not [module for module in MODULES if "trainers.as_written" in imported(module)]
