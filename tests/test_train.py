@@ -65,9 +65,9 @@ def test_the_record_replays_to_the_same_metrics(run, logdir):
 
 def test_scalars_overlay(run):
     fit, validation = helpers.scalars(run.folder / "train"), helpers.scalars(run.folder / "validation")
-    assert set(validation) == {"loss", "penalty", "objective", "accuracy"}
-    assert set(fit) == set(validation) | {"loss_eval", "learning_rate", "images_per_second", "epoch", "norm/gradient",
-                                          "norm/weight"}
+    assert set(validation) == {"loss", "penalty", "objective", "accuracy", "rounded_accuracy"}
+    assert set(fit) == set(validation) - {"rounded_accuracy"} | {
+        "loss_eval", "accuracy_eval", "learning_rate", "images_per_second", "epoch", "norm/gradient", "norm/weight"}
     for row in run.history:
         step = row["step"]
         assert fit["loss"][step] == pytest.approx(row["train_loss"], rel=1e-6)
@@ -148,7 +148,9 @@ def test_without_validation_the_last_weights_count(logdir):
     run = train("softmax", data="mini", epochs=2, validation_size=0, logdir=logdir)
     assert run.history[-1]["validation_loss"] is None and run.history[-1]["train_loss_eval"] > 0
     assert run.result["final"]["epoch"] == 2 and "validation_loss" not in run.result["final"]
-    assert (run.folder / "metrics.csv").read_text().endswith(",,\n")  # the two validation columns are empty
+    for row in run.history:
+        assert [name for name, value in row.items() if value is None] == [
+            "validation_loss", "validation_accuracy", "validation_rounded_accuracy"]
 
 
 def test_early_stopping(logdir):

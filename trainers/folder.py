@@ -19,7 +19,8 @@ from fmnist_zoo.files import atomic_write
 from trainers.config import ConfigError, RunConfig, read_record
 
 COLUMNS = ("epoch", "step", "seconds", "images_per_second", "learning_rate", "train_loss", "train_penalty",
-           "train_objective", "train_accuracy", "train_loss_eval", "validation_loss", "validation_accuracy")
+           "train_objective", "train_accuracy", "train_loss_eval", "validation_loss", "validation_accuracy",
+           "train_accuracy_eval", "validation_penalty", "validation_rounded_accuracy")
 SWEEPS = "sweeps"
 
 

@@ -43,19 +43,22 @@ class Observer:
         graph = tf.function(model).get_concrete_function(tf.TensorSpec((None, PIXELS), tf.float32)).graph
         self._run.graph(graph.as_graph_def().SerializeToString())
 
-    def epoch(self, row: dict[str, Any], means: EpochMeans, validation_logits: np.ndarray, *, penalty: float) -> None:
+    def epoch(self, row: dict[str, Any], means: EpochMeans, validation_logits: np.ndarray) -> None:
         """After an epoch: scalars, and every `histogram_every` epochs distributions and pictures."""
         step = row["step"]
         scalars = {"loss": row["train_loss"], "penalty": row["train_penalty"], "objective": row["train_objective"],
                    "accuracy": row["train_accuracy"], "loss_eval": row["train_loss_eval"], "epoch": row["epoch"],
+                   "accuracy_eval": row["train_accuracy_eval"],
                    "learning_rate": row["learning_rate"], "images_per_second": row["images_per_second"]}
         if means.gradient_norm is not None and means.weight_norm is not None:
             scalars.update({"norm/gradient": means.gradient_norm, "norm/weight": means.weight_norm})
         self._train.scalars(scalars, step)
         if row["validation_loss"] is not None:
+            penalty = row["validation_penalty"]
             self._valid.scalars({"loss": row["validation_loss"], "penalty": penalty,
                                  "objective": row["validation_loss"] + penalty,
-                                 "accuracy": row["validation_accuracy"]}, step)
+                                 "accuracy": row["validation_accuracy"],
+                                 "rounded_accuracy": row["validation_rounded_accuracy"]}, step)
         every = self._config.histogram_every
         if every and row["epoch"] % every == 0:
             self._distributions(step)

@@ -147,10 +147,9 @@ class Session:
         state.epoch += 1
         state.seconds += seconds
         logits = self.predict(self.validation.images)
-        penalty = float(self.network.penalty())
         row = self._row(means, seconds, logits)
         self._compare(row)
-        self.observer.epoch(row, means, logits, penalty=penalty)
+        self.observer.epoch(row, means, logits)
         self.observer.flush()
         self.folder.append_row(row)
         if state.epoch % self.config.checkpoint_every == 0 or self._over():
@@ -159,20 +158,22 @@ class Session:
 
     def _row(self, means: EpochMeans, seconds: float, logits: np.ndarray) -> dict[str, Any]:
         labels, step = self.validation.labels, self.state.epoch * self.engine.steps_an_epoch
-        row = {
+        sample = self.predict(self.sample.images)
+        row: dict[str, Any] = {
             "epoch": self.state.epoch, "step": step, "seconds": seconds,
             "images_per_second": len(self.fit.labels) / seconds, "learning_rate": self.config.recipe.learning_rate,
             "train_loss": means.loss, "train_penalty": means.penalty, "train_objective": means.loss + means.penalty,
-            "train_accuracy": means.accuracy, "train_loss_eval": self._loss(self.sample),
-            "validation_loss": float(metrics.cross_entropy(logits, labels).mean()) if len(labels) else None,
-            "validation_accuracy": metrics.accuracy(logits, labels) if len(labels) else None,
+            "train_accuracy": means.accuracy, "train_loss_eval": mean_loss(sample, self.sample.labels),
+            "train_accuracy_eval": metrics.accuracy(sample, self.sample.labels),
+            "validation_loss": None, "validation_accuracy": None, "validation_rounded_accuracy": None,
+            "validation_penalty": float(self.network.penalty()),
         }
+        if len(labels):
+            row.update(validation_loss=mean_loss(logits, labels), validation_accuracy=metrics.accuracy(logits, labels),
+                       validation_rounded_accuracy=metrics.rounded_accuracy(logits, labels)["value"])
         if not np.isfinite([value for value in row.values() if value is not None]).all():
             raise NonFiniteError(step - 1)
         return row
-
-    def _loss(self, split: Split) -> float:
-        return float(metrics.cross_entropy(self.predict(split.images), split.labels).mean())
 
     def _compare(self, row: dict[str, Any]) -> None:
         """Keeps the weights if they are the best so far; without validation images the last are the best."""
@@ -209,9 +210,10 @@ class Session:
         for variable, array in zip(self.network.variables, model.get_weights()):  # the model's own, but for scratch
             variable.assign(array)
         labels, logits = self.validation.labels, self.predict(self.validation.images)
-        final: dict[str, float] = {"epoch": epoch, "train_loss": self._loss(self.fit)}
+        train_loss = mean_loss(self.predict(self.fit.images), self.fit.labels)
+        final: dict[str, float] = {"epoch": epoch, "train_loss": train_loss}
         if len(labels):
-            final.update(validation_loss=float(metrics.cross_entropy(logits, labels).mean()),
+            final.update(validation_loss=mean_loss(logits, labels),
                          validation_accuracy=metrics.accuracy(logits, labels))
         self.observer.finish(final, logits, self.state.epoch * self.engine.steps_an_epoch)
         self.observer.flush()
@@ -242,3 +244,8 @@ class Session:
             "folder": str(self.folder.path),
             **({"resumed": f"after epoch {self.state.epoch}"} if self.state.epoch else {}),
         }
+
+
+def mean_loss(logits: np.ndarray, labels: np.ndarray) -> float:
+    """Mean cross entropy in nats."""
+    return float(metrics.cross_entropy(logits, labels).mean())
