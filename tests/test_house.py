@@ -23,13 +23,15 @@ ROWS = [
     {"fmnist_zoo.models", "fmnist_zoo.__main__"},
     {"trainers"},
     {"trainers.config", "trainers.checkpoints", "trainers.network", "trainers.optimizers", "trainers.pictures",
-     "trainers.provenance", "trainers.command", "trainers.as_written"},
+     "trainers.provenance", "trainers.command", "trainers.as_written",
+     "trainers.experiments", "trainers.statistics", "trainers.figures"},
     {"trainers.summaries", "trainers.folder", "trainers.loop", "trainers.lowlevel"},
     {"trainers.fit", "trainers.progress", "trainers.observer"},
-    {"trainers.engines"},
+    {"trainers.engines", "trainers.mistakes"},
+    {"trainers.document"},
     {"trainers.session"},
-    {"trainers.run"},
-    {"trainers.train"},
+    {"trainers.run", "trainers.page"},
+    {"trainers.train", "trainers.report"},
 ]
 RANK = {module: rank for rank, row in enumerate(ROWS) for module in row}
 MODULES = {".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): path

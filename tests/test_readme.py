@@ -7,10 +7,10 @@ import subprocess
 import pytest
 
 import fmnist_zoo.__main__ as listing
-from benchmarks import epoch
+from benchmarks import epoch, full_batch
 from fmnist_zoo import registry
 from tests.conftest import ROOT
-from trainers import train
+from trainers import report, train
 
 README = (ROOT / "README.md").read_text()
 COMMANDS = [line for block in re.findall(r"```sh\n(.*?)```", README, re.DOTALL) for line in block.splitlines()]
@@ -46,9 +46,14 @@ def test_command(line, workplace, monkeypatch, capsys):
     module, flags = arguments[1], arguments[2:]
     if module == "benchmarks.epoch":
         flags = [*flags, "--data=mini", "--epochs=1", "--rounds=1", "--batches=256"]
+    elif module == "benchmarks.full_batch":
+        flags = [*flags, "--data=mini", "--rounds=2"]
+    elif module == "trainers.report":
+        flags = [*flags, "--data=mini", "--quick"]
     elif module == "trainers.train" and not any(flag.startswith(("--resume", "--config")) for flag in flags):
         flags = [*flags, *QUICK]
-    main = {"fmnist_zoo": listing.main, "trainers.train": train.main, "benchmarks.epoch": epoch.main}[module]
+    main = {"fmnist_zoo": listing.main, "trainers.train": train.main, "benchmarks.epoch": epoch.main,
+            "benchmarks.full_batch": full_batch.main, "trainers.report": report.main}[module]
     assert main(flags) == 0, capsys.readouterr().err
 
 

@@ -36,6 +36,11 @@ def parse(values: flags.FlagValues, arguments: Sequence[str]) -> None:
         raise UsageError(f"received {rest[0]!r}, which belongs to no flag; flags are written --name=value (see --help)")
 
 
+def asks_for_help(arguments: Sequence[str]) -> bool:
+    """Whether `--help` stands on the command line, in any of its spellings."""
+    return bool({"--help", "-help", "-h", "--helpfull"} & set(arguments))
+
+
 def given(values: flags.FlagValues) -> set[str]:
     """Names of the flags that stand on the command line."""
     return {name for name in values if values[name].present}

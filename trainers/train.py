@@ -135,7 +135,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _main(arguments: list[str]) -> int:
     values = define_flags()
-    if {"--help", "-help", "-h", "--helpfull"} & set(arguments):
+    if command.asks_for_help(arguments):
         print(command.help_text(USAGE, GROUPS, values))
         return 0
     command.parse(values, arguments)

@@ -1,0 +1,154 @@
+"""Runs the report from first to last: `python -m trainers.report`.
+
+One seed takes about half an hour on two cores. Runs that stand in the log folder with the same config are used again,
+and an interrupted report goes on where it was; then `report/report.md` and `report/index.html` are written.
+"""
+
+from __future__ import annotations
+
+import json
+import pathlib
+import sys
+from typing import Any, Callable, Sequence
+
+from absl import flags
+
+from trainers import command, config as configs, experiments, folder as folders
+from trainers.config import RunConfig
+
+USAGE = """
+Runs what the report ran, and writes its numbers beside ours, with plots and tests, as report.md and index.html.
+
+    python -m trainers.report
+    python -m trainers.report --only=dropout --seeds=3
+    python -m trainers.report --data=mini --quick --out=/tmp/report
+"""
+GROUPS = {"What is run": ("only", "seeds", "quick", "data", "data_dir"), "Where it goes": ("logdir", "out")}
+QUICK_EPOCHS = {"part_a": 20, "part_b": 2}
+COMPARED_BY_FIT = "2L"  # the model of Part B that Model.fit trains too
+IGNORED = ("checkpoint_every", "histogram_every", "data_dir")  # they change no number
+
+
+def define_flags() -> flags.FlagValues:
+    """The command's flags, on a `FlagValues` of its own."""
+    values = flags.FlagValues()
+    words = (word for one in experiments.EXPERIMENTS for word in (one.part, one.group, one.name))
+    names = ", ".join(dict.fromkeys(words))
+    flags.DEFINE_string("only", "", f"some of: {names}; commas between them", flag_values=values)
+    flags.DEFINE_integer("seeds", 1, "runs of each model, with seeds 0, 1, ...; 2 or more make its claims testable",
+                         lower_bound=1, upper_bound=100, flag_values=values)
+    flags.DEFINE_boolean("quick", False, "a few epochs each, to see it work", flag_values=values)
+    flags.DEFINE_enum("data", "fashion_mnist", ("fashion_mnist", "mini"), "mini: 2,000 images of the package's",
+                      flag_values=values)
+    flags.DEFINE_string("data_dir", None, "a folder with the four IDX files", flag_values=values)
+    flags.DEFINE_string("logdir", "tb_logs", "the log folder, for TensorBoard too", flag_values=values)
+    flags.DEFINE_string("out", "report", "the folder of the page", flag_values=values)
+    return values
+
+
+def plan(chosen: Sequence[experiments.Experiment], *, seeds: int, quick: bool = False,
+         **settings: Any) -> list[RunConfig]:
+    """All runs that `chosen` needs, each once, in order."""
+    found: dict[str, RunConfig] = {}
+    wanted = [(model, one.trainer, one.part) for one in chosen for model in one.models]
+    if any(COMPARED_BY_FIT in one.models for one in chosen):
+        wanted.append((COMPARED_BY_FIT, "fit", "part_b"))
+    for model, trainer, part in wanted:
+        for seed in range(seeds):
+            epochs = QUICK_EPOCHS[part] if quick else None
+            config = configs.resolve(model, trainer=trainer, seed=seed, epochs=epochs, **settings)
+            found[json.dumps(config.to_dict())] = config
+    return list(found.values())
+
+
+def standing(logdir: str, config: RunConfig) -> folders.RunFolder | None:
+    """A run below `logdir` with the same config, finished or not; a finished one if there is one."""
+    found = []
+    for path in sorted((pathlib.Path(logdir) / config.spec.name).glob("*/config.json")):
+        try:
+            old = RunConfig.from_dict(configs.read_record(path)["config"])
+        except ValueError:
+            continue
+        if not set(configs.differences(old, config)) - set(IGNORED):
+            found.append((folders.finished(folders.RunFolder(path.parent), old), folders.RunFolder(path.parent)))
+    return max(found, key=lambda entry: entry[0])[1] if found else None
+
+
+class Progress:
+    """A line before each run: what it is, how many are left, how long they should take, by FLOPs done a second."""
+
+    def __init__(self, runs: Sequence[RunConfig]):
+        self._work = [config.spec.training_flops * config.recipe.epochs + 2e7 * config.recipe.epochs for config in runs]
+        self._names = [f"{config.spec.name} ({config.trainer}, seed {config.seed})" for config in runs]
+        self._done = self._seconds = 0.0
+
+    def before(self, index: int) -> None:
+        from trainers.progress import clock
+
+        left = sum(self._work[index:]) * self._seconds / self._done if self._done else None
+        time = f"; about {clock(left)} left" if left else ""
+        print(f"[{index + 1}/{len(self._work)}] {self._names[index]}{time}", flush=True)
+
+    def after(self, index: int, seconds: float) -> None:
+        self._done += self._work[index]
+        self._seconds += seconds
+
+
+def execute(runs: Sequence[RunConfig], logdir: str, should_stop: Callable[[], bool]) -> list[folders.RunFolder] | None:
+    """Brings all runs to their end, reusing what stands; None if it was told to stop."""
+    from trainers import progress, run
+
+    telling, done = Progress(runs), []
+    for index, config in enumerate(runs):
+        folder = standing(logdir, config)
+        if folder is None or not folders.finished(folder, config):
+            telling.before(index)
+            watch = progress.Stopwatch()
+            if folder is None:
+                folder, old, expected = folders.create(logdir, config), config, None
+            else:
+                record = configs.read_record(folder.path)
+                old, expected = RunConfig.from_dict(record["config"]), record["data"]
+            outcome = run.execute(folder, old, reporter=progress.Silent(), should_stop=should_stop, expected=expected)
+            if outcome.result is None:
+                return None
+            telling.after(index, watch.seconds())
+        done.append(folder)
+    return done
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command; returns the exit code."""
+    return command.run("report", lambda: _main(list(sys.argv[1:] if arguments is None else arguments)))
+
+
+def _main(arguments: list[str]) -> int:
+    values = define_flags()
+    if command.asks_for_help(arguments):
+        print(command.help_text(USAGE, GROUPS, values))
+        return 0
+    command.parse(values, arguments)
+    try:
+        chosen = experiments.chosen(values.only)
+    except KeyError as error:
+        raise command.UsageError(f"--only={values.only}: there is no experiment {error}; see --help for their names") \
+            from None
+    runs = plan(chosen, seeds=values.seeds, quick=values.quick, data=values.data, data_dir=values.data_dir)
+    out = pathlib.Path(values.out)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise command.UsageError(f"--out={out}: cannot be made: {error.strerror}") from None
+    stop = command.StopSignal()
+    done = execute(runs, values.logdir, stop)
+    if done is None:
+        print("interrupted; the same command goes on where it was")
+        return 128 + stop.number
+    from trainers import page
+
+    print(f"written: {page.write(out, chosen, runs, done)} and {out / 'report.md'}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

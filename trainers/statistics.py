@@ -1,0 +1,37 @@
+"""What can be said of a difference between two models that were trained with the same seeds."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+
+LEVEL = 0.05
+
+
+@dataclasses.dataclass(frozen=True)
+class Comparison:
+    """Mean of `better - worse` over seeds, its standard error, the p of a two-sided paired t-test, and the verdict.
+
+    `error` and `p` are None with one seed, where nothing can be tested.
+    """
+
+    difference: float
+    error: float | None
+    p: float | None
+    verdict: str
+
+
+def compare(better: np.ndarray, worse: np.ndarray, *, lower_is_better: bool) -> Comparison:
+    """A paired t-test over seeds (Student 1908) of the claim that `better` does better; arrays are (seeds,)."""
+    from scipy import stats
+
+    differences = np.asarray(better, float) - np.asarray(worse, float)
+    mean = float(differences.mean())
+    if len(differences) < 2:
+        return Comparison(mean, None, None, "not testable with one seed")
+    error = float(differences.std(ddof=1) / np.sqrt(len(differences)))
+    p = float(stats.ttest_1samp(differences, 0.0).pvalue) if error else float(mean == 0)
+    if p >= LEVEL:
+        return Comparison(mean, error, p, "in the noise")
+    return Comparison(mean, error, p, "holds" if (mean < 0) == lower_is_better else "wrong: it is the other way round")
