@@ -79,8 +79,8 @@ def without_absolute_value(runs: Histories) -> str:
     kernels = lowlevel.initial_variables(get_spec("network_A"), 0)[::2]
     plain = sum(float(tf.reduce_sum(kernel)) for kernel in kernels)
     bars = float(lowlevel.l1_penalty(kernels, 1.0))
-    return (f"network A at the start: sum w = {plain:.0f}, sum |w| = {bars:.0f}: without the bars the "
-            "signs cancel, and there is nothing below to stop at")
+    return (f"network A at the start: sum w = {plain:.0f}, sum |w| = {bars:.0f}: without the bars "
+            "the signs cancel, and there is nothing below to stop at")
 
 
 def depth(runs: Histories) -> str:
