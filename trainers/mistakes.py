@@ -71,16 +71,16 @@ def chosen_where_measured(runs: Histories) -> str:
     if "4L" not in runs:
         return "(4L was not run)"
     scores = [row["validation_accuracy"] for row in runs["4L"][0]]
-    return (f"4L: the best of {len(scores)} epochs on the images that score it shows {max(scores):.4f}, the mean of the "
-            f"last five {np.mean(scores[-5:]):.4f}")
+    return (f"4L: the best of {len(scores)} epochs on the images that score it shows {max(scores):.4f}, the mean of "
+            f"the last five {np.mean(scores[-5:]):.4f}")
 
 
 def without_absolute_value(runs: Histories) -> str:
     kernels = lowlevel.initial_variables(get_spec("network_A"), 0)[::2]
     plain = sum(float(tf.reduce_sum(kernel)) for kernel in kernels)
     bars = float(lowlevel.l1_penalty(kernels, 1.0))
-    return (f"network A at the start: sum w = {plain:.0f}, sum |w| = {bars:.0f}: without the bars "
-            "the signs cancel, and there is nothing below to stop at")
+    return (f"network A at the start: sum w = {plain:.0f}, sum |w| = {bars:.0f}: without the bars the "
+            "signs cancel, and there is nothing below to stop at")
 
 
 def depth(runs: Histories) -> str:
