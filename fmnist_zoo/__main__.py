@@ -19,6 +19,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--markdown", action="store_true", help="print the table as Markdown, as in the README")
     parser.add_argument("--zoo_module", metavar="MODULE", help="a module of yours that registers more models")
     options = parser.parse_args(arguments)
+    if sys.stdout is not None:
+        sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
     try:
         if options.zoo_module:
             registry.load_zoo_module(options.zoo_module)

@@ -81,7 +81,7 @@ def load_data(
         return _load("mini", sources.MINI_FOLDER, sources.MINI, splits, validation_size)
     named = data_dir or os.environ.get(ENVIRONMENT)
     if named:
-        folder = pathlib.Path(named).expanduser()
+        folder = pathlib.Path(os.path.expanduser(named))
         if allow_other_data:
             return _load("other", folder, {}, splits, validation_size)
         return _load("fashion_mnist", folder, sources.FASHION_MNIST, splits, validation_size)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import pathlib
 import tempfile
@@ -33,6 +34,13 @@ def publish(beside: str | os.PathLike[str], path: str | os.PathLike[str]) -> Non
     _sync(beside)
     os.replace(beside, path)
     _sync(pathlib.Path(path).parent)
+
+
+def require_space(folder: str | os.PathLike[str], needed: int) -> None:
+    """`OSError` (ENOSPC) unless `needed` bytes are free: for writers that crash on a full disk, such as HDF5's."""
+    free = os.statvfs(folder)
+    if free.f_bavail * free.f_frsize < needed:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(folder))
 
 
 def _sync(path: str | os.PathLike[str]) -> None:

@@ -20,6 +20,11 @@ def cross_entropy(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
     return np.log(np.exp(shifted).sum(axis=1)) - shifted[np.arange(len(labels)), labels]
 
 
+def mean_cross_entropy(logits: np.ndarray, labels: np.ndarray) -> float:
+    """Mean cross entropy in nats."""
+    return float(cross_entropy(logits, labels).mean())
+
+
 def softmax(logits: np.ndarray) -> np.ndarray:
     """Probabilities, (n, 10) float64; rows sum to 1."""
     exponentials = np.exp(logits.astype(np.float64) - logits.max(axis=1, keepdims=True))

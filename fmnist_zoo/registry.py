@@ -35,6 +35,8 @@ def register(name: str, description: str = "", *, recipe: Recipe = Recipe(), **a
     if name in _RESERVED or "," in str(name) or "=" in str(name):
         raise SpecError(f"{name!r} cannot name a model: ',' and '=' mark changed models, "
                         f"and {', '.join(_RESERVED)} is a folder of its own")
+    if not isinstance(recipe, Recipe):
+        raise SpecError(f"recipe must be a Recipe, received {recipe!r}")
     _refuse_unknown_fields(architecture)
     spec = ModelSpec(name=name, description=description, **architecture)
     _MODELS[name] = (spec, recipe)
@@ -106,8 +108,9 @@ def load_zoo_module(name: str) -> None:
         importlib.import_module(name)
     except SpecError:
         raise
-    except Exception as error:  # a module of the user's may raise anything; they want its message, in one line
-        raise SpecError(f"--zoo_module={name} cannot be imported: {type(error).__name__}: {error}") from error
+    except (Exception, SystemExit) as error:  # a module of the user's may raise anything; they want it in one line
+        message = " ".join(str(error).split())
+        raise SpecError(f"--zoo_module={name} cannot be imported: {type(error).__name__}: {message}") from error
     finally:
         sys.path.remove(folder)
 

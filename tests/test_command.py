@@ -20,7 +20,7 @@ from trainers.train import GROUPS, define_flags, main, train
     (["--model=4L", "--dropout=0.1,0.2"], "received 2: [0.1, 0.2]"), (["--model=4L", "--dropout=1"], "[0, 1)"),
     (["--model=4L", "--hidden=10,x"], "--hidden takes whole numbers"),
     (["--model=softmax", "--dropout=0.3"], "there are none"), (["--model=4L", "--seed=-1"], "received -1"),
-    (["--model=4L", "--batch_size=half"], "--batch_size takes whole numbers"),
+    (["--model=4L", "--batch_size=half"], "--batch_size takes a whole number or full"),
     (["--model=4L", "--data=mini", "--data_dir=x"], "drop --data_dir"),
     (["--model=4L", "--allow_other_data"], "--data_dir"),
     (["--model=4L", "--validation_size=1"], "received 1.0"), (["--model=4L", "--learning_rate=0"], "received 0"),

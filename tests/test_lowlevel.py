@@ -261,5 +261,6 @@ def test_nothing_that_trains_imports_what_the_report_wrote():
         return [module for module in MODULES if name in imported(module)]
 
     assert importers("trainers.as_written") == ["trainers.mistakes"]
-    assert importers("trainers.mistakes") == ["trainers.document"] and importers("trainers.document") == ["trainers.page"]
+    assert importers("trainers.mistakes") == ["trainers.document"]
+    assert importers("trainers.document") == ["trainers.page"]
     assert importers("trainers.page") == ["trainers.report"]

@@ -11,11 +11,13 @@ import shutil
 import signal
 import sys
 import textwrap
+import threading
 from typing import Any, Callable, Mapping, Sequence
 
 from absl import flags
 
 USAGE, FAILURE = 2, 1
+STOPPING = (signal.SIGINT, signal.SIGTERM)
 
 
 class UsageError(ValueError):
@@ -69,8 +71,10 @@ def run(name: str, body: Callable[[], int]) -> int:
     Errors of ours are known by the module of their class: `--help` must not import what defines them.
     """
     try:
+        if sys.stdout is not None:
+            sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
         code = body()
-        sys.stdout.flush()
+        print(end="", flush=True)
         return code
     except ValueError as error:
         if not type(error).__module__.startswith(("fmnist_zoo", "trainers")):
@@ -88,18 +92,42 @@ def run(name: str, body: Callable[[], int]) -> int:
 
 
 class StopSignal:
-    """Turns the first Ctrl-C (or SIGTERM) into a wish to stop after this epoch; the second ends the process at once."""
+    """Turns the first Ctrl-C (or SIGTERM) into a wish to stop after this epoch; the second ends the process at once.
+
+    Signals are read from a pipe by a thread of its own: Python's handlers wait until a compiled call returns, and two
+    signals within one call would be one. A context manager; call it to ask whether to stop.
+    """
 
     def __init__(self) -> None:
         self.number = 0
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, self._on_signal)
 
     def __call__(self) -> bool:
         return bool(self.number)
 
-    def _on_signal(self, number: int, frame: Any) -> None:
-        self.number = number
-        print("\nfinishing this epoch, then saving; once more to leave at once", file=sys.stderr)
-        for again in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(again, signal.SIG_DFL)
+    def __enter__(self) -> StopSignal:
+        self._read, self._write = os.pipe()
+        os.set_blocking(self._write, False)
+        self._old_descriptor = signal.set_wakeup_fd(self._write, warn_on_full_buffer=False)
+        self._old = {number: signal.signal(number, lambda number, frame: None) for number in STOPPING}
+        self._thread = threading.Thread(target=self._watch, daemon=True)
+        self._thread.start()
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        for number, handler in self._old.items():
+            signal.signal(number, handler)
+        signal.set_wakeup_fd(self._old_descriptor)
+        os.close(self._write)  # ends the thread
+        self._thread.join()
+        os.close(self._read)
+
+    def _watch(self) -> None:
+        while received := os.read(self._read, 1):
+            if received[0] not in STOPPING:
+                continue
+            if self.number:
+                if sys.stdout is not None and sys.stdout.isatty():
+                    os.write(sys.stdout.fileno(), b"\x1b[?25h\n")  # the bar hid the cursor
+                os._exit(128 + received[0])
+            self.number = received[0]
+            print("\nfinishing this epoch, then saving; once more to leave at once", file=sys.stderr, flush=True)

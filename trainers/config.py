@@ -56,6 +56,9 @@ class RunConfig:
                 raise ConfigError(f"{field} must be a whole number in [{low}, {below}), received {value!r}")
         if self.data not in ("fashion_mnist", "mini"):
             raise ConfigError(f"data must be fashion_mnist or mini, received {self.data!r}")
+        if not isinstance(self.data_dir, str) or not isinstance(self.allow_other_data, bool):
+            raise ConfigError(f"data_dir must be text and allow_other_data true or false, received {self.data_dir!r} "
+                              f"and {self.allow_other_data!r}")
         if self.data == "mini" and (self.data_dir or self.allow_other_data):
             raise ConfigError("--data=mini comes with the package: drop --data_dir and --allow_other_data")
         if self.allow_other_data and not (self.data_dir or os.environ.get("FMNIST_ZOO_DATA")):
@@ -85,6 +88,15 @@ class RunConfig:
             return cls(**{**fields, "spec": ModelSpec(**fields["spec"]), "recipe": Recipe(**fields["recipe"])})
         except (TypeError, KeyError) as error:
             raise ConfigError(f"not a run's config: {error}") from error
+
+    @property
+    def identity(self) -> str:
+        """What a checkpoint belongs to: everything that decides the numbers of an epoch, as text."""
+        fields = self.to_dict()
+        fields["spec"] = self.spec.architecture
+        fields["recipe"].pop("epochs")
+        return json.dumps({name: value for name, value in fields.items() if name not in (
+            "data_dir", "checkpoint_every", "histogram_every")}, sort_keys=True)
 
     def batch(self, images: int) -> int:
         """Images a step, of `images` fit images."""
@@ -138,12 +150,17 @@ def read_record(path: str | os.PathLike[str]) -> dict[str, Any]:
         ConfigError: if it is missing or does not read, naming the file.
     """
     path = pathlib.Path(path)
-    path = path / "config.json" if path.is_dir() else path
     try:
+        path = path / "config.json" if path.is_dir() else path
         record = json.loads(path.read_text())
         RunConfig.from_dict(record["config"])
+        for part, names in (("data", ("name", "sha256", "split_sha256", "fit", "validation")),
+                            ("environment", ("versions", "cpu", "cores"))):
+            missing = [name for name in names if name not in record[part]]
+            if missing or not isinstance(record[part], dict):
+                raise ConfigError(f"its {part} lacks {', '.join(missing) or 'everything'}")
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read: {error.strerror}") from error
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, LookupError, TypeError, RecursionError) as error:
         raise ConfigError(f"{path}: not the config.json of a run: {error}") from error
     return record

@@ -46,7 +46,7 @@ class RunFolder:
             except OSError:
                 file.seek(0)
                 raise ConfigError(f"{self.path}: process {file.read().strip() or 'unknown'} is training in this "
-                                  "folder; wait for it to end, or choose another --run_name") from None
+                                  "folder; wait for it to end") from None
             file.truncate(0)
             file.write(str(os.getpid()))
             file.flush()
@@ -58,10 +58,12 @@ class RunFolder:
             file.write("\n")
 
     def read_result(self) -> dict[str, Any] | None:
-        """`result.json` of a run that ended, else None."""
+        """`result.json` of a run that ended; None if there is none, or it does not read (ending again mends it)."""
         try:
-            return json.loads(self.result.read_text())
-        except (OSError, ValueError):
+            result = json.loads(self.result.read_text())
+            whole = isinstance(result["epochs"], int) and isinstance(result["stopped_early"], bool)
+            return result if whole and isinstance(result["final"], dict) else None
+        except (OSError, ValueError, TypeError, LookupError, RecursionError):
             return None
 
     def rows(self) -> list[dict[str, Any]]:
@@ -80,12 +82,42 @@ class RunFolder:
             file.flush()
             os.fsync(file.fileno())
 
+    def _lines(self, count: int) -> list[str]:
+        """Head and first `count` rows as text, none if there are no rows."""
+        if not count or not self.metrics.exists():
+            return []
+        return self.metrics.read_text(errors="replace").splitlines(keepends=True)[:count + 1]
+
+    def check_rows(self, count: int) -> None:
+        """`ConfigError` unless `metrics.csv` begins with the rows of the epochs 1 to `count`."""
+        lines = self._lines(count)
+        epochs = [line.split(",", 1)[0] for line in lines[1:]]
+        complete = all(line.count(",") == len(COLUMNS) - 1 and line.endswith("\n") for line in lines)
+        if epochs != [str(epoch + 1) for epoch in range(count)] or not complete:
+            raise ConfigError(f"{self.metrics}: the checkpoint stands after epoch {count}, and the rows of these "
+                              "epochs are not all there; put the file back, or train anew with "
+                              f"--config={self.config}")
+
     def cut_rows(self, count: int) -> None:
         """Leaves the first `count` rows; whatever came after, torn lines included, goes."""
         if self.metrics.exists():
-            lines = self.metrics.read_text().splitlines(keepends=True)[:count + 1]
+            lines = self._lines(count)
             with atomic_write(self.metrics, "w") as file:
-                file.writelines(lines if count else [])
+                file.writelines(lines)
+
+    def check_no_loss(self, checkpoint_every: int) -> None:
+        """`ConfigError` if a run without a checkpoint has more to lose than a first checkpoint's epochs."""
+        rows = len(self.metrics.read_bytes().splitlines()) - 1 if self.metrics.exists() else 0
+        if self.result.exists() or rows > checkpoint_every:
+            raise ConfigError(f"{self.checkpoint}: is gone, and without it the run cannot go on; train it anew in "
+                              f"another folder with --config={self.config}")
+
+    def sweep(self) -> None:
+        """Removes what a killed process left half-written. Call it under the lock."""
+        for folder in (self.path, self.checkpoint.parent):
+            for pattern in (".config.json.*", ".metrics.csv.*", ".result.json.*", ".latest.npz.*", "saving.*"):
+                for left in folder.glob(pattern):
+                    left.unlink()
 
 
 def _number(text: str) -> Any:
@@ -103,7 +135,8 @@ def create(logdir: str | os.PathLike[str], config: RunConfig, run_name: str = ""
     Raises:
         ConfigError: if the name is no folder's name or is taken, or the folder cannot be made.
     """
-    if run_name and (os.sep in run_name or run_name.startswith(".") or run_name in ("train", "validation")):
+    usual = run_name.isprintable() and run_name.strip() == run_name and not run_name.startswith(".")
+    if run_name and (os.sep in run_name or not usual or run_name in ("train", "validation")):
         raise ConfigError(f"--run_name names a folder below {logdir}/{config.spec.name}, received {run_name!r}")
     parent = pathlib.Path(logdir) / config.spec.name
     name = run_name or f"{time.strftime('%Y%m%d-%H%M%S')}-seed{config.seed}"
@@ -114,7 +147,8 @@ def create(logdir: str | os.PathLike[str], config: RunConfig, run_name: str = ""
         except FileExistsError:
             continue
         except OSError as error:
-            raise ConfigError(f"{path}: cannot be made: {error.strerror}; choose another --logdir") from error
+            raise ConfigError(f"{path}: cannot be made: {error.strerror}; "
+                              "choose another --logdir or --run_name") from error
     raise ConfigError(f"{parent / name} exists already: go on with --resume={parent / name}, "
                       "or choose another --run_name")
 

@@ -83,7 +83,7 @@ class Bar(Lines):
 
 def for_output() -> Silent:
     """A bar if a person looks on, else lines."""
-    return Bar() if sys.stdout.isatty() else Lines()
+    return Bar() if sys.stdout is not None and sys.stdout.isatty() else Lines()
 
 
 def epoch_line(row: dict[str, Any], epochs: int, best_epoch: int, seconds_left: float) -> str:
@@ -117,8 +117,8 @@ class Stopwatch:
 def last_words(run: Run) -> str:
     """What the run came to, and the commands that come next."""
     if run.result is None:
-        epoch = run.history[-1]["epoch"]
-        return f"interrupted after epoch {epoch}; go on with\n  python -m trainers.train --resume={run.folder}"
+        return (f"interrupted after epoch {len(run.history)}; go on with\n"
+                f"  python -m trainers.train --resume={run.folder}")
     return (f"done: {figures(run.result)}\n"
             f"  look at it    make board   (tensorboard --logdir={run.folder.parent.parent})\n"
             f"  train longer  python -m trainers.train --resume={run.folder} --epochs={2 * run.config.recipe.epochs}\n"

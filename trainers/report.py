@@ -139,8 +139,8 @@ def _main(arguments: list[str]) -> int:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise command.UsageError(f"--out={out}: cannot be made: {error.strerror}") from None
-    stop = command.StopSignal()
-    done = execute(runs, values.logdir, stop)
+    with command.StopSignal() as stop:
+        done = execute(runs, values.logdir, stop)
     if done is None:
         print("interrupted; the same command goes on where it was")
         return 128 + stop.number

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import pathlib
 from typing import Any, Callable
 
@@ -50,7 +51,9 @@ def execute(folder: RunFolder, config: RunConfig, *, reporter: progress.Silent, 
     """
     tf.config.experimental.enable_op_determinism()
     try:
-        summaries.declare_hparams(folder.path.absolute().parent.parent)
+        parent = folder.path.absolute().parent
+        if parent.name == config.spec.name:  # else the folder was moved, and what lies above it is no log folder
+            summaries.declare_hparams(parent.parent)
         with folder.locked():
             session = Session(folder, config, reporter, expected)
             result = session.run(should_stop)
@@ -62,8 +65,11 @@ def execute(folder: RunFolder, config: RunConfig, *, reporter: progress.Silent, 
     except BrokenPipeError:  # nobody reads what we print any more; that is no full disk
         raise
     except OSError as error:
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, None)
+        advice = "make room" if full else "make it writable"
+        advice += f", then go on with --resume={folder.path}" if folder.config.exists() else ", then start again"
         raise RunError(f"{error.filename or folder.path}: cannot be written: {error.strerror or error}"
-                       f"{_what_is_left(folder)}; make room, then go on with --resume={folder.path}") from error
+                       f"{_what_is_left(folder)}; {advice}") from error
     finally:
         reporter.close()
 

@@ -14,9 +14,9 @@ from typing import Any, Callable
 import numpy as np
 
 from fmnist_zoo import metrics, models
-from fmnist_zoo.backend import keras, tf
+from fmnist_zoo.backend import tf
 from fmnist_zoo.data import Data, Split, load_data, stratified_mask
-from fmnist_zoo.files import publish
+from fmnist_zoo.files import publish, require_space
 from trainers import checkpoints, engines, network as networks, progress, provenance, summaries
 from trainers.config import ConfigError, RunConfig, read_record
 from trainers.folder import RunFolder
@@ -47,23 +47,28 @@ class Session:
         self.folder, self.config, self.reporter = folder, config, reporter
         data = load_data(data=config.data, data_dir=config.data_dir or None, allow_other_data=config.allow_other_data,
                          validation_size=config.recipe.validation_size)
-        self._record_data(data, expected)
+        record = self._record(data, expected)
         self.fit, self.validation = data["fit"], data["validation"]
         size = len(self.validation.labels) or max(1, len(self.fit.labels) // 10)
         chosen = stratified_mask(self.fit.labels, min(size, len(self.fit.labels)))
         self.sample = Split(self.fit.images[chosen], self.fit.labels[chosen])
-        keras.utils.set_random_seed(config.seed)
         self.model = models.build(config.spec, config.seed)
         self.network = engines.make_network(config, self.model)
         self.batch_size = config.batch(len(self.fit.labels))
         self.engine = engines.make_engine(config, self.model, self.network, self.fit)
         self.predict = networks.make_predictor(self.network)
-        self.state = self._restore()
+        self.state, events = self._load()
+        if record:  # nothing is changed in the folder before all that is needed has been read
+            folder.result.unlink(missing_ok=True)
+            folder.write_json(folder.config, record)
+        folder.sweep()
+        summaries.cut_back(folder.path, events)
+        folder.cut_rows(self.state.epoch)
         self.first_epoch, self.watch = self.state.epoch, progress.Stopwatch()
         self.observer = Observer(folder, config, self.network, self.sample, self.validation)
 
-    def _record_data(self, data: Data, expected: dict[str, Any] | None) -> None:
-        """Refuses data that are not the expected ones; writes `config.json` if there is none or its epochs changed."""
+    def _record(self, data: Data, expected: dict[str, Any] | None) -> dict[str, Any] | None:
+        """What `config.json` is to hold, None if it holds it already; refuses data that are not the expected ones."""
         found = {"name": data.name, "sha256": data.sha256, "split_sha256": data.split_sha256,
                  "fit": len(data["fit"].labels), "validation": len(data["validation"].labels)}
         for name in ("sha256", "split_sha256"):
@@ -78,27 +83,30 @@ class Session:
                 self.reporter.note(f"this run began with {old['environment']['versions']}; it goes on with "
                                    f"{record['environment']['versions']}, and need not be the same to the bit")
             if old["config"] == record["config"]:
-                return
-            self.folder.result.unlink(missing_ok=True)  # more epochs than it had: not finished any more
-            record.update({name: old[name] for name in ("started", "environment")})
-        self.folder.write_json(self.folder.config, record)
+                return None
+            record.update({name: old[name] for name in ("started", "environment") if name in old})
+        return record
 
-    def _restore(self) -> State:
-        """The state of the last checkpoint, and the folder cut back to it; a new state where there is none."""
+    def _load(self) -> tuple[State, dict[str, int]]:
+        """State and event sizes of the last checkpoint, its arrays put in place; a new state where there is none."""
         if not self.folder.checkpoint.exists():
-            summaries.cut_back(self.folder.path, {})
-            self.folder.cut_rows(0)
-            return State()
+            self.folder.check_no_loss(self.config.checkpoint_every)
+            return State(), {}
         arrays, note = checkpoints.load(self.folder.checkpoint)
         variables = self.engine.variables()
-        if {f"state/{name}" for name in variables} - set(arrays):
-            raise checkpoints.CheckpointError(f"{self.folder.checkpoint}: belongs to another model")
+        fits = all(f"state/{name}" in arrays and arrays[f"state/{name}"].shape == tuple(variable.shape)
+                   for name, variable in variables.items())
+        if note.pop("identity", None) != self.config.identity or not fits:
+            raise checkpoints.CheckpointError(f"{self.folder.checkpoint}: belongs to another config than the run's "
+                                              "config.json; one of the two was changed")
+        self.folder.check_rows(note["epoch"])
         for name, variable in variables.items():
             variable.assign(arrays[f"state/{name}"])
-        summaries.cut_back(self.folder.path, note.pop("events"))
-        self.folder.cut_rows(note["epoch"])
+        events = note.pop("events")
+        if summaries.missing(self.folder.path, events):
+            self.reporter.note("event files of earlier epochs are missing: TensorBoard will show gaps")
         best = {name: arrays[f"best/{name}"] for name in self.network.names if note["best_epoch"]}
-        return State(best=best, **note)
+        return State(best=best, **note), events
 
     def run(self, should_stop: Callable[[], bool]) -> dict[str, Any] | None:
         """All epochs that are left, then the end; returns `result.json`, or None if it was stopped between epochs."""
@@ -108,11 +116,12 @@ class Session:
                 replay = f"python -m trainers.train --config={self.folder.config}"
                 self.observer.start(self.model, batch_size=self.batch_size, replay=replay)
             while not self._over():
+                if should_stop():
+                    if self.state.epoch > self.first_epoch:
+                        self._save()
+                    return None
                 row = self._epoch()
                 self.reporter.epoch(row, self.config.recipe.epochs, self.state.best_epoch, self._seconds_left(0.0))
-                if should_stop() and not self._over():
-                    self._save()
-                    return None
             return self._finish()
         except NonFiniteError as error:
             self.observer.fail(error.step)
@@ -163,13 +172,15 @@ class Session:
             "epoch": self.state.epoch, "step": step, "seconds": seconds,
             "images_per_second": len(self.fit.labels) / seconds, "learning_rate": self.config.recipe.learning_rate,
             "train_loss": means.loss, "train_penalty": means.penalty, "train_objective": means.loss + means.penalty,
-            "train_accuracy": means.accuracy, "train_loss_eval": mean_loss(sample, self.sample.labels),
+            "train_accuracy": means.accuracy,
+            "train_loss_eval": metrics.mean_cross_entropy(sample, self.sample.labels),
             "train_accuracy_eval": metrics.accuracy(sample, self.sample.labels),
             "validation_loss": None, "validation_accuracy": None, "validation_rounded_accuracy": None,
             "validation_penalty": float(self.network.penalty()),
         }
         if len(labels):
-            row.update(validation_loss=mean_loss(logits, labels), validation_accuracy=metrics.accuracy(logits, labels),
+            row.update(validation_loss=metrics.mean_cross_entropy(logits, labels),
+                       validation_accuracy=metrics.accuracy(logits, labels),
                        validation_rounded_accuracy=metrics.rounded_accuracy(logits, labels)["value"])
         if not np.isfinite([value for value in row.values() if value is not None]).all():
             raise NonFiniteError(step - 1)
@@ -190,7 +201,7 @@ class Session:
         arrays = {f"state/{name}": np.asarray(variable) for name, variable in self.engine.variables().items()}
         arrays.update({f"best/{name}": array for name, array in self.state.best.items()})
         note = {**{field: getattr(self.state, field) for field in ("epoch", "best_epoch", "best_loss", "seconds")},
-                "events": summaries.sizes(self.folder.path)}
+                "events": summaries.sizes(self.folder.path), "identity": self.config.identity}
         self.folder.checkpoint.parent.mkdir(exist_ok=True)
         checkpoints.save(self.folder.checkpoint, arrays, note)
 
@@ -199,6 +210,7 @@ class Session:
         last = self._weights()
         chosen = self.state.best if self.config.recipe.weights == "best" else last
         epoch = self.state.best_epoch if self.config.recipe.weights == "best" else self.state.epoch
+        require_space(self.folder.path, 12 * self.config.spec.parameters + (2 << 20))
         self.folder.weights.mkdir(exist_ok=True)
         for name, weights in (("best", self.state.best), ("last", last)):
             self._export(weights).save_weights(beside := self.folder.path / "saving.weights.h5")
@@ -210,10 +222,10 @@ class Session:
         for variable, array in zip(self.network.variables, model.get_weights()):  # the model's own, but for scratch
             variable.assign(array)
         labels, logits = self.validation.labels, self.predict(self.validation.images)
-        train_loss = mean_loss(self.predict(self.fit.images), self.fit.labels)
+        train_loss = metrics.mean_cross_entropy(self.predict(self.fit.images), self.fit.labels)
         final: dict[str, float] = {"epoch": epoch, "train_loss": train_loss}
         if len(labels):
-            final.update(validation_loss=mean_loss(logits, labels),
+            final.update(validation_loss=metrics.mean_cross_entropy(logits, labels),
                          validation_accuracy=metrics.accuracy(logits, labels))
         self.observer.finish(final, logits, self.state.epoch * self.engine.steps_an_epoch)
         self.observer.flush()
@@ -244,8 +256,3 @@ class Session:
             "folder": str(self.folder.path),
             **({"resumed": f"after epoch {self.state.epoch}"} if self.state.epoch else {}),
         }
-
-
-def mean_loss(logits: np.ndarray, labels: np.ndarray) -> float:
-    """Mean cross entropy in nats."""
-    return float(metrics.cross_entropy(logits, labels).mean())

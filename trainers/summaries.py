@@ -97,6 +97,12 @@ def cut_back(run: pathlib.Path, noted: dict[str, int]) -> None:
                 file.truncate(length)
 
 
+def missing(run: pathlib.Path, noted: dict[str, int]) -> bool:
+    """Whether event files that were noted are gone, or shorter than they were."""
+    found = sizes(run)
+    return any(found.get(name, -1) < length for name, length in noted.items())
+
+
 def hyperparameters(config: RunConfig, batch_size: int) -> dict[str, Any]:
     """A run's column values for the HParams tab: one for each declared column, none missing."""
     rates = config.spec.dropout or (0.0,)

@@ -139,6 +139,7 @@ def _main(arguments: list[str]) -> int:
         print(command.help_text(USAGE, GROUPS, values))
         return 0
     command.parse(values, arguments)
+    values.logdir = os.path.expanduser(values.logdir)
     if values.zoo_module:
         registry.load_zoo_module(values.zoo_module)
     settings = _settings(values)
@@ -159,8 +160,8 @@ def _main(arguments: list[str]) -> int:
     if values.dry_run:
         print(dry_run_text(config, values.logdir, values.run_name))
         return 0
-    stop = command.StopSignal()
-    return _tell(_start(config, values.logdir, values.run_name, expected=expected, should_stop=stop), stop)
+    with command.StopSignal() as stop:
+        return _tell(_start(config, values.logdir, values.run_name, expected=expected, should_stop=stop), stop)
 
 
 def _tell(run: Run, stop: command.StopSignal) -> int:
@@ -178,7 +179,9 @@ def _settings(values: flags.FlagValues) -> dict[str, Any]:
     if "dropout" in settings:
         settings["dropout"] = _numbers("dropout", settings["dropout"], float)
     if settings.get("batch_size", FULL_BATCH) != FULL_BATCH:
-        settings["batch_size"] = _numbers("batch_size", settings["batch_size"], int)[0]
+        if not settings["batch_size"].isdecimal():
+            raise command.UsageError(f"--batch_size takes a whole number or full, received {settings['batch_size']!r}")
+        settings["batch_size"] = int(settings["batch_size"])
     return settings
 
 
@@ -198,7 +201,8 @@ def _resume(values: flags.FlagValues, settings: dict[str, Any]) -> int:
     if values.resume == "latest":
         folder = folders.latest_unfinished(values.logdir, model)
     else:
-        folder = folders.RunFolder(values.resume)
+        path = os.path.abspath(os.path.expanduser(values.resume))
+        folder = folders.RunFolder(os.path.dirname(path) if os.path.basename(path) == "config.json" else path)
     record = configs.read_record(folder.path)
     old = RunConfig.from_dict(record["config"])
     if model and model != old.spec.name:
@@ -212,10 +216,13 @@ def _resume(values: flags.FlagValues, settings: dict[str, Any]) -> int:
     if values.dry_run:
         print(dry_run_text(new, str(folder.path.parent.parent), folder.path.name))
     elif folders.finished(folder, new):
-        print(f"{folder.path} is finished; more --epochs would go on from its end")
+        result = folder.read_result() or {}
+        print(f"{folder.path} is finished: " + (
+            f"it stopped early, after epoch {result['epochs']}; train on without --early_stopping by --config"
+            if result["stopped_early"] else "more --epochs go on from its end"))
     else:
-        stop = command.StopSignal()
-        return _tell(_execute(folder, new, expected=record["data"], verbose=True, should_stop=stop), stop)
+        with command.StopSignal() as stop:
+            return _tell(_execute(folder, new, expected=record["data"], verbose=True, should_stop=stop), stop)
     return 0
 
 
