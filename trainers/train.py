@@ -99,6 +99,8 @@ def train(model: str | ModelSpec, *, logdir: str = "tb_logs", run_name: str = ""
         **settings: named as the command's flags: `epochs`, `batch_size` (an int or "full"), `optimizer`,
             `learning_rate`, `dropout`, `l1`, `l2`, `hidden`, `seed`, `data`, `trainer`, ...
 
+    TensorFlow's op determinism is switched on for the whole process; no global random state is read or changed.
+
     Returns:
         A `Run`: `history` (rows of `metrics.csv`), `model` (Keras, the weights that count), `folder`, `result`.
 
