@@ -108,7 +108,7 @@ def test_a_claim_that_gzip_could_meet_costs_a_block(tmp_path):
     path = write(tmp_path / "images.gz", struct.pack(">4I", 0x803, 5 * ROWS_A_BLOCK, 28, 28) + IMAGES.tobytes())
     complaint, peak = measured(refused, path)
     assert "cut short" in complaint
-    assert peak < 2 * ROWS_A_BLOCK * 784
+    assert peak < 3 * ROWS_A_BLOCK * 784  # a block and its buffers (3.13 keeps more of them), not five blocks
 
 
 def measured(function, *arguments):

@@ -51,7 +51,7 @@ def test_command(line, workplace, monkeypatch, capsys):
     elif module == "trainers.report":
         flags = [*flags, "--data=mini", "--quick"]
     elif module == "trainers.train" and not any(flag.startswith(("--resume", "--config")) for flag in flags):
-        flags = [*flags, *QUICK]
+        flags = [*flags, *QUICK, "--logdir=others"]  # its runs must not meet those that stand in the workplace
     main = {"fmnist_zoo": listing.main, "trainers.train": train.main, "benchmarks.epoch": epoch.main,
             "benchmarks.full_batch": full_batch.main, "trainers.report": report.main}[module]
     assert main(flags) == 0, capsys.readouterr().err
