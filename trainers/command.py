@@ -65,6 +65,21 @@ def help_text(usage: str, groups: Mapping[str, Sequence[str]], values: flags.Fla
     return "\n".join(lines)
 
 
+def main(name: str, arguments: Sequence[str] | None, *, usage: str, groups: Mapping[str, Sequence[str]],
+         define_flags: Callable[[], flags.FlagValues], body: Callable[[flags.FlagValues], int]) -> int:
+    """A command from its arguments (None: the process's own) to its exit code: `--help`, or `body` on its flags."""
+
+    def answer() -> int:
+        values, words = define_flags(), list(sys.argv[1:] if arguments is None else arguments)
+        if asks_for_help(words):
+            print(help_text(usage, groups, values))
+            return 0
+        parse(values, words)
+        return body(values)
+
+    return run(name, answer)
+
+
 def run(name: str, body: Callable[[], int]) -> int:
     """Runs a command's body; a person's mistake becomes one line on standard error and exit code 2, a failed run 1.
 

@@ -119,15 +119,10 @@ def execute(runs: Sequence[RunConfig], logdir: str, should_stop: Callable[[], bo
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command; returns the exit code."""
-    return command.run("report", lambda: _main(list(sys.argv[1:] if arguments is None else arguments)))
+    return command.main("report", arguments, usage=USAGE, groups=GROUPS, define_flags=define_flags, body=_main)
 
 
-def _main(arguments: list[str]) -> int:
-    values = define_flags()
-    if command.asks_for_help(arguments):
-        print(command.help_text(USAGE, GROUPS, values))
-        return 0
-    command.parse(values, arguments)
+def _main(values: flags.FlagValues) -> int:
     try:
         chosen = experiments.chosen(values.only)
     except KeyError as error:

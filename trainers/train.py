@@ -132,15 +132,10 @@ def _execute(folder: folders.RunFolder, config: RunConfig, *, expected: dict[str
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command; returns the exit code."""
-    return command.run("train", lambda: _main(list(sys.argv[1:] if arguments is None else arguments)))
+    return command.main("train", arguments, usage=USAGE, groups=GROUPS, define_flags=define_flags, body=_main)
 
 
-def _main(arguments: list[str]) -> int:
-    values = define_flags()
-    if command.asks_for_help(arguments):
-        print(command.help_text(USAGE, GROUPS, values))
-        return 0
-    command.parse(values, arguments)
+def _main(values: flags.FlagValues) -> int:
     values.logdir = os.path.expanduser(values.logdir)
     if values.zoo_module:
         registry.load_zoo_module(values.zoo_module)
