@@ -44,7 +44,7 @@ board: .venv/run.stamp
 	@touch $@
 
 .venv/dev.stamp: .venv/python.stamp $(SOURCES)
-	@$(RUN) -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev]"
+	@$(RUN) -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev,distributed]"
 	@touch .venv/run.stamp $@
 
 clean:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
+from typing import Any, Sequence
 
 from fmnist_zoo.spec import ModelSpec, Recipe
 
@@ -47,16 +47,15 @@ def markdown(models: list[ModelSpec]) -> str:
 
 def table(models: list[ModelSpec]) -> str:
     """One line a model."""
-    head, rows = HEAD, [_row(spec) for spec in models]
-    widths = [max(map(len, column)) for column in zip(head, *rows)]
-    return "\n".join(_line(row, widths) for row in (head, *rows))
+    return aligned([HEAD, *map(_row, models)], numeric=("parameters", "MFLOP/image"))
 
 
-def _line(row: tuple[str, ...], widths: list[int]) -> str:
-    numeric = (4, 5)
-    cells = [cell.rjust(width) if place in numeric else cell.ljust(width)
-             for place, (cell, width) in enumerate(zip(row, widths))]
-    return "  ".join(cells).rstrip()
+def aligned(rows: Sequence[tuple[str, ...]], *, numeric: Sequence[str]) -> str:
+    """A table as text; the first row is the head, and the columns named `numeric` stand to the right."""
+    widths = [max(map(len, column)) for column in zip(*rows)]
+    right = [head in numeric for head in rows[0]]
+    return "\n".join("  ".join(cell.rjust(width) if to_right else cell.ljust(width) for cell, width, to_right
+                               in zip(row, widths, right)).rstrip() for row in rows)
 
 
 def card(spec: ModelSpec, recipe: Recipe) -> str:

@@ -6,7 +6,7 @@ The `network_*` models are trained as the report's low-level part does: full bat
 """
 
 from fmnist_zoo.registry import register
-from fmnist_zoo.spec import FULL_BATCH, Recipe
+from fmnist_zoo.spec import FULL_BATCH, ModelSpec, Recipe
 
 FULL = Recipe(epochs=500, batch_size=FULL_BATCH, weights="last")
 NORMAL = "normal_0.05"
@@ -30,3 +30,11 @@ register("network_A_l1", "network A with an L1 penalty", hidden=(300,), l1=0.001
 register("network_A_l2", "network A with an L2 penalty", hidden=(300,), l2=0.001, initializer=NORMAL, recipe=FULL)
 register("network_B_l1", "network B with an L1 penalty", hidden=(300, 100), l1=0.001, initializer=NORMAL, recipe=FULL)
 register("network_B_l2", "network B with an L2 penalty", hidden=(300, 100), l2=0.001, initializer=NORMAL, recipe=FULL)
+
+
+def default_space(spec: ModelSpec) -> str:
+    """What a sweep of a model searches unless told otherwise: one rate, or one a layer for a schedule; L1 and L2."""
+    rates = "0,0.1,0.2,0.3,0.4,0.5"
+    layers = range(1, len(spec.hidden) + 1)
+    dropout = [f"dropout.{layer}={rates}" for layer in layers] if len(set(spec.dropout)) > 1 else [f"dropout={rates}"]
+    return "; ".join([*(dropout if spec.hidden else []), "l1=0,1e-6,1e-5,1e-4", "l2=0,1e-5,1e-4,1e-3"])

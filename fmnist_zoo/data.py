@@ -165,6 +165,12 @@ def stratified_mask(labels: np.ndarray, total: int) -> np.ndarray:
     return mask
 
 
+def halves(split: Split) -> tuple[Split, Split]:
+    """A split in two, class by class and always the same way: images that choose, and images that judge."""
+    mask = stratified_mask(split.labels, len(split.labels) // 2)
+    return Split(split.images[~mask], split.labels[~mask]), Split(split.images[mask], split.labels[mask])
+
+
 def _find(folder: pathlib.Path, name: str) -> pathlib.Path:
     path = sources.find_file(folder, name)
     if path is None:

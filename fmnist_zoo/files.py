@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import json
 import os
 import pathlib
 import tempfile
-from typing import IO, Iterator
+from typing import IO, Any, Iterator
 
 
 @contextlib.contextmanager
@@ -27,6 +28,13 @@ def atomic_write(path: str | os.PathLike[str], mode: str = "wb") -> Iterator[IO]
         with contextlib.suppress(OSError):
             os.unlink(beside)
         raise
+
+
+def write_json(path: str | os.PathLike[str], content: Any) -> None:
+    """`content` as indented JSON, whole or not there."""
+    with atomic_write(path, "w") as file:
+        json.dump(content, file, indent=2)
+        file.write("\n")
 
 
 def publish(beside: str | os.PathLike[str], path: str | os.PathLike[str]) -> None:

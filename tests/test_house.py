@@ -25,13 +25,18 @@ ROWS = [
     {"trainers.config", "trainers.checkpoints", "trainers.network", "trainers.optimizers", "trainers.pictures",
      "trainers.provenance", "trainers.command", "trainers.as_written",
      "trainers.experiments", "trainers.statistics", "trainers.figures"},
-    {"trainers.summaries", "trainers.folder", "trainers.loop", "trainers.lowlevel"},
-    {"trainers.fit", "trainers.progress", "trainers.observer"},
+    {"trainers.summaries", "trainers.folder", "trainers.loop", "trainers.lowlevel", "trainers.estimate",
+     "trainers.space"},
+    {"trainers.fit", "trainers.progress", "trainers.observer", "trainers.oracle"},
+    {"trainers.study"},
     {"trainers.engines", "trainers.mistakes"},
     {"trainers.document"},
     {"trainers.session"},
-    {"trainers.run", "trainers.page"},
-    {"trainers.train", "trainers.report"},
+    {"trainers.run", "trainers.page", "trainers.plan"},
+    {"trainers.trial"},
+    {"trainers.pool"},
+    {"trainers.search"},
+    {"trainers.train", "trainers.report", "trainers.sweep"},
 ]
 RANK = {module: rank for rank, row in enumerate(ROWS) for module in row}
 MODULES = {".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): path

@@ -16,6 +16,8 @@ from typing import Any, Callable, Mapping, Sequence
 
 from absl import flags
 
+from fmnist_zoo.spec import FULL_BATCH
+
 USAGE, FAILURE = 2, 1
 STOPPING = (signal.SIGINT, signal.SIGTERM)
 
@@ -41,6 +43,13 @@ def parse(values: flags.FlagValues, arguments: Sequence[str]) -> None:
 def asks_for_help(arguments: Sequence[str]) -> bool:
     """Whether `--help` stands on the command line, in any of its spellings."""
     return bool({"--help", "-help", "-h", "--helpfull"} & set(arguments))
+
+
+def batch_size(text: str) -> int | str:
+    """The value of `--batch_size`: a whole number, or `full`."""
+    if text != FULL_BATCH and not text.isdecimal():
+        raise UsageError(f"--batch_size takes a whole number or full, received {text!r}")
+    return text if text == FULL_BATCH else int(text)
 
 
 def given(values: flags.FlagValues) -> set[str]:

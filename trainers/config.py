@@ -35,6 +35,8 @@ class RunConfig:
         data, data_dir, allow_other_data: as in `fmnist_zoo.load_data`.
         checkpoint_every: epochs between checkpoints.
         histogram_every: epochs between histograms and pictures in TensorBoard; 0: none.
+        ranking: one half of the validation images is kept apart, and measured once, with the weights that count. The
+            other half chooses the epoch, so that runs can be ranked by images that chose nothing (a sweep's trials).
     """
 
     spec: ModelSpec
@@ -46,6 +48,7 @@ class RunConfig:
     allow_other_data: bool = False
     checkpoint_every: int = 1
     histogram_every: int = 3
+    ranking: bool = False
 
     def __post_init__(self) -> None:
         if self.trainer not in TRAINERS:
@@ -56,6 +59,9 @@ class RunConfig:
                 raise ConfigError(f"{field} must be a whole number in [{low}, {below}), received {value!r}")
         if self.data not in ("fashion_mnist", "mini"):
             raise ConfigError(f"data must be fashion_mnist or mini, received {self.data!r}")
+        if not isinstance(self.ranking, bool) or self.ranking and not self.recipe.validation_size:
+            raise ConfigError("ranking is true or false, and needs validation images; received "
+                              f"{self.ranking!r} with validation_size={self.recipe.validation_size}")
         if not isinstance(self.data_dir, str) or not isinstance(self.allow_other_data, bool):
             raise ConfigError(f"data_dir must be text and allow_other_data true or false, received {self.data_dir!r} "
                               f"and {self.allow_other_data!r}")

@@ -24,6 +24,10 @@ COLUMNS = ("epoch", "step", "seconds", "images_per_second", "learning_rate", "tr
 SWEEPS = "sweeps"
 
 
+class LockedError(ConfigError):
+    """Another process holds the folder."""
+
+
 class RunFolder:
     """Paths and small files of one run."""
 
@@ -33,29 +37,9 @@ class RunFolder:
         self.result, self.model = self.path / "result.json", self.path / "model.keras"
         self.weights, self.checkpoint = self.path / "weights", self.path / "checkpoints" / "latest.npz"
 
-    @contextlib.contextmanager
-    def locked(self) -> Iterator[None]:
-        """Holds the folder for this process; the lock dies with it, so that none is ever stale.
-
-        Raises:
-            ConfigError: if another process holds it, naming that process.
-        """
-        with open(self.path / ".lock", "a+") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError:
-                file.seek(0)
-                raise ConfigError(f"{self.path}: process {file.read().strip() or 'unknown'} is training in this "
-                                  "folder; wait for it to end") from None
-            file.truncate(0)
-            file.write(str(os.getpid()))
-            file.flush()
-            yield
-
-    def write_json(self, path: pathlib.Path, content: dict[str, Any]) -> None:
-        with atomic_write(path, "w") as file:
-            json.dump(content, file, indent=2)
-            file.write("\n")
+    def locked(self) -> contextlib.AbstractContextManager[None]:
+        """Holds the folder for this process."""
+        return locked(self.path, "training")
 
     def read_result(self) -> dict[str, Any] | None:
         """`result.json` of a run that ended; None if there is none, or it does not read (ending again mends it)."""
@@ -118,6 +102,26 @@ class RunFolder:
             for pattern in (".config.json.*", ".metrics.csv.*", ".result.json.*", ".latest.npz.*", "saving.*"):
                 for left in folder.glob(pattern):
                     left.unlink()
+
+
+@contextlib.contextmanager
+def locked(folder: pathlib.Path, doing: str) -> Iterator[None]:
+    """Holds a folder for this process; the lock dies with it, so that none is ever stale.
+
+    Raises:
+        LockedError: if another process holds it, naming that process.
+    """
+    with open(folder / ".lock", "a+") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            file.seek(0)
+            raise LockedError(f"{folder}: process {file.read().strip() or 'unknown'} is {doing} in this "
+                              "folder; wait for it to end") from None
+        file.truncate(0)
+        file.write(str(os.getpid()))
+        file.flush()
+        yield
 
 
 def _number(text: str) -> Any:

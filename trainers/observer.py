@@ -72,7 +72,7 @@ class Observer:
         self._run.summary(summaries.session_end(success=True), step)
 
     def fail(self, step: int) -> None:
-        """The run ended in NaN."""
+        """The run ended in an error, such as NaN."""
         self._run.summary(summaries.session_end(success=False), step)
 
     def flush(self) -> None:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import pathlib
 import sys
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Sequence, TextIO
 
+from trainers import estimate
+from trainers.config import RunConfig
 from trainers.loop import EpochMeans
 
 if TYPE_CHECKING:
@@ -24,6 +27,9 @@ class Silent:
     def epoch(self, row: dict[str, Any], epochs: int, best_epoch: int, seconds_left: float) -> None:
         """After an epoch: its row of `metrics.csv`."""
 
+    def trials(self, done: int, total: int | None, running: dict[str, tuple[int, int]]) -> None:
+        """Every second of a sweep: trials that ended, and of those that run the epochs done and to do."""
+
     def note(self, line: str) -> None:
         """Anything else worth a line."""
 
@@ -32,7 +38,10 @@ class Silent:
 
 
 class Lines(Silent):
-    """Plain lines on standard output."""
+    """Plain lines on standard output, or in a file."""
+
+    def __init__(self, file: TextIO | None = None):
+        self._file = file
 
     def header(self, facts: dict[str, Any]) -> None:
         for name, value in facts.items():
@@ -42,7 +51,7 @@ class Lines(Silent):
         self.note(epoch_line(row, epochs, best_epoch, seconds_left))
 
     def note(self, line: str) -> None:
-        print(line, flush=True)
+        print(line, file=self._file, flush=True)
 
 
 class Bar(Lines):
@@ -54,7 +63,7 @@ class Bar(Lines):
 
         console = Console(highlight=False, soft_wrap=True)
         self._progress = Progress(
-            TextColumn("epoch {task.fields[epoch]}"), BarColumn(bar_width=max(4, min(24, console.width - 100))),
+            TextColumn("{task.fields[what]}"), BarColumn(bar_width=max(4, min(24, console.width - 100))),
             TextColumn("{task.percentage:>3.0f} %"), TextColumn("{task.fields[text]}"), console=console, transient=True)
         self._task: Any = None
         self._validation = ""
@@ -63,11 +72,19 @@ class Bar(Lines):
         text = f"loss {means.loss:.4f} accuracy {means.accuracy:.4f}{self._validation}"
         if self._progress.console.width >= 100:
             text += f"  {images_per_second:.0f} images/s"
-        text += f"  {clock(seconds_left)} left"
+        text += f"  {estimate.clock(seconds_left)} left"
         if self._task is None:
             self._progress.start()
-            self._task = self._progress.add_task("", total=1.0, epoch=epoch, text=text)
-        self._progress.update(self._task, completed=share, epoch=epoch, text=text)
+            self._task = self._progress.add_task("", total=1.0, what="", text=text)
+        self._progress.update(self._task, completed=share, what=f"epoch {epoch}", text=text)
+
+    def trials(self, done: int, total: int | None, running: dict[str, tuple[int, int]]) -> None:
+        text = "  ".join(f"{name}: epoch {epochs}/{of}" for name, (epochs, of) in running.items())
+        share = done + sum(epochs / of for epochs, of in running.values())
+        if self._task is None:
+            self._progress.start()
+            self._task = self._progress.add_task("", total=total, what="trials", text=text)
+        self._progress.update(self._task, completed=share, text=text)
 
     def epoch(self, row: dict[str, Any], epochs: int, best_epoch: int, seconds_left: float) -> None:
         if row["validation_loss"] is not None:
@@ -86,6 +103,23 @@ def for_output() -> Silent:
     return Bar() if sys.stdout is not None and sys.stdout.isatty() else Lines()
 
 
+def facts(record: dict[str, Any], folder: pathlib.Path, *, batch_size: int, epoch: int, steps_an_epoch: int,
+          gpus: Sequence[Any]) -> dict[str, str]:
+    """What stands above a run's epochs, from the `record` in its config.json; `epoch` epochs are done already."""
+    config, data, environment = RunConfig.from_dict(record["config"]), record["data"], record["environment"]
+    recipe, ranking = config.recipe, f", {data['ranking']} to rank" if config.ranking else ""
+    return {
+        "model": f"{config.spec.name}: {config.spec.description}, {config.spec.parameters} parameters",
+        "data": f"{data['name']}, {data['fit']} to fit, {data['validation']} to validate{ranking}, "
+                f"sha256 {data['sha256'][:12]}",
+        "training": f"{config.trainer}, {recipe.optimizer} {recipe.learning_rate:g}, batch {batch_size}, "
+                    f"{recipe.epochs} epochs of {steps_an_epoch} steps, seed {config.seed}",
+        "device": ", ".join(gpu.name for gpu in gpus) or f"{environment['cpu']}, {environment['cores']} cores",
+        "folder": str(folder),
+        **({"resumed": f"after epoch {epoch}"} if epoch else {}),
+    }
+
+
 def epoch_line(row: dict[str, Any], epochs: int, best_epoch: int, seconds_left: float) -> str:
     """An epoch in one line; `*` marks the best so far."""
     penalty = f"  penalty {row['train_penalty']:.4f}" if row["train_penalty"] else ""
@@ -94,14 +128,7 @@ def epoch_line(row: dict[str, Any], epochs: int, best_epoch: int, seconds_left: 
         f"{'*' if best_epoch == row['epoch'] else ' '}")
     return (f"epoch {row['epoch']:>{len(str(epochs))}}/{epochs}  loss {row['train_loss']:.4f} "
             f"accuracy {row['train_accuracy']:.4f}{penalty}{validation}  {row['images_per_second']:.0f} images/s  "
-            f"{clock(seconds_left)} left")
-
-
-def clock(seconds: float) -> str:
-    """`0:05`, `12:34`, `1:02:03`."""
-    whole = round(seconds)
-    hours = f"{whole // 3600}:{whole // 60 % 60:02}" if whole >= 3600 else f"{whole // 60}"
-    return f"{hours}:{whole % 60:02}"
+            f"{estimate.clock(seconds_left)} left")
 
 
 class Stopwatch:

@@ -13,7 +13,7 @@ from typing import Any, Callable, Sequence
 
 from absl import flags
 
-from trainers import command, config as configs, experiments, folder as folders
+from trainers import command, config as configs, estimate, experiments, folder as folders
 from trainers.config import RunConfig
 
 USAGE = """
@@ -75,18 +75,16 @@ def standing(logdir: str, config: RunConfig) -> folders.RunFolder | None:
 
 
 class Progress:
-    """A line before each run: what it is, how many are left, how long they should take, by FLOPs done a second."""
+    """A line before each run: what it is, how many are left, how long they should take, at the pace so far."""
 
     def __init__(self, runs: Sequence[RunConfig]):
-        self._work = [config.spec.training_flops * config.recipe.epochs + 2e7 * config.recipe.epochs for config in runs]
+        self._work = [estimate.seconds(config) for config in runs]
         self._names = [f"{config.spec.name} ({config.trainer}, seed {config.seed})" for config in runs]
         self._done = self._seconds = 0.0
 
     def before(self, index: int) -> None:
-        from trainers.progress import clock
-
         left = sum(self._work[index:]) * self._seconds / self._done if self._done else None
-        time = f"; about {clock(left)} left" if left else ""
+        time = f"; about {estimate.clock(left)} left" if left else ""
         print(f"[{index + 1}/{len(self._work)}] {self._names[index]}{time}", flush=True)
 
     def after(self, index: int, seconds: float) -> None:

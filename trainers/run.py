@@ -8,6 +8,7 @@ import pathlib
 from typing import Any, Callable
 
 from fmnist_zoo.backend import tf
+from fmnist_zoo.data import Data, load_data
 from trainers import progress, summaries
 from trainers.config import RunConfig
 from trainers.folder import RunFolder
@@ -38,12 +39,19 @@ class Run:
     model: Any
 
 
+def load(config: RunConfig) -> Data:
+    """The fit and validation images of a run."""
+    return load_data(data=config.data, data_dir=config.data_dir or None, allow_other_data=config.allow_other_data,
+                     validation_size=config.recipe.validation_size)
+
+
 def execute(folder: RunFolder, config: RunConfig, *, reporter: progress.Silent, should_stop: Callable[[], bool],
-            expected: dict[str, Any] | None = None) -> Run:
+            expected: dict[str, Any] | None = None, data: Data | None = None) -> Run:
     """Trains a run to its end, from its last checkpoint if it has one.
 
     Args:
         expected: the `data` part of the record that is resumed or replayed; other data are refused.
+        data: as `load(config)` gives them, for those who train more than once on the same.
 
     Raises:
         ConfigError: if another process trains in this folder, or the data are not the expected ones.
@@ -55,7 +63,7 @@ def execute(folder: RunFolder, config: RunConfig, *, reporter: progress.Silent, 
         if parent.name == config.spec.name:  # else the folder was moved, and what lies above it is no log folder
             summaries.declare_hparams(parent.parent)
         with folder.locked():
-            session = Session(folder, config, reporter, expected)
+            session = Session(folder, config, reporter, data or load(config), expected)
             result = session.run(should_stop)
             return Run(folder.path, config, folder.rows(), result, session.model)
     except NonFiniteError as error:

@@ -7,6 +7,7 @@ checkpoint by cutting off what came after it.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import time
 from typing import Any, Callable
@@ -15,8 +16,8 @@ import numpy as np
 
 from fmnist_zoo import metrics, models
 from fmnist_zoo.backend import tf
-from fmnist_zoo.data import Data, Split, load_data, stratified_mask
-from fmnist_zoo.files import publish, require_space
+from fmnist_zoo.data import Data, Split, halves, stratified_mask
+from fmnist_zoo.files import publish, require_space, write_json
 from trainers import checkpoints, engines, network as networks, progress, provenance, summaries
 from trainers.config import ConfigError, RunConfig, read_record
 from trainers.folder import RunFolder
@@ -39,16 +40,18 @@ class Session:
     """Trains the run in `folder` from its last checkpoint, or from the start where there is none.
 
     Args:
+        data: with the splits fit and validation.
         expected: the `data` part of the record that is resumed or replayed; other data are refused.
     """
 
-    def __init__(self, folder: RunFolder, config: RunConfig, reporter: progress.Silent,
+    def __init__(self, folder: RunFolder, config: RunConfig, reporter: progress.Silent, data: Data,
                  expected: dict[str, Any] | None):
         self.folder, self.config, self.reporter = folder, config, reporter
-        data = load_data(data=config.data, data_dir=config.data_dir or None, allow_other_data=config.allow_other_data,
-                         validation_size=config.recipe.validation_size)
-        record = self._record(data, expected)
         self.fit, self.validation = data["fit"], data["validation"]
+        self.ranking = Split(self.validation.images[:0], self.validation.labels[:0])
+        if config.ranking:
+            self.validation, self.ranking = halves(self.validation)
+        record = self._record(data, expected)
         size = len(self.validation.labels) or max(1, len(self.fit.labels) // 10)
         chosen = stratified_mask(self.fit.labels, min(size, len(self.fit.labels)))
         self.sample = Split(self.fit.images[chosen], self.fit.labels[chosen])
@@ -60,7 +63,8 @@ class Session:
         self.state, events = self._load()
         if record:  # nothing is changed in the folder before all that is needed has been read
             folder.result.unlink(missing_ok=True)
-            folder.write_json(folder.config, record)
+            write_json(folder.config, record)
+            summaries.remove_opening(folder.path)
         folder.sweep()
         summaries.cut_back(folder.path, events)
         folder.cut_rows(self.state.epoch)
@@ -70,7 +74,8 @@ class Session:
     def _record(self, data: Data, expected: dict[str, Any] | None) -> dict[str, Any] | None:
         """What `config.json` is to hold, None if it holds it already; refuses data that are not the expected ones."""
         found = {"name": data.name, "sha256": data.sha256, "split_sha256": data.split_sha256,
-                 "fit": len(data["fit"].labels), "validation": len(data["validation"].labels)}
+                 "fit": len(self.fit.labels), "validation": len(self.validation.labels),
+                 **({"ranking": len(self.ranking.labels)} if self.config.ranking else {})}
         for name in ("sha256", "split_sha256"):
             if expected and expected[name] != found[name]:
                 raise ConfigError(f"the data in {data.folder} are not those of the recorded run: {name} {found[name]}, "
@@ -110,9 +115,11 @@ class Session:
 
     def run(self, should_stop: Callable[[], bool]) -> dict[str, Any] | None:
         """All epochs that are left, then the end; returns `result.json`, or None if it was stopped between epochs."""
-        self.reporter.header(self._facts())
+        self.reporter.header(progress.facts(
+            read_record(self.folder.config), self.folder.path, batch_size=self.batch_size, epoch=self.state.epoch,
+            steps_an_epoch=self.engine.steps_an_epoch, gpus=tf.config.list_logical_devices("GPU")))
         try:
-            if self.state.epoch == 0:
+            if not summaries.opened(self.folder.path):
                 replay = f"python -m trainers.train --config={self.folder.config}"
                 self.observer.start(self.model, batch_size=self.batch_size, replay=replay)
             while not self._over():
@@ -123,8 +130,9 @@ class Session:
                 row = self._epoch()
                 self.reporter.epoch(row, self.config.recipe.epochs, self.state.best_epoch, self._seconds_left(0.0))
             return self._finish()
-        except NonFiniteError as error:
-            self.observer.fail(error.step)
+        except Exception as error:
+            with contextlib.suppress(OSError):  # on a full disk the error that tells of it is the first one
+                self.observer.fail(getattr(error, "step", self.state.epoch * self.engine.steps_an_epoch))
             raise
         finally:
             self.observer.close()
@@ -227,12 +235,16 @@ class Session:
         if len(labels):
             final.update(validation_loss=metrics.mean_cross_entropy(logits, labels),
                          validation_accuracy=metrics.accuracy(logits, labels))
+        if self.config.ranking:
+            apart = self.predict(self.ranking.images)
+            final.update(ranking_loss=metrics.mean_cross_entropy(apart, self.ranking.labels),
+                         ranking_accuracy=metrics.accuracy(apart, self.ranking.labels))
         self.observer.finish(final, logits, self.state.epoch * self.engine.steps_an_epoch)
         self.observer.flush()
         result = {"epochs": self.state.epoch, "stopped_early": self._stopped_early(),
                   "weights": self.config.recipe.weights, "final": final, "seconds": self.state.seconds,
                   "weights_sha256": checkpoints.digest(chosen)}
-        self.folder.write_json(self.folder.result, result)
+        write_json(self.folder.result, result)
         return result
 
     def _export(self, weights: dict[str, np.ndarray]) -> Any:
@@ -240,19 +252,3 @@ class Session:
         model = models.build(self.config.spec, self.config.seed)
         model.set_weights([weights[name] for name in self.network.names])
         return model
-
-    def _facts(self) -> dict[str, str]:
-        devices = [device.name for device in tf.config.list_logical_devices("GPU")]
-        record = read_record(self.folder.config)
-        data, environment, recipe = record["data"], record["environment"], self.config.recipe
-        return {
-            "model": f"{self.config.spec.name}: {self.config.spec.description}, "
-                     f"{self.config.spec.parameters} parameters",
-            "data": f"{data['name']}, {data['fit']} to fit, {data['validation']} to validate, "
-                    f"sha256 {data['sha256'][:12]}",
-            "training": f"{self.config.trainer}, {recipe.optimizer} {recipe.learning_rate:g}, batch {self.batch_size}, "
-                        f"{recipe.epochs} epochs of {self.engine.steps_an_epoch} steps, seed {self.config.seed}",
-            "device": ", ".join(devices) or f"{environment['cpu']}, {environment['cores']} cores",
-            "folder": str(self.folder.path),
-            **({"resumed": f"after epoch {self.state.epoch}"} if self.state.epoch else {}),
-        }

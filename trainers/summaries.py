@@ -100,7 +100,18 @@ def cut_back(run: pathlib.Path, noted: dict[str, int]) -> None:
 def missing(run: pathlib.Path, noted: dict[str, int]) -> bool:
     """Whether event files that were noted are gone, or shorter than they were."""
     found = sizes(run)
-    return any(found.get(name, -1) < length for name, length in noted.items())
+    return any(found.get(name, -1) < length for name, length in noted.items() if "/" in name)
+
+
+def opened(run: pathlib.Path) -> bool:
+    """Whether the run's own events, which open with its HParams record, are there."""
+    return any(run.glob("events.out.tfevents.*"))
+
+
+def remove_opening(run: pathlib.Path) -> None:
+    """Removes the run's own events: its config changed, and TensorBoard holds on to the first record it reads."""
+    for path in run.glob("events.out.tfevents.*"):
+        path.unlink()
 
 
 def hyperparameters(config: RunConfig, batch_size: int) -> dict[str, Any]:
@@ -125,6 +136,8 @@ _SHOWN_FIRST = ("model", "dropout", "l1", "l2", "seed")  # TensorBoard shows fiv
 _METRICS = (  # group (a folder of the run), tag, name shown
     ("", "final/validation_loss", "validation loss (kept weights)"),
     ("", "final/validation_accuracy", "validation accuracy (kept weights)"),
+    ("", "final/ranking_loss", "loss that ranks a sweep's trials"),
+    ("", "final/ranking_accuracy", "accuracy that ranks a sweep's trials"),
     ("", "final/train_loss", "train loss, dropout off (kept weights)"),
     ("", "final/epoch", "epoch of the kept weights"),
     ("train", "loss_eval", "train loss, dropout off (last)"),

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any, Sequence
 from absl import flags
 
 from fmnist_zoo import registry
-from fmnist_zoo.spec import FULL_BATCH, OPTIMIZERS, ModelSpec
-from trainers import command, config as configs, folder as folders
+from fmnist_zoo.spec import OPTIMIZERS, ModelSpec
+from trainers import command, config as configs, folder as folders, study as studies
 from trainers.config import ConfigError, RunConfig
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ GROUPS = {
     "How": ("trainer", "epochs", "batch_size", "optimizer", "learning_rate", "weight_decay", "early_stopping", "seed"),
     "On what": ("data", "data_dir", "allow_other_data", "validation_size"),
     "Where it goes": ("logdir", "run_name", "checkpoint_every", "histogram_every"),
-    "Earlier runs": ("resume", "config"),
+    "Earlier runs": ("resume", "config", "from_sweep"),
     "Other": ("dry_run",),
 }
 SETTINGS = (  # flags that are settings of a run, by the same name
@@ -84,6 +84,7 @@ def define_flags() -> flags.FlagValues:
     number("histogram_every", "epochs between histograms and pictures in TensorBoard; 0: none", flags.DEFINE_integer)
     text("resume", "a run's folder, or latest: goes on from its last checkpoint; only --epochs may change, to more")
     text("config", "a run's config.json: the same run again, in a new folder; other flags change it")
+    text("from_sweep", "a sweep's folder (its best trial) or a trial's: trained in full; other flags change it")
     flags.DEFINE_boolean("dry_run", False, "print the resolved run and stop", flag_values=values)
     return values
 
@@ -143,9 +144,14 @@ def _main(values: flags.FlagValues) -> int:
     if values.resume:
         return _resume(values, settings)
     expected = None
-    if values.config:
-        if values.model:
-            raise ConfigError(f"--config says which model; drop --model={values.model}, or drop --config")
+    if values.config and values.from_sweep:
+        raise ConfigError("--config and --from_sweep both say what is run; drop one")
+    if values.model and (values.config or values.from_sweep):
+        source = "config" if values.config else "from_sweep"
+        raise ConfigError(f"--{source} says which model; drop --model={values.model}, or drop --{source}")
+    if values.from_sweep:
+        config = configs.overlay(studies.retrain_config(values.from_sweep), **settings)
+    elif values.config:
         record = configs.read_record(values.config)
         other_data = {"data", "allow_other_data", "validation_size"} & set(settings)
         expected = None if other_data else record["data"]
@@ -175,10 +181,8 @@ def _settings(values: flags.FlagValues) -> dict[str, Any]:
         settings["hidden"] = () if settings["hidden"] == "none" else _numbers("hidden", settings["hidden"], int)
     if "dropout" in settings:
         settings["dropout"] = _numbers("dropout", settings["dropout"], float)
-    if settings.get("batch_size", FULL_BATCH) != FULL_BATCH:
-        if not settings["batch_size"].isdecimal():
-            raise command.UsageError(f"--batch_size takes a whole number or full, received {settings['batch_size']!r}")
-        settings["batch_size"] = int(settings["batch_size"])
+    if "batch_size" in settings:
+        settings["batch_size"] = command.batch_size(settings["batch_size"])
     return settings
 
 
@@ -191,7 +195,7 @@ def _numbers(name: str, text: str, kind: Any) -> tuple[Any, ...]:
 
 
 def _resume(values: flags.FlagValues, settings: dict[str, Any]) -> int:
-    for name in ("config", "run_name"):
+    for name in ("config", "from_sweep", "run_name"):
         if values[name].value:
             raise ConfigError(f"--resume goes on in the run's own folder, as it is configured: drop --{name}")
     model = registry.get_spec(values.model, **_architecture(settings)).name if values.model else None

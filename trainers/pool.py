@@ -1,0 +1,220 @@
+"""Where trials run: in one child process, or on dask.distributed, on this machine's cores or on a cluster's.
+
+A pool takes jobs (plain data) and gives back outcomes. It loses none: a worker that dies gives its job back as `DIED`,
+and whoever leads decides what becomes of it. Workers are renewed, because TensorFlow keeps some 5 MB of each model.
+"""
+
+from __future__ import annotations
+
+import concurrent.futures
+import logging
+import multiprocessing
+import os
+import signal
+import threading
+import time
+from concurrent.futures.process import BrokenProcessPool
+from multiprocessing import connection
+from typing import Any
+
+from trainers import trial as trials
+from trainers.config import ConfigError
+
+TRIALS_A_WORKER = 25
+DIED = "DIED"
+Outcome = dict[str, Any]
+
+
+class PoolError(RuntimeError):
+    """The workers cannot be had, or are gone."""
+
+
+class ChildPool:
+    """One child process, by the standard library."""
+
+    def __init__(self) -> None:
+        self._jobs: dict[str, concurrent.futures.Future] = {}
+        self._executor = self._start()
+
+    def _start(self) -> concurrent.futures.ProcessPoolExecutor:
+        return concurrent.futures.ProcessPoolExecutor(
+            1, mp_context=multiprocessing.get_context("spawn"), initializer=_begin_child,
+            max_tasks_per_child=TRIALS_A_WORKER)
+
+    @property
+    def slots(self) -> int:
+        return 1
+
+    @property
+    def share(self) -> dict[str, int] | None:
+        return None
+
+    def warm(self) -> None:
+        """Starts the child and its imports, which take seconds, before there is a job."""
+        self._executor.submit(_import)
+
+    def submit(self, name: str, job: dict[str, Any]) -> None:
+        try:
+            self._jobs[name] = self._executor.submit(trials.run, job)
+        except BrokenProcessPool:  # it died with no job to lose
+            self._executor = self._start()
+            self._jobs[name] = self._executor.submit(trials.run, job)
+
+    def wait(self, timeout: float) -> list[tuple[str, Outcome]]:
+        """The jobs that ended, after at most `timeout` seconds; a job's own error is raised."""
+        done = concurrent.futures.wait(self._jobs.values(), timeout).done
+        ended = [(name, future) for name, future in self._jobs.items() if future in done]
+        outcomes = []
+        for name, future in ended:
+            del self._jobs[name]
+            try:
+                outcomes.append((name, future.result()))
+            except BrokenProcessPool:
+                self._executor = self._start()
+                outcomes.append((name, {"status": DIED}))
+        return outcomes
+
+    def close(self) -> None:
+        for process in list((self._executor._processes or {}).values()):  # it may be in the middle of a trial
+            process.kill()
+        self._executor.shutdown(wait=True, cancel_futures=True)
+
+
+def _import() -> None:
+    import trainers.run  # noqa: F401
+
+
+def _begin_child() -> None:
+    """A child leaves Ctrl-C to its parent, and dies with it."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    parent = multiprocessing.parent_process()
+
+    def watch() -> None:
+        connection.wait([parent.sentinel])  # type: ignore[union-attr]
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+class DaskPool:
+    """Workers of dask.distributed: `workers` of them on this machine, or those of the scheduler at an address.
+
+    Those on this machine listen on loopback alone, and take orders only under a certificate made for this one sweep.
+    """
+
+    def __init__(self, *, workers: int = 0, address: str = ""):
+        try:
+            import dask
+            import distributed
+            import distributed.diagnostics.plugin
+        except ImportError as error:
+            raise ConfigError(f"more than one worker needs dask.distributed: pip install 'fmnist_zoo[distributed]' "
+                              f"({error})") from None
+        logging.getLogger("distributed").setLevel(logging.ERROR)
+        self._distributed = distributed
+        self._cluster: Any = None
+        self._futures: dict[Any, str] = {}
+        try:
+            if address:
+                self._client = distributed.Client(address, timeout=10)
+            else:
+                dask.config.set({"distributed.scheduler.allowed-failures": 0, "distributed.admin.tick.limit": "60s"})
+                self._cluster = distributed.LocalCluster(
+                    n_workers=workers, threads_per_worker=1, host="127.0.0.1", dashboard_address=None,
+                    worker_dashboard_address=None, security=distributed.Security.temporary(), memory_limit=0,
+                    silence_logs=logging.CRITICAL)
+                self._client = distributed.Client(self._cluster)
+                self._client.register_plugin(_local_plugin())
+        except (OSError, TimeoutError, ValueError) as error:
+            raise PoolError(f"no workers: {error or type(error).__name__}"
+                            + (f"; is a scheduler running at {address}?" if address else "")) from error
+        self._check_workers(bool(address))
+
+    def _check_workers(self, remote: bool) -> None:
+        import fmnist_zoo
+
+        try:
+            self._client.wait_for_workers(1, timeout=60)
+            found = self._client.run(trials.host)
+        except Exception as error:  # whatever a worker answers, it cannot train
+            raise PoolError(f"the workers do not answer as fmnist_zoo's: {type(error).__name__}: {error}; each needs "
+                            "this version of fmnist_zoo installed") from error
+        for worker, answer in found.items():
+            if answer["version"] != fmnist_zoo.__version__:
+                raise PoolError(f"the worker at {worker} has fmnist_zoo {answer['version']}, this is "
+                                f"{fmnist_zoo.__version__}; install the same on all")
+        hosts = [answer["host"] for answer in found.values()]
+        self.share = {host: hosts.count(host) for host in hosts}
+
+    @property
+    def slots(self) -> int:
+        return len(self._client.scheduler_info(n_workers=-1)["workers"])
+
+    def warm(self) -> None:
+        """Nothing: a worker imports what it needs with its first job."""
+
+    def submit(self, name: str, job: dict[str, Any]) -> None:
+        future = self._client.submit(_on_worker, job, key=f"{name}-{time.time_ns()}", pure=False)
+        self._futures[future] = name
+
+    def wait(self, timeout: float) -> list[tuple[str, Outcome]]:
+        """As `ChildPool.wait`."""
+        if self._client.status not in ("running", "connecting"):
+            raise PoolError("the scheduler is gone; start it, then the same command goes on")
+        try:
+            self._distributed.wait(list(self._futures), timeout, return_when="FIRST_COMPLETED")
+        except (TimeoutError, self._distributed.TimeoutError):
+            pass
+        outcomes = []
+        for future, name in list(self._futures.items()):
+            if not future.done():
+                continue
+            del self._futures[future]
+            try:
+                outcome = future.result()
+            except (self._distributed.KilledWorker, concurrent.futures.CancelledError):
+                outcome = {"status": DIED}
+            outcomes.append((name, outcome))
+            if outcome.get("trials", 0) >= TRIALS_A_WORKER:
+                self._renew(outcome["worker"])
+        return outcomes
+
+    def _renew(self, worker: str) -> None:
+        try:
+            self._client.restart_workers([worker], timeout=60)
+        except (ValueError, TimeoutError, OSError):
+            pass  # a worker without a nanny cannot be renewed; whoever started it so will see it grow
+
+    def close(self) -> None:
+        self._client.close(timeout=5)
+        if self._cluster is not None:
+            self._cluster.close(timeout=5)
+
+
+def _on_worker(job: dict[str, Any]) -> Outcome:
+    import distributed
+
+    return {**trials.run(job), "worker": distributed.get_worker().address}
+
+
+def _local_plugin() -> Any:
+    from distributed.diagnostics.plugin import WorkerPlugin
+
+    class LeaveCtrlC(WorkerPlugin):
+        """A worker on this machine leaves Ctrl-C to the process that leads."""
+
+        name = "fmnist-zoo-leave-ctrl-c"
+
+        def setup(self, worker: Any) -> None:
+            with_main_thread = threading.current_thread() is threading.main_thread()
+            if with_main_thread:
+                signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+    return LeaveCtrlC()
+
+
+def make(workers: int, scheduler: str) -> ChildPool | DaskPool:
+    """One worker is a child process; more of them, or a scheduler's address, are dask.distributed's."""
+    if scheduler:
+        return DaskPool(address=scheduler)
+    return ChildPool() if workers == 1 else DaskPool(workers=workers)

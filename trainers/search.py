@@ -1,0 +1,169 @@
+"""Leads a sweep: asks the oracle, gives jobs to the pool, writes down what comes back. It never trains."""
+
+from __future__ import annotations
+
+import collections
+import time
+import uuid
+from typing import Any, Callable
+
+from fmnist_zoo.files import atomic_write
+from trainers import estimate, folder as folders, progress, trial as trials
+from trainers.oracle import Oracle
+from trainers.pool import DIED, ChildPool, DaskPool
+from trainers.study import COMPLETED, Study, Trial
+
+DEATHS = 3  # of a worker in the same epoch of the same trial, after which the trial has failed
+
+
+class SweepError(RuntimeError):
+    """A sweep that cannot go on; what was done is kept, and the same command goes on."""
+
+
+class Leader:
+    """One start of a sweep, from what stands in its folder to its end.
+
+    Args:
+        max_trials: how many trials the sweep has; None: as many as the oracle has.
+        max_failures: failed trials of this start after which it ends.
+        reporter: what a person sees of it.
+    """
+
+    def __init__(self, study: Study, pool: ChildPool | DaskPool, oracle: Oracle, *, max_trials: int | None,
+                 max_failures: int, reporter: progress.Silent):
+        self.study, self.pool, self.oracle, self.reporter = study, pool, oracle, reporter
+        self.max_trials, self.max_failures, self.failures = max_trials, max_failures, 0
+        self._jobs: collections.deque[tuple[Trial, int]] = collections.deque()
+        self._running: dict[str, tuple[Trial, int]] = {}
+        self._outcomes: dict[str, dict[int, dict[str, Any]]] = collections.defaultdict(dict)
+        self._deaths: dict[str, tuple[int, int]] = {}
+        self._exhausted = False
+        self._leader = uuid.uuid4().hex
+        self._started, self._ended_at_start = time.monotonic(), len(study.ended)
+
+    def run(self, should_stop: Callable[[], bool]) -> bool:
+        """Brings the sweep to its end; False if it was told to stop.
+
+        Raises:
+            SweepError: after `max_failures`, or if no trial can run.
+        """
+        with atomic_write(self.study.path / trials.LEADER, "w") as file:
+            file.write(self._leader)
+        self._replay()
+        for trial in self.study.trials.values():
+            if trial.result is None:
+                self._queue(trial)
+        while not should_stop():
+            self._fill()
+            if not self._running:
+                return True
+            self._collect(1.0)
+            self._show()
+        (self.study.path / trials.LEADER).unlink(missing_ok=True)  # workers look at it after each epoch
+        while self._running:
+            self._collect(1.0)
+        return False
+
+    def _replay(self) -> None:
+        """Tells the oracle all that happened, in the order in which it did."""
+        ended, told = self.study.ended, 0
+        for trial in list(self.study.trials.values()):
+            while told < min(trial.ended_before, len(ended)):
+                self._tell(ended[told])
+                told += 1
+            proposal = self.oracle.propose()
+            if isinstance(proposal, str) or (proposal.trial, proposal.values) != (trial.name, trial.values):
+                raise SweepError(f"{self.study.path / trial.name}: the oracle would not propose this trial now; a "
+                                 "trial's folder before it is missing, or another keras-tuner made it. Put it back, "
+                                 "or start anew with --overwrite")
+        for trial in ended[told:]:
+            self._tell(trial)
+
+    def _tell(self, trial: Trial) -> None:
+        assert trial.result is not None
+        self.oracle.tell(trial.name, trial.result["objective"])
+
+    def _queue(self, trial: Trial) -> None:
+        self._jobs.extend((trial, execution) for execution in range(self.study.executions))
+
+    def _fill(self) -> None:
+        """Gives each free worker a job, of the trials that are there or of a new one."""
+        while len(self._running) < self.pool.slots:
+            if not self._jobs and not self._propose():
+                return
+            trial, execution = self._jobs.popleft()
+            if trial.result is None:
+                self._submit(trial, execution)
+
+    def _propose(self) -> bool:
+        full = self.max_trials is not None and len(self.study.trials) >= self.max_trials
+        proposal = "done" if full or self._exhausted else self.oracle.propose()
+        if isinstance(proposal, str):
+            self._exhausted = proposal == "done"
+            return False
+        self._queue(self.study.add(proposal))
+        return True
+
+    def _submit(self, trial: Trial, execution: int) -> None:
+        study, name = self.study, f"{trial.name}/{execution}"
+        parent = study.folder(study.trials[trial.parent], execution) if trial.parent else None
+        self._running[name] = (trial, execution)
+        self.pool.submit(name, {
+            "config": study.config(trial, execution).to_dict(), "expected": study.manifest["data"],
+            "folder": str(study.folder(trial, execution).absolute()), "parent": parent and str(parent.absolute()),
+            "sweep": str(study.path.absolute()), "leader": self._leader, "share": self.pool.share})
+
+    def _collect(self, timeout: float) -> None:
+        for name, outcome in self.pool.wait(timeout):
+            trial, execution = self._running.pop(name)
+            if outcome["status"] == DIED:
+                self._died(name, trial, execution)
+            elif outcome["status"] == COMPLETED:
+                self._outcomes[trial.name][execution] = outcome
+                if len(self._outcomes[trial.name]) == self.study.executions:
+                    done = self._outcomes.pop(trial.name)
+                    self.study.complete(trial, [done[one] for one in sorted(done)])
+                    self._ended(trial)
+            elif outcome["status"] != "STOPPED" and trial.result is None:
+                self.study.fail(trial, outcome["reason"])
+                self._ended(trial)
+
+    def _died(self, name: str, trial: Trial, execution: int) -> None:
+        """The worker is gone; its trial goes on from its checkpoint, unless it keeps dying where it is."""
+        epoch = len(folders.RunFolder(self.study.folder(trial, execution)).rows())
+        deaths = self._deaths[name][1] + 1 if self._deaths.get(name, (-1,))[0] == epoch else 1
+        self._deaths[name] = (epoch, deaths)
+        if deaths < DEATHS:
+            self._jobs.appendleft((trial, execution))
+        else:
+            self.study.fail(trial, f"its worker died {deaths} times in epoch {epoch + 1}: killed, or out of memory")
+            self._ended(trial)
+
+    def _ended(self, trial: Trial) -> None:
+        self._tell(trial)
+        self.reporter.note(self._line(trial))
+        if trial.status != COMPLETED:
+            self.failures += 1
+            if self.failures >= self.max_failures:
+                raise SweepError(f"{self.failures} trials failed in this start, the last one {trial.name}: "
+                                 f"{trial.result['reason']}. Failed trials are not run again; "  # type: ignore[index]
+                                 "the same command goes on with the others")
+
+    def _show(self) -> None:
+        running = {trial.name: (self.study.epochs_so_far(trial), self.study.config(trial, 0).recipe.epochs)
+                   for trial, _ in self._running.values()}
+        self.reporter.trials(len(self.study.ended), self.max_trials, running)
+
+    def _line(self, trial: Trial) -> str:
+        study, result = self.study, trial.result or {}
+        done, total = len(study.ended), self.max_trials
+        told = f"[{done}{f'/{total}' if total else ''}] {trial.name}  {trial.text}: "
+        if trial.status != COMPLETED:
+            return f"{told}FAILED: {result['reason']}"
+        best = study.ranked[0]
+        best_objective = (best.result or {})["objective"]
+        better = "the best so far" if best is trial else f"best {best_objective:.4f} of {best.name}"
+        spent = (time.monotonic() - self._started) / (done - self._ended_at_start)
+        left = f"  about {estimate.clock(spent * (total - done))} left" if total and done < total else ""
+        return (f"{told}{study.manifest['objective']} {result['objective']:.4f}, {better}  "
+                f"{result['seconds']:.0f} s{left}")

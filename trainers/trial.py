@@ -1,0 +1,170 @@
+"""One execution of a trial, in a worker process: a job comes in as plain data, its outcome goes out as plain data.
+
+A worker knows nothing of the sweep but this: the job names a folder that worker and sweep share, and the run's own
+checkpoint in it is all that is needed to go on. TensorFlow is imported here, when the first job comes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import os
+import pathlib
+import shutil
+import sys
+import threading
+import time
+import traceback
+from typing import Any
+
+from trainers import config as configs, folder as folders
+from trainers.config import ConfigError, RunConfig
+from trainers.folder import LockedError, RunFolder
+
+SECONDS_TO_WAIT = 600.0  # for an orphan of a killed sweep to finish its epoch
+LEADER = ".leader"  # names the start of the sweep that leads; workers of an earlier one stop
+_one_at_a_time = threading.Lock()
+_done = 0
+
+
+class TrialError(RuntimeError):
+    """What keeps any trial from running here, such as missing data or a full disk: no fault of its values."""
+
+
+def run(job: dict[str, Any]) -> dict[str, Any]:
+    """Trains what `job` says, from its checkpoint if it has one.
+
+    Args:
+        job: `config` (a RunConfig as a dict), `folder`, `parent` (a run folder to go on from, or None), `expected`
+            (digests of the data), `sweep` (its folder), `leader` (content of its LEADER file), `share` (workers on
+            each host, by name; None: this one has all cores).
+
+    Returns:
+        `status` COMPLETED (with `epochs`, `final`, `seconds`), FAILED (with `reason`) or STOPPED, and of the worker
+        `pid`, `trials` (that this process has run), `memory_mb`, `began` and `ended` (Unix time, seconds).
+
+    Raises:
+        TrialError: if no trial could run here.
+    """
+    global _done
+    with _one_at_a_time:
+        began = time.time()
+        _share_cores(job["share"])
+        outcome = _run(job)
+        _done += 1
+        return {**outcome, "seed": job["config"]["seed"], "pid": os.getpid(), "trials": _done,
+                "memory_mb": _memory_mb(), "began": began, "ended": time.time()}
+
+
+def _run(job: dict[str, Any]) -> dict[str, Any]:
+    folder, config = RunFolder(job["folder"]), RunConfig.from_dict(job["config"])
+    sweep = pathlib.Path(job["sweep"])
+
+    def stopped() -> bool:
+        try:
+            return (sweep / LEADER).read_text() != job["leader"]
+        except FileNotFoundError:
+            return True
+
+    if not sweep.is_dir():
+        raise TrialError(f"{sweep} is not seen by the worker on {os.uname().nodename}; a sweep and its workers need "
+                         "one folder that all of them see under one name")
+    try:
+        _prepare(folder, config, job["parent"])
+        waited = time.monotonic()
+        while True:
+            try:
+                return _train(folder, config, job["expected"], stopped)
+            except LockedError as error:
+                if stopped():
+                    return {"status": "STOPPED"}
+                if time.monotonic() - waited > SECONDS_TO_WAIT:
+                    raise TrialError(str(error)) from None
+                time.sleep(0.5)
+    except TrialError:
+        raise
+    except OSError as error:
+        raise TrialError(f"{error.filename or folder.path}: {error.strerror or error}") from error
+    except Exception as error:
+        with contextlib.suppress(OSError):
+            with open(folder.path / "log.txt", "a") as log:
+                log.write(traceback.format_exc())
+        first = str(error).split("\n", 1)[0][:300]
+        return {"status": "FAILED", "reason": f"{type(error).__name__}: {first} (see {folder.path / 'log.txt'})"}
+
+
+def _prepare(folder: RunFolder, config: RunConfig, parent: str | None) -> None:
+    """Makes the run's folder; a trial that goes on from another begins with all that one has."""
+    if folder.path.exists():
+        if folder.config.exists():
+            other = configs.differences(RunConfig.from_dict(configs.read_record(folder.path)["config"]), config)
+            if set(other) - {"data_dir", "epochs"}:
+                raise TrialError(f"{folder.path}: holds another run than the trial's: {', '.join(other)} differ")
+        return
+    folder.path.parent.mkdir(exist_ok=True)
+    beside = folder.path.with_name(f".{folder.path.name}.{os.getpid()}")
+    shutil.rmtree(beside, ignore_errors=True)
+    if parent is None:
+        beside.mkdir()
+    else:
+        shutil.copytree(parent, beside, ignore=shutil.ignore_patterns(
+            ".lock", "result.json", "model.keras", "weights", "log.txt"))
+    beside.rename(folder.path)
+
+
+def _train(folder: RunFolder, config: RunConfig, expected: dict[str, Any], stopped: Any) -> dict[str, Any]:
+    from fmnist_zoo.data import DataError
+    from trainers import progress
+    from trainers.run import RunError, execute
+
+    result = folder.read_result() if folders.finished(folder, config) else None
+    if result is None:
+        try:
+            with open(folder.path / "log.txt", "a") as log:
+                result = execute(folder, config, reporter=progress.Lines(log), should_stop=stopped, expected=expected,
+                                 data=_data(config.data, config.data_dir, config.allow_other_data,
+                                            config.recipe.validation_size)).result
+        except RunError as error:
+            if isinstance(error.__cause__, OSError):
+                raise TrialError(str(error)) from error
+            return {"status": "FAILED", "reason": str(error).split(";", 1)[0]}
+        except LockedError:
+            raise
+        except (ConfigError, DataError) as error:
+            raise TrialError(str(error)) from error
+    if result is None:
+        return {"status": "STOPPED"}
+    return {"status": "COMPLETED", **{name: result[name] for name in ("epochs", "final", "seconds")}}
+
+
+@functools.lru_cache(maxsize=1)
+def _data(data: str, data_dir: str, allow_other_data: bool, validation_size: float) -> Any:
+    """Read and verified once in a worker's life."""
+    from fmnist_zoo.data import load_data
+
+    return load_data(data=data, data_dir=data_dir or None, allow_other_data=allow_other_data,
+                     validation_size=validation_size)
+
+
+def _share_cores(share: dict[str, int] | None) -> None:
+    """Threads of this process, before TensorFlow is imported: the cores, shared among the workers of this host."""
+    if share and "tensorflow" not in sys.modules:
+        workers = share.get(os.uname().nodename, 1)
+        threads = str(max(1, len(os.sched_getaffinity(0)) // workers))
+        os.environ.setdefault("TF_NUM_INTRAOP_THREADS", threads)
+        os.environ.setdefault("TF_NUM_INTEROP_THREADS", threads)
+
+
+def _memory_mb() -> float:
+    """Of this process now, in MB; 0 where the system does not tell."""
+    try:
+        return int(pathlib.Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 1e6
+    except OSError:
+        return 0.0
+
+
+def host() -> dict[str, str]:
+    """This worker's host and what it would train with."""
+    import fmnist_zoo
+
+    return {"host": os.uname().nodename, "version": fmnist_zoo.__version__}
