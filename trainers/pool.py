@@ -51,7 +51,7 @@ class ChildPool:
 
     def warm(self) -> None:
         """Starts the child and its imports, which take seconds, before there is a job."""
-        self._executor.submit(_import)
+        self._executor.submit(trials.warm, self.share)
 
     def submit(self, name: str, job: dict[str, Any]) -> None:
         try:
@@ -78,10 +78,6 @@ class ChildPool:
         for process in list((self._executor._processes or {}).values()):  # it may be in the middle of a trial
             process.kill()
         self._executor.shutdown(wait=True, cancel_futures=True)
-
-
-def _import() -> None:
-    import trainers.run  # noqa: F401
 
 
 def _begin_child() -> None:
@@ -151,7 +147,9 @@ class DaskPool:
         return len(self._client.scheduler_info(n_workers=-1)["workers"])
 
     def warm(self) -> None:
-        """Nothing: a worker imports what it needs with its first job."""
+        """As `ChildPool.warm`."""
+        self._warming = [self._client.submit(trials.warm, self.share, workers=[worker], pure=False)
+                         for worker in self._client.scheduler_info(n_workers=-1)["workers"]]
 
     def submit(self, name: str, job: dict[str, Any]) -> None:
         future = self._client.submit(_on_worker, job, key=f"{name}-{time.time_ns()}", pure=False)

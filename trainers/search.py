@@ -66,16 +66,18 @@ class Leader:
 
     def _replay(self) -> None:
         """Tells the oracle all that happened, in the order in which it did."""
-        ended, told = self.study.ended, 0
-        for trial in list(self.study.trials.values()):
+        ended, told, done = self.study.ended, 0, list(self.study.trials.values())
+        for number, trial in enumerate(done):
+            if int(trial.name) != number:
+                raise SweepError(f"{self.study.path}: the folder of trial {number:04} is gone, and with it what the "
+                                 "oracle learned; put it back, or start anew with --overwrite")
             while told < min(trial.ended_before, len(ended)):
                 self._tell(ended[told])
                 told += 1
             proposal = self.oracle.propose()
             if isinstance(proposal, str) or (proposal.trial, proposal.values) != (trial.name, trial.values):
-                raise SweepError(f"{self.study.path / trial.name}: the oracle would not propose this trial now; a "
-                                 "trial's folder before it is missing, or another keras-tuner made it. Put it back, "
-                                 "or start anew with --overwrite")
+                raise SweepError(f"{self.study.path / trial.name}: the oracle would not propose this trial now; its "
+                                 "proposal.json was changed, or made otherwise. Start anew with --overwrite")
         for trial in ended[told:]:
             self._tell(trial)
 

@@ -15,6 +15,7 @@ import json
 import os
 import pathlib
 import statistics
+import textwrap
 from typing import Any
 
 from fmnist_zoo import card
@@ -146,7 +147,7 @@ class Study:
     def table(self) -> str:
         """What a person sees: the ranked trials, then the others."""
         def cell(value: Any) -> str:
-            return "-" if value in (None, "") else _short(value)
+            return "-" if value in (None, "") else textwrap.shorten(_short(value), 60, placeholder=" ...")
 
         rows = self.rows()
         shown = [name for name in self.columns if name not in ("objective_std", "reason") or

@@ -10,18 +10,20 @@ import contextlib
 import functools
 import os
 import pathlib
+import re
 import shutil
 import sys
 import threading
 import time
 import traceback
-from typing import Any
+from typing import Any, Iterator
 
 from trainers import config as configs, folder as folders
 from trainers.config import ConfigError, RunConfig
 from trainers.folder import LockedError, RunFolder
 
 SECONDS_TO_WAIT = 600.0  # for an orphan of a killed sweep to finish its epoch
+LOG = "log.txt"
 LEADER = ".leader"  # names the start of the sweep that leads; workers of an earlier one stop
 _one_at_a_time = threading.Lock()
 _done = 0
@@ -56,6 +58,13 @@ def run(job: dict[str, Any]) -> dict[str, Any]:
                 "memory_mb": _memory_mb(), "began": began, "ended": time.time()}
 
 
+def warm(share: dict[str, int] | None) -> None:
+    """Imports what a job needs, before there is one."""
+    with _one_at_a_time:
+        _share_cores(share)
+        import trainers.run  # noqa: F401
+
+
 def _run(job: dict[str, Any]) -> dict[str, Any]:
     folder, config = RunFolder(job["folder"]), RunConfig.from_dict(job["config"])
     sweep = pathlib.Path(job["sweep"])
@@ -74,7 +83,8 @@ def _run(job: dict[str, Any]) -> dict[str, Any]:
         waited = time.monotonic()
         while True:
             try:
-                return _train(folder, config, job["expected"], stopped)
+                with _errors_into(folder.path / LOG):
+                    return _train(folder, config, job["expected"], stopped)
             except LockedError as error:
                 if stopped():
                     return {"status": "STOPPED"}
@@ -87,10 +97,35 @@ def _run(job: dict[str, Any]) -> dict[str, Any]:
         raise TrialError(f"{error.filename or folder.path}: {error.strerror or error}") from error
     except Exception as error:
         with contextlib.suppress(OSError):
-            with open(folder.path / "log.txt", "a") as log:
+            with open(folder.path / LOG, "a") as log:
                 log.write(traceback.format_exc())
-        first = str(error).split("\n", 1)[0][:300]
-        return {"status": "FAILED", "reason": f"{type(error).__name__}: {first} (see {folder.path / 'log.txt'})"}
+            _tell_failure(folder, config)
+        first = re.sub(r"\{\{.*?\}\} ?", "", str(error)).split("\n", 1)[0][:120]  # TensorFlow's names of nodes
+        return {"status": "FAILED", "reason": f"{type(error).__name__}: {first} (see {folder.path / LOG})"}
+
+
+def _tell_failure(folder: RunFolder, config: RunConfig) -> None:
+    """TensorBoard is to know of a trial that failed before it had begun to write."""
+    from trainers import summaries
+
+    if not summaries.opened(folder.path):
+        writer = summaries.EventWriter(folder.path)
+        writer.summary(summaries.session_start(summaries.hyperparameters(config, config.batch(60_000))), 0)
+        writer.summary(summaries.session_end(success=False), 0)
+        writer.close()
+
+
+@contextlib.contextmanager
+def _errors_into(path: pathlib.Path) -> Iterator[None]:
+    """What TensorFlow prints on standard error, from C++ too, goes to a trial's log."""
+    with open(path, "ab") as log:
+        before = os.dup(2)
+        os.dup2(log.fileno(), 2)
+        try:
+            yield
+        finally:
+            os.dup2(before, 2)
+            os.close(before)
 
 
 def _prepare(folder: RunFolder, config: RunConfig, parent: str | None) -> None:
@@ -108,7 +143,7 @@ def _prepare(folder: RunFolder, config: RunConfig, parent: str | None) -> None:
         beside.mkdir()
     else:
         shutil.copytree(parent, beside, ignore=shutil.ignore_patterns(
-            ".lock", "result.json", "model.keras", "weights", "log.txt"))
+            ".lock", "result.json", "model.keras", "weights", LOG))
     beside.rename(folder.path)
 
 
@@ -120,7 +155,7 @@ def _train(folder: RunFolder, config: RunConfig, expected: dict[str, Any], stopp
     result = folder.read_result() if folders.finished(folder, config) else None
     if result is None:
         try:
-            with open(folder.path / "log.txt", "a") as log:
+            with open(folder.path / LOG, "a") as log:
                 result = execute(folder, config, reporter=progress.Lines(log), should_stop=stopped, expected=expected,
                                  data=_data(config.data, config.data_dir, config.allow_other_data,
                                             config.recipe.validation_size)).result
