@@ -112,7 +112,7 @@ class DaskPool:
         self._futures: dict[Any, str] = {}
         try:
             if address:
-                self._client = distributed.Client(address, timeout=10)
+                self._client = distributed.Client(address, timeout=5)
             else:
                 dask.config.set({"distributed.scheduler.allowed-failures": 0, "distributed.admin.tick.limit": "60s"})
                 self._cluster = distributed.LocalCluster(

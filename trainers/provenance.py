@@ -23,12 +23,18 @@ def record() -> dict[str, Any]:
         **machine(),
         "versions": {"fmnist_zoo": fmnist_zoo.__version__, "python": platform.python_version(),
                      "tensorflow": tensorflow.__version__, "keras": keras.__version__, "numpy": numpy.__version__},
-        "threads": {"intra_op": tensorflow.config.threading.get_intra_op_parallelism_threads(),
-                    "inter_op": tensorflow.config.threading.get_inter_op_parallelism_threads()},
+        "threads": {"intra_op": tensorflow.config.threading.get_intra_op_parallelism_threads() or _asked("INTRAOP"),
+                    "inter_op": tensorflow.config.threading.get_inter_op_parallelism_threads() or _asked("INTEROP")},
         "onednn": os.environ.get("TF_ENABLE_ONEDNN_OPTS", "default"),
         "commit": commit(),
         "command": shlex.join([pathlib.Path(sys.argv[0]).name, *sys.argv[1:]]),
     }
+
+
+def _asked(kind: str) -> int:
+    """Threads that the environment asks TensorFlow for; 0: as many as there are cores."""
+    text = os.environ.get(f"TF_NUM_{kind}_THREADS", "")
+    return int(text) if text.isdecimal() else 0
 
 
 def commit() -> str:

@@ -1,0 +1,194 @@
+"""Workers as they are: real processes, killed and renewed; and what one of them does with a job."""
+
+import errno
+import fcntl
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+
+import pytest
+
+from fmnist_zoo.data import load_data
+from tests import helpers
+from tests.conftest import ROOT
+from trainers import config as configs, pool as pools, run, study as studies, sweep, trial as trials
+from trainers.folder import RunFolder
+
+EPOCHS = 30
+
+
+@pytest.fixture
+def make_job(tmp_path):
+    """Jobs of a sweep whose folder is `tmp_path`."""
+    (tmp_path / trials.LEADER).write_text("me")
+    data = load_data(data="mini")
+
+    def make(name, *, model="2L", parent=None, **settings):
+        settings = {"epochs": 1, "data": "mini", "histogram_every": 0, "checkpoint_every": 1, "ranking": True, **settings}
+        return {"config": configs.resolve(model, **settings).to_dict(), "folder": str(tmp_path / name / "0"),
+                "parent": parent, "expected": {"sha256": data.sha256, "split_sha256": data.split_sha256},
+                "sweep": str(tmp_path), "leader": "me", "share": None}
+
+    return make
+
+
+def wait_for(pool, count=1, seconds=120):
+    outcomes, until = [], time.monotonic() + seconds
+    while len(outcomes) < count:
+        assert time.monotonic() < until
+        outcomes += pool.wait(1.0)
+    return outcomes
+
+
+def wait_for_rows(folder, count):
+    until = time.monotonic() + 60
+    while len(RunFolder(folder).rows()) < count:
+        assert time.monotonic() < until
+        time.sleep(0.02)
+
+
+@pytest.fixture
+def whole(make_job):
+    """The result of the long trial that nobody disturbs, trained in this process."""
+    outcome = trials.run(make_job("whole", epochs=EPOCHS, dropout=0.2))
+    assert outcome["status"] == "COMPLETED"
+    return outcome
+
+
+def test_a_child_is_renewed_and_a_killed_one_gives_its_trial_back(make_job, whole, monkeypatch, tmp_path):
+    monkeypatch.setattr(pools, "TRIALS_A_WORKER", 2)  # warming counts as one
+    pool = pools.ChildPool()
+    try:
+        pool.warm()
+        pids = []
+        for name in ("a", "b"):
+            pool.submit(name, make_job(name))
+            ((ended, outcome),) = wait_for(pool)
+            assert (ended, outcome["status"]) == (name, "COMPLETED")
+            pids.append(outcome["pid"])
+        assert len({os.getpid(), *pids}) == 3 and outcome["memory_mb"] > 100
+        pool.submit("long", make_job("long", epochs=EPOCHS, dropout=0.2))
+        wait_for_rows(tmp_path / "long" / "0", 3)
+        os.kill(int((tmp_path / "long" / "0" / ".lock").read_text()), signal.SIGKILL)
+        assert wait_for(pool) == [("long", {"status": pools.DIED})]
+        rows = len(RunFolder(tmp_path / "long" / "0").rows())
+        assert 3 <= rows < EPOCHS
+        pool.submit("long", make_job("long", epochs=EPOCHS, dropout=0.2))
+        ((_, outcome),) = wait_for(pool)
+        assert outcome["final"] == whole["final"]
+        assert helpers.rows_without_times(tmp_path / "long" / "0") == helpers.rows_without_times(tmp_path / "whole" / "0")
+    finally:
+        pool.close()
+
+
+def test_dask_workers_share_the_cores_and_a_killed_one_loses_nothing(make_job, whole, tmp_path):
+    pool = pools.DaskPool(workers=2)
+    try:
+        assert pool.slots == 2 and list(pool.share.values()) == [2]
+        assert pool._client.scheduler.address.startswith("tls://127.0.0.1:")
+        jobs = {"long": make_job("long", epochs=EPOCHS, dropout=0.2), "short": make_job("short")}
+        for name, job in jobs.items():
+            pool.submit(name, {**job, "share": pool.share})
+        wait_for_rows(tmp_path / "long" / "0", 3)
+        os.kill(int((tmp_path / "long" / "0" / ".lock").read_text()), signal.SIGKILL)
+        outcomes = dict(wait_for(pool, 2))
+        assert outcomes["short"]["status"] == "COMPLETED" and outcomes["long"] == {"status": pools.DIED}
+        pool.submit("long", jobs["long"])
+        outcomes["long"] = dict(wait_for(pool))["long"]
+        assert outcomes["long"]["final"] == whole["final"]
+        log = (tmp_path / "long" / "0" / "config.json").read_text()
+        threads = json.loads(log)["environment"]["threads"]
+        assert threads["intra_op"] == threads["inter_op"] == max(1, len(os.sched_getaffinity(0)) // 2)
+    finally:
+        pool.close()
+
+
+def test_workers_of_a_scheduler_that_share_only_a_folder(tmp_path):
+    """As on several machines: a scheduler and its workers are started by hand, and the sweep knows their address."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    address = f"tcp://127.0.0.1:{port}"
+    start = [sys.executable, "-m", "distributed.cli.dask_scheduler", "--host", "127.0.0.1", "--port", str(port),
+             "--no-dashboard"]
+    work = [sys.executable, "-m", "distributed.cli.dask_worker", address, "--host", "127.0.0.1", "--nthreads", "1",
+            "--nworkers", "2", "--no-dashboard", "--local-directory", str(tmp_path / "dask")]
+    options = dict(env=environment, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    processes = [subprocess.Popen(command, **options) for command in (start, work)]
+    try:
+        table = sweep.sweep("softmax", {"l2": [0, 0.001, 0.01]}, tuner="grid", data="mini", epochs=2, logdir=tmp_path,
+                            scheduler=address)
+    finally:
+        for process in reversed(processes):
+            process.terminate()
+            process.wait(30)
+    assert [row["status"] for row in table] == ["COMPLETED"] * 3
+    study = studies.load(tmp_path / "sweeps" / "softmax-grid-seed0")
+    pids = {one["pid"] for trial in study.trials.values() for one in trial.result["executions"]}
+    assert os.getpid() not in pids and len(pids) == 2
+
+
+def test_no_scheduler_is_one_line_that_names_it(tmp_path):
+    with pytest.raises(pools.PoolError, match="is a scheduler running at tcp://127.0.0.1:9"):
+        sweep.sweep("softmax", "l2=0", data="mini", logdir=tmp_path, scheduler="tcp://127.0.0.1:9")
+
+
+def test_a_job_stops_when_another_leads(make_job, tmp_path):
+    job = make_job("one", epochs=3)
+    assert trials.run({**job, "leader": "another"})["status"] == "STOPPED"
+    assert trials.run(job)["status"] == "COMPLETED"
+    (tmp_path / trials.LEADER).unlink()
+    assert trials.run(make_job("two"))["status"] == "STOPPED"
+
+
+def test_a_job_waits_for_the_orphan_that_holds_its_folder(make_job, tmp_path):
+    folder = tmp_path / "one" / "0"
+    folder.mkdir(parents=True)
+    with open(folder / ".lock", "w") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        timer = threading.Timer(1.5, lambda: fcntl.flock(held, fcntl.LOCK_UN))
+        timer.start()
+        began = time.monotonic()
+        assert trials.run(make_job("one"))["status"] == "COMPLETED"
+        assert time.monotonic() - began > 1.4
+        timer.join()
+
+
+@pytest.mark.parametrize("error, told", [
+    (OSError(errno.ENOSPC, "No space left on device"), "No space left on device.*make room"),
+])
+def test_a_full_disk_is_no_fault_of_the_trial(make_job, monkeypatch, error, told):
+    monkeypatch.setattr(RunFolder, "append_row", lambda self, row: (_ for _ in ()).throw(error))
+    with pytest.raises(trials.TrialError, match=told):
+        trials.run(make_job("one"))
+    monkeypatch.undo()
+    assert trials.run(make_job("one"))["status"] == "COMPLETED"
+
+
+def test_a_job_refuses_what_it_cannot_see_or_what_is_not_its_own(make_job, tmp_path):
+    with pytest.raises(trials.TrialError, match="is not seen by the worker"):
+        trials.run({**make_job("one"), "sweep": str(tmp_path / "elsewhere")})
+    with pytest.raises(trials.TrialError, match="not those of the recorded run: sha256"):
+        trials.run({**make_job("one"), "expected": {"sha256": "0", "split_sha256": "0"}})
+    assert trials.run(make_job("one"))["status"] == "COMPLETED"
+    with pytest.raises(trials.TrialError, match="holds another run.*l2"):
+        trials.run(make_job("one", l2=0.5))
+
+
+def test_what_tensorflow_prints_goes_to_the_log(make_job, monkeypatch, tmp_path, capfd):
+    real = run.execute
+
+    def noisy(*arguments, **settings):
+        os.write(2, b"from C++\n")
+        return real(*arguments, **settings)
+
+    monkeypatch.setattr(run, "execute", noisy)
+    trials.run(make_job("one"))
+    assert "from C++" in (tmp_path / "one" / "0" / "log.txt").read_text()
+    assert "from C++" not in capfd.readouterr().err

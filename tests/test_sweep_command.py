@@ -1,0 +1,207 @@
+"""The sweep as its users meet it: the command line, TensorBoard's HParams tab, kills at random moments."""
+
+import csv
+import json
+import os
+import pathlib
+import random
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+
+import pytest
+
+from tests.conftest import ROOT
+from trainers import study as studies, sweep
+
+GRID = ("--model=softmax", "--data=mini", "--epochs=2", "--tuner=grid", "--space=l2=0,0.01; learning_rate=0.001,1e30")
+
+
+def test_help_and_dry_run_and_show_without_tensorflow(command, tmp_path):
+    code = """
+import sys
+from trainers import sweep
+for arguments in (["--help"], ["--model=5D_drop04_03_02_01", "--dry_run", "--workers=2", "--tuner=hyperband"]):
+    assert sweep.main(arguments) == 0
+for module in ("tensorflow", "keras", "keras_tuner", "dask", "sklearn", "matplotlib", "rich"):
+    assert module not in sys.modules, module
+"""
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    for flag in sweep.define_flags():
+        assert f"--{flag}" in done.stdout or flag in ("flagfile", "undefok"), flag
+    assert "dropout.4=0.0,0.1,0.2,0.3,0.4,0.5" in done.stdout and "20736 combinations" in done.stdout
+    assert re.search(r"hyperband: \d+ trials of 1 execution, up to 30 epochs", done.stdout)
+
+
+@pytest.mark.parametrize("arguments, told", [
+    ([], "which model"),
+    (["--model=4X"], "did you mean"),
+    (["--model=4L", "--space=dropout=0,2"], "character 11"),
+    (["--model=4L", "--tuner=grid", "--space=dropout=0..1"], "character 9"),
+    (["--model=4L", "--tuner=genetic"], "genetic"),
+    (["--model=4L", "--epochs=0"], "epochs"),
+    (["--model=4L", "--batch_size=x"], "--batch_size takes"),
+    (["--model=4L", "--validation_size=0"], "ranking"),
+    (["--model=4L", "--tuner=hyperband", "--space=epochs=1,2"], "take epochs out of --space"),
+    (["--model=4L", "--name=a/b", "--data=mini"], "--name names a folder"),
+    (["--model=4L", "--scheduler=tcp://a:1", "--workers=2"], "drop --workers"),
+    (["--model=4L", "--space=dropout=0", "word"], "belongs to no flag"),
+    (["--show=nowhere"], "holds no sweep"),
+])
+def test_a_wrong_command_line_is_told_in_words(arguments, told, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert sweep.main(arguments) == 2
+    error = capsys.readouterr().err
+    assert told in error and error.startswith("sweep: ") and "Traceback" not in error
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.fixture(scope="module")
+def swept(tmp_path_factory):
+    """A sweep by the command, with two trials that fail; its log folder and its output."""
+    folder = tmp_path_factory.mktemp("swept")
+    done = subprocess.run([sys.executable, "-m", "trainers.sweep", *GRID], cwd=folder, capture_output=True, text=True,
+                          env={**os.environ, "PYTHONPATH": str(ROOT)}, timeout=180)
+    assert done.returncode == 0, done.stderr
+    return folder / "tb_logs", done
+
+
+def test_it_prints_progress_the_ranked_table_and_what_comes_next(swept, capsys):
+    logdir, done = swept
+    path = logdir / "sweeps" / "softmax-grid-seed0"
+    assert re.search(r"^\[1/4\] 0000  l2=0 learning_rate=0.001: val_loss \d\.\d{4}, the best so far", done.stdout, re.M)
+    assert re.search(r"^ +1 +000[02] .* COMPLETED", done.stdout, re.M) and done.stdout.count("FAILED") == 4
+    assert "python -m trainers.train --from_sweep=tb_logs/sweeps/softmax-grid-seed0" in done.stdout
+    assert not done.stderr
+    assert sweep.main([f"--show={path}"]) == 0
+    shown = capsys.readouterr().out
+    assert shown.split("\n\n")[0] in done.stdout
+    (path / "0001" / "result.json").rename(path / "0001" / "away")  # as if it were running now
+    try:
+        assert sweep.main([f"--show={path}"]) == 0
+        assert re.search(r"0001 .* RUNNING", capsys.readouterr().out)
+    finally:
+        (path / "0001" / "away").rename(path / "0001" / "result.json")
+
+
+def get(url, payload=None):
+    request = urllib.request.Request(url, payload and json.dumps(payload).encode(),
+                                     {"Content-Type": "application/json"})
+    with urllib.request.urlopen(request, timeout=30) as answer:
+        return json.load(answer)
+
+
+def test_tensorboard_serves_values_metrics_and_statuses(swept):
+    """TensorBoard on loopback, asked by HTTP, says what trials.csv says."""
+    logdir, _ = swept
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    server = subprocess.Popen([str(pathlib.Path(sys.executable).with_name("tensorboard")), f"--logdir={logdir}",
+                               f"--port={port}", "--load_fast=false"],
+                              stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    ask = {"experimentName": "", "colParams": [], "startIndex": 0, "sliceSize": 100, "allowedStatuses": [
+        "STATUS_SUCCESS", "STATUS_FAILURE", "STATUS_RUNNING", "STATUS_UNKNOWN"]}
+    try:
+        groups, until = [], time.monotonic() + 90
+        while len(groups) < 4 and time.monotonic() < until:
+            time.sleep(1)
+            try:
+                groups = get(f"http://127.0.0.1:{port}/data/plugin/hparams/session_groups", ask)["sessionGroups"]
+            except (OSError, ValueError, LookupError):
+                continue
+    finally:
+        server.terminate()
+        server.wait(30)
+    with open(logdir / "sweeps" / "softmax-grid-seed0" / "trials.csv", newline="") as file:
+        rows = {row["trial"]: row for row in csv.DictReader(file)}
+    assert len(groups) == len(rows) == 4
+    for group in groups:
+        (session,) = group["sessions"]
+        row = rows[session["name"].split("/")[2]]
+        assert float(row["l2"]) == group["hparams"]["l2"] and float(row["seed"]) == group["hparams"]["seed"]
+        assert float(row["learning_rate"]) == group["hparams"]["learning_rate"]
+        assert session["status"] == {"COMPLETED": "STATUS_SUCCESS", "FAILED": "STATUS_FAILURE"}[row["status"]]
+        assert session["startTimeSecs"] <= session["endTimeSecs"]
+        metrics = {value["name"]["tag"]: value["value"] for value in session["metricValues"]}
+        if row["status"] == "COMPLETED":
+            assert metrics["final/ranking_loss"] == pytest.approx(float(row["objective"]), rel=1e-6)
+
+
+def test_a_second_leader_is_told_of_the_first(tmp_path, capsys):
+    import fcntl
+
+    path = tmp_path / "sweeps" / "softmax-grid-seed0"
+    path.mkdir(parents=True)
+    with open(path / ".lock", "w") as held:
+        held.write("4242")
+        held.flush()
+        fcntl.flock(held, fcntl.LOCK_EX)
+        assert sweep.main([*GRID, f"--logdir={tmp_path}"]) == 2
+    assert "process 4242 is sweeping in this folder" in capsys.readouterr().err
+
+
+def test_ctrl_c_keeps_what_was_done(tmp_path):
+    command = [sys.executable, "-m", "trainers.sweep", *GRID[:2], "--epochs=2000", *GRID[3:]]
+    with subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+                          env={**os.environ, "PYTHONPATH": str(ROOT)}, start_new_session=True) as process:
+        metrics = tmp_path / "tb_logs" / "sweeps" / "softmax-grid-seed0" / "0000" / "0" / "metrics.csv"
+        until = time.monotonic() + 90
+        while not metrics.exists() and time.monotonic() < until:
+            time.sleep(0.1)
+        os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to the workers too
+        output, error = process.communicate(timeout=60)
+    assert process.returncode == 130, error
+    assert "interrupted; the same command goes on" in output and "RUNNING" in output and "Traceback" not in error
+    assert (metrics.parent / "checkpoints" / "latest.npz").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_sweep_that_is_killed_ten_times_equals_one_that_never_was(workers, tmp_path):
+    """kill -9 of the leader, of a worker, or of both, at random moments."""
+    dice = random.Random(workers)
+    base = [sys.executable, "-m", "trainers.sweep", "--model=4D_drop02", "--data=mini", "--epochs=60", "--tuner=grid",
+            "--space=dropout=0,0.2,0.4; l2=0,1e-3", f"--workers={workers}"]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+
+    def start(name):
+        return subprocess.Popen([*base, f"--name={name}"], cwd=tmp_path, env=environment, stdout=subprocess.PIPE,
+                                stderr=subprocess.PIPE, text=True)
+
+    calm = start("calm")
+    _, error = calm.communicate()
+    assert calm.returncode == 0, error
+    kills = 0
+    while True:
+        process = start("killed")
+        if kills == 10:
+            break
+        try:
+            process.communicate(timeout=dice.uniform(9, 20))
+        except subprocess.TimeoutExpired:
+            children = subprocess.run(["pgrep", "-P", str(process.pid)], capture_output=True, text=True).stdout.split()
+            who = dice.choice(["leader", "workers", "both"])
+            for pid in (*([process.pid] if who != "workers" else ()), *(map(int, children) if who != "leader" else ())):
+                try:
+                    os.kill(pid, signal.SIGKILL)
+                except ProcessLookupError:
+                    pass
+            time.sleep(dice.uniform(0, 3))
+        process.kill()
+        process.communicate()
+        kills += 1
+    _, error = process.communicate()
+    assert process.returncode == 0, error
+    tables = []
+    for name in ("calm", "killed"):
+        path = tmp_path / "tb_logs" / "sweeps" / name
+        rows = [{**row, "seconds": None} for row in studies.load(path).rows()]
+        weights = [json.loads(result.read_text())["weights_sha256"] for result in sorted(path.glob("*/0/result.json"))]
+        tables.append((rows, weights))
+    assert tables[0] == tables[1] and len(tables[0][1]) == 6
