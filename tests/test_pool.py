@@ -29,9 +29,10 @@ def make_job(tmp_path):
     data = load_data(data="mini")
 
     def make(name, *, model="2L", parent=None, **settings):
-        settings = {"epochs": 1, "data": "mini", "histogram_every": 0, "checkpoint_every": 1, "ranking": True, **settings}
-        return {"config": configs.resolve(model, **settings).to_dict(), "folder": str(tmp_path / name / "0"),
-                "parent": parent, "expected": {"sha256": data.sha256, "split_sha256": data.split_sha256},
+        settings = {"epochs": 1, "data": "mini", "histogram_every": 0, "checkpoint_every": 1, **settings}
+        config = configs.resolve(model, ranking=True, **settings)
+        return {"config": config.to_dict(), "folder": str(tmp_path / name / "0"), "parent": parent,
+                "expected": {"sha256": data.sha256, "split_sha256": data.split_sha256},
                 "sweep": str(tmp_path), "leader": "me", "share": None}
 
     return make
@@ -81,7 +82,8 @@ def test_a_child_is_renewed_and_a_killed_one_gives_its_trial_back(make_job, whol
         pool.submit("long", make_job("long", epochs=EPOCHS, dropout=0.2))
         ((_, outcome),) = wait_for(pool)
         assert outcome["final"] == whole["final"]
-        assert helpers.rows_without_times(tmp_path / "long" / "0") == helpers.rows_without_times(tmp_path / "whole" / "0")
+        long, undisturbed = (helpers.rows_without_times(tmp_path / name / "0") for name in ("long", "whole"))
+        assert long == undisturbed
     finally:
         pool.close()
 
@@ -179,6 +181,14 @@ def test_a_job_refuses_what_it_cannot_see_or_what_is_not_its_own(make_job, tmp_p
     assert trials.run(make_job("one"))["status"] == "COMPLETED"
     with pytest.raises(trials.TrialError, match="holds another run.*l2"):
         trials.run(make_job("one", l2=0.5))
+
+
+def test_a_damaged_checkpoint_is_trained_anew(make_job, whole, tmp_path):
+    job = make_job("whole", epochs=EPOCHS, dropout=0.2)
+    folder = RunFolder(job["folder"])
+    folder.result.unlink()
+    folder.checkpoint.write_bytes(folder.checkpoint.read_bytes()[:1000])
+    assert trials.run(job)["final"] == whole["final"]
 
 
 def test_what_tensorflow_prints_goes_to_the_log(make_job, monkeypatch, tmp_path, capfd):

@@ -7,10 +7,11 @@ import subprocess
 import pytest
 
 import fmnist_zoo.__main__ as listing
-from benchmarks import epoch, full_batch
+from benchmarks import epoch, full_batch, sweep as sweep_benchmark
 from fmnist_zoo import registry
 from tests.conftest import ROOT
-from trainers import report, train
+from tests.test_sweep import Inline
+from trainers import pool, report, sweep, train
 
 README = (ROOT / "README.md").read_text()
 COMMANDS = [line for block in re.findall(r"```sh\n(.*?)```", README, re.DOTALL) for line in block.splitlines()]
@@ -26,8 +27,16 @@ def workplace(tmp_path_factory):
     train.train("4D_drop03", epochs=30, run_name="first", batch_size="full", histogram_every=0, **settings)
     late = train.train("4D_drop03", epochs=1, run_name="second", **settings).folder
     (late / "result.json").unlink()
-    (folder / "my_models.py").write_text(PYTHON[1])
+    (folder / "my_models.py").write_text(python_that_begins("from fmnist_zoo import register"))
+    with pytest.MonkeyPatch.context() as here:
+        here.setattr(pool, "make", lambda workers, scheduler: Inline())
+        sweep.sweep("4L", {"dropout": [0, 0.2]}, tuner="grid", epochs=1, **settings)
     return folder
+
+
+def python_that_begins(text):
+    (block,) = [block for block in PYTHON if block.startswith(text)]
+    return block
 
 
 @pytest.mark.parametrize("line", COMMANDS)
@@ -35,6 +44,7 @@ def test_command(line, workplace, monkeypatch, capsys):
     monkeypatch.chdir(workplace)
     monkeypatch.setattr(registry, "_MODELS", dict(registry._MODELS))
     monkeypatch.delitem(__import__("sys").modules, "my_models", raising=False)
+    monkeypatch.setattr(pool, "make", lambda workers, scheduler: Inline())
     program, *arguments = shlex.split(line)
     if program == "make":  # what it would run; running it sets up environments and trains for minutes
         done = subprocess.run(["make", "-n", *arguments], cwd=ROOT, capture_output=True, text=True)
@@ -48,12 +58,17 @@ def test_command(line, workplace, monkeypatch, capsys):
         flags = [*flags, "--data=mini", "--epochs=1", "--rounds=1", "--batches=256"]
     elif module == "benchmarks.full_batch":
         flags = [*flags, "--data=mini", "--rounds=2"]
+    elif module == "benchmarks.sweep":
+        flags = [*flags, "--data=mini", "--epochs=1", "--trials=2", "--rounds=1", "--batches=128", "--workers=1"]
+    elif module == "trainers.sweep" and not flags[0].startswith("--show"):
+        flags = [*flags, "--data=mini", "--epochs=1", "--max_trials=2", "--logdir=others"]
     elif module == "trainers.report":
         flags = [*flags, "--data=mini", "--quick"]
     elif module == "trainers.train" and not any(flag.startswith(("--resume", "--config")) for flag in flags):
         flags = [*flags, *QUICK, "--logdir=others"]  # its runs must not meet those that stand in the workplace
     main = {"fmnist_zoo": listing.main, "trainers.train": train.main, "benchmarks.epoch": epoch.main,
-            "benchmarks.full_batch": full_batch.main, "trainers.report": report.main}[module]
+            "benchmarks.full_batch": full_batch.main, "trainers.report": report.main, "trainers.sweep": sweep.main,
+            "benchmarks.sweep": sweep_benchmark.main}[module]
     assert main(flags) == 0, capsys.readouterr().err
 
 
@@ -65,8 +80,18 @@ def test_python(workplace, monkeypatch, capsys):
     load, run = fmnist_zoo.load_data, train.train
     monkeypatch.setattr(fmnist_zoo, "load_data", lambda: load(data="mini"), raising=False)
     monkeypatch.setattr(train, "train", lambda *arguments, **settings: run(*arguments, data="mini", **settings))
-    exec(PYTHON[0], {})
+    exec(python_that_begins("import fmnist_zoo"), {})
     assert "validation_accuracy" in capsys.readouterr().out
+
+
+def test_python_of_a_sweep(workplace, monkeypatch, capsys):
+    """The example, word for word, but for the data."""
+    monkeypatch.chdir(workplace)
+    monkeypatch.setattr(pool, "make", lambda workers, scheduler: Inline())
+    run = sweep.sweep
+    monkeypatch.setattr(sweep, "sweep", lambda *arguments, **settings: run(*arguments, data="mini", **settings))
+    exec(python_that_begins("from trainers.sweep"), {"__name__": "__main__"})
+    assert "'objective': " in capsys.readouterr().out
 
 
 def test_the_table_is_what_the_listing_prints(capsys):

@@ -102,7 +102,6 @@ class DaskPool:
         try:
             import dask
             import distributed
-            import distributed.diagnostics.plugin
         except ImportError as error:
             raise ConfigError(f"more than one worker needs dask.distributed: pip install 'fmnist_zoo[distributed]' "
                               f"({error})") from None
@@ -114,11 +113,11 @@ class DaskPool:
             if address:
                 self._client = distributed.Client(address, timeout=5)
             else:
-                dask.config.set({"distributed.scheduler.allowed-failures": 0, "distributed.admin.tick.limit": "60s"})
-                self._cluster = distributed.LocalCluster(
-                    n_workers=workers, threads_per_worker=1, host="127.0.0.1", dashboard_address=None,
-                    worker_dashboard_address=None, security=distributed.Security.temporary(), memory_limit=0,
-                    silence_logs=logging.CRITICAL)
+                with dask.config.set({"distributed.scheduler.allowed-failures": 0}):
+                    self._cluster = distributed.LocalCluster(
+                        n_workers=workers, threads_per_worker=1, host="127.0.0.1", dashboard_address=None,
+                        worker_dashboard_address=None, security=distributed.Security.temporary(), memory_limit=0,
+                        silence_logs=logging.CRITICAL)
                 self._client = distributed.Client(self._cluster)
                 self._client.register_plugin(_local_plugin())
         except (OSError, TimeoutError, ValueError) as error:
@@ -204,8 +203,7 @@ def _local_plugin() -> Any:
         name = "fmnist-zoo-leave-ctrl-c"
 
         def setup(self, worker: Any) -> None:
-            with_main_thread = threading.current_thread() is threading.main_thread()
-            if with_main_thread:
+            if threading.current_thread() is threading.main_thread():
                 signal.signal(signal.SIGINT, signal.SIG_IGN)
 
     return LeaveCtrlC()

@@ -7,6 +7,7 @@ and an interrupted report goes on where it was; then `report/report.md` and `rep
 from __future__ import annotations
 
 import json
+import os
 import pathlib
 import sys
 from typing import Any, Callable, Sequence
@@ -127,13 +128,13 @@ def _main(values: flags.FlagValues) -> int:
         raise command.UsageError(f"--only={values.only}: there is no experiment {error}; see --help for their names") \
             from None
     runs = plan(chosen, seeds=values.seeds, quick=values.quick, data=values.data, data_dir=values.data_dir)
-    out = pathlib.Path(values.out)
+    out = pathlib.Path(values.out).expanduser()
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise command.UsageError(f"--out={out}: cannot be made: {error.strerror}") from None
     with command.StopSignal() as stop:
-        done = execute(runs, values.logdir, stop)
+        done = execute(runs, os.path.expanduser(values.logdir), stop)
     if done is None:
         print("interrupted; the same command goes on where it was")
         return 128 + stop.number

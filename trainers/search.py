@@ -55,10 +55,13 @@ class Leader:
                 self._queue(trial)
         while not should_stop():
             self._fill()
-            if not self._running:
+            if self._running:
+                self._collect(1.0)
+                self._show()
+            elif self.pool.slots:
                 return True
-            self._collect(1.0)
-            self._show()
+            else:
+                time.sleep(1.0)  # workers come and go
         (self.study.path / trials.LEADER).unlink(missing_ok=True)  # workers look at it after each epoch
         while self._running:
             self._collect(1.0)
@@ -67,6 +70,8 @@ class Leader:
     def _replay(self) -> None:
         """Tells the oracle all that happened, in the order in which it did."""
         ended, told, done = self.study.ended, 0, list(self.study.trials.values())
+        if done:
+            self.reporter.note(f"telling the oracle of {len(done)} trials")
         for number, trial in enumerate(done):
             if int(trial.name) != number:
                 raise SweepError(f"{self.study.path}: the folder of trial {number:04} is gone, and with it what the "
@@ -101,7 +106,9 @@ class Leader:
         full = self.max_trials is not None and len(self.study.trials) >= self.max_trials
         proposal = "done" if full or self._exhausted else self.oracle.propose()
         if isinstance(proposal, str):
-            self._exhausted = proposal == "done"
+            if proposal == "done" and not (full or self._exhausted):
+                self._exhausted = True
+                self.reporter.note(f"the oracle has no more to propose after {len(self.study.trials)} trials")
             return False
         self._queue(self.study.add(proposal))
         return True

@@ -18,7 +18,9 @@ import time
 import traceback
 from typing import Any, Iterator
 
+from fmnist_zoo.data import DataError, load_data
 from trainers import config as configs, folder as folders
+from trainers.checkpoints import CheckpointError
 from trainers.config import ConfigError, RunConfig
 from trainers.folder import LockedError, RunFolder
 
@@ -79,12 +81,14 @@ def _run(job: dict[str, Any]) -> dict[str, Any]:
         raise TrialError(f"{sweep} is not seen by the worker on {os.uname().nodename}; a sweep and its workers need "
                          "one folder that all of them see under one name")
     try:
-        _prepare(folder, config, job["parent"])
         waited = time.monotonic()
         while True:
             try:
+                _prepare(folder, config, job["parent"])
                 with _errors_into(folder.path / LOG):
                     return _train(folder, config, job["expected"], stopped)
+            except CheckpointError:  # it does not read; trained anew, the numbers are the same
+                shutil.rmtree(folder.path)
             except LockedError as error:
                 if stopped():
                     return {"status": "STOPPED"}
@@ -93,6 +97,8 @@ def _run(job: dict[str, Any]) -> dict[str, Any]:
                 time.sleep(0.5)
     except TrialError:
         raise
+    except (ConfigError, DataError) as error:
+        raise TrialError(str(error)) from error
     except OSError as error:
         raise TrialError(f"{error.filename or folder.path}: {error.strerror or error}") from error
     except Exception as error:
@@ -148,7 +154,6 @@ def _prepare(folder: RunFolder, config: RunConfig, parent: str | None) -> None:
 
 
 def _train(folder: RunFolder, config: RunConfig, expected: dict[str, Any], stopped: Any) -> dict[str, Any]:
-    from fmnist_zoo.data import DataError
     from trainers import progress
     from trainers.run import RunError, execute
 
@@ -163,10 +168,6 @@ def _train(folder: RunFolder, config: RunConfig, expected: dict[str, Any], stopp
             if isinstance(error.__cause__, OSError):
                 raise TrialError(str(error)) from error
             return {"status": "FAILED", "reason": str(error).split(";", 1)[0]}
-        except LockedError:
-            raise
-        except (ConfigError, DataError) as error:
-            raise TrialError(str(error)) from error
     if result is None:
         return {"status": "STOPPED"}
     return {"status": "COMPLETED", **{name: result[name] for name in ("epochs", "final", "seconds")}}
@@ -175,8 +176,6 @@ def _train(folder: RunFolder, config: RunConfig, expected: dict[str, Any], stopp
 @functools.lru_cache(maxsize=1)
 def _data(data: str, data_dir: str, allow_other_data: bool, validation_size: float) -> Any:
     """Read and verified once in a worker's life."""
-    from fmnist_zoo.data import load_data
-
     return load_data(data=data, data_dir=data_dir or None, allow_other_data=allow_other_data,
                      validation_size=validation_size)
 
