@@ -115,11 +115,14 @@ def remove_opening(run: pathlib.Path) -> None:
 
 
 def hyperparameters(config: RunConfig, batch_size: int) -> dict[str, Any]:
-    """A run's column values for the HParams tab: one for each declared column, none missing."""
+    """A run's column values for the HParams tab: one for each declared column, none missing.
+
+    A changed model bears its base's name: what was changed is in columns of its own.
+    """
     rates = config.spec.dropout or (0.0,)
     return {
-        "model": config.spec.name, "dropout": float(np.mean(rates)), "l1": config.spec.l1, "l2": config.spec.l2,
-        "seed": config.seed, "batch_size": batch_size, "optimizer": config.recipe.optimizer,
+        "model": config.spec.name.split(",")[0], "dropout": float(np.mean(rates)),
+        "l1": config.spec.l1, "l2": config.spec.l2, "seed": config.seed, "batch_size": batch_size, "optimizer": config.recipe.optimizer,
         "learning_rate": config.recipe.learning_rate, "weight_decay": config.recipe.weight_decay,
         "hidden": "-".join(map(str, config.spec.hidden)) or "none", "epochs": config.recipe.epochs,
         "trainer": config.trainer, "data": config.data,
@@ -133,17 +136,17 @@ _HPARAMS = {
     **{f"dropout.{layer + 1}": float for layer in range(DROPOUT_COLUMNS)},
 }
 _SHOWN_FIRST = ("model", "dropout", "l1", "l2", "seed")  # TensorBoard shows five columns: those that "differ" first
-_METRICS = (  # group (a folder of the run), tag, name shown
-    ("", "final/validation_loss", "validation loss (kept weights)"),
-    ("", "final/validation_accuracy", "validation accuracy (kept weights)"),
-    ("", "final/ranking_loss", "loss that ranks a sweep's trials"),
-    ("", "final/ranking_accuracy", "accuracy that ranks a sweep's trials"),
-    ("", "final/train_loss", "train loss, dropout off (kept weights)"),
-    ("", "final/epoch", "epoch of the kept weights"),
-    ("train", "loss_eval", "train loss, dropout off (last)"),
-    ("validation", "loss", "validation loss (last)"),
-    ("validation", "accuracy", "validation accuracy (last)"),
-    ("train", "loss", "train loss (last)"),
+_METRICS = (  # group (a folder of the run), tag, name shown: short, for the axes of parallel coordinates
+    ("", "final/validation_loss", "validation loss"),
+    ("", "final/validation_accuracy", "validation accuracy"),
+    ("", "final/ranking_loss", "ranking loss"),
+    ("", "final/ranking_accuracy", "ranking accuracy"),
+    ("", "final/train_loss", "train loss"),
+    ("", "final/epoch", "epoch kept"),
+    ("train", "loss_eval", "last train loss"),
+    ("validation", "loss", "last val. loss"),
+    ("validation", "accuracy", "last val. accuracy"),
+    ("train", "loss", "last train, dropout on"),
 )
 
 
