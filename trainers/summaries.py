@@ -117,12 +117,13 @@ def remove_opening(run: pathlib.Path) -> None:
 def hyperparameters(config: RunConfig, batch_size: int) -> dict[str, Any]:
     """A run's column values for the HParams tab: one for each declared column, none missing.
 
-    A changed model bears its base's name: what was changed is in columns of its own.
+    In a sweep a changed model bears its base's name: what was changed is in columns of its own.
     """
     rates = config.spec.dropout or (0.0,)
     return {
-        "model": config.spec.name.split(",")[0], "dropout": float(np.mean(rates)),
-        "l1": config.spec.l1, "l2": config.spec.l2, "seed": config.seed, "batch_size": batch_size, "optimizer": config.recipe.optimizer,
+        "model": config.spec.name.split(",")[0] if config.ranking else config.spec.name,
+        "dropout": float(np.mean(rates)), "l1": config.spec.l1, "l2": config.spec.l2,
+        "seed": config.seed, "batch_size": batch_size, "optimizer": config.recipe.optimizer,
         "learning_rate": config.recipe.learning_rate, "weight_decay": config.recipe.weight_decay,
         "hidden": "-".join(map(str, config.spec.hidden)) or "none", "epochs": config.recipe.epochs,
         "trainer": config.trainer, "data": config.data,
