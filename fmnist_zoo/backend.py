@@ -52,10 +52,11 @@ if "keras" not in sys.modules:
 with _without_noise():
     import keras
     import tensorflow as tf
+    from tensorflow.python.framework import ops
 
     if keras.backend.backend() != "tensorflow":
         raise ImportError(f"fmnist_zoo needs Keras on TensorFlow, and Keras was imported with the backend "
                           f"{keras.backend.backend()!r}; set KERAS_BACKEND=tensorflow before importing it")
     tf.zeros(1)  # makes the context, which is what prints the CPU's features
 
-__all__ = ["keras", "tf"]
+__all__ = ["keras", "ops", "tf"]

@@ -2,6 +2,7 @@
 
 import errno
 import fcntl
+import gc
 import json
 import os
 import signal
@@ -65,7 +66,6 @@ def test_a_child_is_renewed_and_a_killed_one_gives_its_trial_back(make_job, whol
     monkeypatch.setattr(pools, "TRIALS_A_WORKER", 2)  # warming counts as one
     pool = pools.ChildPool()
     try:
-        pool.warm()
         pids = []
         for name in ("a", "b"):
             pool.submit(name, make_job(name))
@@ -76,7 +76,7 @@ def test_a_child_is_renewed_and_a_killed_one_gives_its_trial_back(make_job, whol
         pool.submit("long", make_job("long", epochs=EPOCHS, dropout=0.2))
         wait_for_rows(tmp_path / "long" / "0", 3)
         os.kill(int((tmp_path / "long" / "0" / ".lock").read_text()), signal.SIGKILL)
-        assert wait_for(pool) == [("long", {"status": pools.DIED})]
+        assert wait_for(pool) == [("long", {"status": pools.DIED, "begun": True})]
         rows = len(RunFolder(tmp_path / "long" / "0").rows())
         assert 3 <= rows < EPOCHS
         pool.submit("long", make_job("long", epochs=EPOCHS, dropout=0.2))
@@ -99,7 +99,7 @@ def test_dask_workers_share_the_cores_and_a_killed_one_loses_nothing(make_job, w
         wait_for_rows(tmp_path / "long" / "0", 3)
         os.kill(int((tmp_path / "long" / "0" / ".lock").read_text()), signal.SIGKILL)
         outcomes = dict(wait_for(pool, 2))
-        assert outcomes["short"]["status"] == "COMPLETED" and outcomes["long"] == {"status": pools.DIED}
+        assert outcomes["short"]["status"] == "COMPLETED" and outcomes["long"]["status"] == pools.DIED
         pool.submit("long", jobs["long"])
         outcomes["long"] = dict(wait_for(pool))["long"]
         assert outcomes["long"]["final"] == whole["final"]
@@ -134,6 +134,28 @@ def test_workers_of_a_scheduler_that_share_only_a_folder(tmp_path):
     study = studies.load(tmp_path / "sweeps" / "softmax-grid-seed0")
     pids = {one["pid"] for trial in study.trials.values() for one in trial.result["executions"]}
     assert os.getpid() not in pids and len(pids) == 2
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_script_without_its_guard_is_told_and_no_trial_is_lost(tmp_path, workers):
+    call = ("from trainers.sweep import sweep\n"
+            f"sweep('softmax', 'l2=0', data='mini', epochs=1, logdir={str(tmp_path)!r}, workers={workers})\n")
+    (tmp_path / "script.py").write_text(call)
+    done = subprocess.run([sys.executable, tmp_path / "script.py"], env={**os.environ, "PYTHONPATH": str(ROOT)},
+                          capture_output=True, text=True, timeout=120)
+    assert done.returncode and "trainers.pool.PoolError" in done.stderr.splitlines()[-1] + done.stderr
+    assert "if __name__ == '__main__':" in done.stderr
+    study = studies.load(tmp_path / "sweeps" / "softmax-random-seed0")
+    assert not study.ended
+
+
+def test_a_run_that_is_gone_leaves_its_memory(make_job):
+    """Nothing of a trial stays but what TensorFlow itself keeps: no images, no variables."""
+    def left(name):
+        trials.run(make_job(name, model="4L", dropout=0.2))
+        return sum(1 for one in gc.get_objects() if type(one).__name__ in ("EagerTensor", "FuncGraph"))
+
+    assert left("a") == left("b") == left("c")
 
 
 def test_no_scheduler_is_one_line_that_names_it(tmp_path):

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 import pathlib
 import shutil
 
@@ -24,9 +25,6 @@ class Inline:
     def __init__(self, slots=1, lose=(), order=1):
         self.slots, self.jobs, self.lose, self.order, self.ran = slots, {}, list(lose), order, []
 
-    def warm(self):
-        pass
-
     def submit(self, name, job):
         assert len(self.jobs) < self.slots
         self.jobs[name] = job
@@ -37,7 +35,7 @@ class Inline:
         self.ran.append(name)
         if name in self.lose:
             self.lose.remove(name)
-            return [(name, {"status": pools.DIED})]
+            return [(name, {"status": pools.DIED, "begun": True})]
         return [(name, trials.run(job))]
 
     def close(self):
@@ -266,28 +264,86 @@ def test_hyperband_goes_on_bit_for_bit(inline, tmp_path):
 def test_values_that_come_again_get_other_seeds(tmp_path):
     asked = plan.Plan("softmax", {"l2": [0, 0.1]}, tuner="bayesian", max_trials=4, objective="val_loss", executions=2,
                       data="mini")
-    study = plan.open_or_create(tmp_path / "again", asked.manifest(), overwrite=False)
+    (tmp_path / "again").mkdir()
+    study = plan.open_or_create(tmp_path / "again", asked.manifest())
     seeds = [study.add(oracle.Proposal(f"{n:04}", {"l2": l2})).seed for n, l2 in enumerate((0.1, 0.0, 0.1, 0.1))]
     assert seeds == [0, 0, 2, 4]
     assert studies.load(tmp_path / "again").trials["0003"].seed == 4
 
 
-def test_a_damaged_file_of_a_trial_is_named(finished, inline, tmp_path):
+@pytest.mark.parametrize("name, content, told", [
+    ("result.json", "{", "0001/result.json: does not read"),
+    ("result.json", "[]", "0001/result.json: not what a sweep wrote"),
+    ("result.json", "{}", "0001/result.json: lacks status"),
+    ("result.json", '{"status": "COMPLETED"}', "0001/result.json: lacks reason"),
+    ("proposal.json", '{"x": 1}', "0001/proposal.json: not the proposal of a trial"),
+    ("../sweep.json", "", "sweep.json: does not read.*start anew with --overwrite"),
+    ("../sweep.json", "{}", "sweep.json: not the manifest of a sweep"),
+])
+def test_a_damaged_file_is_named(finished, inline, tmp_path, capsys, name, content, told):
     logdir, _ = finished
     shutil.copytree(logdir, tmp_path / "logs")
-    path = tmp_path / "logs" / "sweeps" / "grid" / "0001" / "result.json"
-    for content in ("{", "[]"):
-        path.write_text(content)
-        with pytest.raises(ConfigError, match="0001/result.json"):
-            sweep.sweep("4L", SPACE, logdir=tmp_path / "logs", name="grid", **GRID)
+    path = tmp_path / "logs" / "sweeps" / "grid"
+    (path / "0001" / name).write_text(content)
+    with pytest.raises(ConfigError, match=told):
+        sweep.sweep("4L", SPACE, logdir=tmp_path / "logs", name="grid", **GRID)
+    assert sweep.main([f"--show={path}"]) == 2
+    assert "Traceback" not in capsys.readouterr().err
 
 
-def test_a_missing_trial_is_refused(inline, tmp_path):
+def test_a_copy_beside_a_trial_is_no_trial_and_one_that_is_gone_runs_again(finished, inline, tmp_path):
+    logdir, table = finished
+    shutil.copytree(logdir, tmp_path / "logs")
+    path = tmp_path / "logs" / "sweeps" / "grid"
+    shutil.copytree(path / "0003", path / "0003-backup")
+    shutil.rmtree(path / "0001")
+    again = sweep.sweep("4L", SPACE, logdir=tmp_path / "logs", name="grid", **GRID)
+    assert without_times(again) == without_times(table) and inline.ran == ["0001/0"]
+    assert [row["trial"] for row in rows_of(path)] == ["0000", "0001", "0002", "0003"]
+
+
+def test_what_an_oracle_learned_is_not_made_up(inline, tmp_path):
     asked = dict(tuner="hyperband", data="mini", epochs=3, logdir=tmp_path)
     sweep.sweep("softmax", "l2=0..0.001", **asked)
-    shutil.rmtree(tmp_path / "sweeps" / "softmax-hyperband-seed0" / "0001")
-    with pytest.raises(search.SweepError, match="trial 0001 is gone.*--overwrite"):
+    path = tmp_path / "sweeps" / "softmax-hyperband-seed0"
+    (path / "0000" / "result.json").rename(tmp_path / "kept")
+    with pytest.raises(search.SweepError, match="the result of a trial is gone.*--overwrite"):
         sweep.sweep("softmax", "l2=0..0.001", **asked)
+    (tmp_path / "kept").rename(path / "0000" / "result.json")
+    shutil.rmtree(path / "0001")
+    with pytest.raises(search.SweepError, match="is gone.*--overwrite"):
+        sweep.sweep("softmax", "l2=0..0.001", **asked)
+
+
+def test_a_folder_that_is_led_is_not_moved_away(inline, tmp_path):
+    asked = dict(tuner="grid", data="mini", epochs=1, logdir=tmp_path, name="one")
+    with plan.hold(tmp_path / "sweeps" / "one"):
+        with pytest.raises(ConfigError, match=f"process {os.getpid()} is sweeping in this folder"):
+            sweep.sweep("softmax", "l2=0", overwrite=True, **asked)
+    assert [path.name for path in (tmp_path / "sweeps").iterdir()] == ["one"]
+
+
+def test_a_leader_that_lost_its_folder_says_so(inline, tmp_path, monkeypatch):
+    real = inline.submit
+
+    def taken_over(name, job):
+        (tmp_path / "sweeps" / "one" / trials.LEADER).write_text("another")
+        real(name, job)
+
+    monkeypatch.setattr(inline, "submit", taken_over)
+    with pytest.raises(search.SweepError, match="another sweep took this folder over"):
+        sweep.sweep("softmax", "l2=0", tuner="grid", data="mini", epochs=3, logdir=tmp_path, name="one")
+
+
+@pytest.mark.parametrize("wrong", [
+    dict(space=3), dict(space=["dropout=1"]), dict(workers="2"), dict(workers=0), dict(workers=True), dict(name=3),
+    dict(name="a" * 300), dict(max_failures=0), dict(executions=0), dict(max_trials=0), dict(tuner="x"),
+])
+def test_python_is_told_in_words_too(inline, tmp_path, wrong):
+    asked = {"space": "l2=0", "data": "mini", "logdir": tmp_path, **wrong}
+    with pytest.raises(ConfigError, match="received"):
+        sweep.sweep("softmax", asked.pop("space"), **asked)
+    assert not list(tmp_path.iterdir())
 
 
 def test_the_best_is_trained_in_full(finished, capsys, tmp_path):

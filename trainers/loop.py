@@ -7,13 +7,14 @@ through the calls, and order and masks are functions of (seed, epoch) and (seed,
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import time
-from typing import Any, Callable
+from typing import Any, Callable, Iterator
 
 import numpy as np
 
-from fmnist_zoo.backend import tf
+from fmnist_zoo.backend import ops, tf
 from trainers.network import Network, scale
 from trainers.optimizers import Optimizer
 
@@ -67,8 +68,9 @@ class TapeEngine:
         self._steps_a_call = steps_a_call
         self._learned_steps_a_call = 8
         integer, long = tf.TensorSpec((), tf.int32), tf.TensorSpec((), tf.int64)
-        self._run_steps = tf.function(self._steps).get_concrete_function(
-            tf.TensorSpec((len(labels),), tf.int32), integer, integer, long, tf.TensorSpec((7,), tf.float64))
+        with _forgotten_gradients():
+            self._run_steps = tf.function(self._steps).get_concrete_function(
+                tf.TensorSpec((len(labels),), tf.int32), integer, integer, long, tf.TensorSpec((7,), tf.float64))
 
     def run_epoch(self, epoch: int, on_part: OnPart | None = None) -> EpochMeans:
         """Runs epoch `epoch`; `on_part(steps done, means so far)` is called a few times on the way.
@@ -129,6 +131,22 @@ class TapeEngine:
     def variables(self) -> dict[str, Any]:
         """Everything that changes while it trains, by name: weights and optimizer slots."""
         return {**dict(zip(self._network.names, self._network.variables)), **self._optimizer.state(self._network.names)}
+
+
+@contextlib.contextmanager
+def _forgotten_gradients() -> Iterator[None]:
+    """Takes out of TensorFlow's registry the custom gradients that were entered meanwhile.
+
+    It would keep them for ever, and with them the whole graph, its images and variables. They have been used by then:
+    the gradients are part of the graph.
+    """
+    entries = getattr(ops.gradient_registry, "_registry", {})
+    before = set(entries)
+    try:
+        yield
+    finally:
+        for name in set(entries) - before:
+            del entries[name]
 
 
 def _means(totals: np.ndarray) -> EpochMeans:

@@ -70,7 +70,7 @@ class Oracle:
                             seed=seed + 1, max_consecutive_failed_trials=None, **more)
         self._oracle.save = self._oracle._save_trial = lambda *trial: None
         self._oracle.verbose = 0
-        self._blind = tuner in BLIND
+        self.blind = tuner in BLIND
 
     def propose(self) -> Proposal | str:
         """The next proposal, or "wait" (until another trial ended), or "done" (the space or the plan is exhausted)."""
@@ -81,7 +81,7 @@ class Oracle:
             return "done" if trial.status == "STOPPED" else "wait"
         values = dict(trial.hyperparameters.values)
         own = {name.removeprefix("tuner/"): values.pop(name) for name in list(values) if name.startswith("tuner/")}
-        if self._blind:
+        if self.blind:
             self._end(trial.trial_id, None)
         values = {name: self._types.get(name, {}).get(str(value), _plain(value))
                   for name, value in values.items()}
@@ -89,7 +89,7 @@ class Oracle:
 
     def tell(self, trial: str, objective: float | None) -> None:
         """A trial ended; None if it failed."""
-        if not self._blind:
+        if not self.blind:
             self._end(trial, objective)
 
     def _end(self, trial_id: str, objective: float | None) -> None:

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.metadata
 import pathlib
 import sys
 import time
-from typing import Any, Mapping
+from typing import Any, Iterator, Mapping
 
 from fmnist_zoo import __version__, catalog
 from fmnist_zoo.files import write_json
 from fmnist_zoo.spec import ModelSpec
 from trainers import config as configs, estimate, oracle as oracles, space as spaces, study as studies
 from trainers.config import ConfigError, RunConfig
+from trainers.folder import locked
 
 MAX_TRIALS = 30  # of random and bayesian; grid and hyperband have an end of their own
 _FREE = ("checkpoint_every", "histogram_every", "data_dir")  # settings that change no number
@@ -69,12 +71,13 @@ class Plan:
         from trainers.provenance import machine
 
         low, high = (estimate.clock(seconds / min(workers, machine()["cores"])) for seconds in self.seconds())
-        size = "endless" if self.space.size is None else f"{self.space.size} combinations"
+        count = self.space.size
+        size = "endless" if count is None else f"{count} combination{'s' * (count > 1)}"
         return "\n".join([
             f"model       {self.base.spec.name}: {self.base.spec.description}",
             f"space       {self.space.text}", f"size        {size}",
-            f"tuner       {self.tuner}: {self.max_trials} trials of {self.executions} execution"
-            f"{'s' if self.executions > 1 else ''}, up to {self.base.recipe.epochs} epochs each",
+            f"tuner       {self.tuner}: {self.max_trials} trial{'s' * (self.max_trials > 1)} of {self.executions} "
+            f"execution{'s' * (self.executions > 1)}, up to {self.base.recipe.epochs} epochs each",
             f"objective   {self.objective}",
             f"time        about {low if low == high else f'{low} to {high}'} on this machine, a guess",
             f"folder      {folder}"])
@@ -94,15 +97,31 @@ class Plan:
                 "commit": provenance.commit()}
 
 
-def open_or_create(path: pathlib.Path, manifest: dict[str, Any], *, overwrite: bool) -> studies.Study:
+@contextlib.contextmanager
+def hold(path: pathlib.Path) -> Iterator[None]:
+    """Makes a sweep's folder and holds it for this process."""
+    with contextlib.ExitStack() as stack:
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+            stack.enter_context(locked(path, "sweeping"))
+        except OSError as error:
+            raise ConfigError(f"{path}: cannot be written: {error.strerror}") from error
+        yield
+
+
+def move_aside(path: pathlib.Path) -> None:
+    """Gives a sweep another name, that its own is free; `ConfigError` if it is being led."""
+    if path.exists():
+        with hold(path):
+            path.rename(path.with_name(f"{path.name}-until-{time.strftime('%Y%m%d-%H%M%S')}"))
+
+
+def open_or_create(path: pathlib.Path, manifest: dict[str, Any]) -> studies.Study:
     """The sweep in `path`, new or gone on with.
 
     Raises:
         ConfigError: if another sweep stands there, saying what differs.
     """
-    if overwrite and path.exists():
-        aside = path.with_name(f"{path.name}-until-{time.strftime('%Y%m%d-%H%M%S')}")
-        path.rename(aside)
     if (path / "sweep.json").exists():
         study = studies.load(path)
         differing = differences(study.manifest, manifest)
@@ -112,10 +131,9 @@ def open_or_create(path: pathlib.Path, manifest: dict[str, Any], *, overwrite: b
                               "--overwrite, which moves this one aside")
         return study
     try:
-        path.mkdir(parents=True, exist_ok=True)
         write_json(path / "sweep.json", {**manifest, "started": time.time()})
     except OSError as error:
-        raise ConfigError(f"{path}: cannot be made: {error.strerror}") from error
+        raise ConfigError(f"{path}: cannot be written: {error.strerror}") from error
     return studies.load(path)
 
 

@@ -7,6 +7,7 @@ and whoever leads decides what becomes of it. Workers are renewed, because Tenso
 from __future__ import annotations
 
 import concurrent.futures
+import contextlib
 import logging
 import multiprocessing
 import os
@@ -15,13 +16,15 @@ import threading
 import time
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import connection
-from typing import Any
+from typing import Any, Iterator
 
 from trainers import trial as trials
 from trainers.config import ConfigError
 
 TRIALS_A_WORKER = 25
+FAILED_STARTS = 3
 DIED = "DIED"
+GONE = "the scheduler is gone; start it, then the same command goes on"
 Outcome = dict[str, Any]
 
 
@@ -34,12 +37,16 @@ class ChildPool:
 
     def __init__(self) -> None:
         self._jobs: dict[str, concurrent.futures.Future] = {}
-        self._executor = self._start()
+        self._failed_starts = 0
+        self._start()
 
-    def _start(self) -> concurrent.futures.ProcessPoolExecutor:
-        return concurrent.futures.ProcessPoolExecutor(
+    def _start(self) -> None:
+        """Starts the child and its imports, which take seconds, before there is a job."""
+        self._executor = concurrent.futures.ProcessPoolExecutor(
             1, mp_context=multiprocessing.get_context("spawn"), initializer=_begin_child,
             max_tasks_per_child=TRIALS_A_WORKER)
+        with _no_ctrl_c_for_children():
+            self._warming = self._executor.submit(trials.warm, self.share)
 
     @property
     def slots(self) -> int:
@@ -49,16 +56,24 @@ class ChildPool:
     def share(self) -> dict[str, int] | None:
         return None
 
-    def warm(self) -> None:
-        """Starts the child and its imports, which take seconds, before there is a job."""
-        self._executor.submit(trials.warm, self.share)
-
     def submit(self, name: str, job: dict[str, Any]) -> None:
-        try:
-            self._jobs[name] = self._executor.submit(trials.run, job)
-        except BrokenProcessPool:  # it died with no job to lose
-            self._executor = self._start()
-            self._jobs[name] = self._executor.submit(trials.run, job)
+        with _no_ctrl_c_for_children():
+            try:
+                self._jobs[name] = self._executor.submit(trials.run, job)
+            except BrokenProcessPool:  # it died with no job to lose
+                self._restart()
+                self._jobs[name] = self._executor.submit(trials.run, job)
+
+    def _restart(self) -> bool:
+        """A new child for one that died; whether that one had ever been ready for a job."""
+        ready = self._warming.done() and not self._warming.exception()
+        self._failed_starts = 0 if ready else self._failed_starts + 1
+        if self._failed_starts >= FAILED_STARTS:
+            raise PoolError("the worker process ends before it takes a trial; what it printed says why. A script that "
+                            "calls sweep() is imported by the worker: its call belongs under "
+                            "if __name__ == '__main__':")
+        self._start()
+        return ready
 
     def wait(self, timeout: float) -> list[tuple[str, Outcome]]:
         """The jobs that ended, after at most `timeout` seconds; a job's own error is raised."""
@@ -70,19 +85,27 @@ class ChildPool:
             try:
                 outcomes.append((name, future.result()))
             except BrokenProcessPool:
-                self._executor = self._start()
-                outcomes.append((name, {"status": DIED}))
+                outcomes.append((name, {"status": DIED, "begun": self._restart()}))
         return outcomes
 
     def close(self) -> None:
-        for process in list((self._executor._processes or {}).values()):  # it may be in the middle of a trial
-            process.kill()
+        for process in list((self._executor._processes or {}).values()) if self._jobs else []:
+            process.kill()  # in the middle of a trial
         self._executor.shutdown(wait=True, cancel_futures=True)
 
 
+@contextlib.contextmanager
+def _no_ctrl_c_for_children() -> Iterator[None]:
+    """Processes and threads that start within leave Ctrl-C to this process: they inherit that it is blocked."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def _begin_child() -> None:
-    """A child leaves Ctrl-C to its parent, and dies with it."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    """A child dies with its parent."""
     parent = multiprocessing.parent_process()
 
     def watch() -> None:
@@ -105,7 +128,7 @@ class DaskPool:
         except ImportError as error:
             raise ConfigError(f"more than one worker needs dask.distributed: pip install 'fmnist_zoo[distributed]' "
                               f"({error})") from None
-        logging.getLogger("distributed").setLevel(logging.ERROR)
+        logging.getLogger("distributed").setLevel(logging.CRITICAL)
         self._distributed = distributed
         self._cluster: Any = None
         self._futures: dict[Any, str] = {}
@@ -113,19 +136,21 @@ class DaskPool:
             if address:
                 self._client = distributed.Client(address, timeout=5)
             else:
-                with dask.config.set({"distributed.scheduler.allowed-failures": 0}):
+                quiet = {"distributed.scheduler.allowed-failures": 0, "distributed.scheduler.http.routes": [],
+                         "distributed.worker.http.routes": []}
+                with dask.config.set(quiet), _no_ctrl_c_for_children():
                     self._cluster = distributed.LocalCluster(
-                        n_workers=workers, threads_per_worker=1, host="127.0.0.1", dashboard_address=None,
+                        n_workers=workers, threads_per_worker=1, host="127.0.0.1", dashboard_address="127.0.0.1:0",
                         worker_dashboard_address=None, security=distributed.Security.temporary(), memory_limit=0,
                         silence_logs=logging.CRITICAL)
                 self._client = distributed.Client(self._cluster)
-                self._client.register_plugin(_local_plugin())
-        except (OSError, TimeoutError, ValueError) as error:
+        except (OSError, TimeoutError, ValueError, RuntimeError) as error:
             raise PoolError(f"no workers: {error or type(error).__name__}"
                             + (f"; is a scheduler running at {address}?" if address else "")) from error
-        self._check_workers(bool(address))
+        self._check_workers()
+        self._warm()
 
-    def _check_workers(self, remote: bool) -> None:
+    def _check_workers(self) -> None:
         import fmnist_zoo
 
         try:
@@ -143,12 +168,18 @@ class DaskPool:
 
     @property
     def slots(self) -> int:
-        return len(self._client.scheduler_info(n_workers=-1)["workers"])
+        return len(self._addresses())
 
-    def warm(self) -> None:
-        """As `ChildPool.warm`."""
+    def _addresses(self) -> list[str]:
+        try:
+            return list(self._client.scheduler_info(n_workers=-1)["workers"])
+        except (LookupError, OSError, RuntimeError):
+            raise PoolError(GONE) from None
+
+    def _warm(self) -> None:
+        """Starts the workers' imports, which take seconds, before there is a job."""
         self._warming = [self._client.submit(trials.warm, self.share, workers=[worker], pure=False)
-                         for worker in self._client.scheduler_info(n_workers=-1)["workers"]]
+                         for worker in self._addresses()]
 
     def submit(self, name: str, job: dict[str, Any]) -> None:
         future = self._client.submit(_on_worker, job, key=f"{name}-{time.time_ns()}", pure=False)
@@ -157,7 +188,7 @@ class DaskPool:
     def wait(self, timeout: float) -> list[tuple[str, Outcome]]:
         """As `ChildPool.wait`."""
         if self._client.status not in ("running", "connecting"):
-            raise PoolError("the scheduler is gone; start it, then the same command goes on")
+            raise PoolError(GONE)
         try:
             self._distributed.wait(list(self._futures), timeout, return_when="FIRST_COMPLETED")
         except (TimeoutError, self._distributed.TimeoutError):
@@ -170,7 +201,7 @@ class DaskPool:
             try:
                 outcome = future.result()
             except (self._distributed.KilledWorker, concurrent.futures.CancelledError):
-                outcome = {"status": DIED}
+                outcome = {"status": DIED, "begun": True}
             outcomes.append((name, outcome))
             if outcome.get("trials", 0) >= TRIALS_A_WORKER:
                 self._renew(outcome["worker"])
@@ -192,21 +223,6 @@ def _on_worker(job: dict[str, Any]) -> Outcome:
     import distributed
 
     return {**trials.run(job), "worker": distributed.get_worker().address}
-
-
-def _local_plugin() -> Any:
-    from distributed.diagnostics.plugin import WorkerPlugin
-
-    class LeaveCtrlC(WorkerPlugin):
-        """A worker on this machine leaves Ctrl-C to the process that leads."""
-
-        name = "fmnist-zoo-leave-ctrl-c"
-
-        def setup(self, worker: Any) -> None:
-            if threading.current_thread() is threading.main_thread():
-                signal.signal(signal.SIGINT, signal.SIG_IGN)
-
-    return LeaveCtrlC()
 
 
 def make(workers: int, scheduler: str) -> ChildPool | DaskPool:

@@ -37,7 +37,7 @@ class Leader:
         self._running: dict[str, tuple[Trial, int]] = {}
         self._outcomes: dict[str, dict[int, dict[str, Any]]] = collections.defaultdict(dict)
         self._deaths: dict[str, tuple[int, int]] = {}
-        self._exhausted = False
+        self._exhausted = self._stopping = False
         self._leader = uuid.uuid4().hex
         self._started, self._ended_at_start = time.monotonic(), len(study.ended)
 
@@ -62,6 +62,7 @@ class Leader:
                 return True
             else:
                 time.sleep(1.0)  # workers come and go
+        self._stopping = True
         (self.study.path / trials.LEADER).unlink(missing_ok=True)  # workers look at it after each epoch
         while self._running:
             self._collect(1.0)
@@ -69,22 +70,32 @@ class Leader:
 
     def _replay(self) -> None:
         """Tells the oracle all that happened, in the order in which it did."""
-        ended, told, done = self.study.ended, 0, list(self.study.trials.values())
-        if done:
-            self.reporter.note(f"telling the oracle of {len(done)} trials")
-        for number, trial in enumerate(done):
-            if int(trial.name) != number:
-                raise SweepError(f"{self.study.path}: the folder of trial {number:04} is gone, and with it what the "
-                                 "oracle learned; put it back, or start anew with --overwrite")
-            while told < min(trial.ended_before, len(ended)):
+        study = self.study
+        ended, told, proposed = {trial.order: trial for trial in study.ended}, 0, set()
+        last = max(map(int, study.trials), default=-1)
+        if study.trials:
+            self.reporter.note(f"telling the oracle of {len(study.trials)} trials")
+        for name in (f"{number:04}" for number in range(last + 1)):
+            trial = study.trials.get(name)
+            while not self.oracle.blind and trial and told < trial.ended_before:
+                if told not in ended or ended[told].name not in proposed:
+                    raise SweepError(f"{study.path}: the result of a trial is gone, and with it what the oracle "
+                                     "learned; put it back, or start anew with --overwrite")
                 self._tell(ended[told])
                 told += 1
             proposal = self.oracle.propose()
-            if isinstance(proposal, str) or (proposal.trial, proposal.values) != (trial.name, trial.values):
-                raise SweepError(f"{self.study.path / trial.name}: the oracle would not propose this trial now; its "
+            proposed.add(name)
+            if not trial and self.oracle.blind and not isinstance(proposal, str):
+                study.add(proposal)  # its folder is gone; it runs again
+            elif not trial:
+                raise SweepError(f"{study.path}: the folder of trial {name} is gone, and with it what the oracle "
+                                 "learned; put it back, or start anew with --overwrite")
+            elif isinstance(proposal, str) or (proposal.trial, proposal.values) != (name, trial.values):
+                raise SweepError(f"{study.path / name}: the oracle would not propose this trial now; its "
                                  "proposal.json was changed, or made otherwise. Start anew with --overwrite")
-        for trial in ended[told:]:
-            self._tell(trial)
+        for order in sorted(ended):
+            if order >= told:
+                self._tell(ended[order])
 
     def _tell(self, trial: Trial) -> None:
         assert trial.result is not None
@@ -125,15 +136,20 @@ class Leader:
     def _collect(self, timeout: float) -> None:
         for name, outcome in self.pool.wait(timeout):
             trial, execution = self._running.pop(name)
-            if outcome["status"] == DIED:
+            if outcome["status"] == DIED and outcome["begun"]:
                 self._died(name, trial, execution)
+            elif outcome["status"] == DIED:
+                self._jobs.appendleft((trial, execution))
+            elif outcome["status"] == "STOPPED":
+                if not self._stopping:
+                    raise SweepError(f"{self.study.path}: another sweep took this folder over")
             elif outcome["status"] == COMPLETED:
                 self._outcomes[trial.name][execution] = outcome
                 if len(self._outcomes[trial.name]) == self.study.executions:
                     done = self._outcomes.pop(trial.name)
                     self.study.complete(trial, [done[one] for one in sorted(done)])
                     self._ended(trial)
-            elif outcome["status"] != "STOPPED" and trial.result is None:
+            elif trial.result is None:
                 self.study.fail(trial, outcome["reason"])
                 self._ended(trial)
 

@@ -116,6 +116,8 @@ def parse(space: str | Mapping[str, Any], base: RunConfig, *, listed_only: bool 
     Raises:
         SpaceError: with the place in the text that is wrong.
     """
+    if not isinstance(space, (str, Mapping)):
+        raise ConfigError(f"space must be text or a mapping of names to values, received {space!r:.80}")
     text = space if isinstance(space, str) else "; ".join(f"{name}={_spelled(what)}" for name, what in space.items())
     text = text.replace("\n", " ")
     found: list[Parameter] = []

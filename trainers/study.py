@@ -25,6 +25,8 @@ from trainers.config import ConfigError, RunConfig
 from trainers.oracle import Proposal
 
 OBJECTIVES = {"val_loss": ("ranking_loss", True), "val_accuracy": ("ranking_accuracy", False)}  # and lower is better
+RESULT = ("status", "reason", "objective", "objective_std", "epochs", "seconds", "executions", "order")
+_ADVICE = "put the file back, or take the trial's folder away: grid and random run it again"
 COMPLETED, FAILED, RUNNING = "COMPLETED", "FAILED", "RUNNING"
 
 
@@ -43,6 +45,11 @@ class Trial:
     @property
     def status(self) -> str:
         return self.result["status"] if self.result else RUNNING
+
+    @property
+    def order(self) -> int:
+        """When it ended: 0 is the first."""
+        return self.result["order"] if self.result else -1
 
     @property
     def text(self) -> str:
@@ -66,16 +73,33 @@ class Study:
         self.executions: int = manifest["executions"]
         self.trials: dict[str, Trial] = {}
         for proposal in sorted(path.glob("*/proposal.json")):
-            name, result = proposal.parent.name, proposal.parent / "result.json"
-            trial = Trial(name, **_read(proposal))
-            trial.result = _read(result) if result.exists() else None
-            self.trials[name] = trial
+            if proposal.parent.name.isdecimal():
+                self.trials[proposal.parent.name] = self._trial(proposal)
+
+    def _trial(self, proposal: pathlib.Path) -> Trial:
+        result = proposal.parent / "result.json"
+        try:
+            trial = Trial(proposal.parent.name, **_read(proposal, _ADVICE))
+            self.config(trial, 0)
+        except (TypeError, LookupError, ValueError) as error:
+            raise error if isinstance(error, ConfigError) else ConfigError(
+                f"{proposal}: not the proposal of a trial: {error}; {_ADVICE}") from error
+        if result.exists():
+            trial.result = _read(result, _ADVICE)
+            missing = [name for name in RESULT if name not in trial.result]
+            if missing:
+                raise ConfigError(f"{result}: lacks {', '.join(missing)}; {_ADVICE}")
+        return trial
 
     @property
     def ended(self) -> list[Trial]:
         """Trials that came to an end, in that order."""
-        done = [(trial.result["order"], trial) for trial in self.trials.values() if trial.result]
-        return [trial for _, trial in sorted(done, key=lambda entry: entry[0])]
+        return sorted((trial for trial in self.trials.values() if trial.result), key=lambda trial: trial.order)
+
+    @property
+    def ends(self) -> int:
+        """How many trials have ended, were they all still there."""
+        return max((trial.order + 1 for trial in self.ended), default=0)
 
     @property
     def ranked(self) -> list[Trial]:
@@ -97,12 +121,12 @@ class Study:
         seed = self.base.seed + self.executions * len(again)
         if proposal.parent:
             seed = self.trials[proposal.parent].seed
-        trial = Trial(proposal.trial, proposal.values, seed, proposal.epochs, proposal.parent, len(self.ended))
+        trial = Trial(proposal.trial, proposal.values, seed, proposal.epochs, proposal.parent, self.ends)
         folder = self.path / trial.name
         folder.mkdir(exist_ok=True)
         write_json(folder / "proposal.json", {field: getattr(trial, field) for field in (
             "values", "seed", "epochs", "parent", "ended_before")})
-        self.trials[trial.name] = trial
+        self.trials = dict(sorted({**self.trials, trial.name: trial}.items()))
         return trial
 
     def complete(self, trial: Trial, outcomes: list[dict[str, Any]]) -> None:
@@ -121,7 +145,7 @@ class Study:
                           "epochs": self.epochs_so_far(trial), "seconds": None, "executions": []})
 
     def _end(self, trial: Trial, result: dict[str, Any]) -> None:
-        trial_result = {**result, "order": len(self.ended)}
+        trial_result = {**result, "order": self.ends}
         write_json(self.path / trial.name / "result.json", trial_result)
         trial.result = trial_result
         self.write_tables()
@@ -181,21 +205,16 @@ def retrain(path: pathlib.Path) -> str:
 
 def retrain_config(path: str | os.PathLike[str]) -> RunConfig:
     """The run behind `--from_sweep=PATH`: the best of a sweep's folder, or a trial of it (`<sweep>/0007`)."""
-    path = pathlib.Path(os.path.expanduser(path))
-    if (path / "proposal.json").exists():
+    path = pathlib.Path(os.path.abspath(os.path.expanduser(path)))
+    if (path / "proposal.json").exists() and path.name.isdecimal():
         study = load(path.parent)
-        return _plainly(study.config(study.trials[path.name], 0))
-    if not (path / "best.json").exists():
-        load(path)  # says what is wrong with the folder
-        raise ConfigError(f"{path}: no trial of this sweep has completed yet")
-    content = _read(path / "best.json")
-    try:
-        return _plainly(RunConfig.from_dict(content["config"]))
-    except (LookupError, TypeError) as error:
-        raise ConfigError(f"{path / 'best.json'}: not the best of a sweep: {error}") from error
-
-
-def _plainly(config: RunConfig) -> RunConfig:
+        trial = study.trials[path.name]
+    else:
+        study = load(path)
+        if not study.ranked:
+            raise ConfigError(f"{path}: no trial of this sweep has completed")
+        trial = study.ranked[0]
+    config = study.config(trial, 0)
     every = configs.resolve(config.spec, epochs=config.recipe.epochs).histogram_every
     return dataclasses.replace(config, ranking=False, histogram_every=every)
 
@@ -205,21 +224,20 @@ def load(path: str | os.PathLike[str]) -> Study:
     path = pathlib.Path(os.path.expanduser(path))
     if not (path / "sweep.json").exists():
         raise ConfigError(f"{path}: holds no sweep (no sweep.json in it)")
-    manifest = _read(path / "sweep.json")
+    manifest = _read(path / "sweep.json", "put the file back, or start anew with --overwrite")
     try:
         return Study(path, manifest)
     except (LookupError, TypeError, AttributeError) as error:
         raise ConfigError(f"{path / 'sweep.json'}: not the manifest of a sweep: {error}") from error
 
 
-def _read(path: pathlib.Path) -> dict[str, Any]:
+def _read(path: pathlib.Path, advice: str) -> dict[str, Any]:
     try:
         content = json.loads(path.read_text())
     except (OSError, ValueError, RecursionError) as error:
-        raise ConfigError(f"{path}: does not read: {error}; put the file back, or take its folder away to have the "
-                          "trial run again") from error
+        raise ConfigError(f"{path}: does not read: {error}; {advice}") from error
     if not isinstance(content, dict):
-        raise ConfigError(f"{path}: not what a sweep wrote")
+        raise ConfigError(f"{path}: not what a sweep wrote; {advice}")
     return content
 
 

@@ -6,6 +6,7 @@ command. Half of the validation images choose a trial's epoch, the other half ra
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pathlib
 import sys
@@ -18,8 +19,8 @@ from fmnist_zoo import registry
 from fmnist_zoo.spec import OPTIMIZERS, ModelSpec
 from trainers import command, oracle as oracles, study as studies
 from trainers.config import ConfigError
-from trainers.folder import SWEEPS, locked
-from trainers.plan import MAX_TRIALS, Plan, open_or_create
+from trainers.folder import SWEEPS
+from trainers.plan import MAX_TRIALS, Plan, hold, move_aside, open_or_create
 from trainers.study import Study
 
 USAGE = """
@@ -126,17 +127,28 @@ def _execute(plan: Plan, *, workers: int, scheduler: str, max_failures: int, log
     if getattr(process.current_process(), "_inheriting", False):
         raise ConfigError("a worker imports your script, which starts the sweep again: put what is to run once under "
                           "if __name__ == '__main__':")
+    for field, value in (("workers", workers), ("max_failures", max_failures)):
+        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+            raise ConfigError(f"{field} must be a whole number of at least 1, received {value!r}")
     name = name or plan.name()
-    if os.sep in name or name.startswith(".") or not name.isprintable() or name.strip() != name:
-        raise ConfigError(f"--name names a folder below {logdir}/{SWEEPS}, received {name!r}")
-    path = pathlib.Path(logdir) / SWEEPS / name
-    study = open_or_create(path, plan.manifest(), overwrite=overwrite)
+    if not isinstance(name, str) or os.sep in name or name.startswith(".") or not name.isprintable() \
+            or name.strip() != name or len(name) > 200:
+        raise ConfigError(f"--name names a folder below {logdir}/{SWEEPS}, of at most 200 characters; "
+                          f"received {name!r:.80}")
+    path, manifest = pathlib.Path(logdir) / SWEEPS / name, plan.manifest()
     from trainers import pool as pools
 
-    with locked(path, "sweeping"):
-        workers_pool = pools.make(workers, scheduler)
+    if overwrite:
+        move_aside(path)
+    with hold(path):
+        study = open_or_create(path, manifest)
         try:
-            workers_pool.warm()
+            workers_pool = pools.make(workers, scheduler)
+        except pools.PoolError:
+            if should_stop():
+                return study, False
+            raise
+        try:
             ended = _lead(study, plan, workers_pool, max_failures, logdir, verbose, should_stop)
         finally:
             workers_pool.close()
@@ -144,29 +156,39 @@ def _execute(plan: Plan, *, workers: int, scheduler: str, max_failures: int, log
 
 
 def _lead(study: Study, plan: Plan, pool: Any, max_failures: int, logdir: Any, verbose: bool, should_stop: Any) -> bool:
-    from trainers import figures, progress, search, summaries
+    from trainers import progress, search, summaries
 
     summaries.declare_hparams(pathlib.Path(logdir))
     reporter = progress.for_output() if verbose else progress.Silent()
-    reporter.note(f"sweep    {study.path}: {len(study.ended)} of {plan.max_trials} trials done")
-    reporter.note(f"space    {study.space.text}")
     try:
+        reporter.note(f"sweep    {study.path}: {len(study.ended)} of {plan.max_trials} trials done")
+        reporter.note(f"space    {study.space.text}")
         oracle = oracles.Oracle(plan.tuner, study.space, lower_is_better=study.lower_is_better, seed=study.base.seed,
                                 epochs=study.base.recipe.epochs)
         leader = search.Leader(study, pool, oracle, max_trials=plan.max_trials, max_failures=max_failures,
                                reporter=reporter)
         return leader.run(should_stop)
+    except BrokenPipeError:  # nobody reads what is printed any more
+        raise
     except OSError as error:
         raise search.SweepError(f"{error.filename or study.path}: cannot be written: {error.strerror or error}; make "
                                 "room, then the same command goes on") from error
     finally:
         reporter.close()
-        if study.ranked:
-            study.write_tables()
-            figures.sweep(study.path / "objective.png", [study.row(trial) for trial in study.ranked], {
-                parameter.name: parameter.values if parameter.kind == "choice" else ()
-                for parameter in study.space.parameters}, study.manifest["objective"], logarithmic=[
-                    parameter.name for parameter in study.space.parameters if parameter.kind == "log"])
+        with contextlib.suppress(OSError):  # on a full disk there is an error already that says so
+            _draw(study)
+
+
+def _draw(study: Study) -> None:
+    """The tables once more, and the picture."""
+    from trainers import figures
+
+    if study.ranked:
+        study.write_tables()
+        parameters = study.space.parameters
+        figures.sweep(study.path / "objective.png", [study.row(trial) for trial in study.ranked],
+                      {one.name: one.values if one.kind == "choice" else () for one in parameters},
+                      study.manifest["objective"], logarithmic=[one.name for one in parameters if one.kind == "log"])
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

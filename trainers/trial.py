@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import gc
 import os
 import pathlib
 import re
 import shutil
 import sys
+import textwrap
 import threading
 import time
 import traceback
@@ -55,6 +57,7 @@ def run(job: dict[str, Any]) -> dict[str, Any]:
         began = time.time()
         _share_cores(job["share"])
         outcome = _run(job)
+        gc.collect()  # graphs and models hold each other in circles
         _done += 1
         return {**outcome, "seed": job["config"]["seed"], "pid": os.getpid(), "trials": _done,
                 "memory_mb": _memory_mb(), "began": began, "ended": time.time()}
@@ -106,7 +109,8 @@ def _run(job: dict[str, Any]) -> dict[str, Any]:
             with open(folder.path / LOG, "a") as log:
                 log.write(traceback.format_exc())
             _tell_failure(folder, config)
-        first = re.sub(r"\{\{.*?\}\} ?", "", str(error)).split("\n", 1)[0][:120]  # TensorFlow's names of nodes
+        first = re.sub(r"\{\{.*?\}\} ?", "", str(error)).split("\n", 1)[0]  # without TensorFlow's names of nodes
+        first = textwrap.shorten(first, 140, placeholder=" ...")
         return {"status": "FAILED", "reason": f"{type(error).__name__}: {first} (see {folder.path / LOG})"}
 
 
@@ -139,7 +143,7 @@ def _prepare(folder: RunFolder, config: RunConfig, parent: str | None) -> None:
     if folder.path.exists():
         if folder.config.exists():
             other = configs.differences(RunConfig.from_dict(configs.read_record(folder.path)["config"]), config)
-            if set(other) - {"data_dir", "epochs"}:
+            if set(other) - {"data_dir", *(["epochs"] if parent else [])}:
                 raise TrialError(f"{folder.path}: holds another run than the trial's: {', '.join(other)} differ")
         return
     folder.path.parent.mkdir(exist_ok=True)
@@ -165,8 +169,10 @@ def _train(folder: RunFolder, config: RunConfig, expected: dict[str, Any], stopp
                                  data=_data(config.data, config.data_dir, config.allow_other_data,
                                             config.recipe.validation_size)).result
         except RunError as error:
-            if isinstance(error.__cause__, OSError):
-                raise TrialError(str(error)) from error
+            cause = error.__cause__
+            if isinstance(cause, OSError):
+                raise TrialError(f"{cause.filename or folder.path}: cannot be written: {cause.strerror or cause}; make "
+                                 "room, then the same command goes on") from error
             return {"status": "FAILED", "reason": str(error).split(";", 1)[0]}
     if result is None:
         return {"status": "STOPPED"}
