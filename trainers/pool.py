@@ -89,8 +89,9 @@ class ChildPool:
         return outcomes
 
     def close(self) -> None:
-        for process in list((self._executor._processes or {}).values()) if self._jobs else []:
-            process.kill()  # in the middle of a trial
+        if self._jobs or not self._warming.done():  # it is in the middle of a trial, or of its imports
+            for process in list((self._executor._processes or {}).values()):
+                process.kill()
         self._executor.shutdown(wait=True, cancel_futures=True)
 
 
