@@ -20,8 +20,6 @@ GRID = dict(tuner="grid", data="mini", epochs=2)
 class Inline:
     """A pool without processes: jobs run here, when they are waited for; `lose` are jobs whose worker dies."""
 
-    share = None
-
     def __init__(self, slots=1, lose=(), order=1):
         self.slots, self.jobs, self.lose, self.order, self.ran = slots, {}, list(lose), order, []
 

@@ -46,15 +46,11 @@ class ChildPool:
             1, mp_context=multiprocessing.get_context("spawn"), initializer=_begin_child,
             max_tasks_per_child=TRIALS_A_WORKER)
         with _no_ctrl_c_for_children():
-            self._warming = self._executor.submit(trials.warm, self.share)
+            self._warming = self._executor.submit(trials.warm)
 
     @property
     def slots(self) -> int:
         return 1
-
-    @property
-    def share(self) -> dict[str, int] | None:
-        return None
 
     def submit(self, name: str, job: dict[str, Any]) -> None:
         with _no_ctrl_c_for_children():
@@ -164,26 +160,31 @@ class DaskPool:
             if answer["version"] != fmnist_zoo.__version__:
                 raise PoolError(f"the worker at {worker} has fmnist_zoo {answer['version']}, this is "
                                 f"{fmnist_zoo.__version__}; install the same on all")
-        hosts = [answer["host"] for answer in found.values()]
-        self.share = {host: hosts.count(host) for host in hosts}
+        names = {worker: str(known["name"]) for worker, known in self._workers().items()}
+        hosts: dict[str, list[str]] = {}
+        for worker, answer in found.items():
+            hosts.setdefault(answer["host"], []).append(names.get(worker, worker))
+        self.shares = {name: (index, len(there)) for there in hosts.values()
+                       for index, name in enumerate(sorted(there))}
 
     @property
     def slots(self) -> int:
-        return len(self._addresses())
+        return len(self._workers())
 
-    def _addresses(self) -> list[str]:
+    def _workers(self) -> dict[str, Any]:
+        """What the scheduler knows of its workers, by address."""
         try:
-            return list(self._client.scheduler_info(n_workers=-1)["workers"])
+            return dict(self._client.scheduler_info(n_workers=-1)["workers"])
         except (LookupError, OSError, RuntimeError):
             raise PoolError(GONE) from None
 
     def _warm(self) -> None:
         """Starts the workers' imports, which take seconds, before there is a job."""
-        self._warming = [self._client.submit(trials.warm, self.share, workers=[worker], pure=False)
-                         for worker in self._addresses()]
+        self._warming = [self._client.submit(_warm_worker, self.shares, workers=[worker], pure=False)
+                         for worker in self._workers()]
 
     def submit(self, name: str, job: dict[str, Any]) -> None:
-        future = self._client.submit(_on_worker, job, key=f"{name}-{time.time_ns()}", pure=False)
+        future = self._client.submit(_on_worker, job, self.shares, key=f"{name}-{time.time_ns()}", pure=False)
         self._futures[future] = name
 
     def wait(self, timeout: float) -> list[tuple[str, Outcome]]:
@@ -220,10 +221,16 @@ class DaskPool:
             self._cluster.close(timeout=5)
 
 
-def _on_worker(job: dict[str, Any]) -> Outcome:
-    import distributed
+def _on_worker(job: dict[str, Any], shares: dict[str, tuple[int, int]]) -> Outcome:
+    from distributed import get_worker
 
-    return {**trials.run(job), "worker": distributed.get_worker().address}
+    return {**trials.run(job, shares.get(str(get_worker().name))), "worker": get_worker().address}
+
+
+def _warm_worker(shares: dict[str, tuple[int, int]]) -> None:
+    from distributed import get_worker
+
+    trials.warm(shares.get(str(get_worker().name)))
 
 
 def make(workers: int, scheduler: str) -> ChildPool | DaskPool:

@@ -131,7 +131,7 @@ class Leader:
         self.pool.submit(name, {
             "config": study.config(trial, execution).to_dict(), "expected": study.manifest["data"],
             "folder": str(study.folder(trial, execution).absolute()), "parent": parent and str(parent.absolute()),
-            "sweep": str(study.path.absolute()), "leader": self._leader, "share": self.pool.share})
+            "sweep": str(study.path.absolute()), "leader": self._leader})
 
     def _collect(self, timeout: float) -> None:
         for name, outcome in self.pool.wait(timeout):
