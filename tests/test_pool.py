@@ -125,8 +125,15 @@ def test_workers_of_a_scheduler_that_share_only_a_folder(tmp_path):
     options = dict(env=environment, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     processes = [subprocess.Popen(command, **options) for command in (start, work)]
     try:
+        pool = pools.DaskPool(address=address)
         table = sweep.sweep("softmax", {"l2": [0, 0.001, 0.01]}, tuner="grid", data="mini", epochs=2, logdir=tmp_path,
                             scheduler=address)
+        processes[0].kill()
+        with pytest.raises(pools.PoolError, match="the scheduler is gone"):
+            for _ in range(100):
+                time.sleep(0.2)
+                assert pool.slots
+        pool.close()
     finally:
         for process in reversed(processes):
             process.terminate()

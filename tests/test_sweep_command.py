@@ -161,6 +161,21 @@ def test_ctrl_c_keeps_what_was_done(tmp_path):
     assert (metrics.parent / "checkpoints" / "latest.npz").exists()
 
 
+@pytest.mark.parametrize("workers", [1, 2])
+def test_ctrl_c_while_workers_start_leaves_no_traceback(workers, tmp_path):
+    command = [sys.executable, "-m", "trainers.sweep", *GRID, f"--workers={workers}"]
+    with subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+                          env={**os.environ, "PYTHONPATH": str(ROOT)}, start_new_session=True) as process:
+        until = time.monotonic() + 60
+        while not (tmp_path / "tb_logs" / "sweeps").exists() and time.monotonic() < until:
+            time.sleep(0.05)
+        time.sleep(2)
+        os.killpg(process.pid, signal.SIGINT)
+        output, error = process.communicate(timeout=120)
+    assert process.returncode == 130 and "interrupted" in output, error
+    assert "Traceback" not in error + output
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("workers", [1, 2])
 def test_a_sweep_that_is_killed_ten_times_equals_one_that_never_was(workers, tmp_path):

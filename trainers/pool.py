@@ -15,7 +15,7 @@ import signal
 import threading
 import time
 from concurrent.futures.process import BrokenProcessPool
-from multiprocessing import connection
+from multiprocessing import connection, resource_tracker
 from typing import Any, Iterator
 
 from trainers import trial as trials
@@ -94,6 +94,7 @@ class ChildPool:
 @contextlib.contextmanager
 def _no_ctrl_c_for_children() -> Iterator[None]:
     """Processes and threads that start within leave Ctrl-C to this process: they inherit that it is blocked."""
+    resource_tracker.ensure_running()  # its start would lift the block
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield
@@ -125,7 +126,8 @@ class DaskPool:
         except ImportError as error:
             raise ConfigError(f"more than one worker needs dask.distributed: pip install 'fmnist_zoo[distributed]' "
                               f"({error})") from None
-        logging.getLogger("distributed").setLevel(logging.CRITICAL)
+        for logger in ("distributed", "distributed.client"):
+            logging.getLogger(logger).setLevel(logging.CRITICAL)
         self._distributed = distributed
         self._cluster: Any = None
         self._futures: dict[Any, str] = {}
@@ -195,6 +197,8 @@ class DaskPool:
             self._distributed.wait(list(self._futures), timeout, return_when="FIRST_COMPLETED")
         except (TimeoutError, self._distributed.TimeoutError):
             pass
+        except concurrent.futures.CancelledError:
+            raise PoolError(GONE) from None
         outcomes = []
         for future, name in list(self._futures.items()):
             if not future.done():
