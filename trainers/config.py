@@ -16,6 +16,7 @@ TRAINERS = ("tape", "fit", "scratch")
 LEARNING_RATES = {"adam": 0.001, "sgd": 0.01, "momentum": 0.01, "rmsprop": 0.001, "adagrad": 0.001, "adamax": 0.001,
                   "adamw": 0.001}
 WEIGHT_DECAYS = {"adamw": 0.004}
+CHANGE_NO_NUMBER = ("data_dir", "checkpoint_every", "histogram_every")  # where, and how often something is written
 _RECIPE_FIELDS = tuple(field.name for field in dataclasses.fields(Recipe))
 _SPEC_FIELDS = ("hidden", "dropout", "l1", "l2", "initializer")
 
@@ -101,8 +102,14 @@ class RunConfig:
         fields = self.to_dict()
         fields["spec"] = self.spec.architecture
         fields["recipe"].pop("epochs")
-        return json.dumps({name: value for name, value in fields.items() if name not in (
-            "data_dir", "checkpoint_every", "histogram_every")}, sort_keys=True)
+        return json.dumps({name: value for name, value in fields.items() if name not in CHANGE_NO_NUMBER},
+                          sort_keys=True)
+
+    @property
+    def data_settings(self) -> dict[str, Any]:
+        """The run's data, as arguments of `fmnist_zoo.load_data`."""
+        return {"data": self.data, "data_dir": self.data_dir or None, "allow_other_data": self.allow_other_data,
+                "validation_size": self.recipe.validation_size}
 
     def batch(self, images: int) -> int:
         """Images a step, of `images` fit images."""

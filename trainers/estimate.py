@@ -11,16 +11,19 @@ IMAGES = {"fashion_mnist": 60_000, "mini": 2_000}
 FLOP, UPDATE, STEP = 6e-12, 1.1e-9, 1e-4
 
 
-def seconds(config: RunConfig, *, epochs: int | None = None, cores: int | None = None) -> float:
+def fit_images(config: RunConfig) -> int:
+    """How many images a run fits, if its data are of the usual size; of other data a guess that never fails."""
+    total, size = IMAGES[config.data], config.recipe.validation_size
+    return round(total * (1 - size)) if size < 1 else max(1, total - int(size))
+
+
+def seconds(config: RunConfig) -> float:
     """Of training; good for a factor of two."""
-    recipe, spec = config.recipe, config.spec
-    total = IMAGES.get(config.data, IMAGES["fashion_mnist"])
-    size = recipe.validation_size
-    images = round(total * (1 - size)) if size < 1 else max(1, total - int(size))
+    recipe, spec, images = config.recipe, config.spec, fit_images(config)
     steps = -(-images // config.batch(images))
-    speed = 2 / max(1, cores or os.cpu_count() or 1)
+    speed = 2 / (os.cpu_count() or 1)
     an_epoch = images * spec.training_flops * FLOP * speed + steps * (spec.parameters * UPDATE + STEP) + 0.1
-    return an_epoch * (epochs or recipe.epochs)
+    return an_epoch * recipe.epochs
 
 
 def clock(seconds: float) -> str:

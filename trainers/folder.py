@@ -133,14 +133,18 @@ def _number(text: str) -> Any:
         return float(text)
 
 
+def names_folder(name: str) -> bool:
+    """Whether `name` names a folder that a person would expect, and no path."""
+    return os.sep not in name and name.isprintable() and name.strip() == name and not name.startswith(".")
+
+
 def create(logdir: str | os.PathLike[str], config: RunConfig, run_name: str = "") -> RunFolder:
     """A new folder for a run; without a name, the time and the seed make one.
 
     Raises:
         ConfigError: if the name is no folder's name or is taken, or the folder cannot be made.
     """
-    usual = run_name.isprintable() and run_name.strip() == run_name and not run_name.startswith(".")
-    if run_name and (os.sep in run_name or not usual or run_name in ("train", "validation")):
+    if run_name and (not names_folder(run_name) or run_name in ("train", "validation")):
         raise ConfigError(f"--run_name names a folder below {logdir}/{config.spec.name}, received {run_name!r}")
     parent = pathlib.Path(logdir) / config.spec.name
     name = run_name or f"{time.strftime('%Y%m%d-%H%M%S')}-seed{config.seed}"

@@ -17,8 +17,14 @@ from trainers.config import ConfigError, RunConfig
 from trainers.folder import locked
 
 MAX_TRIALS = 30  # of random and bayesian; grid and hyperband have an end of their own
-_FREE = ("checkpoint_every", "histogram_every", "data_dir")  # settings that change no number
 LIBRARIES = ("tensorflow", "keras", "keras-tuner", "numpy")
+
+
+def require_counts(**counts: Any) -> None:
+    """`ConfigError` for what is no whole number of at least 1."""
+    for field, number in counts.items():
+        if isinstance(number, bool) or not isinstance(number, int) or number < 1:
+            raise ConfigError(f"{field} must be a whole number of at least 1, received {number!r}")
 
 
 class Plan:
@@ -29,9 +35,7 @@ class Plan:
         for field, value, known in (("tuner", tuner, oracles.TUNERS), ("objective", objective, studies.OBJECTIVES)):
             if value not in known:
                 raise ConfigError(f"{field} must be one of {', '.join(known)}; received {value!r}")
-        for field, number in (("executions", executions), ("max_trials", 1 if max_trials is None else max_trials)):
-            if isinstance(number, bool) or not isinstance(number, int) or number < 1:
-                raise ConfigError(f"{field} must be a whole number of at least 1, received {number!r}")
+        require_counts(executions=executions, max_trials=1 if max_trials is None else max_trials)
         settings = {"histogram_every": 0, "checkpoint_every": 1, **{
             name: value for name, value in settings.items() if value is not None}}
         self.base = configs.resolve(model, ranking=True, **settings)
@@ -87,10 +91,8 @@ class Plan:
         from fmnist_zoo.data import load_data
         from trainers import provenance
 
-        base = self.base
-        data = load_data(data=base.data, data_dir=base.data_dir or None, allow_other_data=base.allow_other_data,
-                         validation_size=base.recipe.validation_size)
-        return {"base": base.to_dict(), "space": self.space.text, "tuner": self.tuner, "objective": self.objective,
+        data = load_data(**self.base.data_settings)
+        return {"base": self.base.to_dict(), "space": self.space.text, "tuner": self.tuner, "objective": self.objective,
                 "executions": self.executions, "data": {"sha256": data.sha256, "split_sha256": data.split_sha256},
                 "versions": {"fmnist_zoo": __version__, **{library: importlib.metadata.version(library)
                                                            for library in LIBRARIES}},
@@ -140,7 +142,7 @@ def open_or_create(path: pathlib.Path, manifest: dict[str, Any]) -> studies.Stud
 def differences(old: dict[str, Any], new: dict[str, Any]) -> dict[str, tuple[Any, Any]]:
     """What two manifests differ in, of all that decides numbers: name to (old, new)."""
     runs = configs.differences(*(RunConfig.from_dict(manifest["base"]) for manifest in (old, new)))
-    found = {name: pair for name, pair in runs.items() if name not in _FREE}
+    found = {name: pair for name, pair in runs.items() if name not in configs.CHANGE_NO_NUMBER}
     if old["base"]["spec"]["name"] != new["base"]["spec"]["name"]:
         found["model"] = (old["base"]["spec"]["name"], new["base"]["spec"]["name"])
     for name in ("space", "tuner", "objective", "executions", "data", "versions"):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pathlib
 import sys
 import time
-from typing import TYPE_CHECKING, Any, Sequence, TextIO
+from typing import TYPE_CHECKING, Any, Callable, Sequence, TextIO
 
 from trainers import estimate
 from trainers.config import RunConfig
@@ -27,8 +27,8 @@ class Silent:
     def epoch(self, row: dict[str, Any], epochs: int, best_epoch: int, seconds_left: float) -> None:
         """After an epoch: its row of `metrics.csv`."""
 
-    def trials(self, done: int, total: int | None, running: dict[str, tuple[int, int]]) -> None:
-        """Every second of a sweep: trials that ended, and of those that run the epochs done and to do."""
+    def trials(self, done: int, total: int, running: Callable[[], dict[str, tuple[int, int]]]) -> None:
+        """Every second of a sweep: trials that ended; `running` looks up epochs done and to do of those that run."""
 
     def note(self, line: str) -> None:
         """Anything else worth a line."""
@@ -78,9 +78,10 @@ class Bar(Lines):
             self._task = self._progress.add_task("", total=1.0, what="", text=text)
         self._progress.update(self._task, completed=share, what=f"epoch {epoch}", text=text)
 
-    def trials(self, done: int, total: int | None, running: dict[str, tuple[int, int]]) -> None:
-        text = "  ".join(f"{name}: epoch {epochs}/{of}" for name, (epochs, of) in running.items())
-        share = done + sum(epochs / of for epochs, of in running.values())
+    def trials(self, done: int, total: int, running: Callable[[], dict[str, tuple[int, int]]]) -> None:
+        now = running()
+        text = "  ".join(f"{name}: epoch {epochs}/{of}" for name, (epochs, of) in now.items())
+        share = done + sum(epochs / of for epochs, of in now.values())
         if self._task is None:
             self._progress.start()
             self._task = self._progress.add_task("", total=total, what="trials", text=text)

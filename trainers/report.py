@@ -27,7 +27,6 @@ Runs what the report ran, and writes its numbers beside ours, with plots and tes
 GROUPS = {"What is run": ("only", "seeds", "quick", "data", "data_dir"), "Where it goes": ("logdir", "out")}
 QUICK_EPOCHS = {"part_a": 20, "part_b": 2}
 COMPARED_BY_FIT = "2L"  # the model of Part B that Model.fit trains too
-IGNORED = ("checkpoint_every", "histogram_every", "data_dir")  # they change no number
 
 
 def define_flags() -> flags.FlagValues:
@@ -70,7 +69,7 @@ def standing(logdir: str, config: RunConfig) -> folders.RunFolder | None:
             old = RunConfig.from_dict(configs.read_record(path)["config"])
         except ValueError:
             continue
-        if not set(configs.differences(old, config)) - set(IGNORED):
+        if not set(configs.differences(old, config)) - set(configs.CHANGE_NO_NUMBER):
             found.append((folders.finished(folders.RunFolder(path.parent), old), folders.RunFolder(path.parent)))
     return max(found, key=lambda entry: entry[0])[1] if found else None
 

@@ -39,19 +39,13 @@ class Run:
     model: Any
 
 
-def load(config: RunConfig) -> Data:
-    """The fit and validation images of a run."""
-    return load_data(data=config.data, data_dir=config.data_dir or None, allow_other_data=config.allow_other_data,
-                     validation_size=config.recipe.validation_size)
-
-
 def execute(folder: RunFolder, config: RunConfig, *, reporter: progress.Silent, should_stop: Callable[[], bool],
             expected: dict[str, Any] | None = None, data: Data | None = None) -> Run:
     """Trains a run to its end, from its last checkpoint if it has one.
 
     Args:
         expected: the `data` part of the record that is resumed or replayed; other data are refused.
-        data: as `load(config)` gives them, for those who train more than once on the same.
+        data: the fit and validation images, for those who train more than once on the same; None: they are loaded.
 
     Raises:
         ConfigError: if another process trains in this folder, or the data are not the expected ones.
@@ -63,7 +57,7 @@ def execute(folder: RunFolder, config: RunConfig, *, reporter: progress.Silent, 
         if parent.name == config.spec.name:  # else the folder was moved, and what lies above it is no log folder
             summaries.declare_hparams(parent.parent)
         with folder.locked():
-            session = Session(folder, config, reporter, data or load(config), expected)
+            session = Session(folder, config, reporter, data or load_data(**config.data_settings), expected)
             result = session.run(should_stop)
             return Run(folder.path, config, folder.rows(), result, session.model)
     except NonFiniteError as error:

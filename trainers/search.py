@@ -24,12 +24,12 @@ class Leader:
     """One start of a sweep, from what stands in its folder to its end.
 
     Args:
-        max_trials: how many trials the sweep has; None: as many as the oracle has.
+        max_trials: how many trials the sweep has at most.
         max_failures: failed trials of this start after which it ends.
         reporter: what a person sees of it.
     """
 
-    def __init__(self, study: Study, pool: ChildPool | DaskPool, oracle: Oracle, *, max_trials: int | None,
+    def __init__(self, study: Study, pool: ChildPool | DaskPool, oracle: Oracle, *, max_trials: int,
                  max_failures: int, reporter: progress.Silent):
         self.study, self.pool, self.oracle, self.reporter = study, pool, oracle, reporter
         self.max_trials, self.max_failures, self.failures = max_trials, max_failures, 0
@@ -79,8 +79,7 @@ class Leader:
             trial = study.trials.get(name)
             while not self.oracle.blind and trial and told < trial.ended_before:
                 if told not in ended or ended[told].name not in proposed:
-                    raise SweepError(f"{study.path}: the result of a trial is gone, and with it what the oracle "
-                                     "learned; put it back, or start anew with --overwrite")
+                    raise self._lost("the result of a trial")
                 self._tell(ended[told])
                 told += 1
             proposal = self.oracle.propose()
@@ -88,14 +87,17 @@ class Leader:
             if not trial and self.oracle.blind and not isinstance(proposal, str):
                 study.add(proposal)  # its folder is gone; it runs again
             elif not trial:
-                raise SweepError(f"{study.path}: the folder of trial {name} is gone, and with it what the oracle "
-                                 "learned; put it back, or start anew with --overwrite")
+                raise self._lost(f"the folder of trial {name}")
             elif isinstance(proposal, str) or (proposal.trial, proposal.values) != (name, trial.values):
                 raise SweepError(f"{study.path / name}: the oracle would not propose this trial now; its "
                                  "proposal.json was changed, or made otherwise. Start anew with --overwrite")
         for order in sorted(ended):
             if order >= told:
                 self._tell(ended[order])
+
+    def _lost(self, what: str) -> SweepError:
+        return SweepError(f"{self.study.path}: {what} is gone, and with it what the oracle learned; put it back, or "
+                          "start anew with --overwrite")
 
     def _tell(self, trial: Trial) -> None:
         assert trial.result is not None
@@ -114,7 +116,7 @@ class Leader:
                 self._submit(trial, execution)
 
     def _propose(self) -> bool:
-        full = self.max_trials is not None and len(self.study.trials) >= self.max_trials
+        full = len(self.study.trials) >= self.max_trials
         proposal = "done" if full or self._exhausted else self.oracle.propose()
         if isinstance(proposal, str):
             if proposal == "done" and not (full or self._exhausted):
@@ -175,20 +177,20 @@ class Leader:
                                  "the same command goes on with the others")
 
     def _show(self) -> None:
-        running = {trial.name: (self.study.epochs_so_far(trial), self.study.config(trial, 0).recipe.epochs)
-                   for trial, _ in self._running.values()}
-        self.reporter.trials(len(self.study.ended), self.max_trials, running)
+        self.reporter.trials(len(self.study.ended), self.max_trials, lambda: {
+            trial.name: (self.study.epochs_so_far(trial), self.study.config(trial, 0).recipe.epochs)
+            for trial, _ in self._running.values()})
 
     def _line(self, trial: Trial) -> str:
         study, result = self.study, trial.result or {}
         done, total = len(study.ended), self.max_trials
-        told = f"[{done}{f'/{total}' if total else ''}] {trial.name}  {trial.text}: "
+        told = f"[{done}/{total}] {trial.name}  {trial.text}: "
         if trial.status != COMPLETED:
             return f"{told}FAILED: {result['reason']}"
         best = study.ranked[0]
         best_objective = (best.result or {})["objective"]
         better = "the best so far" if best is trial else f"best {best_objective:.4f} of {best.name}"
         spent = (time.monotonic() - self._started) / (done - self._ended_at_start)
-        left = f"  about {estimate.clock(spent * (total - done))} left" if total and done < total else ""
+        left = f"  about {estimate.clock(spent * (total - done))} left" if done < total else ""
         return (f"{told}{study.manifest['objective']} {result['objective']:.4f}, {better}  "
                 f"{result['seconds']:.0f} s{left}")

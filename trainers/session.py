@@ -48,7 +48,7 @@ class Session:
                  expected: dict[str, Any] | None):
         self.folder, self.config, self.reporter = folder, config, reporter
         self.fit, self.validation = data["fit"], data["validation"]
-        self.ranking = Split(self.validation.images[:0], self.validation.labels[:0])
+        self.ranking: Split | None = None
         if config.ranking:
             self.validation, self.ranking = halves(self.validation)
         record = self._record(data, expected)
@@ -75,7 +75,7 @@ class Session:
         """What `config.json` is to hold, None if it holds it already; refuses data that are not the expected ones."""
         found = {"name": data.name, "sha256": data.sha256, "split_sha256": data.split_sha256,
                  "fit": len(self.fit.labels), "validation": len(self.validation.labels),
-                 **({"ranking": len(self.ranking.labels)} if self.config.ranking else {})}
+                 **({"ranking": len(self.ranking.labels)} if self.ranking else {})}
         for name in ("sha256", "split_sha256"):
             if expected and expected[name] != found[name]:
                 raise ConfigError(f"the data in {data.folder} are not those of the recorded run: {name} {found[name]}, "
@@ -235,7 +235,7 @@ class Session:
         if len(labels):
             final.update(validation_loss=metrics.mean_cross_entropy(logits, labels),
                          validation_accuracy=metrics.accuracy(logits, labels))
-        if self.config.ranking:
+        if self.ranking:
             apart = self.predict(self.ranking.images)
             final.update(ranking_loss=metrics.mean_cross_entropy(apart, self.ranking.labels),
                          ranking_accuracy=metrics.accuracy(apart, self.ranking.labels))

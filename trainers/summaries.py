@@ -78,7 +78,11 @@ class EventWriter:
 
 def event_files(run: pathlib.Path) -> list[pathlib.Path]:
     """The event files of a run's own folders, oldest first."""
-    return [path for folder in WRITERS for path in sorted((run / folder).glob("events.out.tfevents.*"))]
+    return [path for folder in WRITERS for path in _events(run / folder)]
+
+
+def _events(folder: pathlib.Path) -> list[pathlib.Path]:
+    return sorted(folder.glob("events.out.tfevents.*"))
 
 
 def sizes(run: pathlib.Path) -> dict[str, int]:
@@ -105,12 +109,12 @@ def missing(run: pathlib.Path, noted: dict[str, int]) -> bool:
 
 def opened(run: pathlib.Path) -> bool:
     """Whether the run's own events, which open with its HParams record, are there."""
-    return any(run.glob("events.out.tfevents.*"))
+    return bool(_events(run))
 
 
 def remove_opening(run: pathlib.Path) -> None:
     """Removes the run's own events: its config changed, and TensorBoard holds on to the first record it reads."""
-    for path in run.glob("events.out.tfevents.*"):
+    for path in _events(run):
         path.unlink()
 
 

@@ -19,8 +19,8 @@ from fmnist_zoo import registry
 from fmnist_zoo.spec import OPTIMIZERS, ModelSpec
 from trainers import command, oracle as oracles, study as studies
 from trainers.config import ConfigError
-from trainers.folder import SWEEPS
-from trainers.plan import MAX_TRIALS, Plan, hold, move_aside, open_or_create
+from trainers.folder import SWEEPS, names_folder
+from trainers.plan import MAX_TRIALS, Plan, hold, move_aside, open_or_create, require_counts
 from trainers.study import Study
 
 USAGE = """
@@ -127,12 +127,9 @@ def _execute(plan: Plan, *, workers: int, scheduler: str, max_failures: int, log
     if getattr(process.current_process(), "_inheriting", False):
         raise ConfigError("a worker imports your script, which starts the sweep again: put what is to run once under "
                           "if __name__ == '__main__':")
-    for field, value in (("workers", workers), ("max_failures", max_failures)):
-        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-            raise ConfigError(f"{field} must be a whole number of at least 1, received {value!r}")
+    require_counts(workers=workers, max_failures=max_failures)
     name = name or plan.name()
-    if not isinstance(name, str) or os.sep in name or name.startswith(".") or not name.isprintable() \
-            or name.strip() != name or len(name) > 200:
+    if not isinstance(name, str) or not names_folder(name) or len(name) > 200:
         raise ConfigError(f"--name names a folder below {logdir}/{SWEEPS}, of at most 200 characters; "
                           f"received {name!r:.80}")
     path, manifest = pathlib.Path(logdir) / SWEEPS / name, plan.manifest()

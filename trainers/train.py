@@ -16,7 +16,7 @@ from absl import flags
 
 from fmnist_zoo import registry
 from fmnist_zoo.spec import OPTIMIZERS, ModelSpec
-from trainers import command, config as configs, folder as folders, study as studies
+from trainers import command, config as configs, folder as folders
 from trainers.config import ConfigError, RunConfig
 
 if TYPE_CHECKING:
@@ -150,6 +150,8 @@ def _main(values: flags.FlagValues) -> int:
         source = "config" if values.config else "from_sweep"
         raise ConfigError(f"--{source} says which model; drop --model={values.model}, or drop --{source}")
     if values.from_sweep:
+        from trainers import study as studies
+
         config = configs.overlay(studies.retrain_config(values.from_sweep), **settings)
     elif values.config:
         record = configs.read_record(values.config)

@@ -21,7 +21,7 @@ import traceback
 from typing import Any, Iterator
 
 from fmnist_zoo.data import DataError, load_data
-from trainers import config as configs, folder as folders
+from trainers import config as configs, estimate, folder as folders
 from trainers.checkpoints import CheckpointError
 from trainers.config import ConfigError, RunConfig
 from trainers.folder import LockedError, RunFolder
@@ -29,6 +29,7 @@ from trainers.folder import LockedError, RunFolder
 SECONDS_TO_WAIT = 600.0  # for an orphan of a killed sweep to finish its epoch
 LOG = "log.txt"
 LEADER = ".leader"  # names the start of the sweep that leads; workers of an earlier one stop
+_data = functools.lru_cache(maxsize=1)(lambda **settings: load_data(**settings))  # read and verified once
 _one_at_a_time = threading.Lock()
 _done = 0
 
@@ -120,7 +121,8 @@ def _tell_failure(folder: RunFolder, config: RunConfig) -> None:
 
     if not summaries.opened(folder.path):
         writer = summaries.EventWriter(folder.path)
-        writer.summary(summaries.session_start(summaries.hyperparameters(config, config.batch(60_000))), 0)
+        batch_size = config.batch(estimate.fit_images(config))
+        writer.summary(summaries.session_start(summaries.hyperparameters(config, batch_size)), 0)
         writer.summary(summaries.session_end(success=False), 0)
         writer.close()
 
@@ -166,8 +168,7 @@ def _train(folder: RunFolder, config: RunConfig, expected: dict[str, Any], stopp
         try:
             with open(folder.path / LOG, "a") as log:
                 result = execute(folder, config, reporter=progress.Lines(log), should_stop=stopped, expected=expected,
-                                 data=_data(config.data, config.data_dir, config.allow_other_data,
-                                            config.recipe.validation_size)).result
+                                 data=_data(**config.data_settings)).result
         except RunError as error:
             cause = error.__cause__
             if isinstance(cause, OSError):
@@ -177,13 +178,6 @@ def _train(folder: RunFolder, config: RunConfig, expected: dict[str, Any], stopp
     if result is None:
         return {"status": "STOPPED"}
     return {"status": "COMPLETED", **{name: result[name] for name in ("epochs", "final", "seconds")}}
-
-
-@functools.lru_cache(maxsize=1)
-def _data(data: str, data_dir: str, allow_other_data: bool, validation_size: float) -> Any:
-    """Read and verified once in a worker's life."""
-    return load_data(data=data, data_dir=data_dir or None, allow_other_data=allow_other_data,
-                     validation_size=validation_size)
 
 
 def _share_cores(share: tuple[int, int] | None) -> None:
