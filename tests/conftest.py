@@ -7,6 +7,8 @@ import sys
 
 import pytest
 
+from tests import sweeps
+
 ROOT = pathlib.Path(__file__).parent.parent
 
 
@@ -26,3 +28,22 @@ def command():
                               timeout=timeout, capture_output=True, env=environment, **options)
 
     return run
+
+
+@pytest.fixture
+def inline_pool(monkeypatch):
+    """Sweeps of this test run in this process, in the pool that is returned."""
+    from trainers import pool as pools
+
+    pool = sweeps.Inline()
+    monkeypatch.setattr(pools, "make", lambda workers, scheduler: pool)
+    return pool
+
+
+@pytest.fixture(scope="session")
+def finished_sweep(tmp_path_factory):
+    """The log folder of a finished grid of four named `grid`, run in a child process, and the table it returned."""
+    from trainers.sweep import sweep
+
+    logdir = tmp_path_factory.mktemp("logs")
+    return logdir, sweep("4L", sweeps.SPACE, logdir=logdir, name="grid", **sweeps.GRID)

@@ -10,7 +10,7 @@ import fmnist_zoo.__main__ as listing
 from benchmarks import epoch, full_batch, sweep as sweep_benchmark
 from fmnist_zoo import registry
 from tests.conftest import ROOT
-from tests.test_sweep import Inline
+from tests.sweeps import Inline
 from trainers import pool, report, sweep, train
 
 README = (ROOT / "README.md").read_text()
