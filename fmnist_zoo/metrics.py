@@ -37,6 +37,19 @@ def accuracy(logits: np.ndarray, labels: np.ndarray) -> float:
     return float(np.mean(logits.argmax(axis=1) == labels))
 
 
+def top_k_accuracy(logits: np.ndarray, labels: np.ndarray, k: int) -> float:
+    """Share of examples whose label is among the `k` largest logits; of equal ones the lower class comes first."""
+    _check(logits, labels)
+    return float(np.mean((np.argsort(-logits, axis=1, kind="stable")[:, :k] == labels[:, None]).any(axis=1)))
+
+
+def accuracy_interval(accuracy: float, examples: int, *, z: float = 1.959963984540054) -> tuple[float, float]:
+    """Where the accuracy of new images lies with 95 % confidence: the score interval of Wilson (1927), for z = 1.96."""
+    middle = (accuracy + z * z / (2 * examples)) / (1 + z * z / examples)
+    half = z / (1 + z * z / examples) * np.sqrt(accuracy * (1 - accuracy) / examples + (z / (2 * examples)) ** 2)
+    return float(middle - half), float(middle + half)
+
+
 def rounded_accuracy(logits: np.ndarray, labels: np.ndarray) -> dict[str, float]:
     """Element-wise agreement of the rounded probabilities with one-hot labels, and why it is what it is.
 
@@ -64,6 +77,54 @@ def confusion_matrix(logits: np.ndarray, labels: np.ndarray, classes: int = 10) 
     matrix = np.zeros((classes, classes), np.int64)
     np.add.at(matrix, (labels, logits.argmax(axis=1)), 1)
     return matrix
+
+
+def by_class(matrix: np.ndarray) -> dict[str, np.ndarray]:
+    """`precision`, `recall`, `f1`, (classes,) float64, and `support`, examples of each class, of a confusion matrix.
+
+    Precision is 0 for a class that was never predicted, recall for one that has no examples.
+    """
+    hits, predicted, support = np.diag(matrix), matrix.sum(axis=0), matrix.sum(axis=1)
+    return {"precision": hits / np.maximum(predicted, 1), "recall": hits / np.maximum(support, 1),
+            "f1": 2 * hits / np.maximum(predicted + support, 1), "support": support}
+
+
+def reliability(logits: np.ndarray, labels: np.ndarray, bins: int = 15) -> dict[str, np.ndarray]:
+    """What a reliability diagram shows: examples sorted into `bins` equal intervals (low, high] of top probability.
+
+    Returns:
+        `count` (bins,) int64, and `confidence` and `accuracy`, the means within each bin, (bins,) float64, 0 where it
+        is empty. Guo et al. (2017), "On Calibration of Modern Neural Networks", section 2.
+    """
+    _check(logits, labels)
+    probabilities = softmax(logits)
+    confidence, hit = probabilities.max(axis=1), probabilities.argmax(axis=1) == labels
+    places = np.clip(np.ceil(confidence * bins).astype(int) - 1, 0, bins - 1)
+    count = np.bincount(places, minlength=bins)
+    means = (np.bincount(places, values, minlength=bins) / np.maximum(count, 1) for values in (confidence, hit))
+    return {"count": count, **dict(zip(("confidence", "accuracy"), means))}
+
+
+def expected_calibration_error(logits: np.ndarray, labels: np.ndarray, bins: int = 15) -> float:
+    """ECE: the gap between accuracy and confidence of each bin, weighted by its examples (Guo et al. 2017, eq. 3)."""
+    found = reliability(logits, labels, bins)
+    return float(np.abs(found["accuracy"] - found["confidence"]) @ found["count"] / max(len(labels), 1))
+
+
+def fit_temperature(logits: np.ndarray, labels: np.ndarray) -> float:
+    """The temperature T > 0 that makes the mean cross entropy of logits / T smallest (Guo et al. 2017, section 4.2).
+
+    The loss is convex in 1 / T: its slope is the mean of E[z] - z_label under the model, which grows with 1 / T. Its
+    zero is found by halving log T in [1/100, 100]; where there is none (all right, or worse than chance), its end.
+    """
+    _check(logits, labels)
+    of_labels = logits[np.arange(len(labels)), labels].astype(np.float64)
+    low, high = np.log(0.01), np.log(100.0)
+    for _ in range(60):
+        middle = (low + high) / 2
+        slope = np.mean((softmax(logits / np.exp(middle)) * logits).sum(axis=1) - of_labels)
+        low, high = (middle, high) if slope > 0 else (low, middle)  # too sure: a higher temperature
+    return float(np.exp((low + high) / 2))
 
 
 def _check(logits: np.ndarray, labels: np.ndarray) -> None:

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given, strategies as st
 
+from fmnist_zoo import metrics
 from fmnist_zoo.metrics import accuracy, confusion_matrix, cross_entropy, softmax
 
 ROW = st.lists(st.floats(-300, 300, width=32), min_size=10, max_size=10)
@@ -70,3 +71,76 @@ def test_confusion_matrix_counts_everyone_once():
     np.testing.assert_array_equal(matrix.sum(axis=1), np.bincount(labels, minlength=10))
     np.testing.assert_array_equal(matrix.sum(axis=0), np.bincount(logits.argmax(axis=1), minlength=10))
     assert np.trace(matrix) / 500 == accuracy(logits, labels)
+
+
+def some(seed, examples=500, scale=3.0):
+    """Logits and labels of a classifier that is right more often than not."""
+    random = np.random.default_rng(seed)
+    labels = random.integers(0, 10, examples)
+    logits = random.normal(size=(examples, 10))
+    logits[np.arange(examples), labels] += 1.5
+    return (scale * logits).astype(np.float32), labels
+
+
+def test_top_k_accuracy():
+    logits = np.array([[3, 2, 1, 0], [0, 1, 2, 3], [1, 1, 1, 1]], np.float32)
+    labels = np.array([1, 0, 1])
+    assert [metrics.top_k_accuracy(logits, labels, k) for k in (1, 2, 3, 4)] == [0, 2 / 3, 2 / 3, 1]
+    logits, labels = some(0)
+    assert metrics.top_k_accuracy(logits, labels, 1) == accuracy(logits, labels)
+
+
+def test_the_interval_is_wilsons():
+    from scipy import stats
+
+    for hits, examples in ((0, 10), (7, 10), (8_912, 10_000), (10_000, 10_000)):
+        expected = stats.binomtest(hits, examples).proportion_ci(0.95, method="wilson")
+        np.testing.assert_allclose(metrics.accuracy_interval(hits / examples, examples), expected, atol=1e-12)
+
+
+def test_classes_are_those_of_scikit_learn():
+    from sklearn.metrics import precision_recall_fscore_support
+
+    logits, labels = some(1)
+    logits[:, 7] = -100  # never predicted
+    found = metrics.by_class(confusion_matrix(logits, labels))
+    expected = precision_recall_fscore_support(labels, logits.argmax(axis=1), labels=range(10), zero_division=0)
+    for name, values in zip(("precision", "recall", "f1", "support"), expected):
+        np.testing.assert_allclose(found[name], values)
+
+
+def test_calibration_error_from_its_definition():
+    logits, labels = some(2)
+    probabilities = softmax(logits)
+    confidence, hit = probabilities.max(axis=1), probabilities.argmax(axis=1) == labels
+    gaps = []
+    for low, high in zip(np.arange(15) / 15, np.arange(1, 16) / 15):
+        inside = (confidence > low) & (confidence <= high)
+        if inside.any():
+            gaps.append(inside.mean() * abs(hit[inside].mean() - confidence[inside].mean()))
+    assert metrics.expected_calibration_error(logits, labels) == pytest.approx(sum(gaps))
+    found = metrics.reliability(logits, labels)
+    assert found["count"].sum() == len(labels) and found["accuracy"] @ found["count"] == pytest.approx(hit.sum())
+
+
+def test_a_sure_classifier_that_is_right_is_calibrated():
+    logits = np.full((20, 10), -50, np.float32)
+    labels = np.arange(20) % 10
+    logits[np.arange(20), labels] = 50
+    assert metrics.expected_calibration_error(logits, labels) == pytest.approx(0)
+    assert metrics.expected_calibration_error(logits, (labels + 1) % 10) == pytest.approx(1)
+
+
+@pytest.mark.parametrize("scale", [0.3, 1.0, 4.0])
+def test_the_temperature_is_where_the_loss_is_smallest(scale):
+    from scipy import optimize
+
+    logits, labels = some(3, scale=scale)
+    best = optimize.minimize_scalar(lambda t: cross_entropy(logits / t, labels).mean(), bounds=(0.02, 50),
+                                    method="bounded", options={"xatol": 1e-9})
+    assert metrics.fit_temperature(logits, labels) == pytest.approx(best.x, rel=1e-4)
+
+
+def test_the_temperature_stays_finite_where_nothing_is_wrong():
+    assert metrics.fit_temperature(np.eye(10, dtype=np.float32), np.arange(10)) == pytest.approx(0.01, rel=1e-6)
+    assert metrics.fit_temperature(np.eye(10, dtype=np.float32), (np.arange(10) + 1) % 10) == pytest.approx(100, rel=1e-6)
