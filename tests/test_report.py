@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import fmnist_zoo
-from trainers import document, experiments, mistakes, report
+from trainers import document, experiments, mistakes, queue, report
 from trainers.statistics import compare
 
 
@@ -91,10 +91,10 @@ def test_runs_are_reused(made, capsys):
 def test_an_interrupted_report_goes_on(tmp_path):
     runs = report.plan(experiments.chosen("softmax_2l"), seeds=1, quick=True, data="mini")
     answers = iter([False, True])
-    assert report.execute(runs, str(tmp_path), lambda: next(answers)) is None
+    assert list(queue.finish(runs, str(tmp_path), lambda: next(answers))) == []
     (half,) = (tmp_path / "softmax").glob("*/metrics.csv")
     assert len(half.read_text().splitlines()) == 2  # the head and one epoch of two
-    done = report.execute(runs, str(tmp_path), lambda: False)
+    done = list(queue.finish(runs, str(tmp_path), lambda: False))
     assert done[0].path == half.parent and len(done[0].rows()) == 2
 
 

@@ -10,11 +10,11 @@ import json
 import os
 import pathlib
 import sys
-from typing import Any, Callable, Sequence
+from typing import Any, Sequence
 
 from absl import flags
 
-from trainers import command, config as configs, estimate, experiments, folder as folders
+from trainers import command, config as configs, experiments, queue
 from trainers.config import RunConfig
 
 USAGE = """
@@ -61,60 +61,6 @@ def plan(chosen: Sequence[experiments.Experiment], *, seeds: int, quick: bool = 
     return list(found.values())
 
 
-def standing(logdir: str, config: RunConfig) -> folders.RunFolder | None:
-    """A run below `logdir` with the same config, finished or not; a finished one if there is one."""
-    found = []
-    for path in sorted((pathlib.Path(logdir) / config.spec.name).glob("*/config.json")):
-        try:
-            old = RunConfig.from_dict(configs.read_record(path)["config"])
-        except ValueError:
-            continue
-        if not set(configs.differences(old, config)) - set(configs.CHANGE_NO_NUMBER):
-            found.append((folders.finished(folders.RunFolder(path.parent), old), folders.RunFolder(path.parent)))
-    return max(found, key=lambda entry: entry[0])[1] if found else None
-
-
-class Progress:
-    """A line before each run: what it is, how many are left, how long they should take, at the pace so far."""
-
-    def __init__(self, runs: Sequence[RunConfig]):
-        self._work = [estimate.seconds(config) for config in runs]
-        self._names = [f"{config.spec.name} ({config.trainer}, seed {config.seed})" for config in runs]
-        self._done = self._seconds = 0.0
-
-    def before(self, index: int) -> None:
-        left = sum(self._work[index:]) * self._seconds / self._done if self._done else None
-        time = f"; about {estimate.clock(left)} left" if left else ""
-        print(f"[{index + 1}/{len(self._work)}] {self._names[index]}{time}", flush=True)
-
-    def after(self, index: int, seconds: float) -> None:
-        self._done += self._work[index]
-        self._seconds += seconds
-
-
-def execute(runs: Sequence[RunConfig], logdir: str, should_stop: Callable[[], bool]) -> list[folders.RunFolder] | None:
-    """Brings all runs to their end, reusing what stands; None if it was told to stop."""
-    from trainers import progress, run
-
-    telling, done = Progress(runs), []
-    for index, config in enumerate(runs):
-        folder = standing(logdir, config)
-        if folder is None or not folders.finished(folder, config):
-            telling.before(index)
-            watch = progress.Stopwatch()
-            if folder is None:
-                folder, old, expected = folders.create(logdir, config), config, None
-            else:
-                record = configs.read_record(folder.path)
-                old, expected = RunConfig.from_dict(record["config"]), record["data"]
-            outcome = run.execute(folder, old, reporter=progress.Silent(), should_stop=should_stop, expected=expected)
-            if outcome.result is None:
-                return None
-            telling.after(index, watch.seconds())
-        done.append(folder)
-    return done
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command; returns the exit code."""
     return command.main("report", arguments, usage=USAGE, groups=GROUPS, define_flags=define_flags, body=_main)
@@ -133,8 +79,8 @@ def _main(values: flags.FlagValues) -> int:
     except OSError as error:
         raise command.UsageError(f"--out={out}: cannot be made: {error.strerror}") from None
     with command.StopSignal() as stop:
-        done = execute(runs, os.path.expanduser(values.logdir), stop)
-    if done is None:
+        done = list(queue.finish(runs, os.path.expanduser(values.logdir), stop))
+    if len(done) < len(runs):
         print("interrupted; the same command goes on where it was")
         return 128 + stop.number
     from trainers import page
