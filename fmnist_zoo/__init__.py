@@ -2,7 +2,8 @@
 
     import fmnist_zoo
     fmnist_zoo.list_models("4D*")
-    model = fmnist_zoo.build_model("4D_drop03", seed=0)
+    model = fmnist_zoo.build_model("4D_drop03", seed=0)    # new
+    model = fmnist_zoo.load_model("4D_drop03")             # trained
     (fit_images, fit_labels), (validation_images, validation_labels) = fmnist_zoo.load_data()
 
 Names that need NumPy or TensorFlow are imported when they are first used.
@@ -17,14 +18,19 @@ from fmnist_zoo.spec import CLASS_NAMES, ModelSpec, Recipe, SpecError
 
 if TYPE_CHECKING:
     from fmnist_zoo.data import Data, DataError, Split, load_data
-    from fmnist_zoo.models import build_model
+    from fmnist_zoo.models import build_model, feature_model, load_model
+    from fmnist_zoo.prediction import PredictionError, Predictions, predict
+    from fmnist_zoo.weights import WeightsError
 
 __version__ = "0.1.0"
-_LAZY = {"Data": "data", "DataError": "data", "Split": "data", "load_data": "data", "build_model": "models"}
+_LAZY = {"Data": "data", "DataError": "data", "Split": "data", "load_data": "data", "build_model": "models",
+         "feature_model": "models", "load_model": "models", "Predictions": "prediction", "predict": "prediction",
+         "PredictionError": "prediction", "WeightsError": "weights"}
 
 __all__ = [
-    "CLASS_NAMES", "Data", "DataError", "ModelSpec", "Recipe", "SpecError", "Split", "build_model", "derive",
-    "get_recipe", "get_spec", "list_models", "load_data", "register",
+    "CLASS_NAMES", "Data", "DataError", "ModelSpec", "PredictionError", "Predictions", "Recipe", "SpecError", "Split",
+    "WeightsError", "build_model", "derive", "feature_model", "get_recipe", "get_spec", "list_models", "load_data",
+    "load_model", "predict", "register",
 ]
 
 

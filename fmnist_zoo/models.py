@@ -2,22 +2,32 @@
 
 from __future__ import annotations
 
+import os
+import pathlib
+import warnings
 from typing import Any
 
 import numpy as np
 
+from fmnist_zoo import weights as stored
 from fmnist_zoo.backend import keras
-from fmnist_zoo.registry import get_spec
+from fmnist_zoo.registry import derive, get_spec
 from fmnist_zoo.spec import CLASSES, PIXELS, ModelSpec, SpecError
+from fmnist_zoo.weights import WeightsError
 
 
-def build_model(name: str | ModelSpec, seed: int = 0, **overrides: Any) -> Any:
-    """A new, untrained model of the zoo.
+def build_model(name: str | ModelSpec, seed: int = 0, *, weights: str | os.PathLike[str] | None = None,
+                features: bool = False, **overrides: Any) -> Any:
+    """A model of the zoo: a new one, or with trained weights.
 
     Args:
         name: a name that `list_models` knows, a changed one (`4L,dropout=0.1_0.1_0.1`), or a spec.
         seed: initial weights are a function of it and of the layer's index, not of the name: `4L` and `4D_drop03`
             start equal. At least 0.
+        weights: None: the initial ones. "fashion_mnist": those that come with the package. Else a file of yours:
+            `.weights.h5` or `.keras` of Keras, as a run leaves them, or `.safetensors` of `fmnist_zoo.weights.write`.
+        features: return the activations of the last hidden layer, (batch, units) float32, instead of logits; without
+            hidden layers they are the pixels.
         **overrides: `dropout` (a rate or one a layer), `l1`, `l2`, `hidden` (widths), `initializer`.
 
     Returns:
@@ -27,11 +37,50 @@ def build_model(name: str | ModelSpec, seed: int = 0, **overrides: Any) -> Any:
 
     Raises:
         SpecError: for an unknown name or field (with the nearest ones), or a value that cannot be.
+        WeightsError: for weights that are not to be had, were damaged, or belong to another model.
     """
-    if isinstance(name, ModelSpec):
-        from fmnist_zoo.registry import derive
-        return build(derive(name, **overrides) if overrides else name, seed)
-    return build(get_spec(name, **overrides), seed)
+    spec = name if isinstance(name, ModelSpec) else get_spec(name)
+    spec = derive(spec, **overrides) if overrides else spec
+    model = build(spec, seed)
+    if weights is not None:
+        load_weights(model, spec, weights)
+    return feature_model(model) if features else model
+
+
+def load_model(name: str | ModelSpec, *, weights: str | os.PathLike[str] = stored.SHIPPED,
+               features: bool = False) -> Any:
+    """A trained model of the zoo, offline: `build_model` with the weights that come with the package (of seed 0)."""
+    return build_model(name, weights=weights, features=features)
+
+
+def feature_model(model: Any) -> Any:
+    """What feeds a zoo model's logits: a Keras model from (batch, 784) pixels to its last hidden activations.
+
+    It shares the layers and weights of `model`, which may be a name too: its trained model is loaded then.
+    """
+    model = load_model(model) if isinstance(model, (str, ModelSpec)) else model
+    return keras.Model(model.inputs[0], model.get_layer("logits").input, name=f"{model.name}_features")
+
+
+def load_weights(model: Any, spec: ModelSpec, source: str | os.PathLike[str]) -> None:
+    """Puts weights into the model of `spec`; `source` as `weights` of `build_model`."""
+    if source == stored.SHIPPED:
+        model.set_weights(stored.read_shipped(spec))
+        return
+    path = pathlib.Path(source)
+    if path.suffix == ".safetensors":
+        model.set_weights(stored.read(path, spec))
+        return
+    if not path.name.endswith((".weights.h5", ".keras")) or not path.is_file():
+        raise WeightsError(f"weights={os.fspath(source)!r}: expected {stored.SHIPPED!r} or a file .weights.h5, .keras "
+                           f"or .safetensors; {'this is no such file' if path.exists() else 'there is no such file'}")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")  # Keras warns where it finds other layers than the model's, and goes on
+            model.load_weights(path)
+    except Exception as error:  # Keras and HDF5 raise anything for a file that is damaged or of another model
+        message = " ".join(str(error).split())[:300]
+        raise WeightsError(f"{path}: damaged, or belongs to another model than {spec.name}: {message}") from error
 
 
 def build(spec: ModelSpec, seed: int = 0) -> Any:

@@ -1,7 +1,7 @@
 """Names and the models behind them.
 
 `register` is all it takes to add a model, here or in a module of yours: plain data, no decorator. The zoo's own lines
-are in `catalog.py`. Nothing in this file may import more than the standard library.
+are in `catalog.py`. Nothing here may import more than the standard library.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import dataclasses
 import fnmatch
 from typing import Any
 
+from fmnist_zoo import weights
 from fmnist_zoo.spec import ModelSpec, Recipe, SpecError
 
 _MODELS: dict[str, tuple[ModelSpec, Recipe]] = {}
@@ -43,9 +44,14 @@ def register(name: str, description: str = "", *, recipe: Recipe = Recipe(), **a
     return spec
 
 
-def list_models(pattern: str = "*") -> list[str]:
-    """Names that match a shell pattern such as `4D*`, in the catalog's order."""
-    return [name for name in _MODELS if fnmatch.fnmatchcase(name, pattern)]
+def list_models(pattern: str = "*", *, trained: bool = False) -> list[str]:
+    """Names that match a shell pattern such as `4D*`, in the catalog's order.
+
+    Args:
+        trained: only those whose trained weights come with the package.
+    """
+    shipped = weights.manifest() if trained else _MODELS
+    return [name for name in _MODELS if fnmatch.fnmatchcase(name, pattern) and name in shipped]
 
 
 def get_spec(name: str, **overrides: Any) -> ModelSpec:

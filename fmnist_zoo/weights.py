@@ -1,0 +1,125 @@
+"""Trained weights: which are shipped, how they are verified, read and written.
+
+The package holds one file of weights a model (`trained/<model>.safetensors`: arrays and text, nothing that can execute)
+and a manifest that says of each where it comes from, what it scores, and its SHA-256. Importing this file imports
+neither NumPy nor TensorFlow, so that listings may ask what is trained.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import pathlib
+from typing import TYPE_CHECKING, Any, Sequence
+
+from fmnist_zoo.files import atomic_write
+from fmnist_zoo.spec import ModelSpec
+
+if TYPE_CHECKING:
+    import numpy as np
+
+SHIPPED = "fashion_mnist"  # what `weights=` calls the weights that come with the package
+FOLDER = pathlib.Path(__file__).parent / "trained"
+
+
+class WeightsError(ValueError):
+    """Weights that are not to be had, were damaged, or belong to another model: says which and why."""
+
+
+def manifest(folder: pathlib.Path | None = None) -> dict[str, dict[str, Any]]:
+    """What is known of each model's shipped weights, by name; empty where nothing is shipped.
+
+    An entry holds `file`, `sha256`, `bytes`, `dtype`, `seed`, `spec`, `recipe`, `scores`, `temperature`, `date`.
+
+    Raises:
+        WeightsError: if the manifest does not read.
+    """
+    path = (folder or FOLDER) / "manifest.json"
+    try:
+        return dict(json.loads(path.read_text())["models"])
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError, TypeError, LookupError) as error:
+        raise WeightsError(f"{path}: does not read: {error}; install the package again") from error
+
+
+def entry(name: str, folder: pathlib.Path | None = None) -> dict[str, Any]:
+    """The manifest's entry for a model; `WeightsError` where the zoo has no weights for it."""
+    known = manifest(folder)
+    if name not in known:
+        raise WeightsError(f"no trained weights come with {name!r}; fmnist_zoo.list_models(trained=True) lists those "
+                           "that have some, and weights=PATH takes a file of yours")
+    return known[name]
+
+
+def layer_names(spec: ModelSpec) -> list[str]:
+    """Names of a model's arrays, kernel and bias of each layer in turn: `dense_1/kernel`, ..., `logits/bias`."""
+    layers = [*(f"dense_{index + 1}" for index in range(len(spec.hidden))), "logits"]
+    return [f"{layer}/{part}" for layer in layers for part in ("kernel", "bias")]
+
+
+def read_shipped(spec: ModelSpec, folder: pathlib.Path | None = None) -> list[np.ndarray]:
+    """The shipped weights of a model, as `read` gives them, verified by their SHA-256."""
+    found = entry(spec.name, folder)
+    return read((folder or FOLDER) / found["file"], spec, sha256=found["sha256"])
+
+
+def read(path: str | os.PathLike[str], spec: ModelSpec, *, sha256: str = "") -> list[np.ndarray]:
+    """Kernel (fan in, units) and bias (units,) of each layer in turn, float32, from a safetensors file.
+
+    Args:
+        sha256: what the file must hash to; empty: anything.
+
+    Raises:
+        WeightsError: if the file is missing, was changed or cut short, or belongs to another model than `spec`.
+    """
+    import numpy as np
+    import safetensors.numpy
+
+    try:
+        content = pathlib.Path(path).read_bytes()
+    except OSError as error:
+        raise WeightsError(f"{path}: cannot be read: {error.strerror}") from error
+    received = hashlib.sha256(content).hexdigest()
+    if sha256 and received != sha256:
+        raise WeightsError(f"{path}: was changed or cut short: its SHA-256 is {received}, expected {sha256}; "
+                           "install the package again")
+    try:
+        arrays = safetensors.numpy.load(content)
+        header = json.loads(content[8:8 + int.from_bytes(content[:8], "little")])
+        architecture = json.loads(header["__metadata__"]["architecture"])
+    except (safetensors.SafetensorError, ValueError, LookupError, TypeError, RecursionError) as error:
+        raise WeightsError(f"{path}: damaged, or not weights of this zoo: {error}") from error
+    if architecture != _architecture(spec):
+        raise WeightsError(f"{path}: belongs to another model than {spec.name}: {architecture}, "
+                           f"expected {_architecture(spec)}")
+    wanted = dict(zip(layer_names(spec), shapes(spec)))
+    if {name: array.shape for name, array in arrays.items()} != wanted:
+        raise WeightsError(f"{path}: does not hold the arrays of {spec.name}: "
+                           f"{ {name: array.shape for name, array in arrays.items()} }, expected {wanted}")
+    weights = [arrays[name].astype(np.float32) for name in wanted]
+    if not all(np.isfinite(array).all() for array in weights):
+        raise WeightsError(f"{path}: holds numbers that are not finite")
+    return weights
+
+
+def write(path: str | os.PathLike[str], spec: ModelSpec, weights: Sequence[np.ndarray], *, dtype: str) -> str:
+    """Writes weights, ordered as `read` gives them, in `dtype`; returns the file's SHA-256."""
+    import safetensors.numpy
+
+    arrays = {name: array.astype(dtype) for name, array in zip(layer_names(spec), weights)}
+    content = safetensors.numpy.save(arrays, {"model": spec.name, "architecture": json.dumps(_architecture(spec))})
+    with atomic_write(path) as file:
+        file.write(content)
+    return hashlib.sha256(content).hexdigest()
+
+
+def shapes(spec: ModelSpec) -> list[tuple[int, ...]]:
+    """Shapes of a model's arrays, in the order of `layer_names`."""
+    return [shape for fan_in, units in zip(spec.widths, spec.widths[1:]) for shape in ((fan_in, units), (units,))]
+
+
+def _architecture(spec: ModelSpec) -> dict[str, Any]:
+    """As JSON gives it back."""
+    return {**spec.architecture, "hidden": list(spec.hidden), "dropout": list(spec.dropout)}

@@ -1,0 +1,171 @@
+"""Trained weights: written and read back, refused when they are not what they should be, and the shipped ones."""
+
+import json
+import warnings
+
+import numpy as np
+import pytest
+
+import fmnist_zoo
+from fmnist_zoo import data, metrics, models, prediction, registry, results, weights
+from fmnist_zoo.spec import Recipe
+from fmnist_zoo.weights import WeightsError
+
+SPEC = fmnist_zoo.get_spec("4D_drop03,hidden=6_4_4")
+SHIPPED = fmnist_zoo.list_models(trained=True)
+
+
+@pytest.fixture
+def arrays():
+    return models.build(SPEC, 3).get_weights()
+
+
+@pytest.fixture
+def file(tmp_path, arrays):
+    path = tmp_path / "some.safetensors"
+    weights.write(path, SPEC, arrays, dtype="float32")
+    return path
+
+
+def test_names_and_shapes_are_those_of_the_keras_model():
+    model = models.build(SPEC)
+    assert weights.layer_names(SPEC) == [variable.path for variable in model.trainable_variables]
+    assert weights.shapes(SPEC) == [variable.shape for variable in model.trainable_variables]
+
+
+@pytest.mark.parametrize("dtype, error", [("float32", 0), ("float16", 2**-11)])
+def test_what_is_written_is_read_back(tmp_path, arrays, dtype, error):
+    digest = weights.write(tmp_path / "x.safetensors", SPEC, arrays, dtype=dtype)
+    for received, array in zip(weights.read(tmp_path / "x.safetensors", SPEC, sha256=digest), arrays):
+        assert received.dtype == np.float32
+        np.testing.assert_allclose(received, array, rtol=error, atol=1e-7 if error else 0)
+
+
+def test_a_changed_byte_is_told(file):
+    digest = weights.write(file, SPEC, weights.read(file, SPEC), dtype="float32")
+    content = bytearray(file.read_bytes())
+    content[-3] ^= 1
+    file.write_bytes(content)
+    with pytest.raises(WeightsError, match="was changed or cut short: its SHA-256"):
+        weights.read(file, SPEC, sha256=digest)
+
+
+@pytest.mark.parametrize("length", [0, 5, 8, 40, -1])
+def test_a_file_that_was_cut_short_is_told(file, length):
+    file.write_bytes(file.read_bytes()[:length])
+    with pytest.raises(WeightsError, match="damaged, or not weights of this zoo"):
+        weights.read(file, SPEC)
+
+
+@pytest.mark.parametrize("other", ["4L,hidden=6_4_4", "4D_drop03", "softmax"])
+def test_weights_of_another_model_are_refused(file, other):
+    with pytest.raises(WeightsError, match="belongs to another model than"):
+        fmnist_zoo.build_model(other, weights=file)
+
+
+def test_numbers_that_are_not_finite_are_refused(file, arrays):
+    arrays[0][0, 0] = np.nan
+    weights.write(file, SPEC, arrays, dtype="float32")
+    with pytest.raises(WeightsError, match="not finite"):
+        weights.read(file, SPEC)
+
+
+def test_other_arrays_than_the_metadata_say_are_refused(file):
+    import safetensors.numpy
+
+    header = json.dumps(weights._architecture(SPEC))
+    file.write_bytes(safetensors.numpy.save({"x": np.zeros(3, np.float32)}, {"architecture": header}))
+    with pytest.raises(WeightsError, match="does not hold the arrays"):
+        weights.read(file, SPEC)
+
+
+@pytest.mark.parametrize("form", ["x.weights.h5", "x.keras", "x.safetensors"])
+def test_weights_of_the_users(tmp_path, arrays, form):
+    trained = models.build(SPEC, 3)
+    if form == "x.safetensors":
+        weights.write(tmp_path / form, SPEC, arrays, dtype="float32")
+    else:
+        (trained.save if form == "x.keras" else trained.save_weights)(tmp_path / form)
+    model = fmnist_zoo.build_model(SPEC, seed=9, weights=tmp_path / form)
+    for received, array in zip(model.get_weights(), arrays):
+        np.testing.assert_array_equal(received, array)
+
+
+@pytest.mark.parametrize("form", ["x.weights.h5", "x.keras", "x.safetensors"])
+def test_damaged_weights_of_the_users(tmp_path, form):
+    (tmp_path / form).write_bytes(b"nothing of the kind")
+    with pytest.raises(WeightsError, match="damaged, or "):
+        fmnist_zoo.build_model(SPEC, weights=tmp_path / form)
+
+
+def test_keras_weights_of_another_model(tmp_path):
+    models.build(fmnist_zoo.get_spec("2L")).save_weights(tmp_path / "x.weights.h5")
+    with warnings.catch_warnings():
+        warnings.simplefilter("default")
+        with pytest.raises(WeightsError, match="belongs to another model than 3L"):
+            fmnist_zoo.build_model("3L", weights=tmp_path / "x.weights.h5")
+
+
+@pytest.mark.parametrize("source, complaint", [("nowhere.safetensors", "cannot be read"), ("imagenet", "no such file"),
+                                               (".", "this is no such file"), ("setup.cfg", "expected 'fashion_mnist'")])
+def test_sources_that_are_none(source, complaint):
+    with pytest.raises(WeightsError, match=complaint):
+        fmnist_zoo.build_model(SPEC, weights=source)
+
+
+def test_a_model_without_trained_weights_says_so():
+    with pytest.raises(WeightsError, match=r"no trained weights come with '4L,l2=0.5'; .*trained=True"):
+        fmnist_zoo.load_model("4L,l2=0.5")
+
+
+def test_features_feed_the_logits():
+    model = models.build(SPEC, 1)
+    pixels = data.load_data(data="mini")["validation"].images[:7].astype(np.float32) / 255
+    features = np.asarray(fmnist_zoo.feature_model(model)(pixels))
+    kernel, bias = model.get_weights()[-2:]
+    assert features.shape == (7, 4) and features.min() >= 0
+    np.testing.assert_allclose(features @ kernel + bias, np.asarray(model(pixels)), atol=1e-5)
+    np.testing.assert_array_equal(fmnist_zoo.build_model(SPEC, seed=1, features=True)(pixels), features)
+    np.testing.assert_array_equal(fmnist_zoo.build_model("softmax", features=True)(pixels), pixels)
+
+
+def test_the_manifest_that_does_not_read(tmp_path, monkeypatch):
+    monkeypatch.setattr(weights, "FOLDER", tmp_path)
+    assert fmnist_zoo.list_models(trained=True) == []
+    (tmp_path / "manifest.json").write_text("{")
+    with pytest.raises(WeightsError, match="does not read"):
+        fmnist_zoo.list_models(trained=True)
+
+
+def test_every_model_of_the_zoo_is_trained():
+    assert SHIPPED == registry.list_models()
+    entries = weights.manifest().values()
+    assert sum((weights.FOLDER / entry["file"]).stat().st_size for entry in entries) < 24e6
+    assert {path.name for path in weights.FOLDER.iterdir()} == {"manifest.json", *(entry["file"] for entry in entries)}
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_shipped_models_are_what_the_manifest_says(name):
+    """On the 500 test images of the mini set, an accuracy that the published one allows (five standard errors)."""
+    entry = weights.entry(name)
+    assert fmnist_zoo.ModelSpec(**entry["spec"]) == fmnist_zoo.get_spec(name)
+    assert Recipe(**entry["recipe"]) == fmnist_zoo.get_recipe(name)
+    images, labels = data.load_data(("test",), data="mini")["test"]
+    model = fmnist_zoo.load_model(name)
+    logits = prediction.outputs_of(model, prediction.as_pixels(images))
+    published = entry["scores"]["test_accuracy"]
+    assert abs(metrics.accuracy(logits, labels) - published) < 5 * np.sqrt(published * (1 - published) / 500)
+    assert fmnist_zoo.build_model(name, weights="fashion_mnist").get_weights()[0].tobytes() \
+        == model.get_weights()[0].tobytes()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", SHIPPED)
+def test_shipped_models_score_what_is_published(name):
+    """On all 10,000: the manifest to the last image, and the table's row within one image of half precision."""
+    (row,) = [row for row in results.read() if row["model"] == name and row["seed"] == weights.entry(name)["seed"]]
+    images, labels = data.load_data(("test",))["test"]
+    logits = prediction.outputs_of(fmnist_zoo.load_model(name), prediction.as_pixels(images))
+    assert metrics.accuracy(logits, labels) == weights.entry(name)["scores"]["test_accuracy"]
+    assert metrics.accuracy(logits, labels) == pytest.approx(row["test_accuracy"], abs=1.5e-4)
+    assert metrics.mean_cross_entropy(logits, labels) == pytest.approx(row["test_nll"], abs=1e-4)
