@@ -26,18 +26,20 @@ class UsageError(ValueError):
     """A command line that cannot be meant."""
 
 
-def parse(values: flags.FlagValues, arguments: Sequence[str]) -> None:
-    """Parses `arguments` (without the program's name) into `values`.
+def parse(values: flags.FlagValues, arguments: Sequence[str], *, words: bool = False) -> list[str]:
+    """Parses `arguments` (without the program's name) into `values`; returns the words that belong to no flag.
 
     Raises:
-        UsageError: for unknown flags (with the nearest ones), wrong values, and words that belong to no flag.
+        UsageError: for unknown flags (with the nearest ones), wrong values, and such words unless `words` are taken.
     """
+    values.set_gnu_getopt(words)
     try:
         rest = values(["command", *arguments])[1:]
     except flags.Error as error:
         raise UsageError(str(error).replace("\n", " ")) from None
-    if rest:
+    if rest and not words:
         raise UsageError(f"received {rest[0]!r}, which belongs to no flag; flags are written --name=value (see --help)")
+    return rest
 
 
 def asks_for_help(arguments: Sequence[str]) -> bool:
@@ -75,16 +77,19 @@ def help_text(usage: str, groups: Mapping[str, Sequence[str]], values: flags.Fla
 
 
 def main(name: str, arguments: Sequence[str] | None, *, usage: str, groups: Mapping[str, Sequence[str]],
-         define_flags: Callable[[], flags.FlagValues], body: Callable[[flags.FlagValues], int]) -> int:
-    """A command from its arguments (None: the process's own) to its exit code: `--help`, or `body` on its flags."""
+         define_flags: Callable[[], flags.FlagValues], body: Callable[..., int], words: bool = False) -> int:
+    """A command from its arguments (None: the process's own) to its exit code: `--help`, or `body` on its flags.
+
+    With `words`, those that belong to no flag (files, say) are the second argument of `body`.
+    """
 
     def answer() -> int:
-        values, words = define_flags(), list(sys.argv[1:] if arguments is None else arguments)
-        if asks_for_help(words):
+        values, received = define_flags(), list(sys.argv[1:] if arguments is None else arguments)
+        if asks_for_help(received):
             print(help_text(usage, groups, values))
             return 0
-        parse(values, words)
-        return body(values)
+        rest = parse(values, received, words=words)
+        return body(values, rest) if words else body(values)
 
     return run(name, answer)
 
@@ -112,6 +117,11 @@ def run(name: str, body: Callable[[], int]) -> int:
         return FAILURE
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return FAILURE
+    except OSError as error:
+        if error.filename is None:
+            raise
+        print(f"{name}: {error.filename}: {error.strerror}", file=sys.stderr)
         return FAILURE
 
 

@@ -169,12 +169,16 @@ def make_network(spec: ModelSpec, seed: int) -> Network:
     """The network of a spec for the loop; `trainers.config` has seen to it that there is no dropout."""
     variables = initial_variables(spec, seed)
     kernels = variables[::2]
-    names = [f"{part}_{index + 1}" for index in range(len(kernels)) for part in ("weights", "bias")]
 
     def forward(variables: Sequence[Any], images: Any, **unused: Any) -> Any:
         return forward_pass(variables, images)
 
-    return Network(variables, names, forward, functools.partial(_penalty, spec, kernels), cross_entropy)
+    return Network(variables, names(spec), forward, functools.partial(_penalty, spec, kernels), cross_entropy)
+
+
+def names(spec: ModelSpec) -> list[str]:
+    """`weights_1`, `bias_1`, ...: names of the variables."""
+    return [f"{part}_{index + 1}" for index in range(len(spec.widths) - 1) for part in ("weights", "bias")]
 
 
 def _penalty(spec: ModelSpec, kernels: Sequence[Any]) -> Any:

@@ -63,6 +63,45 @@ def confusion(matrix: np.ndarray) -> Image.Image:
     return image
 
 
+def reliability(found: dict[str, np.ndarray]) -> Image.Image:
+    """A reliability diagram: accuracy against confidence, bin by bin, and below it how many images fell into each.
+
+    Args:
+        found: as `fmnist_zoo.metrics.reliability` returns it.
+    """
+    side, left, top, below = 360, 60, 40, 90
+    image = Image.new("RGB", (left + side + 30, top + side + below + 60), "white")
+    draw, font = ImageDraw.Draw(image), ImageFont.load_default(_FONT_SIZE)
+    bins, most, floor = len(found["count"]), max(int(found["count"].max()), 1), top + side
+    for index, (count, confidence, accuracy) in enumerate(zip(*(found[name] for name in
+                                                                ("count", "confidence", "accuracy")))):
+        begin, end = (left + round(side * edge / bins) for edge in (index, index + 1))
+        if count:
+            draw.rectangle((begin + 1, floor - round(side * accuracy), end - 1, floor), tuple(_BLUE))
+            gap = sorted(floor - round(side * value) for value in (accuracy, confidence))
+            draw.rectangle((begin + 1, gap[0], end - 1, gap[1]), outline=tuple(_RED))
+        base = floor + below + 10
+        draw.rectangle((begin + 1, base - round(below * 0.85 * count / most), end - 1, base), "gray")
+    draw.rectangle((left, top, left + side, floor), outline="black")
+    draw.line((left, floor, left + side, top), "gray")
+    for tenth in range(0, 11, 2):
+        place = round(side * tenth / 10)
+        draw.text((left - 6, floor - place), f"{tenth / 10:.1f}", "black", font, anchor="rm")
+        draw.text((left + place, floor + below + 14), f"{tenth / 10:.1f}", "black", font, anchor="mt")
+    draw.text((left, 8), "blue: accuracy; red frame: its gap to the confidence", "black", font)
+    draw.text((left + 6, floor + 6), f"images a bin, at most {most}", "black", font)
+    draw.text((left + side / 2, floor + below + 34), "confidence (top probability)", "black", font, anchor="mt")
+    return image
+
+
+def sprite(images: np.ndarray) -> Image.Image:
+    """Images (n, 784) uint8 side by side on a square sheet, as TensorBoard's projector takes them."""
+    columns = int(np.ceil(np.sqrt(len(images))))
+    sheet = np.zeros((columns * columns, 28, 28), np.uint8)
+    sheet[:len(images)] = images.reshape(-1, 28, 28)
+    return Image.fromarray(sheet.reshape(columns, columns, 28, 28).swapaxes(1, 2).reshape(columns * 28, columns * 28))
+
+
 def worst(images: np.ndarray, labels: np.ndarray, predicted: np.ndarray, losses: np.ndarray, *,
           columns: int = 6) -> Image.Image:
     """Images (n, 784) uint8, each with its true class, the predicted one and its loss in nats."""

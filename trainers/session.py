@@ -64,7 +64,7 @@ class Session:
         if record:  # nothing is changed in the folder before all that is needed has been read
             folder.result.unlink(missing_ok=True)
             write_json(folder.config, record)
-            summaries.remove_opening(folder.path)
+            summaries.remove(folder.path)  # TensorBoard holds on to the first HParams record it reads
         folder.sweep()
         summaries.cut_back(folder.path, events)
         folder.cut_rows(self.state.epoch)

@@ -61,6 +61,13 @@ class EventWriter:
         value = summary_pb2.Summary.Value(tag=tag, metadata=metadata, tensor=tensor_util.make_tensor_proto(strings))
         self.summary(summary_pb2.Summary(value=[value]), step)
 
+    def pr_curve(self, tag: str, labels: np.ndarray, probabilities: np.ndarray, step: int) -> None:
+        """Precision and recall of one class over all thresholds: `labels` (n,) bool, `probabilities` (n,) in [0, 1]."""
+        from tensorboard.plugins.pr_curve.summary import pb
+
+        made = pb(tag, labels, probabilities, num_thresholds=201)
+        self.summary(summary_pb2.Summary.FromString(made.SerializeToString()), step)  # TensorFlow's class, then ours
+
     def text(self, tag: str, markdown: str, step: int = 0) -> None:
         self.summary(text_pb(tag, markdown), step)
 
@@ -112,9 +119,9 @@ def opened(run: pathlib.Path) -> bool:
     return bool(_events(run))
 
 
-def remove_opening(run: pathlib.Path) -> None:
-    """Removes the run's own events: its config changed, and TensorBoard holds on to the first record it reads."""
-    for path in _events(run):
+def remove(folder: pathlib.Path) -> None:
+    """Removes a folder's own events, because what they tell has changed."""
+    for path in _events(folder):
         path.unlink()
 
 

@@ -1,0 +1,157 @@
+"""Evaluates trained models on the test images: `python -m trainers.evaluate --run=tb_logs/4D_drop03/first`.
+
+The only file that opens the 10,000 test images. Training, sweeps and the choice of an epoch never see them; what is
+published is measured here, once.
+"""
+
+from __future__ import annotations
+
+import os
+import pathlib
+import sys
+from typing import TYPE_CHECKING, Any, Sequence
+
+from absl import flags
+
+from trainers import command
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from trainers.trained import Trained
+
+USAGE = """
+Evaluates finished runs, or the zoo's trained models, on the test images that no training sees.
+
+    python -m trainers.evaluate --model=4D_drop03
+    python -m trainers.evaluate --run=tb_logs/4D_drop03/first --projector
+    python -m trainers.evaluate --model=4L --model=4D_drop03
+
+Writes evaluation.json and pictures, for a run into its folder, and the same for TensorBoard. With two or more, a table
+and McNemar's paired test between them.
+"""
+GROUPS = {"What is evaluated": ("run", "model", "zoo_module"), "On what": ("data", "data_dir"),
+          "What is written": ("logdir", "projector", "json")}
+SPLIT = "test"
+
+
+def define_flags() -> flags.FlagValues:
+    """The command's flags, on a `FlagValues` of its own."""
+    values = flags.FlagValues()
+    flags.DEFINE_multi_string("run", [], "the folder of a finished run; may be given again, for another one",
+                              flag_values=values)
+    flags.DEFINE_multi_string("model", [], "a model of the zoo, with the weights that come with it; may be given again",
+                              flag_values=values)
+    flags.DEFINE_string("zoo_module", None, "a module of yours that registers more models", flag_values=values)
+    flags.DEFINE_enum("data", "fashion_mnist", ("fashion_mnist", "mini"), "for --model: mini: the 500 test images of "
+                      "the package's, to try things out; a run is evaluated on its own data", flag_values=values)
+    flags.DEFINE_string("data_dir", None, "a folder with the four IDX files; default: where a run had them",
+                        flag_values=values)
+    flags.DEFINE_string("logdir", "tb_logs", "the log folder: --model writes to <logdir>/<model>/shipped",
+                        flag_values=values)
+    flags.DEFINE_boolean("projector", False, "show the last hidden layer's features of 2,000 validation images in "
+                         "TensorBoard's projector", flag_values=values)
+    flags.DEFINE_boolean("json", False, "print JSON instead of text", flag_values=values)
+    return values
+
+
+def measure(trained: Trained, data_dir: str | None = None) -> tuple[dict[str, Any], np.ndarray, np.ndarray]:
+    """Measures a trained model on the test images of the data that it belongs to, each image once; writes nothing.
+
+    Returns:
+        The report (see `evaluation.measure`), logits (n, 10) float32 and labels (n,) uint8.
+
+    Raises:
+        TrainedError: if the data are not those that it was trained on, or are split otherwise.
+        DataError: if there are none.
+    """
+    import time
+
+    from fmnist_zoo import prediction
+    from fmnist_zoo.data import load_data
+    from trainers import evaluation, provenance, trained as trained_models
+
+    trained = trained_models.calibrated(trained, data_dir)  # refuses other data before the test images are opened
+    found = load_data((SPLIT,), **trained_models.settings(trained, data_dir))
+    trained_models.check(trained, found)
+    images, labels = found[SPLIT]
+    logits = prediction.outputs_of(trained.model, prediction.as_pixels(images))
+    return {
+        "title": trained.title, "model": trained.spec.name, "seed": trained.seed,
+        "weights_sha256": trained.weights_sha256, "data": {"name": found.name, "sha256": found.sha256},
+        **evaluation.measure(logits, labels, trained.temperature or 1.0),
+        "environment": provenance.record(), "date": time.strftime("%Y-%m-%d"),
+    }, logits, labels
+
+
+def evaluate(trained: Trained, *, logdir: str | os.PathLike[str] = "tb_logs", data_dir: str | None = None,
+             projector: bool = False) -> tuple[dict[str, Any], np.ndarray]:
+    """Measures a trained model on the test images, and writes what was found.
+
+    Args:
+        trained: from `trainers.trained`.
+        logdir: where shipped models write, to `<model>/shipped`; a run writes to its own folder.
+        data_dir: where the data are; default: where the run had them.
+        projector: write what TensorBoard's projector shows, too.
+
+    Returns:
+        The report (the content of `evaluation.json`), and which images were right, (images,) bool.
+
+    Raises:
+        TrainedError, DataError: as `measure`.
+    """
+    from fmnist_zoo import models, prediction
+    from trainers import evaluation, projector as projectors, trained as trained_models
+
+    report, logits, labels = measure(trained, data_dir)
+    folder = trained.folder or pathlib.Path(os.path.expanduser(logdir)) / trained.spec.name / "shipped"
+    evaluation.write(folder / "evaluation", folder / SPLIT, report, logits, labels, trained.step)
+    if projector:
+        shown = projectors.points(trained_models.validation(trained, data_dir)["validation"])
+        pixels = prediction.as_pixels(shown.images)
+        features = prediction.outputs_of(models.feature_model(trained.model), pixels)
+        predicted = prediction.outputs_of(trained.model, pixels).argmax(axis=1)
+        projectors.write(folder / "projector", features, shown, predicted)
+    return report, logits.argmax(axis=1) == labels
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command; returns the exit code."""
+    return command.main("evaluate", arguments, usage=USAGE, groups=GROUPS, define_flags=define_flags, body=_main)
+
+
+def _main(values: flags.FlagValues) -> int:
+    if not values.run and not values.model:
+        raise command.UsageError("what is evaluated? --run=FOLDER, or --model=NAME for the zoo's trained weights")
+    if values.data == "mini" and (values.run or values.data_dir):
+        raise command.UsageError("--data=mini comes with the package and is for --model; drop "
+                                 f"{'--run' if values.run else '--data_dir'}")
+    from fmnist_zoo import registry, weights
+
+    if values.zoo_module:
+        registry.load_zoo_module(values.zoo_module)
+    for spec in [registry.get_spec(name) for name in values.model]:  # refused before TensorFlow starts
+        weights.entry(spec.name)
+    from trainers import evaluation, trained
+
+    subjects = [*(trained.from_run(path) for path in values.run),
+                *(trained.from_zoo(name, data=values.data) for name in values.model)]
+    outcomes = [evaluate(subject, logdir=values.logdir, data_dir=values.data_dir, projector=values.projector)
+                for subject in subjects]
+    reports, hits = [report for report, _ in outcomes], [right for _, right in outcomes]
+    if len({report["data"]["sha256"] for report in reports}) > 1:
+        raise command.UsageError("these were trained on different data, and have no images to be compared on: " +
+                                 ", ".join(f"{report['title']} on {report['data']['name']}" for report in reports))
+    if values.json:
+        import json
+
+        print(json.dumps(reports[0] if len(reports) == 1 else reports, indent=2))
+    elif len(reports) == 1:
+        print(evaluation.text(reports[0]))
+    else:
+        print(evaluation.comparison(reports, hits))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
