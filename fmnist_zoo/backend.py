@@ -22,7 +22,9 @@ _NOISE = re.compile(
 
 
 @contextlib.contextmanager
-def _without_noise() -> Iterator[None]:
+def without_noise(noise: re.Pattern[str] = _NOISE) -> Iterator[None]:
+    """Holds back what is written to file descriptor 2; at the end prints the lines that `noise` is not found in, or all
+    of them if an error leaves the block."""
     try:
         sys.stderr.flush()
         real = os.dup(2)
@@ -42,14 +44,14 @@ def _without_noise() -> Iterator[None]:
             held.seek(0)
             lines = held.read().decode(errors="replace").splitlines()
             for line in lines:
-                if failed or not _NOISE.search(line):
+                if failed or not noise.search(line):
                     print(line, file=sys.stderr)
 
 
 if "keras" not in sys.modules:
     os.environ["KERAS_BACKEND"] = "tensorflow"
 
-with _without_noise():
+with without_noise():
     import keras
     import tensorflow as tf
     from tensorflow.python.framework import ops
@@ -59,4 +61,4 @@ with _without_noise():
                           f"{keras.backend.backend()!r}; set KERAS_BACKEND=tensorflow before importing it")
     tf.zeros(1)  # makes the context, which is what prints the CPU's features
 
-__all__ = ["keras", "ops", "tf"]
+__all__ = ["keras", "ops", "tf", "without_noise"]

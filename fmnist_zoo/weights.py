@@ -49,7 +49,7 @@ def entry(name: str, folder: pathlib.Path | None = None) -> dict[str, Any]:
     known = manifest(folder)
     if name not in known:
         raise WeightsError(f"no trained weights come with {name!r}; fmnist_zoo.list_models(trained=True) lists those "
-                           "that have some, and weights=PATH takes a file of yours")
+                           "that have some; train it, and use --run=FOLDER or weights=FILE")
     return known[name]
 
 

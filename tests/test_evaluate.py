@@ -91,7 +91,8 @@ def test_a_precision_recall_curve_is_right(folder):
 
     evaluate.evaluate(trained.from_run(folder))
     (_, value), = helpers.summaries(folder / "test")["pr_curve/Bag/pr_curves"]
-    positives, false_positives, true_negatives, false_negatives, precision, recall = tensor_util.make_ndarray(value.tensor)
+    table = tensor_util.make_ndarray(value.tensor)
+    positives, false_positives, true_negatives, false_negatives, precision, recall = table
     assert positives[0] == 50 and false_positives[0] == 450 and true_negatives[0] == false_negatives[0] == 0
     assert precision[0] == pytest.approx(0.1) and recall[0] == 1 and recall[-1] <= recall[100]
 

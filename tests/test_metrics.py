@@ -142,5 +142,6 @@ def test_the_temperature_is_where_the_loss_is_smallest(scale):
 
 
 def test_the_temperature_stays_finite_where_nothing_is_wrong():
-    assert metrics.fit_temperature(np.eye(10, dtype=np.float32), np.arange(10)) == pytest.approx(0.01, rel=1e-6)
-    assert metrics.fit_temperature(np.eye(10, dtype=np.float32), (np.arange(10) + 1) % 10) == pytest.approx(100, rel=1e-6)
+    sure = np.eye(10, dtype=np.float32)
+    assert metrics.fit_temperature(sure, np.arange(10)) == pytest.approx(0.01, rel=1e-6)
+    assert metrics.fit_temperature(sure, (np.arange(10) + 1) % 10) == pytest.approx(100, rel=1e-6)

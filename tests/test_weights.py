@@ -106,8 +106,9 @@ def test_keras_weights_of_another_model(tmp_path):
             fmnist_zoo.build_model("3L", weights=tmp_path / "x.weights.h5")
 
 
-@pytest.mark.parametrize("source, complaint", [("nowhere.safetensors", "cannot be read"), ("imagenet", "no such file"),
-                                               (".", "this is no such file"), ("setup.cfg", "expected 'fashion_mnist'")])
+@pytest.mark.parametrize("source, complaint", [
+    ("nowhere.safetensors", "cannot be read"), ("imagenet", "there is no such file"), (".", "this is no such file"),
+    ("setup.cfg", "expected 'fashion_mnist'")])
 def test_sources_that_are_none(source, complaint):
     with pytest.raises(WeightsError, match=complaint):
         fmnist_zoo.build_model(SPEC, weights=source)

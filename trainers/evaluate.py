@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Sequence
 
 from absl import flags
 
+from fmnist_zoo import registry
 from trainers import command
 
 if TYPE_CHECKING:
@@ -126,13 +127,15 @@ def _main(values: flags.FlagValues) -> int:
     if values.data == "mini" and (values.run or values.data_dir):
         raise command.UsageError("--data=mini comes with the package and is for --model; drop "
                                  f"{'--run' if values.run else '--data_dir'}")
-    from fmnist_zoo import registry, weights
+    from trainers import trained
 
     if values.zoo_module:
         registry.load_zoo_module(values.zoo_module)
-    for spec in [registry.get_spec(name) for name in values.model]:  # refused before TensorFlow starts
-        weights.entry(spec.name)
-    from trainers import evaluation, trained
+    for path in values.run:  # what cannot be evaluated is refused before TensorFlow starts
+        trained.spec_of(run=path)
+    for name in values.model:
+        trained.spec_of(model=name)
+    from trainers import evaluation
 
     subjects = [*(trained.from_run(path) for path in values.run),
                 *(trained.from_zoo(name, data=values.data) for name in values.model)]

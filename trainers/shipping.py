@@ -9,6 +9,7 @@ from typing import Any, Sequence
 from fmnist_zoo import models, weights
 from fmnist_zoo.files import write_json
 from trainers import evaluate, trained
+from trainers.config import read_record
 from trainers.folder import RunFolder
 
 MOVED = 0.0002  # half the size on disk must cost less test accuracy than this
@@ -48,5 +49,5 @@ def _entry(subject: trained.Trained, folder: RunFolder, scores: dict[str, Any], 
         "scores": {"validation_accuracy": result["final"]["validation_accuracy"],
                    **{f"test_{name}": scores[name] for name in ("accuracy", "nll", "ece", "nll_calibrated",
                                                                 "ece_calibrated")}},
-        "date": time.strftime("%Y-%m-%d"), "commit": scores["environment"]["commit"],
+        "date": time.strftime("%Y-%m-%d"), "commit": read_record(folder.path)["environment"]["commit"],
     }

@@ -1,4 +1,7 @@
-"""A trained model, wherever it comes from: a finished run's folder, or the weights that come with the package."""
+"""A trained model, wherever it comes from: a finished run's folder, or the weights that come with the package.
+
+TensorFlow is imported by what builds a model alone, so that a command can refuse what it is given before that.
+"""
 
 from __future__ import annotations
 
@@ -7,10 +10,10 @@ import os
 import pathlib
 from typing import Any
 
-from fmnist_zoo import data as datasets, metrics, models, prediction, registry, weights
+from fmnist_zoo import data as datasets, metrics, registry, weights
 from fmnist_zoo.data import Data
 from fmnist_zoo.spec import ModelSpec, Recipe
-from trainers import checkpoints, lowlevel
+from trainers import checkpoints
 from trainers.config import ConfigError, RunConfig, read_record
 from trainers.folder import RunFolder
 
@@ -27,7 +30,7 @@ class Trained:
         title: what a table calls it: the run's folder, or the model's name.
         spec, recipe, seed: what was built and how it was trained.
         model: Keras, (batch, 784) float32 in [0, 1] to (batch, 10) logits.
-        step: updates that its weights have seen; 0 where that is not known.
+        step: updates that its weights have seen.
         data: what it was trained on: `name`, `sha256`, `split_sha256`; empty: it may be tried on any.
         data_settings: where those data are, as arguments of `fmnist_zoo.load_data`.
         weights_sha256: of the weights, as `checkpoints.digest` of the run, or of the shipped file.
@@ -54,7 +57,9 @@ def from_zoo(name: str, data: str = "fashion_mnist") -> Trained:
     Args:
         data: what it is to be tried on. "mini" has other images held out than those it was trained without.
     """
-    spec = registry.get_spec(name)
+    from fmnist_zoo import models
+
+    spec = spec_of(model=name)
     entry = weights.entry(spec.name)
     recipe = Recipe(**entry["recipe"])
     settings = {"validation_size": recipe.validation_size, "data": data}
@@ -70,25 +75,43 @@ def from_run(path: str | os.PathLike[str]) -> Trained:
         ConfigError: if there is no run in that folder.
         TrainedError: if it has not come to its end, or its weights are not those that it ended with.
     """
-    folder = RunFolder(pathlib.Path(os.path.expanduser(path)))
-    if not folder.path.is_dir():
-        raise ConfigError(f"{folder.path}: no such folder; a run is named by its folder, such as "
-                          "tb_logs/4D_drop03/<run>")
-    record, result = read_record(folder.path), folder.read_result()
+    from fmnist_zoo import models
+    from trainers import lowlevel
+
+    folder, record, result = _finished(path)
     config = RunConfig.from_dict(record["config"])
-    if result is None:
-        raise TrainedError(f"{folder.path}: this run has not come to its end; go on with "
-                           f"python -m trainers.train --resume={folder.path}")
     kept = folder.weights / f"{config.recipe.weights}.weights.h5"
     model = models.build_model(config.spec, config.seed, weights=kept)
     names = weights.layer_names(config.spec) if config.trainer != "scratch" else lowlevel.names(config.spec)
     if checkpoints.digest(dict(zip(names, model.get_weights()))) != result.get("weights_sha256"):
         raise TrainedError(f"{kept}: these are not the weights that the run ended with; train it anew with "
                            f"python -m trainers.train --config={folder.config}")
-    steps = {row["epoch"]: row["step"] for row in folder.rows()}
-    return Trained(str(folder.path), config.spec, config.recipe, config.seed, model,
-                   steps.get(result["final"].get("epoch"), 0), record["data"], config.data_settings,
-                   result["weights_sha256"], folder=folder.path)
+    fit = record["data"]["fit"]
+    step = result["final"]["epoch"] * -(-fit // config.batch(fit))
+    return Trained(str(folder.path), config.spec, config.recipe, config.seed, model, step, record["data"],
+                   config.data_settings, result["weights_sha256"], folder=folder.path)
+
+
+def _finished(path: str | os.PathLike[str]) -> tuple[RunFolder, dict[str, Any], dict[str, Any]]:
+    """Folder, record and result of a finished run."""
+    folder = RunFolder(pathlib.Path(os.path.expanduser(path)))
+    if not folder.path.is_dir():
+        raise ConfigError(f"{folder.path}: no such folder; a run is named by its folder, such as "
+                          "tb_logs/4D_drop03/<run>")
+    record, result = read_record(folder.path), folder.read_result()
+    if result is None:
+        raise TrainedError(f"{folder.path}: this run has not come to its end; go on with "
+                           f"python -m trainers.train --resume={folder.path}")
+    return folder, record, result
+
+
+def spec_of(*, run: str = "", model: str = "") -> ModelSpec:
+    """The spec of what `--run` or `--model` name: told, or refused as `named` would, without TensorFlow."""
+    if run:
+        return RunConfig.from_dict(_finished(run)[1]["config"]).spec
+    spec = registry.get_spec(model)
+    weights.entry(spec.name)
+    return spec
 
 
 def named(*, run: str = "", model: str = "") -> Trained:
@@ -129,6 +152,8 @@ def calibrated(trained: Trained, data_dir: str | None = None) -> Trained:
     """`trained` with its temperature, fitted on its validation images if it is not known; 1 without such images."""
     if trained.temperature is not None:
         return trained
+    from fmnist_zoo import prediction
+
     split = validation(trained, data_dir)["validation"]
     logits = prediction.outputs_of(trained.model, prediction.as_pixels(split.images))
     temperature = metrics.fit_temperature(logits, split.labels) if len(split.labels) else 1.0
