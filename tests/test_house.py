@@ -13,30 +13,34 @@ from tests.conftest import ROOT
 
 PACKAGES = ("fmnist_zoo", "trainers")
 COMMANDS = {"trainers.train", "trainers.sweep", "trainers.evaluate", "trainers.report", "trainers.predict",
-            "trainers.export", "fmnist_zoo.__main__"}
+            "trainers.export", "trainers.results", "fmnist_zoo.__main__"}
 # A file may import those of the rows above its own.
 ROWS = [
     {"fmnist_zoo.spec", "fmnist_zoo.metrics", "fmnist_zoo.files", "fmnist_zoo.idx", "fmnist_zoo.backend"},
+    {"fmnist_zoo.results", "fmnist_zoo.weights"},
     {"fmnist_zoo.registry", "fmnist_zoo.sources", "fmnist_zoo.card"},
     {"fmnist_zoo.catalog", "fmnist_zoo.data"},
     {"fmnist_zoo"},
     {"fmnist_zoo.models", "fmnist_zoo.__main__"},
+    {"fmnist_zoo.prediction"},
     {"trainers"},
     {"trainers.config", "trainers.checkpoints", "trainers.network", "trainers.optimizers", "trainers.pictures",
      "trainers.provenance", "trainers.command", "trainers.as_written",
-     "trainers.experiments", "trainers.statistics", "trainers.figures"},
+     "trainers.experiments", "trainers.statistics", "trainers.figures", "trainers.photographs"},
     {"trainers.summaries", "trainers.folder", "trainers.loop", "trainers.lowlevel", "trainers.estimate",
      "trainers.space"},
     {"trainers.fit", "trainers.progress", "trainers.observer", "trainers.oracle"},
     {"trainers.study"},
-    {"trainers.engines", "trainers.mistakes"},
-    {"trainers.document"},
-    {"trainers.session"},
+    {"trainers.engines", "trainers.mistakes", "trainers.trained", "trainers.formats", "trainers.evaluation",
+     "trainers.projector"},
+    {"trainers.document", "trainers.evaluate", "trainers.predict", "trainers.export"},
+    {"trainers.session", "trainers.shipping"},
     {"trainers.run", "trainers.page", "trainers.plan"},
+    {"trainers.queue"},
     {"trainers.trial"},
     {"trainers.pool"},
     {"trainers.search"},
-    {"trainers.train", "trainers.report", "trainers.sweep"},
+    {"trainers.train", "trainers.report", "trainers.sweep", "trainers.results"},
 ]
 RANK = {module: rank for rank, row in enumerate(ROWS) for module in row}
 MODULES = {".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): path
@@ -128,5 +132,6 @@ def test_the_wheel_holds_what_it_needs_and_nothing_else(tmp_path):
     expected = {str(path.relative_to(ROOT)) for path in MODULES.values()}
     expected |= {f"{package}/py.typed" for package in PACKAGES}
     expected |= {f"fmnist_zoo/mini/{path.name}" for path in pathlib.Path(ROOT, "fmnist_zoo", "mini").iterdir()}
-    assert names == expected
+    expected |= {f"fmnist_zoo/trained/{path.name}" for path in pathlib.Path(ROOT, "fmnist_zoo", "trained").iterdir()}
+    assert names == expected | {"fmnist_zoo/results.csv"}
     assert "fmnist-zoo-train = trainers.train:main" in scripts

@@ -5,13 +5,15 @@ import shlex
 import subprocess
 
 import pytest
+from PIL import Image
 
 import fmnist_zoo.__main__ as listing
 from benchmarks import epoch, full_batch, sweep as sweep_benchmark
 from fmnist_zoo import registry
+from fmnist_zoo.data import load_data
 from tests.conftest import ROOT
 from tests.sweeps import Inline
-from trainers import pool, report, sweep, train
+from trainers import evaluate, export, pool, predict, report, sweep, train
 
 README = (ROOT / "README.md").read_text()
 COMMANDS = [line for block in re.findall(r"```sh\n(.*?)```", README, re.DOTALL) for line in block.splitlines()]
@@ -28,6 +30,10 @@ def workplace(tmp_path_factory):
     late = train.train("4D_drop03", epochs=1, run_name="second", **settings).folder
     (late / "result.json").unlink()
     (folder / "my_models.py").write_text(python_that_begins("from fmnist_zoo import register"))
+    image = Image.fromarray(load_data(data="mini")["fit"].images[0].reshape(28, 28))
+    (folder / "folder_of_images").mkdir()
+    for name in ("photo.jpg", "folder_of_images/another.png"):
+        image.resize((120, 120)).save(folder / name)
     with pytest.MonkeyPatch.context() as here:
         here.setattr(pool, "make", lambda workers, scheduler: Inline())
         sweep.sweep("4L", {"dropout": [0, 0.2]}, tuner="grid", epochs=1, **settings)
@@ -49,7 +55,8 @@ def test_command(line, workplace, monkeypatch, capsys):
     if program == "make":  # what it would run; running it sets up environments and trains for minutes
         done = subprocess.run(["make", "-n", *arguments], cwd=ROOT, capture_output=True, text=True)
         assert done.returncode == 0, done.stderr
-        runs = {"train": "-m trainers.train", "test": "-m pytest", "board": "tensorboard --logdir"}
+        runs = {"train": "-m trainers.train", "test": "-m pytest", "board": "tensorboard --logdir",
+                "results": "-m trainers.results", "check-results": "--check --models=softmax --seeds=0"}
         assert runs[arguments[0]] in done.stdout
         return
     assert (program, arguments[0]) == ("python", "-m")
@@ -62,13 +69,16 @@ def test_command(line, workplace, monkeypatch, capsys):
         flags = [*flags, "--data=mini", "--epochs=1", "--trials=2", "--rounds=1", "--batches=128", "--workers=1"]
     elif module == "trainers.sweep" and not flags[0].startswith("--show"):
         flags = [*flags, "--data=mini", "--epochs=1", "--max_trials=2", "--logdir=others"]
+    elif module == "trainers.evaluate" and not any(flag.startswith("--run") for flag in flags):
+        flags = [*flags, "--data=mini", "--logdir=others"]
     elif module == "trainers.report":
         flags = [*flags, "--data=mini", "--quick"]
     elif module == "trainers.train" and not any(flag.startswith(("--resume", "--config")) for flag in flags):
         flags = [*flags, *QUICK, "--logdir=others"]  # its runs must not meet those that stand in the workplace
     main = {"fmnist_zoo": listing.main, "trainers.train": train.main, "benchmarks.epoch": epoch.main,
             "benchmarks.full_batch": full_batch.main, "trainers.report": report.main, "trainers.sweep": sweep.main,
-            "benchmarks.sweep": sweep_benchmark.main}[module]
+            "benchmarks.sweep": sweep_benchmark.main, "trainers.evaluate": evaluate.main,
+            "trainers.predict": predict.main, "trainers.export": export.main}[module]
     assert main(flags) == 0, capsys.readouterr().err
 
 
@@ -82,6 +92,16 @@ def test_python(workplace, monkeypatch, capsys):
     monkeypatch.setattr(train, "train", lambda *arguments, **settings: run(*arguments, data="mini", **settings))
     exec(python_that_begins("import fmnist_zoo"), {})
     assert "validation_accuracy" in capsys.readouterr().out
+
+
+def test_python_of_a_trained_model(monkeypatch, capsys):
+    """The example, word for word, but for the data."""
+    import fmnist_zoo
+
+    load = fmnist_zoo.load_data
+    monkeypatch.setattr(fmnist_zoo, "load_data", lambda splits: load(splits, data="mini"), raising=False)
+    exec(python_that_begins("from fmnist_zoo import feature_model"), {})
+    assert "4D_drop03" in capsys.readouterr().out
 
 
 def test_python_of_a_sweep(workplace, monkeypatch, capsys):

@@ -6,6 +6,7 @@ may import TensorFlow.
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import signal
@@ -119,10 +120,12 @@ def run(name: str, body: Callable[[], int]) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return FAILURE
     except OSError as error:
-        if error.filename is None:
+        if error.filename is None and error.errno != errno.ENOSPC:
             raise
-        print(f"{name}: {error.filename}: {error.strerror}", file=sys.stderr)
+        print(f"{name}: {error.filename or 'standard output'}: {error.strerror}", file=sys.stderr)
         return FAILURE
+    except KeyboardInterrupt:
+        return 128 + signal.SIGINT
 
 
 class StopSignal:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Sequence
 
 from absl import flags
 
-from fmnist_zoo import data, files
+from fmnist_zoo import files
 from trainers import command, formats, trained
 from trainers.formats import ExportError
 from trainers.trained import Trained
@@ -102,7 +102,7 @@ def export(model: str | Trained, format: str, out: str | os.PathLike[str] | None
     """
     name = (trained.spec_of(model=model) if isinstance(model, str) else model.spec).name
     path = destination(name, format, out, overwrite)
-    from fmnist_zoo import prediction
+    from fmnist_zoo import data, prediction
 
     source = trained.from_zoo(name) if isinstance(model, str) else model
     started, chosen = time.perf_counter(), formats.find(format)

@@ -1,6 +1,6 @@
 """A trained model, wherever it comes from: a finished run's folder, or the weights that come with the package.
 
-TensorFlow is imported by what builds a model alone, so that a command can refuse what it is given before that.
+NumPy and TensorFlow are imported where they are used, so that a command can refuse what it is given before that.
 """
 
 from __future__ import annotations
@@ -8,14 +8,15 @@ from __future__ import annotations
 import dataclasses
 import os
 import pathlib
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from fmnist_zoo import data as datasets, metrics, registry, weights
-from fmnist_zoo.data import Data
+from fmnist_zoo import registry, weights
 from fmnist_zoo.spec import ModelSpec, Recipe
-from trainers import checkpoints
 from trainers.config import ConfigError, RunConfig, read_record
 from trainers.folder import RunFolder
+
+if TYPE_CHECKING:
+    from fmnist_zoo.data import Data
 
 
 class TrainedError(ValueError):
@@ -76,7 +77,7 @@ def from_run(path: str | os.PathLike[str]) -> Trained:
         TrainedError: if it has not come to its end, or its weights are not those that it ended with.
     """
     from fmnist_zoo import models
-    from trainers import lowlevel
+    from trainers import checkpoints, lowlevel
 
     folder, record, result = _finished(path)
     config = RunConfig.from_dict(record["config"])
@@ -126,7 +127,9 @@ def validation(trained: Trained, data_dir: str | None = None) -> Data:
         TrainedError: if those in `data_dir` (or where the run had them) are others, or are split otherwise.
         DataError: if there are none.
     """
-    found = datasets.load_data(("validation",), **settings(trained, data_dir))
+    from fmnist_zoo.data import load_data
+
+    found = load_data(("validation",), **settings(trained, data_dir))
     check(trained, found)
     return found
 
@@ -152,7 +155,7 @@ def calibrated(trained: Trained, data_dir: str | None = None) -> Trained:
     """`trained` with its temperature, fitted on its validation images if it is not known; 1 without such images."""
     if trained.temperature is not None:
         return trained
-    from fmnist_zoo import prediction
+    from fmnist_zoo import metrics, prediction
 
     split = validation(trained, data_dir)["validation"]
     logits = prediction.outputs_of(trained.model, prediction.as_pixels(split.images))
