@@ -22,7 +22,7 @@ import tempfile
 import time
 from typing import Any, Sequence
 
-from benchmarks.epoch import ROOT, _count, _counts
+from benchmarks.command import ROOT, count, counts
 from trainers import provenance, study as studies
 
 MODEL, SPACE, SEED = "4L", (0.0, 0.5), 0
@@ -110,11 +110,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """The command; returns the exit code."""
     parser = argparse.ArgumentParser(prog="sweep", description=__doc__, allow_abbrev=False,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--batches", type=_counts, default="32,128", help="images an update")
-    parser.add_argument("--workers", type=_counts, default="1,2")
-    parser.add_argument("--trials", type=_count, default=12)
-    parser.add_argument("--epochs", type=_count, default=5)
-    parser.add_argument("--rounds", type=_count, default=3)
+    parser.add_argument("--batches", type=counts, default="32,128", help="images an update")
+    parser.add_argument("--workers", type=counts, default="1,2")
+    parser.add_argument("--trials", type=count, default=12)
+    parser.add_argument("--epochs", type=count, default=5)
+    parser.add_argument("--rounds", type=count, default=3)
     parser.add_argument("--data", choices=("fashion_mnist", "mini"), default="fashion_mnist")
     parser.add_argument("--json", type=pathlib.Path, help="file for all numbers")
     parser.add_argument("--stock_in", help="run stock keras-tuner here, in this folder; answers a line of JSON")
