@@ -8,7 +8,9 @@ import os
 import sys
 
 from fmnist_zoo import card, registry
+from fmnist_zoo.results import ResultsError
 from fmnist_zoo.spec import SpecError
+from fmnist_zoo.weights import WeightsError
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -26,7 +28,7 @@ def main(arguments: list[str] | None = None) -> int:
             registry.load_zoo_module(options.zoo_module)
         print(_listing(options.pattern, "json" if options.json else "markdown" if options.markdown else "text"),
               flush=True)
-    except SpecError as error:
+    except (SpecError, ResultsError, WeightsError) as error:
         print(f"fmnist_zoo: {error}", file=sys.stderr)
         return 2
     except BrokenPipeError:  # `python -m fmnist_zoo | head`

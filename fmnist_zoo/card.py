@@ -62,8 +62,12 @@ def _rows(models: list[ModelSpec]) -> list[tuple[str, ...]]:
 def _score_cells(score: Score | None) -> tuple[str, ...]:
     if score is None:
         return ("-",) * 4
-    return (f"{score.accuracy:.4f} ± {score.accuracy_deviation:.4f}", f"{score.nll:.3f}",
-            f"{score.ece:.3f}", f"{score.seconds:.0f}")
+    return (_spread(score.accuracy, score.accuracy_deviation, score), f"{score.nll:.3f}", f"{score.ece:.3f}",
+            f"{score.seconds:.0f}")
+
+
+def _spread(mean: float, deviation: float, score: Score) -> str:
+    return f"{mean:.4f} ± {deviation:.4f}" if score.seeds > 1 else f"{mean:.4f}"
 
 
 def markdown(models: list[ModelSpec]) -> str:
@@ -113,9 +117,9 @@ def card(spec: ModelSpec, recipe: Recipe) -> str:
 def _score_lines(score: Score) -> list[str]:
     """What a card says of a score."""
     return [
-        f"score on the 10,000 test images, {score.seeds} seeds, mean ± standard deviation",
-        f"  accuracy {score.accuracy:.4f} ± {score.accuracy_deviation:.4f}",
-        f"  NLL      {score.nll:.4f} ± {score.nll_deviation:.4f}",
-        f"  ECE      {score.ece:.4f} ± {score.ece_deviation:.4f}",
+        f"score on the 10,000 test images, mean ± standard deviation, seeds: {score.seeds}",
+        f"  accuracy {_spread(score.accuracy, score.accuracy_deviation, score)}",
+        f"  NLL      {_spread(score.nll, score.nll_deviation, score)}",
+        f"  ECE      {_spread(score.ece, score.ece_deviation, score)}",
         f"  trained in {score.seconds:.0f} s (median, two cores)",
     ]

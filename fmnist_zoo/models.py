@@ -26,6 +26,7 @@ def build_model(name: str | ModelSpec, seed: int = 0, *, weights: str | os.PathL
             start equal. At least 0.
         weights: None: the initial ones. "fashion_mnist": those that come with the package. Else a file of yours:
             `.weights.h5` or `.keras` of Keras, as a run leaves them, or `.safetensors` of `fmnist_zoo.weights.write`.
+            Keras' files tell models apart by their layers' shapes alone, not by their dropout or penalties.
         features: return the activations of the last hidden layer, (batch, units) float32, instead of logits; without
             hidden layers they are the pixels.
         **overrides: `dropout` (a rate or one a layer), `l1`, `l2`, `hidden` (widths), `initializer`.
@@ -50,6 +51,8 @@ def build_model(name: str | ModelSpec, seed: int = 0, *, weights: str | os.PathL
 def load_model(name: str | ModelSpec, *, weights: str | os.PathLike[str] = stored.SHIPPED,
                features: bool = False) -> Any:
     """A trained model of the zoo, offline: `build_model` with the weights that come with the package (of seed 0)."""
+    if weights is None:
+        raise WeightsError("load_model gives trained models, received weights=None; build_model makes new ones")
     return build_model(name, weights=weights, features=features)
 
 
@@ -81,6 +84,8 @@ def load_weights(model: Any, spec: ModelSpec, source: str | os.PathLike[str]) ->
     except Exception as error:  # Keras and HDF5 raise anything for a file that is damaged or of another model
         message = " ".join(str(error).split())[:300]
         raise WeightsError(f"{path}: damaged, or belongs to another model than {spec.name}: {message}") from error
+    if not all(np.isfinite(array).all() for array in model.get_weights()):
+        raise WeightsError(f"{path}: holds numbers that are not finite")
 
 
 def build(spec: ModelSpec, seed: int = 0) -> Any:

@@ -9,7 +9,7 @@ import numpy as np
 
 from fmnist_zoo import metrics, models, weights
 from fmnist_zoo.registry import get_spec
-from fmnist_zoo.spec import PIXELS
+from fmnist_zoo.spec import PIXELS, ModelSpec
 
 BATCH = 2000
 
@@ -25,13 +25,13 @@ class Predictions(NamedTuple):
     probabilities: np.ndarray
 
 
-def predict(images: Any, model: str = "4D_drop03") -> Predictions:
+def predict(images: Any, model: str | ModelSpec = "4D_drop03") -> Predictions:
     """What a trained model of the zoo sees in images, offline.
 
     Args:
         images: uint8, or floats in [0, 1], of shape (n, 28, 28) or (n, 784); a bright garment on black, as in
             Fashion-MNIST.
-        model: a name that `list_models(trained=True)` knows.
+        model: a name that `list_models(trained=True)` knows, or its spec.
 
     Returns:
         Labels, and probabilities calibrated on validation images: softmax of logits / temperature (Guo et al. 2017).
@@ -41,8 +41,9 @@ def predict(images: Any, model: str = "4D_drop03") -> Predictions:
         SpecError, WeightsError: for a model that is not known, or not trained.
     """
     pixels = as_pixels(images)
-    temperature = weights.entry(get_spec(model).name)["temperature"]
-    return from_logits(outputs_of(_trained(model), pixels), temperature)
+    spec = model if isinstance(model, ModelSpec) else get_spec(model)
+    temperature = weights.entry(spec.name)["temperature"]
+    return from_logits(outputs_of(_trained(spec), pixels), temperature)
 
 
 def from_logits(logits: np.ndarray, temperature: float) -> Predictions:
@@ -67,7 +68,9 @@ def as_pixels(images: Any) -> np.ndarray:
     pixels = array.reshape(len(array), PIXELS)
     if array.dtype == np.uint8:
         return pixels.astype(np.float32) / np.float32(255)
-    if pixels.size and not (0 <= pixels.min() and pixels.max() <= 1):  # NaN fails every comparison
+    if np.isnan(pixels).any():
+        raise PredictionError(f"float images must be in [0, 1], {received} with values that are no numbers (NaN)")
+    if pixels.size and not (0 <= pixels.min() and pixels.max() <= 1):
         raise PredictionError(f"float images must be in [0, 1], {received} with values from {pixels.min():g} to "
                               f"{pixels.max():g}: divide by 255, or pass uint8")
     return pixels.astype(np.float32)
@@ -81,5 +84,5 @@ def outputs_of(model: Any, pixels: np.ndarray) -> np.ndarray:
 
 
 @functools.lru_cache(maxsize=4)
-def _trained(name: str) -> Any:
-    return models.load_model(name)
+def _trained(spec: ModelSpec) -> Any:
+    return models.load_model(spec)

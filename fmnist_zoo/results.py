@@ -58,7 +58,7 @@ def read(path: str | os.PathLike[str] = PATH) -> list[dict[str, Any]]:
     except FileNotFoundError:
         return []
     except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise ResultsError(f"{path}: cannot be read: {error}") from error
+        raise ResultsError(f"{path}: cannot be read: {error}; install the package again") from error
 
 
 def _typed(path: Any, line: int, row: dict[str, Any]) -> dict[str, Any]:

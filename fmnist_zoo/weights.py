@@ -14,13 +14,15 @@ import pathlib
 from typing import TYPE_CHECKING, Any, Sequence
 
 from fmnist_zoo.files import atomic_write
-from fmnist_zoo.spec import ModelSpec
+from fmnist_zoo.spec import ModelSpec, Recipe
 
 if TYPE_CHECKING:
     import numpy as np
 
 SHIPPED = "fashion_mnist"  # what `weights=` calls the weights that come with the package
 FOLDER = pathlib.Path(__file__).parent / "trained"
+_FIELDS = {"file": str, "sha256": str, "bytes": int, "dtype": str, "seed": int, "step": int, "spec": dict,
+           "recipe": dict, "data": dict, "scores": dict, "temperature": float, "date": str}
 
 
 class WeightsError(ValueError):
@@ -37,10 +39,16 @@ def manifest(folder: pathlib.Path | None = None) -> dict[str, dict[str, Any]]:
     """
     path = (folder or FOLDER) / "manifest.json"
     try:
-        return dict(json.loads(path.read_text())["models"])
+        known: dict[str, dict[str, Any]] = json.loads(path.read_text())["models"]
+        for name, found in known.items():
+            wrong = [field for field, kind in _FIELDS.items() if not isinstance(found[field], kind)]
+            if wrong or len(found["sha256"]) != 64 or not float(found["scores"]["test_accuracy"]) <= 1:
+                raise ValueError(f"{name}: wrong {', '.join(wrong) or 'sha256 or scores'}")
+            Recipe(**found["recipe"])
+        return known
     except FileNotFoundError:
         return {}
-    except (OSError, ValueError, TypeError, LookupError) as error:
+    except (OSError, ValueError, TypeError, LookupError, AttributeError, RecursionError) as error:
         raise WeightsError(f"{path}: does not read: {error}; install the package again") from error
 
 
@@ -80,7 +88,8 @@ def read(path: str | os.PathLike[str], spec: ModelSpec, *, sha256: str = "") -> 
     try:
         content = pathlib.Path(path).read_bytes()
     except OSError as error:
-        raise WeightsError(f"{path}: cannot be read: {error.strerror}") from error
+        raise WeightsError(f"{path}: cannot be read: {error.strerror}"
+                           f"{'; install the package again' if sha256 else ''}") from error
     received = hashlib.sha256(content).hexdigest()
     if sha256 and received != sha256:
         raise WeightsError(f"{path}: was changed or cut short: its SHA-256 is {received}, expected {sha256}; "
@@ -98,7 +107,8 @@ def read(path: str | os.PathLike[str], spec: ModelSpec, *, sha256: str = "") -> 
     if {name: array.shape for name, array in arrays.items()} != wanted:
         raise WeightsError(f"{path}: does not hold the arrays of {spec.name}: "
                            f"{ {name: array.shape for name, array in arrays.items()} }, expected {wanted}")
-    weights = [arrays[name].astype(np.float32) for name in wanted]
+    with np.errstate(over="ignore"):
+        weights = [arrays[name].astype(np.float32) for name in wanted]
     if not all(np.isfinite(array).all() for array in weights):
         raise WeightsError(f"{path}: holds numbers that are not finite")
     return weights
@@ -109,7 +119,7 @@ def write(path: str | os.PathLike[str], spec: ModelSpec, weights: Sequence[np.nd
     import safetensors.numpy
 
     arrays = {name: array.astype(dtype) for name, array in zip(layer_names(spec), weights)}
-    content = safetensors.numpy.save(arrays, {"model": spec.name, "architecture": json.dumps(_architecture(spec))})
+    content = safetensors.numpy.save(arrays, {"architecture": json.dumps(_architecture(spec))})  # two have no order
     with atomic_write(path) as file:
         file.write(content)
     return hashlib.sha256(content).hexdigest()

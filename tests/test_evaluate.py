@@ -1,5 +1,6 @@
 """`trainers.evaluate`: what it measures, what it writes, what it refuses. On the 500 test images of the mini set."""
 
+import errno
 import json
 import re
 import shutil
@@ -11,7 +12,8 @@ from PIL import Image
 from fmnist_zoo import data, metrics, prediction
 from fmnist_zoo.spec import CLASS_NAMES
 from tests import helpers
-from trainers import evaluate, statistics, trained
+from trainers import evaluate, evaluation, statistics, train as train_command, trained
+from trainers.folder import locked
 from trainers.train import train
 
 
@@ -28,8 +30,7 @@ def runs(tmp_path_factory):
 @pytest.fixture
 def folder(runs, tmp_path):
     """A copy of the good run, never evaluated, to be changed."""
-    written = shutil.ignore_patterns("evaluation", "test", "projector")
-    return shutil.copytree(runs["good"].folder, tmp_path / "run", ignore=written)
+    return shutil.copytree(runs["good"].folder, tmp_path / "run", ignore=shutil.ignore_patterns("evaluation"))
 
 
 def mini(split):
@@ -63,10 +64,10 @@ def test_what_is_written(folder):
         with Image.open(folder / "evaluation" / f"{name}.png") as image:
             assert image.width > 300
     step = train_steps(folder)
-    scalars = helpers.scalars(folder / "test")
+    scalars = helpers.scalars(folder / "evaluation")
     assert scalars["accuracy"] == {step: pytest.approx(report["accuracy"])}
     assert scalars["loss"] == {step: pytest.approx(report["nll"])}
-    found = helpers.summaries(folder / "test")
+    found = helpers.summaries(folder / "evaluation")
     assert {"confusion", "reliability"} <= set(found)
     curves = [tag for tag in found if found[tag][0][1].metadata.plugin_data.plugin_name == "pr_curves"]
     assert curves == [f"pr_curve/{name}/pr_curves" for name in CLASS_NAMES]
@@ -82,15 +83,17 @@ def train_steps(folder):
 def test_evaluating_again_replaces(folder):
     for _ in range(2):
         evaluate.evaluate(trained.from_run(folder), projector=True)
-    assert len(helpers.scalars(folder / "test")["accuracy"]) == 1  # it fails on a step that was written twice
-    assert len(list((folder / "test").iterdir())) == 1
+    assert len(helpers.scalars(folder / "evaluation")["accuracy"]) == 1  # it fails on a step that was written twice
+    assert len(list((folder / "evaluation").iterdir())) == 8
+    evaluate.evaluate(trained.from_run(folder))
+    assert len(list((folder / "evaluation").iterdir())) == 4  # nothing of the projector's is left to go stale
 
 
 def test_a_precision_recall_curve_is_right(folder):
     from tensorboard.util import tensor_util
 
     evaluate.evaluate(trained.from_run(folder))
-    (_, value), = helpers.summaries(folder / "test")["pr_curve/Bag/pr_curves"]
+    (_, value), = helpers.summaries(folder / "evaluation")["pr_curve/Bag/pr_curves"]
     table = tensor_util.make_ndarray(value.tensor)
     positives, false_positives, true_negatives, false_negatives, precision, recall = table
     assert positives[0] == 50 and false_positives[0] == 450 and true_negatives[0] == false_negatives[0] == 0
@@ -99,7 +102,7 @@ def test_a_precision_recall_curve_is_right(folder):
 
 def test_the_projector(folder):
     evaluate.evaluate(trained.from_run(folder), projector=True)
-    place = folder / "projector"
+    place = folder / "evaluation"
     features = np.loadtxt(place / "features.tsv", delimiter="\t")
     rows = [line.split("\t") for line in (place / "labels.tsv").read_text().splitlines()]
     images, labels = mini("validation")
@@ -177,9 +180,10 @@ def test_other_weights_are_refused(folder, runs, capsys):
 
 @pytest.mark.parametrize("arguments, complaint", [
     ([], "what is evaluated? --run=FOLDER"),
+    (["--run="], "what is evaluated?"),
     (["--run=nowhere"], "nowhere: no such folder"),
     (["--run=setup.cfg"], "no such folder"),
-    (["--run=tests"], "cannot be read"),
+    (["--run=tests"], "tests: no run in this folder; a run is named by its folder, such as"),
     (["--model=4D_drop3"], "did you mean 4D_drop03"),
     (["--model=4L", "--model=4D_drop03_x"], "no model is named '4D_drop03_x'"),
     (["--model=softmax", "--data=mini", "--data_dir=x"], "drop --data_dir"),
@@ -192,9 +196,72 @@ def test_mistakes(capsys, arguments, complaint):
 def test_shipped_models_on_the_mini_set(tmp_path, capsys):
     assert evaluate.main(["--model=softmax", "--model=2L", "--data=mini", f"--logdir={tmp_path}", "--projector"]) == 0
     assert "McNemar" in capsys.readouterr().out
-    report = json.loads((tmp_path / "2L" / "shipped" / "evaluation" / "evaluation.json").read_text())
-    assert report["accuracy"] > 0.8 and (tmp_path / "softmax" / "shipped" / "test").is_dir()
-    assert (tmp_path / "2L" / "shipped" / "projector" / "sprite.png").exists()
+    place = tmp_path / "2L" / "shipped-mini" / "evaluation"
+    assert json.loads((place / "evaluation.json").read_text())["accuracy"] > 0.8
+    assert (place / "sprite.png").exists() and helpers.scalars(place)["accuracy"]
+
+
+def test_no_folder_is_evaluated_by_two_at_once(folder, capsys):
+    with locked(folder, "at work"):
+        assert "is at work in this folder; wait for it to end" in refused(capsys, f"--run={folder}")
+
+
+def test_different_data_are_refused_before_anything_is_done(runs, folder, capsys):
+    change(folder, lambda record: record["data"].update(sha256="0" * 64))
+    line = refused(capsys, f"--run={folder}", f"--run={runs['poor'].folder}")
+    assert "different data" in line and "000000000000" in line and not (folder / "evaluation").exists()
+
+
+def test_a_run_without_validation_images(tmp_path, capsys):
+    run = train("softmax", data="mini", validation_size=0, epochs=1, logdir=tmp_path, histogram_every=0)
+    assert "no validation images for --projector" in refused(capsys, f"--run={run.folder}", "--projector")
+    assert not (run.folder / "evaluation").exists()
+    assert evaluate.main([f"--run={run.folder}", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["temperature"] == 1.0
+
+
+def test_training_on_removes_what_was_measured_before(folder):
+    evaluate.evaluate(trained.from_run(folder))
+    assert train_command.main([f"--resume={folder}", "--epochs=9"]) == 0
+    assert not (folder / "evaluation").exists()
+
+
+@pytest.mark.parametrize("change", [{"accuracy": 0.999}, {"weights_sha256": "x"}, {"data": {"sha256": "x"}},
+                                    {"nll": "x"}, {"confusion": 3}, {"images": 10_000}])
+def test_an_evaluation_that_is_not_this_ones_is_not_read(folder, change):
+    subject = trained.from_run(folder)
+    report, _ = evaluate.evaluate(subject)
+    known = dict(weights_sha256=subject.weights_sha256, data_sha256=subject.data["sha256"])
+    assert evaluation.read(folder / "evaluation", **known)["accuracy"] == report["accuracy"]
+    (folder / "evaluation" / "evaluation.json").write_text(json.dumps({**report, **change}))
+    assert evaluation.read(folder / "evaluation", **known) is None
+
+
+@pytest.mark.parametrize("change", [{"final": {}}, {"final": {"epoch": "3"}}, {"seconds": None}, {"weights_sha256": 3}])
+def test_a_damaged_result_is_told(folder, capsys, change):
+    result = json.loads((folder / "result.json").read_text())
+    (folder / "result.json").write_text(json.dumps({**result, **change}))
+    assert "has not come to its end" in refused(capsys, f"--run={folder}")
+
+
+def test_a_record_with_no_count_of_images_is_told(folder, capsys):
+    change(folder, lambda record: record["data"].update(fit="x"))
+    assert "its data have 'x' fit images" in refused(capsys, f"--run={folder}")
+
+
+def test_weights_that_are_gone_are_told(folder, capsys):
+    shutil.rmtree(folder / "weights")
+    assert "is gone; train the run anew" in refused(capsys, f"--run={folder}")
+
+
+def test_a_full_disk_is_one_line(folder, monkeypatch, capsys):
+    def full(*anything):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("fmnist_zoo.files.publish", full)
+    assert evaluate.main([f"--run={folder}"]) == 1
+    message = capsys.readouterr().err
+    assert message == f"evaluate: {folder}/evaluation/confusion.png: No space left on device; make room\n"
 
 
 def test_help_starts_no_tensorflow(command):

@@ -8,6 +8,7 @@ import pytest
 
 import fmnist_zoo
 from fmnist_zoo import data, metrics, models, prediction, registry, results, weights
+from fmnist_zoo.__main__ import main as listing
 from fmnist_zoo.spec import Recipe
 from fmnist_zoo.weights import WeightsError
 
@@ -36,6 +37,7 @@ def test_names_and_shapes_are_those_of_the_keras_model():
 @pytest.mark.parametrize("dtype, error", [("float32", 0), ("float16", 2**-11)])
 def test_what_is_written_is_read_back(tmp_path, arrays, dtype, error):
     digest = weights.write(tmp_path / "x.safetensors", SPEC, arrays, dtype=dtype)
+    assert {weights.write(tmp_path / "x.safetensors", SPEC, arrays, dtype=dtype) for _ in range(5)} == {digest}
     for received, array in zip(weights.read(tmp_path / "x.safetensors", SPEC, sha256=digest), arrays):
         assert received.dtype == np.float32
         np.testing.assert_allclose(received, array, rtol=error, atol=1e-7 if error else 0)
@@ -68,6 +70,15 @@ def test_numbers_that_are_not_finite_are_refused(file, arrays):
     weights.write(file, SPEC, arrays, dtype="float32")
     with pytest.raises(WeightsError, match="not finite"):
         weights.read(file, SPEC)
+
+
+def test_not_a_number_in_weights_of_keras(tmp_path, arrays):
+    model = models.build(SPEC)
+    arrays[0][0, 0] = np.nan
+    model.set_weights(arrays)
+    model.save_weights(tmp_path / "x.weights.h5")
+    with pytest.raises(WeightsError, match="not finite"):
+        fmnist_zoo.build_model(SPEC, weights=tmp_path / "x.weights.h5")
 
 
 def test_other_arrays_than_the_metadata_say_are_refused(file):
@@ -136,6 +147,29 @@ def test_the_manifest_that_does_not_read(tmp_path, monkeypatch):
     (tmp_path / "manifest.json").write_text("{")
     with pytest.raises(WeightsError, match="does not read"):
         fmnist_zoo.list_models(trained=True)
+
+
+@pytest.mark.parametrize("change", [
+    {"sha256": ""}, {"sha256": None}, {"recipe": {"epoch": 3}}, {"scores": {}}, {"temperature": "x"}, {"file": 3}])
+def test_an_entry_that_does_not_read(tmp_path, monkeypatch, capsys, change):
+    entry = {**weights.entry("softmax"), **change}
+    (tmp_path / "manifest.json").write_text(json.dumps({"models": {"softmax": entry}}))
+    monkeypatch.setattr(weights, "FOLDER", tmp_path)
+    with pytest.raises(WeightsError, match="manifest.json: does not read: .*; install the package again"):
+        fmnist_zoo.load_model("softmax")
+    assert listing(["softmax"]) == 2 and capsys.readouterr().err.count("\n") == 1
+
+
+def test_a_shipped_file_that_is_missing(tmp_path, monkeypatch):
+    (tmp_path / "manifest.json").write_text((weights.FOLDER / "manifest.json").read_text())
+    monkeypatch.setattr(weights, "FOLDER", tmp_path)
+    with pytest.raises(WeightsError, match="softmax.safetensors: cannot be read: No such file.*install the package"):
+        fmnist_zoo.load_model("softmax")
+
+
+def test_load_model_gives_no_untrained_model():
+    with pytest.raises(WeightsError, match="weights=None"):
+        fmnist_zoo.load_model("softmax", weights=None)
 
 
 def test_every_model_of_the_zoo_is_trained():

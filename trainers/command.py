@@ -120,9 +120,11 @@ def run(name: str, body: Callable[[], int]) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return FAILURE
     except OSError as error:
-        if error.filename is None and error.errno != errno.ENOSPC:
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+        if error.filename is None and not full:
             raise
-        print(f"{name}: {error.filename or 'standard output'}: {error.strerror}", file=sys.stderr)
+        print(f"{name}: {error.filename or 'cannot write'}: {error.strerror}{'; make room' if full else ''}",
+              file=sys.stderr)
         return FAILURE
     except KeyboardInterrupt:
         return 128 + signal.SIGINT

@@ -172,6 +172,8 @@ def read_record(path: str | os.PathLike[str]) -> dict[str, Any]:
             missing = [name for name in names if name not in record[part]]
             if missing or not isinstance(record[part], dict):
                 raise ConfigError(f"its {part} lacks {', '.join(missing) or 'everything'}")
+        if not isinstance(record["data"]["fit"], int) or not record["data"]["fit"] > 0:
+            raise ConfigError(f"its data have {record['data']['fit']!r} fit images")
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read: {error.strerror}") from error
     except (ValueError, LookupError, TypeError, RecursionError) as error:

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any, Sequence
 
 from absl import flags
 
-from fmnist_zoo import registry
 from trainers import command
 
 if TYPE_CHECKING:
@@ -28,10 +27,10 @@ Evaluates finished runs, or the zoo's trained models, on the test images that no
     python -m trainers.evaluate --run=tb_logs/4D_drop03/first --projector
     python -m trainers.evaluate --model=4L --model=4D_drop03
 
-Writes evaluation.json and pictures, for a run into its folder, and the same for TensorBoard. With two or more, a table
-and McNemar's paired test between them.
+Writes evaluation.json, pictures and events for TensorBoard, for a run into its folder. With two or more, a table and
+McNemar's paired test between them.
 """
-GROUPS = {"What is evaluated": ("run", "model", "zoo_module"), "On what": ("data", "data_dir"),
+GROUPS = {"What is evaluated": ("run", "model"), "On what": ("data", "data_dir"),
           "What is written": ("logdir", "projector", "json")}
 SPLIT = "test"
 
@@ -43,7 +42,6 @@ def define_flags() -> flags.FlagValues:
                               flag_values=values)
     flags.DEFINE_multi_string("model", [], "a model of the zoo, with the weights that come with it; may be given again",
                               flag_values=values)
-    flags.DEFINE_string("zoo_module", None, "a module of yours that registers more models", flag_values=values)
     flags.DEFINE_enum("data", "fashion_mnist", ("fashion_mnist", "mini"), "for --model: mini: the 500 test images of "
                       "the package's, to try things out; a run is evaluated on its own data", flag_values=values)
     flags.DEFINE_string("data_dir", None, "a folder with the four IDX files; default: where a run had them",
@@ -91,7 +89,7 @@ def evaluate(trained: Trained, *, logdir: str | os.PathLike[str] = "tb_logs", da
 
     Args:
         trained: from `trainers.trained`.
-        logdir: where shipped models write, to `<model>/shipped`; a run writes to its own folder.
+        logdir: where shipped models write, to `<model>/shipped`; a run writes to its own folder. Both to `evaluation/`.
         data_dir: where the data are; default: where the run had them.
         projector: write what TensorBoard's projector shows, too.
 
@@ -99,20 +97,27 @@ def evaluate(trained: Trained, *, logdir: str | os.PathLike[str] = "tb_logs", da
         The report (the content of `evaluation.json`), and which images were right, (images,) bool.
 
     Raises:
-        TrainedError, DataError: as `measure`.
+        TrainedError, DataError: as `measure`; also if there are no validation images for the projector.
+        LockedError: if another process trains or evaluates there.
     """
     from fmnist_zoo import models, prediction
-    from trainers import evaluation, projector as projectors, trained as trained_models
+    from trainers import evaluation, folder as folders, projector as projectors, trained as trained_models
 
-    report, logits, labels = measure(trained, data_dir)
-    folder = trained.folder or pathlib.Path(os.path.expanduser(logdir)) / trained.spec.name / "shipped"
-    evaluation.write(folder / "evaluation", folder / SPLIT, report, logits, labels, trained.step)
-    if projector:
-        shown = projectors.points(trained_models.validation(trained, data_dir)["validation"])
-        pixels = prediction.as_pixels(shown.images)
-        features = prediction.outputs_of(models.feature_model(trained.model), pixels)
-        predicted = prediction.outputs_of(trained.model, pixels).argmax(axis=1)
-        projectors.write(folder / "projector", features, shown, predicted)
+    shown = trained_models.validation(trained, data_dir)["validation"] if projector else None
+    if shown and not len(shown.labels):
+        raise trained_models.TrainedError(f"{trained.title} has no validation images for --projector to show; drop it")
+    folder = folders.RunFolder(trained.folder or pathlib.Path(
+        os.path.expanduser(logdir), trained.spec.name, folders.SHIPPED[not trained.data]))
+    folder.path.mkdir(parents=True, exist_ok=True)
+    with folders.locked(folder.path, "at work"):
+        report, logits, labels = measure(trained, data_dir)
+        evaluation.write(folder.evaluation, report, logits, labels, trained.step)
+        if shown:
+            shown = projectors.points(shown)
+            pixels = prediction.as_pixels(shown.images)
+            features = prediction.outputs_of(models.feature_model(trained.model), pixels)
+            predicted = prediction.outputs_of(trained.model, pixels).argmax(axis=1)
+            projectors.write(folder.evaluation, features, shown, predicted)
     return report, logits.argmax(axis=1) == labels
 
 
@@ -122,29 +127,27 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _main(values: flags.FlagValues) -> int:
-    if not values.run and not values.model:
+    if not all(values.run) or not all(values.model) or not values.run and not values.model:
         raise command.UsageError("what is evaluated? --run=FOLDER, or --model=NAME for the zoo's trained weights")
     if values.data == "mini" and (values.run or values.data_dir):
         raise command.UsageError("--data=mini comes with the package and is for --model; drop "
                                  f"{'--run' if values.run else '--data_dir'}")
     from trainers import trained
 
-    if values.zoo_module:
-        registry.load_zoo_module(values.zoo_module)
-    for path in values.run:  # what cannot be evaluated is refused before TensorFlow starts
-        trained.spec_of(run=path)
+    runs = list(dict.fromkeys(map(os.path.normpath, values.run)))
+    records = {path: trained.facts(run=path)[1] for path in runs}  # refused before TensorFlow starts
     for name in values.model:
-        trained.spec_of(model=name)
+        records[name] = {**trained.facts(model=name)[1], **({"sha256": "mini"} if values.data == "mini" else {})}
+    if len({data["sha256"] for data in records.values()}) > 1:
+        raise command.UsageError("trained on different data, these have no images to be compared on: " + ", ".join(
+            f"{title} on {data['name']} {data['sha256'][:12]}" for title, data in records.items()))
     from trainers import evaluation
 
-    subjects = [*(trained.from_run(path) for path in values.run),
-                *(trained.from_zoo(name, data=values.data) for name in values.model)]
+    subjects = [*map(trained.from_run, runs),
+                *(trained.from_zoo(name, data=values.data) for name in dict.fromkeys(values.model))]
     outcomes = [evaluate(subject, logdir=values.logdir, data_dir=values.data_dir, projector=values.projector)
                 for subject in subjects]
     reports, hits = [report for report, _ in outcomes], [right for _, right in outcomes]
-    if len({report["data"]["sha256"] for report in reports}) > 1:
-        raise command.UsageError("these were trained on different data, and have no images to be compared on: " +
-                                 ", ".join(f"{report['title']} on {report['data']['name']}" for report in reports))
     if values.json:
         import json
 

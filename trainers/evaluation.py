@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import pathlib
+import shutil
 from typing import Any, Sequence
 
 import numpy as np
@@ -39,21 +40,18 @@ def measure(logits: np.ndarray, labels: np.ndarray, temperature: float) -> dict[
     }
 
 
-def write(folder: pathlib.Path, events: pathlib.Path, report: dict[str, Any], logits: np.ndarray, labels: np.ndarray,
-          step: int) -> None:
-    """Writes `evaluation.json` and its pictures into `folder`, and the same for TensorBoard into `events`.
-
-    What an earlier evaluation wrote there is replaced.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
+def write(folder: pathlib.Path, report: dict[str, Any], logits: np.ndarray, labels: np.ndarray, step: int) -> None:
+    """Writes `evaluation.json`, pictures and TensorBoard's events into `folder`; what stood there goes before."""
+    if folder.exists():
+        shutil.rmtree(folder)
+    folder.mkdir(parents=True)
     matrix = np.array(report["confusion"])
     found = {name: np.array(values) for name, values in report["reliability"].items()}
     shown = {"confusion": pictures.confusion(matrix), "reliability": pictures.reliability(found)}
     for name, image in shown.items():
         with atomic_write(folder / f"{name}.png") as file:
             file.write(pictures.png(image))
-    summaries.remove(events)
-    writer = summaries.EventWriter(events)
+    writer = summaries.EventWriter(folder)
     writer.scalars({"loss": report["nll"], "loss_calibrated": report["nll_calibrated"], **{
         name: report[name] for name in ("accuracy", "top_2_accuracy", "rounded_accuracy", "ece", "ece_calibrated")}},
         step)
@@ -66,12 +64,15 @@ def write(folder: pathlib.Path, events: pathlib.Path, report: dict[str, Any], lo
     write_json(folder / FILE, report)
 
 
-def read(folder: pathlib.Path) -> dict[str, Any] | None:
-    """An evaluation that was written there; None if there is none, or it does not read."""
+def read(folder: pathlib.Path, *, weights_sha256: str, data_sha256: str) -> dict[str, Any] | None:
+    """An evaluation that was written there; None if it is of other weights or data, or not whole."""
     try:
         report = json.loads((folder / FILE).read_text())
-        return report if isinstance(report["weights_sha256"], str) and isinstance(report["accuracy"], float) else None
-    except (OSError, ValueError, TypeError, LookupError):
+        matrix = np.array(report["confusion"])
+        same = report["weights_sha256"] == weights_sha256 and report["data"]["sha256"] == data_sha256
+        whole = matrix.sum() == report["images"] and report["accuracy"] == np.trace(matrix) / report["images"]
+        return report if same and whole and isinstance(report["nll"] + report["ece"], float) else None
+    except (OSError, ValueError, TypeError, LookupError, RecursionError):
         return None
 
 

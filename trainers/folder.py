@@ -1,6 +1,7 @@
 """A run's folder: `<logdir>/<model>/<run>/`. Who may write it, what lies where, and what is cut off on resume.
 
     config.json  metrics.csv  result.json  model.keras  weights/  checkpoints/latest.npz  train/  validation/
+    evaluation/
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ COLUMNS = ("epoch", "step", "seconds", "images_per_second", "learning_rate", "tr
            "train_objective", "train_accuracy", "train_loss_eval", "validation_loss", "validation_accuracy",
            "train_accuracy_eval", "validation_penalty", "validation_rounded_accuracy")
 SWEEPS = "sweeps"
+SHIPPED = ("shipped", "shipped-mini")  # where evaluations of the package's trained models go, in place of a run
 
 
 class LockedError(ConfigError):
@@ -36,6 +38,7 @@ class RunFolder:
         self.config, self.metrics = self.path / "config.json", self.path / "metrics.csv"
         self.result, self.model = self.path / "result.json", self.path / "model.keras"
         self.weights, self.checkpoint = self.path / "weights", self.path / "checkpoints" / "latest.npz"
+        self.evaluation = self.path / "evaluation"
 
     def locked(self) -> contextlib.AbstractContextManager[None]:
         """Holds the folder for this process."""
@@ -45,8 +48,9 @@ class RunFolder:
         """`result.json` of a run that ended; None if there is none, or it does not read (ending again mends it)."""
         try:
             result = json.loads(self.result.read_text())
-            whole = isinstance(result["epochs"], int) and isinstance(result["stopped_early"], bool)
-            return result if whole and isinstance(result["final"], dict) else None
+            types = ((result["epochs"], int), (result["stopped_early"], bool), (result["final"]["epoch"], int),
+                     (result["seconds"], float), (result["weights_sha256"], str))
+            return result if all(isinstance(value, kind) for value, kind in types) else None
         except (OSError, ValueError, TypeError, LookupError, RecursionError):
             return None
 
@@ -144,8 +148,9 @@ def create(logdir: str | os.PathLike[str], config: RunConfig, run_name: str = ""
     Raises:
         ConfigError: if the name is no folder's name or is taken, or the folder cannot be made.
     """
-    if run_name and (not names_folder(run_name) or run_name in ("train", "validation")):
-        raise ConfigError(f"--run_name names a folder below {logdir}/{config.spec.name}, received {run_name!r}")
+    if run_name and (not names_folder(run_name) or run_name in ("train", "validation", *SHIPPED)):
+        raise ConfigError(f"--run_name names a folder below {logdir}/{config.spec.name}, received {run_name!r}; "
+                          f"{', '.join(SHIPPED)} are for the trained models of the package")
     parent = pathlib.Path(logdir) / config.spec.name
     name = run_name or f"{time.strftime('%Y%m%d-%H%M%S')}-seed{config.seed}"
     for path in [parent / name] if run_name else [parent / name, *(parent / f"{name}-{n}" for n in range(2, 100))]:

@@ -99,7 +99,7 @@ def _check(values: flags.FlagValues, files: Sequence[str]) -> None:
         raise command.UsageError(f"--run={values.run} and --model={values.model} both say which model; drop one")
     if "data_dir" in given and "run" not in given:
         raise command.UsageError(f"--data_dir={values.data_dir} is where the data of --run are; drop it, or name a run")
-    trained.spec_of(run=values.run or "", model=values.model)
+    trained.facts(run=values.run or "", model=values.model)
 
 
 def _look(path: str, blocks: Iterator[np.ndarray], model: Callable[[], Trained]) -> Outcome:

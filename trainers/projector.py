@@ -12,7 +12,7 @@ from tensorboard.plugins.projector import projector_config_pb2
 from fmnist_zoo.data import Split, stratified_mask
 from fmnist_zoo.files import atomic_write
 from fmnist_zoo.spec import CLASS_NAMES
-from trainers import pictures, summaries
+from trainers import pictures
 
 POINTS = 2000
 
@@ -24,13 +24,13 @@ def points(split: Split) -> Split:
 
 
 def write(folder: pathlib.Path, features: np.ndarray, shown: Split, predicted: np.ndarray) -> None:
-    """Writes what the projector reads, and an event, without which TensorBoard takes no folder for a run.
+    """Writes what the projector reads.
 
     Args:
+        folder: one with events, without which TensorBoard takes none for a run.
         features: (n, units) float32, of the images `shown`.
         predicted: (n,) classes.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     with atomic_write(folder / "features.tsv", "w") as file:
         csv.writer(file, delimiter="\t", lineterminator="\n").writerows(
             [f"{value:.5g}" for value in row] for row in features.tolist())
@@ -48,7 +48,3 @@ def write(folder: pathlib.Path, features: np.ndarray, shown: Split, predicted: n
     embedding.sprite.single_image_dim.extend((28, 28))
     with atomic_write(folder / "projector_config.pbtxt", "w") as file:
         file.write(text_format.MessageToString(config))
-    summaries.remove(folder)
-    events = summaries.EventWriter(folder)
-    events.text("projector", f"{len(features)} validation images by the activations of the last hidden layer")
-    events.close()

@@ -46,6 +46,8 @@ def finish(runs: Sequence[RunConfig], logdir: str, should_stop: Callable[[], boo
 
     telling = Progress(runs)
     for index, config in enumerate(runs):
+        if should_stop():
+            return
         folder = standing(logdir, config)
         if folder is None or not folders.finished(folder, config):
             telling.before(index)

@@ -66,8 +66,9 @@ def row(folder: RunFolder, data_dir: str | None = None) -> dict[str, Any]:
     from trainers import evaluate, evaluation, trained
 
     subject = trained.from_run(folder.path)
-    report = evaluation.read(folder.path / "evaluation")
-    if report is None or report["weights_sha256"] != subject.weights_sha256:
+    report = evaluation.read(folder.evaluation, weights_sha256=subject.weights_sha256,
+                             data_sha256=subject.data["sha256"])
+    if report is None:
         report, _ = evaluate.evaluate(subject, data_dir=data_dir)
     record, result = read_record(folder.path), folder.read_result() or {}
     environment, images = record["environment"], record["data"]["fit"]
@@ -92,19 +93,24 @@ def compare(published: dict[str, Any], again: dict[str, Any], rows: Sequence[dic
     """Whether a row was reproduced, and what to say of it.
 
     Versions, processors and thread counts change sums in their last digits, and training amplifies that: what is not
-    the same is held to three standard deviations of the model's other seeds in `rows` (0.01 where there are too few).
+    the same is held to the interval that a new seed would fall into in 99 of 100 cases: t * s * sqrt(2), with s the
+    standard deviation of the model's other seeds in `rows`, of which there must be two; else to 0.01.
     """
+    from scipy import stats
+
     differing = [name for name in COMPARED if published[name] != again[name]]
     title = f"{published['model']}, seed {published['seed']}"
     if not differing:
         return True, f"{title}: the same to the last digit"
-    lines, good = [f"{title}: not the same to the last digit"], published["data_sha256"] == again["data_sha256"]
+    lines = [f"{title}: not the same to the last digit"]
+    good = not {"data_sha256", "epochs"} & set(differing)
     for name in differing:
         said = ""
         if name in MEASURED:
             values = [one[name] for one in rows
                       if one["model"] == published["model"] and one["seed"] != published["seed"]]
-            allowed = 3 * statistics.stdev(values) if len(values) > 1 else 0.01
+            spread = float(stats.t.ppf(0.995, len(values) - 1)) * statistics.stdev(values) if len(values) > 1 else 0.0
+            allowed = 2**0.5 * spread or 0.01
             near = abs(published[name] - again[name]) <= allowed
             good, said = good and near, f"  ({'within' if near else 'beyond'} {allowed:.2g})"
         lines.append(f"  {name:<20} published {published[name]}, now {again[name]}{said}")
@@ -140,13 +146,11 @@ def _main(values: flags.FlagValues) -> int:
     with command.StopSignal() as stop:
         if values.check:
             return _check(runs, old, stop)
-        new: list[dict[str, Any]] = []
         folders = []
         for folder in queue.finish(runs, os.path.expanduser(values.logdir), stop):
             folders.append(folder)
-            new.append(row(folder, values.data_dir))
-            results.write(merged(old, new), out)
-        if len(new) < len(runs):
+            results.write(merged(results.read(out), [row(folder, values.data_dir)]), out)  # others may write to it too
+        if len(folders) < len(runs):
             print("interrupted; the same command goes on where it was")
             return 128 + stop.number
     print(f"written: {out}")
@@ -170,6 +174,7 @@ def _check(runs: Sequence[RunConfig], published: list[dict[str, Any]], stop: com
             print(said, flush=True)
             everything_good, done = everything_good and good, done + 1
     if done < len(runs):
+        print("interrupted")
         return 128 + stop.number
     return 0 if everything_good else command.FAILURE
 

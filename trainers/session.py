@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import shutil
 import time
 from typing import Any, Callable
 
@@ -65,6 +66,7 @@ class Session:
             folder.result.unlink(missing_ok=True)
             write_json(folder.config, record)
             summaries.remove(folder.path)  # TensorBoard holds on to the first HParams record it reads
+            shutil.rmtree(folder.evaluation, ignore_errors=True)  # it is of weights that will not count any more
         folder.sweep()
         summaries.cut_back(folder.path, events)
         folder.cut_rows(self.state.epoch)

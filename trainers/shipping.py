@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import pathlib
+import tempfile
 import time
 from typing import Any, Sequence
 
 from fmnist_zoo import models, weights
-from fmnist_zoo.files import write_json
+from fmnist_zoo.files import publish, write_json
 from trainers import evaluate, trained
 from trainers.config import read_record
 from trainers.folder import RunFolder
@@ -24,15 +26,18 @@ def ship(folders: Sequence[RunFolder], data_dir: str | None = None) -> str:
         subject = trained.calibrated(trained.from_run(folder.path), data_dir)
         exact = evaluate.measure(subject, data_dir)[0]
         path = weights.FOLDER / f"{subject.spec.name}.safetensors"
-        for dtype in ("float16", "float32"):
-            digest = weights.write(path, subject.spec, subject.model.get_weights(), dtype=dtype)
-            stored = dataclasses.replace(subject, model=models.build_model(subject.spec, weights=path))
-            scores = evaluate.measure(stored, data_dir)[0]
-            if abs(scores["accuracy"] - exact["accuracy"]) < MOVED:
-                break
-        entries[subject.spec.name] = _entry(subject, folder, scores, file=path.name, sha256=digest, dtype=dtype,
-                                            bytes=path.stat().st_size)
-        write_json(weights.FOLDER / "manifest.json", {"models": entries})
+        with tempfile.TemporaryDirectory(dir=weights.FOLDER) as beside:
+            tried = pathlib.Path(beside, path.name)
+            for dtype in ("float16", "float32"):
+                digest = weights.write(tried, subject.spec, subject.model.get_weights(), dtype=dtype)
+                stored = dataclasses.replace(subject, model=models.build_model(subject.spec, weights=tried))
+                scores = evaluate.measure(stored, data_dir)[0]
+                if round(abs(scores["accuracy"] - exact["accuracy"]), 9) < MOVED:
+                    break
+            entries[subject.spec.name] = _entry(subject, folder, scores, file=path.name, sha256=digest, dtype=dtype,
+                                                bytes=tried.stat().st_size)
+            publish(tried, path)
+            write_json(weights.FOLDER / "manifest.json", {"models": entries})
         lines.append(f"{path.name}: {dtype}, {path.stat().st_size} bytes, test accuracy {scores['accuracy']:.4f} "
                      f"({scores['accuracy'] - exact['accuracy']:+.4f})")
     total = sum(entry["bytes"] for entry in entries.values())

@@ -60,7 +60,7 @@ def from_zoo(name: str, data: str = "fashion_mnist") -> Trained:
     """
     from fmnist_zoo import models
 
-    spec = spec_of(model=name)
+    spec = registry.get_spec(name)
     entry = weights.entry(spec.name)
     recipe = Recipe(**entry["recipe"])
     settings = {"validation_size": recipe.validation_size, "data": data}
@@ -82,6 +82,9 @@ def from_run(path: str | os.PathLike[str]) -> Trained:
     folder, record, result = _finished(path)
     config = RunConfig.from_dict(record["config"])
     kept = folder.weights / f"{config.recipe.weights}.weights.h5"
+    if not kept.is_file():
+        raise TrainedError(f"{kept}: is gone; train the run anew with "
+                           f"python -m trainers.train --config={folder.config}")
     model = models.build_model(config.spec, config.seed, weights=kept)
     names = weights.layer_names(config.spec) if config.trainer != "scratch" else lowlevel.names(config.spec)
     if checkpoints.digest(dict(zip(names, model.get_weights()))) != result.get("weights_sha256"):
@@ -96,9 +99,9 @@ def from_run(path: str | os.PathLike[str]) -> Trained:
 def _finished(path: str | os.PathLike[str]) -> tuple[RunFolder, dict[str, Any], dict[str, Any]]:
     """Folder, record and result of a finished run."""
     folder = RunFolder(pathlib.Path(os.path.expanduser(path)))
-    if not folder.path.is_dir():
-        raise ConfigError(f"{folder.path}: no such folder; a run is named by its folder, such as "
-                          "tb_logs/4D_drop03/<run>")
+    if not folder.config.is_file():
+        missing = "no run in this folder" if folder.path.is_dir() else "no such folder"
+        raise ConfigError(f"{folder.path}: {missing}; a run is named by its folder, such as tb_logs/4D_drop03/<run>")
     record, result = read_record(folder.path), folder.read_result()
     if result is None:
         raise TrainedError(f"{folder.path}: this run has not come to its end; go on with "
@@ -106,13 +109,13 @@ def _finished(path: str | os.PathLike[str]) -> tuple[RunFolder, dict[str, Any], 
     return folder, record, result
 
 
-def spec_of(*, run: str = "", model: str = "") -> ModelSpec:
-    """The spec of what `--run` or `--model` name: told, or refused as `named` would, without TensorFlow."""
+def facts(*, run: str = "", model: str = "") -> tuple[ModelSpec, dict[str, Any]]:
+    """Spec and `data` of what `--run` or `--model` name: told, or refused as `named` would, without TensorFlow."""
     if run:
-        return RunConfig.from_dict(_finished(run)[1]["config"]).spec
+        record = _finished(run)[1]
+        return RunConfig.from_dict(record["config"]).spec, record["data"]
     spec = registry.get_spec(model)
-    weights.entry(spec.name)
-    return spec
+    return spec, weights.entry(spec.name)["data"]
 
 
 def named(*, run: str = "", model: str = "") -> Trained:
@@ -140,7 +143,10 @@ def settings(trained: Trained, data_dir: str | None = None) -> dict[str, Any]:
 
 
 def check(trained: Trained, found: Data) -> None:
-    """`TrainedError` if `found` are other data than it was trained on, or held out otherwise."""
+    """`TrainedError` if `found` are other data than it was trained on, or held out otherwise.
+
+    Of a set of the user's (`--allow_other_data`) only the files that training read can be held to its record.
+    """
     if not trained.data:
         return
     known = {"sha256": found.sha256} if found.name != "other" or found.split_sha256 else {}
