@@ -90,7 +90,7 @@ def test_runs_are_reused(made, capsys):
 
 def test_an_interrupted_report_goes_on(tmp_path):
     runs = report.plan(experiments.chosen("softmax_2l"), seeds=1, quick=True, data="mini")
-    answers = iter([False, True])
+    answers = iter([False, False, True])  # before the run, and after each of its epochs
     assert list(queue.finish(runs, str(tmp_path), lambda: next(answers))) == []
     (half,) = (tmp_path / "softmax").glob("*/metrics.csv")
     assert len(half.read_text().splitlines()) == 2  # the head and one epoch of two
