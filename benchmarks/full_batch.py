@@ -15,6 +15,8 @@ import sys
 import time
 from typing import Any, Callable, Sequence
 
+from benchmarks import command
+
 ENGINES = ("scratch", "tape")
 
 
@@ -60,7 +62,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.full_batch", description=__doc__,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", choices=("fashion_mnist", "mini"), default="fashion_mnist")
-    parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--rounds", type=command.count, default=15)
     options = parser.parse_args(arguments)
     work = {}
     for trainer in ENGINES:
