@@ -140,8 +140,8 @@ def _load_keras(path: pathlib.Path) -> Runner:
 
 
 def _write_saved_model(model: Any, path: pathlib.Path) -> None:
-    """As `model.export` does, but for its tracking of the model, by which each weight is stored twice (Keras issue
-    23553); the variables that the function uses are tracked anyway."""
+    """As `model.export` does, but for its tracking of the model, by which each weight is stored twice
+    (keras-team/keras#23553); the variables that the function uses are tracked anyway."""
     from fmnist_zoo.backend import keras
 
     archive = keras.export.ExportArchive()
