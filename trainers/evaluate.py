@@ -121,6 +121,16 @@ def evaluate(trained: Trained, *, logdir: str | os.PathLike[str] = "tb_logs", da
     return report, logits.argmax(axis=1) == labels
 
 
+def once(trained: Trained, data_dir: str | None = None) -> dict[str, Any]:
+    """The report of a run: the one that stands in its folder, if it is of these weights and data; else a new one."""
+    from trainers import evaluation
+    from trainers.folder import RunFolder
+
+    standing = evaluation.read(RunFolder(trained.folder or "").evaluation, weights_sha256=trained.weights_sha256,
+                               data_sha256=trained.data["sha256"])
+    return standing or evaluate(trained, data_dir=data_dir)[0]
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command; returns the exit code."""
     return command.main("evaluate", arguments, usage=USAGE, groups=GROUPS, define_flags=define_flags, body=_main)

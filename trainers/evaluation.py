@@ -47,16 +47,15 @@ def write(folder: pathlib.Path, report: dict[str, Any], logits: np.ndarray, labe
     folder.mkdir(parents=True)
     matrix = np.array(report["confusion"])
     found = {name: np.array(values) for name, values in report["reliability"].items()}
-    shown = {"confusion": pictures.confusion(matrix), "reliability": pictures.reliability(found)}
-    for name, image in shown.items():
-        with atomic_write(folder / f"{name}.png") as file:
-            file.write(pictures.png(image))
     writer = summaries.EventWriter(folder)
+    for name, image in (("confusion", pictures.confusion(matrix)), ("reliability", pictures.reliability(found))):
+        png = pictures.png(image)
+        with atomic_write(folder / f"{name}.png") as file:
+            file.write(png)
+        writer.image(name, png, image.size, step, description=f"{report['images']} images")
     writer.scalars({"loss": report["nll"], "loss_calibrated": report["nll_calibrated"], **{
         name: report[name] for name in ("accuracy", "top_2_accuracy", "rounded_accuracy", "ece", "ece_calibrated")}},
         step)
-    for name, image in shown.items():
-        writer.image(name, pictures.png(image), image.size, step, description=f"{report['images']} images")
     probabilities = prediction.from_logits(logits, report["temperature"]).probabilities
     for label, name in enumerate(CLASS_NAMES):
         writer.pr_curve(f"pr_curve/{name}", labels == label, probabilities[:, label], step)

@@ -63,13 +63,10 @@ def plan(patterns: Sequence[str], seeds: Sequence[int], **settings: Any) -> list
 
 def row(folder: RunFolder, data_dir: str | None = None) -> dict[str, Any]:
     """A finished run as a row. The test images are opened, unless this run's weights were evaluated before."""
-    from trainers import evaluate, evaluation, trained
+    from trainers import evaluate, trained
 
     subject = trained.from_run(folder.path)
-    report = evaluation.read(folder.evaluation, weights_sha256=subject.weights_sha256,
-                             data_sha256=subject.data["sha256"])
-    if report is None:
-        report, _ = evaluate.evaluate(subject, data_dir=data_dir)
+    report = evaluate.once(subject, data_dir)
     record, result = read_record(folder.path), folder.read_result() or {}
     environment, images = record["environment"], record["data"]["fit"]
     return {

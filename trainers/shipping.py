@@ -24,7 +24,7 @@ def ship(folders: Sequence[RunFolder], data_dir: str | None = None) -> str:
     lines = []
     for folder in folders:
         subject = trained.calibrated(trained.from_run(folder.path), data_dir)
-        exact = evaluate.measure(subject, data_dir)[0]
+        exact = evaluate.once(subject, data_dir)
         path = weights.FOLDER / f"{subject.spec.name}.safetensors"
         with tempfile.TemporaryDirectory(dir=weights.FOLDER) as beside:
             tried = pathlib.Path(beside, path.name)
