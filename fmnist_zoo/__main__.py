@@ -40,9 +40,10 @@ def _listing(pattern: str, form: str) -> str:
     names = registry.list_models(pattern)
     if not names or pattern in names and form != "markdown":  # a card; get_spec says which names are near
         spec, recipe = registry.get_spec(pattern), registry.get_recipe(pattern)
-        return json.dumps(card.facts(spec, recipe), indent=2) if form == "json" else card.card(spec, recipe)
+        return json.dumps(card.facts([(spec, recipe)])[0], indent=2) if form == "json" else card.card(spec, recipe)
     if form == "json":
-        return json.dumps([card.facts(registry.get_spec(name), registry.get_recipe(name)) for name in names], indent=2)
+        models = [(registry.get_spec(name), registry.get_recipe(name)) for name in names]
+        return json.dumps(card.facts(models), indent=2)
     return {"text": card.table, "markdown": card.markdown}[form]([registry.get_spec(name) for name in names])
 
 

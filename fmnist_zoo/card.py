@@ -39,14 +39,14 @@ def layers_text(spec: ModelSpec) -> str:
     return "-".join(map(str, spec.widths[1:]))
 
 
-def facts(spec: ModelSpec, recipe: Recipe) -> dict[str, Any]:
-    """Everything known of a model, as JSON takes it; `score` and `weights` are None where there are none."""
-    score = results.scores().get(spec.name)
-    return {
+def facts(models: list[tuple[ModelSpec, Recipe]]) -> list[dict[str, Any]]:
+    """Everything known of models, as JSON takes it; `score` and `weights` are None where there are none."""
+    scores = {name: dataclasses.asdict(score) for name, score in results.scores().items()}
+    shipped = weights.manifest()
+    return [{
         **spec.to_dict(), "parameters": spec.parameters, "training_flops": spec.training_flops,
-        "recipe": dataclasses.asdict(recipe),
-        "score": dataclasses.asdict(score) if score else None, "weights": weights.manifest().get(spec.name),
-    }
+        "recipe": dataclasses.asdict(recipe), "score": scores.get(spec.name), "weights": shipped.get(spec.name),
+    } for spec, recipe in models]
 
 
 HEAD = ("name", "layers", "dropout", "penalty", "parameters", "test accuracy", "NLL", "ECE", "seconds", "description")
