@@ -1,5 +1,6 @@
 """What the tests share: runs on the mini set, and ways to look at what a run left."""
 
+import dataclasses
 import os
 import pathlib
 import subprocess
@@ -47,3 +48,40 @@ def finished_sweep(tmp_path_factory):
 
     logdir = tmp_path_factory.mktemp("logs")
     return logdir, sweep("4L", sweeps.SPACE, logdir=logdir, name="grid", **sweeps.GRID)
+
+
+@pytest.fixture(scope="session")
+def mini_run(tmp_path_factory):
+    """A run of 4D_drop03 on the mini set."""
+    from trainers.train import train
+
+    return train("4D_drop03", data="mini", epochs=12, logdir=tmp_path_factory.mktemp("logs"), histogram_every=0)
+
+
+@pytest.fixture(scope="session")
+def mini_trained(mini_run, tmp_path_factory):
+    """A folder of trained weights as the package has it: the run's, calibrated."""
+    from fmnist_zoo import weights
+    from fmnist_zoo.files import write_json
+    from trainers import trained
+
+    folder, subject = tmp_path_factory.mktemp("trained"), trained.calibrated(trained.from_run(mini_run.folder))
+    name = f"{subject.spec.name}.safetensors"
+    digest = weights.write(folder / name, subject.spec, subject.model.get_weights(), dtype="float32")
+    entry = {"file": name, "sha256": digest, "bytes": (folder / name).stat().st_size, "dtype": "float32", "seed": 0,
+             "step": subject.step, "spec": subject.spec.to_dict(), "recipe": dataclasses.asdict(subject.recipe),
+             "data": subject.data, "scores": {"test_accuracy": 0.8},
+             "temperature": subject.temperature, "date": "2025-01-01"}
+    write_json(folder / "manifest.json", {"models": {subject.spec.name: entry}})
+    return folder
+
+
+@pytest.fixture
+def shipped(mini_trained, monkeypatch):
+    """Those weights are the package's in this test; the manifest's entry of 4D_drop03."""
+    from fmnist_zoo import prediction, weights
+
+    monkeypatch.setattr(weights, "FOLDER", mini_trained)
+    prediction._trained.cache_clear()
+    yield weights.entry("4D_drop03")
+    prediction._trained.cache_clear()

@@ -1,6 +1,5 @@
-"""`fmnist_zoo.predict` on arrays and `trainers.predict` on files, with a model that was trained on the mini set."""
+"""`trainers.predict` on files, with a model that was trained on the mini set."""
 
-import dataclasses
 import json
 import os
 import shutil
@@ -12,44 +11,15 @@ import pytest
 from PIL import Image
 
 import fmnist_zoo
-from fmnist_zoo import data, metrics, prediction, weights
-from fmnist_zoo.files import write_json
+from fmnist_zoo import data
 from fmnist_zoo.spec import CLASS_NAMES
 from tests.idx_files import payload, write
 from tests.test_command import LIGHT
-from trainers import predict, trained
-from trainers.train import train
+from trainers import predict
 
 VALIDATION = data.load_data(("validation",), data="mini")["validation"]
 IMAGES = VALIDATION.images.reshape(-1, 28, 28)
-
-
-@pytest.fixture(scope="module")
-def run(tmp_path_factory):
-    return train("4D_drop03", data="mini", epochs=12, logdir=tmp_path_factory.mktemp("logs"), histogram_every=0)
-
-
-@pytest.fixture(scope="module")
-def folder(run, tmp_path_factory):
-    """A folder of trained weights as the package has it: the run's, calibrated."""
-    folder, subject = tmp_path_factory.mktemp("trained"), trained.calibrated(trained.from_run(run.folder))
-    name = f"{subject.spec.name}.safetensors"
-    digest = weights.write(folder / name, subject.spec, subject.model.get_weights(), dtype="float32")
-    entry = {"file": name, "sha256": digest, "bytes": (folder / name).stat().st_size, "dtype": "float32", "seed": 0,
-             "step": subject.step, "spec": subject.spec.to_dict(), "recipe": dataclasses.asdict(subject.recipe),
-             "data": subject.data, "scores": {"test_accuracy": 0.8},
-             "temperature": subject.temperature, "date": "2025-01-01"}
-    write_json(folder / "manifest.json", {"models": {subject.spec.name: entry}})
-    return folder
-
-
-@pytest.fixture(autouse=True)
-def shipped(folder, monkeypatch):
-    """The manifest's entry of 4D_drop03 in this module."""
-    monkeypatch.setattr(weights, "FOLDER", folder)
-    prediction._trained.cache_clear()
-    yield weights.entry("4D_drop03")
-    prediction._trained.cache_clear()
+pytestmark = pytest.mark.usefixtures("shipped")
 
 
 @pytest.fixture
@@ -67,66 +37,6 @@ def answers(capsys):
 def picture(path, array, **options):
     Image.fromarray(array).save(path, **options)
     return path
-
-
-def test_arrays_of_both_kinds_and_shapes_are_one(run, shipped):
-    labels, probabilities = fmnist_zoo.predict(IMAGES)
-    assert labels.shape == (200,) and labels.dtype == np.int64
-    assert probabilities.shape == (200, 10) and probabilities.dtype == np.float64
-    np.testing.assert_allclose(probabilities.sum(axis=1), 1, rtol=1e-12)
-    np.testing.assert_array_equal(labels, probabilities.argmax(axis=1))
-    for same in (VALIDATION.images, IMAGES / 255, VALIDATION.images / np.float32(255)):
-        np.testing.assert_allclose(fmnist_zoo.predict(same).probabilities, probabilities, atol=1e-6)
-    logits = run.model(VALIDATION.images.astype(np.float32) / 255).numpy()
-    np.testing.assert_allclose(probabilities, metrics.softmax(logits / shipped["temperature"]), atol=1e-5)
-    assert np.mean(labels == VALIDATION.labels) > 0.75
-
-
-def test_probabilities_are_calibrated(shipped):
-    """By the temperature of the manifest, which is not 1, and lowers the loss that it was fitted to."""
-    assert shipped["temperature"] != pytest.approx(1, abs=0.01)
-    model, pixels = prediction._trained("4D_drop03"), prediction.as_pixels(IMAGES)
-    plain = metrics.softmax(prediction.outputs_of(model, pixels))
-
-    def loss(probabilities):
-        return -np.log(probabilities[np.arange(200), VALIDATION.labels]).mean()
-
-    assert loss(fmnist_zoo.predict(IMAGES).probabilities) < loss(plain)
-
-
-@pytest.mark.parametrize("shape", [(0, 28, 28), (0, 784)])
-@pytest.mark.parametrize("dtype", [np.uint8, np.float32])
-def test_no_images_have_no_labels(shape, dtype):
-    labels, probabilities = fmnist_zoo.predict(np.zeros(shape, dtype))
-    assert labels.shape == (0,) and probabilities.shape == (0, 10)
-
-
-def test_more_than_a_batch():
-    many = np.concatenate([IMAGES] * 21)
-    assert len(many) > 2 * prediction.BATCH
-    np.testing.assert_array_equal(fmnist_zoo.predict(many).labels, np.tile(fmnist_zoo.predict(IMAGES).labels, 21))
-
-
-@pytest.mark.parametrize("images, text", [
-    (IMAGES[0], r"received uint8 of shape \(28, 28\): for one image, pass images\[None\]"),
-    (IMAGES[0].ravel(), r"received uint8 of shape \(784,\): for one image"),
-    (IMAGES[:, :14], r"must be \(n, 28, 28\) or \(n, 784\), received uint8 of shape \(200, 14, 28\)"),
-    (IMAGES.astype(int), r"must be uint8 \(0 to 255\) or floats in \[0, 1\], received int64 of shape \(200, 28, 28\)"),
-    (IMAGES > 3, "received bool"), (IMAGES * 1.0, r"in \[0, 1\], received float64 .* from 0 to 255: divide by 255"),
-    (IMAGES / 255 - 0.5, "values from -0.5 to 0.5"), (np.full((1, 784), np.nan), "no numbers"),
-    ("shoe.jpg", "received <U8 of shape"), ([[1, 2], [3]], "must be one array, received list"),
-    (None, r"received object of shape \(\)"),
-])
-def test_other_arrays_are_refused_with_what_was_received(images, text):
-    with pytest.raises(fmnist_zoo.PredictionError, match=text):
-        fmnist_zoo.predict(images)
-
-
-def test_models_that_are_not_there():
-    with pytest.raises(fmnist_zoo.SpecError, match="did you mean 4D_drop03"):
-        fmnist_zoo.predict(IMAGES, "4D_drop3")
-    with pytest.raises(fmnist_zoo.WeightsError, match="no trained weights come with '4L'"):
-        fmnist_zoo.predict(IMAGES, "4L")
 
 
 def test_the_table(tmp_path, capsys):
@@ -231,9 +141,9 @@ def test_a_photograph_is_recognised_as_the_image_that_it_is_of(tmp_path, answers
     assert entries[0]["label"] == fmnist_zoo.predict(IMAGES).labels[sure]
 
 
-def test_a_run_of_ones_own(run, shipped, tmp_path, answers):
+def test_a_run_of_ones_own(mini_run, shipped, tmp_path, answers):
     path = picture(tmp_path / "x.png", IMAGES[0])
-    code, entries, errors = answers(path, f"--run={run.folder}")
+    code, entries, errors = answers(path, f"--run={mini_run.folder}")
     assert code == 0 and not errors
     _, same, _ = answers(path, "--model=4D_drop03")
     assert entries[0]["label"] == same[0]["label"]
@@ -258,13 +168,13 @@ def test_a_mistake_is_one_line_and_imports_nothing_heavy(arguments, text, capsys
     assert done.returncode == 2, done.stderr
 
 
-def test_a_run_that_cannot_be_used_is_a_mistake(run, tmp_path, capsys):
+def test_a_run_that_cannot_be_used_is_a_mistake(mini_run, tmp_path, capsys):
     path = picture(tmp_path / "x.png", IMAGES[0])
-    unfinished = shutil.copytree(run.folder, tmp_path / "run")
+    unfinished = shutil.copytree(mini_run.folder, tmp_path / "run")
     (unfinished / "result.json").unlink()
     assert predict.main([str(path), f"--run={unfinished}"]) == 2
     assert "this run has not come to its end" in capsys.readouterr().err
-    assert predict.main([str(path), f"--run={run.folder}", f"--data_dir={tmp_path}"]) == 2
+    assert predict.main([str(path), f"--run={mini_run.folder}", f"--data_dir={tmp_path}"]) == 2
     captured = capsys.readouterr()
     assert captured.err.count("\n") == 1 and not captured.out
 
