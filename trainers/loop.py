@@ -1,24 +1,25 @@
 """The GradientTape loop: an epoch of updates in a few compiled calls.
 
-The images stay in memory as uint8; a call runs about a second of steps inside TensorFlow, and between two calls Python
-looks at the clock and the keyboard. However an epoch is cut into calls, its numbers are the same: the sums travel
-through the calls, and order and masks are functions of (seed, epoch) and (seed, step).
+The images stay in memory as uint8; a call runs about a second of steps, compiled into one program by XLA, and between
+two calls Python looks at the clock and the keyboard. However an epoch is cut into calls, its numbers are the same: the
+sums travel through the calls, and order and masks are functions of (seed, epoch) and (seed, step).
 """
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
+import math
 import time
-from typing import Any, Callable, Iterator
+from typing import Any, Callable
 
 import numpy as np
 
-from fmnist_zoo.backend import ops, tf
+from fmnist_zoo.backend import tf
 from trainers.network import Network, scale
 from trainers.optimizers import Optimizer
 
 SECONDS_A_CALL = 1.0
+LARGEST_XLA_BATCH = 1024  # above, TensorFlow's own matrix products are faster than those of XLA
 
 
 class NonFiniteError(ArithmeticError):
@@ -68,9 +69,9 @@ class TapeEngine:
         self._steps_a_call = steps_a_call
         self._learned_steps_a_call = 8
         integer, long = tf.TensorSpec((), tf.int32), tf.TensorSpec((), tf.int64)
-        with _forgotten_gradients():
-            self._run_steps = tf.function(self._steps).get_concrete_function(
-                tf.TensorSpec((len(labels),), tf.int32), integer, integer, long, tf.TensorSpec((7,), tf.float64))
+        self._run_steps = tf.function(self._steps, jit_compile=batch_size <= LARGEST_XLA_BATCH).get_concrete_function(
+            tf.TensorSpec((self.steps_an_epoch * batch_size,), tf.int32), integer, integer, long,
+            tf.TensorSpec((7,), tf.float64))
 
     def run_epoch(self, epoch: int, on_part: OnPart | None = None) -> EpochMeans:
         """Runs epoch `epoch`; `on_part(steps done, means so far)` is called a few times on the way.
@@ -78,21 +79,35 @@ class TapeEngine:
         Raises:
             NonFiniteError: at the first update that is not finite; neither it nor a later one was applied.
         """
-        order = tf.constant(epoch_order(len(self._labels), seed=self._seed, epoch=epoch))
-        first_step = epoch * self.steps_an_epoch
+        order = epoch_order(len(self._labels), seed=self._seed, epoch=epoch)
+        order = tf.constant(np.resize(order, self.steps_an_epoch * self._batch_size))  # filled up from its own start
+        first_step = tf.constant(epoch * self.steps_an_epoch, tf.int64)
         done, totals = 0, tf.zeros(7, tf.float64)
         while done < self.steps_an_epoch:
             until = min(done + (self._steps_a_call or self._learned_steps_a_call), self.steps_an_epoch)
-            started = time.perf_counter()
-            totals, failed = self._run_steps(order, tf.constant(done), tf.constant(until),
-                                             tf.constant(first_step, tf.int64), totals)
+            started, before = time.perf_counter(), self._values()
+            totals, failed = self._run_steps(order, tf.constant(done), tf.constant(until), first_step, totals)
             if int(failed) >= 0:
-                raise NonFiniteError(int(failed))
+                self._go_back(before, order, done, int(failed), first_step)
+                raise NonFiniteError(int(first_step) + int(failed))
             self._learn(until - done, time.perf_counter() - started)
             done = until
             if on_part:
                 on_part(done, _means(totals.numpy()))
         return _means(totals.numpy())
+
+    def _values(self) -> list[Any]:
+        return [tf.identity(variable) for variable in self.variables().values()]
+
+    def _go_back(self, values: list[Any], order: Any, begin: int, end: int, first_step: Any) -> None:
+        """To where `values` were taken, before step `begin` of an epoch, and from there to the end of step `end` - 1.
+
+        So the steps themselves need no branch around an update that would not be finite: it cost an eighth of them.
+        """
+        for variable, value in zip(self.variables().values(), values):
+            variable.assign(value)
+        if end > begin:
+            self._run_steps(order, tf.constant(begin), tf.constant(end), first_step, tf.zeros(7, tf.float64))
 
     def _learn(self, steps: int, seconds: float) -> None:
         """Aims the next call at a second; at most four times as long as this one, which may have been compiling."""
@@ -100,53 +115,39 @@ class TapeEngine:
         self._learned_steps_a_call = max(1, min(aim, 4 * steps))
 
     def _steps(self, order: Any, begin: Any, end: Any, first_step: Any, totals: Any) -> tuple[Any, Any]:
-        """Steps [begin, end) of an epoch. Returns the sums and the step that was not finite, or -1."""
-        failed = tf.constant(-1, tf.int64)
+        """Steps [begin, end) of an epoch. Returns the sums and the first step that was not finite, or -1."""
+        failed = tf.constant(-1)
         while begin < end and failed < 0:
-            step = first_step + tf.cast(begin, tf.int64)
-            chosen = order[begin * self._batch_size:(begin + 1) * self._batch_size]
-            gradients, sums = self._gradients(chosen, step)
-            if tf.reduce_all(tf.math.is_finite(sums)):
-                self._optimizer.apply(gradients, step)
-                totals += tf.cast(sums, tf.float64)
-            else:
-                failed = step
+            gradients, sums = self._gradients(order, begin, first_step + tf.cast(begin, tf.int64))
+            self._optimizer.apply(gradients, first_step + tf.cast(begin, tf.int64))
+            failed = tf.where(tf.reduce_all(tf.math.is_finite(sums)), -1, begin)
+            totals += tf.cast(sums, tf.float64)
             begin += 1
         return totals, failed
 
-    def _gradients(self, chosen: Any, step: Any) -> tuple[list[Any], Any]:
-        """Gradients of the objective on the images `chosen`, and what `_means` reads, (7,) float32."""
+    def _gradients(self, order: Any, place: Any, step: Any) -> tuple[list[Any], Any]:
+        """Gradients of the objective on batch number `place` of an epoch, and what `_means` reads, (7,) float32.
+
+        All batches have one shape, which XLA needs; what fills up the last one has no share in anything.
+        """
+        start = place * self._batch_size
+        chosen = tf.slice(order, [start], [self._batch_size])
         images, labels = scale(tf.gather(self._images, chosen)), tf.cast(tf.gather(self._labels, chosen), tf.int32)
+        real = tf.cast(start + tf.range(self._batch_size) < len(self._labels), tf.float32)
+        count = tf.reduce_sum(real)
         with tf.GradientTape() as tape:
             logits = self._network.forward(self._network.variables, images, seed=self._seed, step=step, training=True)
-            loss = self._network.cross_entropy(labels, logits)
+            loss = tf.reduce_sum(real * self._network.cross_entropy(labels, logits)) / count
             penalty = self._network.penalty()
             objective = loss + penalty
         gradients = tape.gradient(objective, self._network.variables)
-        count = tf.cast(tf.shape(labels)[0], tf.float32)
-        hits = tf.reduce_sum(tf.cast(tf.argmax(logits, axis=1, output_type=tf.int32) == labels, tf.float32))
-        return gradients, tf.stack([count * loss, count * penalty, hits, count,
+        hits = real * tf.cast(tf.argmax(logits, axis=1, output_type=tf.int32) == labels, tf.float32)
+        return gradients, tf.stack([count * loss, count * penalty, tf.reduce_sum(hits), count,
                                     norm(gradients), norm(self._network.kernels), 1.0])
 
     def variables(self) -> dict[str, Any]:
         """Everything that changes while it trains, by name: weights and optimizer slots."""
         return {**dict(zip(self._network.names, self._network.variables)), **self._optimizer.state(self._network.names)}
-
-
-@contextlib.contextmanager
-def _forgotten_gradients() -> Iterator[None]:
-    """Takes out of TensorFlow's registry the custom gradients that were entered meanwhile.
-
-    It would keep them for ever, and with them the whole graph, its images and variables. They have been used by then:
-    the gradients are part of the graph.
-    """
-    entries = getattr(ops.gradient_registry, "_registry", {})
-    before = set(entries)
-    try:
-        yield
-    finally:
-        for name in set(entries) - before:
-            del entries[name]
 
 
 def _means(totals: np.ndarray) -> EpochMeans:
@@ -156,4 +157,10 @@ def _means(totals: np.ndarray) -> EpochMeans:
 
 def norm(tensors: Any) -> Any:
     """Euclidean norm of all entries of `tensors`: a float32 scalar."""
-    return tf.sqrt(2.0 * tf.add_n([tf.nn.l2_loss(tensor) for tensor in tensors]))
+    return tf.sqrt(tf.add_n([tf.reduce_sum(tf.square(_partial_norms(tensor))) for tensor in tensors]))
+
+
+def _partial_norms(tensor: Any) -> Any:
+    """Norms of up to 32 entries each. XLA sums to a scalar one entry after another, and to a vector many at a time."""
+    size = tensor.shape.num_elements()
+    return tf.norm(tf.reshape(tensor, (math.gcd(size, 32), -1)), axis=0)

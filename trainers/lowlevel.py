@@ -64,9 +64,8 @@ def log_softmax(logits: Any) -> Any:
 
 
 def cross_entropy(labels: Any, logits: Any) -> Any:
-    """Mean over the batch of -sum_j y_j log p_j, y one-hot: a scalar, in nats."""
-    one_hot = tf.one_hot(labels, CLASSES)
-    return tf.reduce_mean(-tf.reduce_sum(one_hot * log_softmax(logits), axis=1))
+    """-sum_j y_j log p_j of each example, y one-hot: (batch,), in nats. The loss is its mean over the batch."""
+    return -tf.reduce_sum(tf.one_hot(labels, CLASSES) * log_softmax(logits), axis=1)
 
 
 def l1_penalty(kernels: Sequence[Any], rate: float) -> Any:

@@ -25,7 +25,7 @@ def unused_clip(runs: Histories) -> str:
     logits = tf.constant([[0.0], [-200.0], *[[0.0]] * 8])
     one_hot = tf.transpose(tf.one_hot([0], 10))
     theirs = float(as_written.cross_entropy(one_hot, as_written.softmax(logits)))
-    ours = float(lowlevel.cross_entropy(tf.constant([0]), tf.transpose(logits)))
+    ours = float(lowlevel.cross_entropy(tf.constant([0]), tf.transpose(logits))[0])
     return f"one class underflows: as written {theirs}, from logits {ours:.4f}"
 
 
@@ -35,7 +35,7 @@ def clip(runs: Histories) -> str:
     with tf.GradientTape(persistent=True) as tape:
         tape.watch(logits)
         theirs = as_written.cross_entropy_clipped(one_hot, as_written.softmax(logits))
-        ours = lowlevel.cross_entropy(tf.constant([0]), tf.transpose(logits))
+        ours = lowlevel.cross_entropy(tf.constant([0]), tf.transpose(logits))[0]
     slopes = [float(tf.reduce_max(tf.abs(tape.gradient(loss, logits)))) for loss in (theirs, ours)]
     return (f"a sure miss: clipped loss {float(theirs):.2f} with largest gradient {slopes[0]:g}, "
             f"from logits {float(ours):.2f} with {slopes[1]:g}")

@@ -87,7 +87,7 @@ class Observer:
         with tf.GradientTape() as tape:
             logits = self._network.forward(self._network.variables, scale(tf.constant(self._probe.images)), seed=0,
                                            step=tf.zeros((), tf.int64), training=False)
-            loss = self._network.cross_entropy(tf.cast(self._probe.labels, tf.int32), logits)
+            loss = tf.reduce_mean(self._network.cross_entropy(tf.cast(self._probe.labels, tf.int32), logits))
             objective = loss + self._network.penalty()
         gradients = tape.gradient(objective, self._network.variables)
         for name, variable, gradient in zip(self._network.names, self._network.variables, gradients):

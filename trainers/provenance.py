@@ -32,9 +32,9 @@ def record() -> dict[str, Any]:
 
 
 def _asked(kind: str) -> int:
-    """Threads that the environment asks TensorFlow for; 0: as many as there are cores."""
+    """Threads that the environment asks TensorFlow for; without a number, or with 0, as many as there are cores."""
     text = os.environ.get(f"TF_NUM_{kind}_THREADS", "")
-    return int(text) if text.isdecimal() else 0
+    return int(text) if text.isdecimal() and int(text) else int(machine()["cores"])
 
 
 def commit() -> str:

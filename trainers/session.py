@@ -86,9 +86,11 @@ class Session:
             "config": self.config.to_dict(), "data": found, "started": time.time(), "environment": provenance.record()}
         if self.folder.config.exists():
             old = read_record(self.folder.config)
-            if old["environment"]["versions"] != record["environment"]["versions"]:
-                self.reporter.note(f"this run began with {old['environment']['versions']}; it goes on with "
-                                   f"{record['environment']['versions']}, and need not be the same to the bit")
+            for name in ("versions", "cpu", "threads"):
+                before, now = old["environment"].get(name), record["environment"][name]
+                if before != now:
+                    self.reporter.note(f"this run began with {name} {before}; it goes on with {now}, and need not be "
+                                       "the same to the bit")
             if old["config"] == record["config"]:
                 return None
             record.update({name: old[name] for name in ("started", "environment") if name in old})

@@ -181,7 +181,7 @@ def _train(folder: RunFolder, config: RunConfig, expected: dict[str, Any], stopp
 
 
 def _share_cores(share: tuple[int, int] | None) -> None:
-    """This worker's cores and threads, before TensorFlow is imported, whose threads inherit where this one may run.
+    """This worker's cores, before TensorFlow is imported, whose threads inherit where this one may run.
 
     A worker that stays on its own cores trains a quarter faster than one that is moved about.
     """
@@ -191,8 +191,6 @@ def _share_cores(share: tuple[int, int] | None) -> None:
     cores = sorted(os.sched_getaffinity(0))
     mine = cores[index::count] or [cores[index % len(cores)]]
     os.sched_setaffinity(0, mine)
-    for kind in ("INTRAOP", "INTEROP"):
-        os.environ.setdefault(f"TF_NUM_{kind}_THREADS", str(len(mine)))
 
 
 def _memory_mb() -> float:
