@@ -18,7 +18,8 @@ _NOISE = re.compile(
     r"All log messages before absl::InitializeLog|oneDNN custom operations are on|Could not find cuda drivers"
     r"|failed call to cuInit|cpu_feature_guard|To enable the following instructions"
     r"|XLA service 0x\w+ initialized for platform Host|StreamExecutor \[\d+\]: Host|Compiled cluster using XLA"
-    r"|MLIR crash reproducer|Unable to register cu\w+ factory|computation_placer already registered|TF-TRT Warning: Could not find TensorRT"
+    r"|MLIR crash reproducer|Unable to register cu\w+ factory|computation_placer already registered"
+    r"|TF-TRT Warning: Could not find TensorRT"
 )
 
 

@@ -44,6 +44,8 @@ def test_long_runs_save_and_draw_less_often():
 
 
 @pytest.mark.parametrize("settings, text", [
+    (dict(precision="float16"), "one of float32, mixed_bfloat16; received 'float16'"),
+    (dict(precision="mixed_bfloat16", trainer="fit"), "is for --trainer=tape; received 'fit'"),
     (dict(trainer="keras"), "received 'keras'"), (dict(seed=-1), "received -1"),
     (dict(seed=2**32), "received 4294967296"),
     (dict(checkpoint_every=0), "received 0"), (dict(data="cifar"), "received 'cifar'"),

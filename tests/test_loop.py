@@ -1,12 +1,18 @@
 """The tape loop: the numbers of `Model.fit`, however an epoch is cut, and an honest end when they are not finite."""
 
+import dataclasses
+import os
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 
 import fmnist_zoo
 from fmnist_zoo import metrics, models
 from fmnist_zoo.spec import Recipe
-from trainers import network
+from tests.conftest import ROOT
+from trainers import loop, network
 from trainers.fit import FitEngine
 from trainers.loop import NonFiniteError, TapeEngine, epoch_order
 from trainers.optimizers import Optimizer
@@ -48,7 +54,7 @@ def test_tape_and_fit_agree(fit_split, optimizer, decay, l1):
 
 
 def test_the_cut_does_not_change_a_bit(fit_split):
-    spec = fmnist_zoo.get_spec("4D_drop03")
+    spec = fmnist_zoo.get_spec("3L", dropout=0.3)
     results = []
     for steps in (1, 3, 100, None):
         net, engine = tape(spec, fit_split, steps_a_call=steps)
@@ -98,15 +104,64 @@ def test_not_finite_names_its_step(fit_split, engine):
         assert all(np.isfinite(variable.numpy()).all() for variable in net.variables)
 
 
-def test_the_step_is_the_same_however_the_epoch_is_cut(fit_split):
-    steps = set()
-    for cut in (1, 4, None):
-        _, engine = tape(fmnist_zoo.get_spec("2L"), fit_split, optimizer="sgd", learning_rate=1e6, steps_a_call=cut)
+def test_what_is_not_finite_is_left_undone_however_the_epoch_is_cut(fit_split):
+    """The variables are those before the step that is named, even if it is the fifth of a call."""
+    results = []
+    for cut in (1, 4, 100):
+        net, engine = tape(fmnist_zoo.get_spec("2L"), fit_split, optimizer="sgd", learning_rate=1e6, steps_a_call=cut)
         with pytest.raises(NonFiniteError) as error:
             for epoch in range(30):
                 engine.run_epoch(epoch)
-        steps.add(error.value.step)
-    assert len(steps) == 1
+        results.append((error.value.step, [variable.numpy() for variable in net.variables]))
+    assert results[0][0] % engine.steps_an_epoch, "the step should lie within a call"
+    for step, arrays in results[1:]:
+        assert step == results[0][0]
+        for array, first in zip(arrays, results[0][1]):
+            np.testing.assert_array_equal(array, first)
+
+
+def test_with_and_without_xla_it_is_the_same_work(fit_split, monkeypatch):
+    """The same masks and order, sums in another order."""
+    means = []
+    for largest in (loop.LARGEST_XLA_BATCH, 0):
+        monkeypatch.setattr(loop, "LARGEST_XLA_BATCH", largest)
+        _, engine = tape(fmnist_zoo.get_spec("4D_drop03", l2=1e-4), fit_split)
+        means.append([value for epoch in range(2) for value in dataclasses.astuple(engine.run_epoch(epoch))])
+    assert means[0] == pytest.approx(means[1], rel=2e-3)
+    assert means[0] != means[1]
+
+
+def test_bfloat16_learns_what_float32_learns(fit_split):
+    losses = []
+    for bfloat16 in (False, True):
+        spec = fmnist_zoo.get_spec("4L")
+        net = network.from_model(spec, models.build(spec, 0), bfloat16=bfloat16)
+        rule = Optimizer("adam", net.variables, learning_rate=0.001)
+        engine = TapeEngine(net, rule, *fit_split, batch_size=100, seed=0)
+        losses.append([engine.run_epoch(epoch).loss for epoch in range(4)])
+        assert all(variable.dtype == "float32" for variable in engine.variables().values())
+    assert losses[1] == pytest.approx(losses[0], rel=0.06) and losses[1] != losses[0]
+
+
+def test_the_numbers_are_the_same_on_any_number_of_cores():
+    """Two threads within an operation, wherever it runs: on one core, and on all of them."""
+    if not hasattr(os, "sched_setaffinity"):
+        pytest.skip("this system pins no process")
+    program = """if True:
+        import os, sys
+        cores = sorted(os.sched_getaffinity(0))[:int(sys.argv[1]) or None]
+        os.sched_setaffinity(0, cores)
+        from trainers import checkpoints, config, engines
+        from fmnist_zoo import load_data, models
+        config = config.resolve("2L", data="mini", batch_size=32)  # a size at which the number of threads shows
+        model = models.build(config.spec, 0)
+        engine = engines.make_engine(config, model, engines.make_network(config, model), load_data(data="mini")["fit"])
+        engine.run_epoch(0)
+        print(checkpoints.digest({name: value.numpy() for name, value in engine.variables().items()}))"""
+    own = {name: value for name, value in os.environ.items() if not name.startswith("TF_NUM_")}
+    found = [subprocess.run([sys.executable, "-c", program, cores], cwd=ROOT, env=own, text=True, capture_output=True)
+             for cores in ("1", "0")]
+    assert len({done.stdout for done in found}) == 1 and len(found[0].stdout.strip()) == 64, found[0].stderr
 
 
 def test_dropout_shows_in_the_training_loss(fit_split):

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import scipy.stats
 
 import fmnist_zoo
 from fmnist_zoo.backend import tf
@@ -59,6 +60,21 @@ def test_neighbouring_streams_do_not_overlap():
         assert abs(np.mean(first[shift:] == second[:-shift]) - 0.5) < 0.02
 
 
+def test_random_words_are_uniform_and_independent():
+    """Over 400 steps: each byte of a word, each unit's share, and neighbours in place and in step."""
+    words = np.stack([network.random_words((50, 40), seed=0, step=tf.constant(step, tf.int64), layer=1).numpy()
+                      for step in range(400)])
+    for shift in (0, 8, 16, 24):
+        counts = np.bincount((words >> shift & 255).ravel(), minlength=256)
+        assert scipy.stats.chisquare(counts).pvalue > 1e-4, shift
+    kept = np.where(words < 0.3 * 2**32, 0.7, -0.3) / np.sqrt(0.21)  # mean 0, variance 1
+    shares = kept.sum(axis=0) / np.sqrt(len(kept))
+    assert np.abs(shares).max() < 5 and np.var(shares) == pytest.approx(1, abs=0.15)
+    for one, other in ((kept[1:], kept[:-1]), (kept[:, 1:], kept[:, :-1]), (kept[:, :, 1:], kept[:, :, :-1]),
+                       (kept[:, :, 2:], kept[:, :, :-2]), (kept[::2], kept[1::2])):
+        assert abs((one * other).mean()) * np.sqrt(one.size) < 4.5
+
+
 def test_gradient_goes_through_the_same_mask():
     units = tf.ones((50, 40))
     with tf.GradientTape() as tape:
@@ -78,3 +94,15 @@ def test_dropout_is_on_in_training_and_off_in_evaluation(images):
     assert not np.allclose(logits(True, 0), logits(False, 0))
     assert not np.allclose(logits(True, 0), logits(True, 1))
     np.testing.assert_array_equal(logits(True, 1), logits(True, 1))
+
+
+def test_bfloat16_is_for_training_alone(images):
+    model, spec = fmnist_zoo.build_model("4D_drop03"), fmnist_zoo.get_spec("4D_drop03")
+    exact, mixed = network.from_model(spec, model), network.from_model(spec, model, bfloat16=True)
+    np.testing.assert_array_equal(network.make_predictor(exact)(images), network.make_predictor(mixed)(images))
+    pixels = network.scale(tf.constant(images))
+    found = [net.forward(net.variables, pixels, seed=0, step=tf.constant(3, tf.int64), training=True)
+             for net in (exact, mixed)]
+    assert found[1].dtype == tf.float32
+    apart = np.abs(found[0] - found[1]).max() / np.abs(found[0]).max()
+    assert 1e-4 < apart < 0.03  # the same masks, products of 8 bits

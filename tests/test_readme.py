@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 import fmnist_zoo.__main__ as listing
-from benchmarks import epoch, full_batch, sweep as sweep_benchmark
+from benchmarks import epoch, full_batch, sweep as sweep_benchmark, table
 from fmnist_zoo import registry
 from fmnist_zoo.data import load_data
 from tests.conftest import ROOT
@@ -72,7 +72,7 @@ def test_command(line, workplace, monkeypatch, capsys):
     elif module == "trainers.evaluate" and not any(flag.startswith("--run") for flag in flags):
         flags = [*flags, "--data=mini", "--logdir=others"]
     elif module == "trainers.report":
-        flags = [*flags, "--data=mini", "--quick"]
+        flags = [*flags, "--data=mini", "--quick", "--only=dropout"]
     elif module == "trainers.train" and not any(flag.startswith(("--resume", "--config")) for flag in flags):
         flags = [*flags, *QUICK, "--logdir=others"]  # its runs must not meet those that stand in the workplace
     main = {"fmnist_zoo": listing.main, "trainers.train": train.main, "benchmarks.epoch": epoch.main,
@@ -116,8 +116,13 @@ def test_python_of_a_sweep(workplace, monkeypatch, capsys):
 
 def test_the_table_is_what_the_listing_prints(capsys):
     assert listing.main(["--markdown"]) == 0
-    table = re.search(r"<!-- models: .*? -->\n(.*?)\n<!-- /models -->", README, re.DOTALL).group(1)
-    assert table == capsys.readouterr().out.strip()
+    block = re.search(r"<!-- models: .*? -->\n(.*?)\n<!-- /models -->", README, re.DOTALL).group(1)
+    assert block == capsys.readouterr().out.strip()
+
+
+def test_the_speed_is_that_of_the_last_full_run():
+    block = re.search(r"<!-- speed: python -m benchmarks.table -->\n(.*?)\n<!-- /speed -->", README, re.DOTALL).group(1)
+    assert block == table.table(table.load(table.RESULTS))
 
 
 def test_links_lead_somewhere():

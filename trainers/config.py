@@ -12,6 +12,7 @@ from fmnist_zoo import registry
 from fmnist_zoo.spec import FULL_BATCH, ModelSpec, Recipe, SpecError
 
 TRAINERS = ("tape", "fit", "scratch")
+PRECISIONS = ("float32", "mixed_bfloat16")
 # Keras' own defaults: what an optimizer gets when it replaces the recipe's and no rate is named.
 LEARNING_RATES = {"adam": 0.001, "sgd": 0.01, "momentum": 0.01, "rmsprop": 0.001, "adagrad": 0.001, "adamax": 0.001,
                   "adamw": 0.001}
@@ -32,6 +33,8 @@ class RunConfig:
     Attributes:
         spec, recipe: what is built and how it is trained.
         trainer: the engine: "tape", "fit", or "scratch" (the low-level networks from their equations).
+        precision: "float32", or "mixed_bfloat16": layers compute in bfloat16; weights, loss, optimizer and evaluation
+            stay in float32.
         seed: initial weights, shuffle order and dropout masks follow from it.
         data, data_dir, allow_other_data: as in `fmnist_zoo.load_data`.
         checkpoint_every: epochs between checkpoints.
@@ -43,6 +46,7 @@ class RunConfig:
     spec: ModelSpec
     recipe: Recipe
     trainer: str = "tape"
+    precision: str = "float32"
     seed: int = 0
     data: str = "fashion_mnist"
     data_dir: str = ""
@@ -54,6 +58,10 @@ class RunConfig:
     def __post_init__(self) -> None:
         if self.trainer not in TRAINERS:
             raise ConfigError(f"trainer must be one of {', '.join(TRAINERS)}; received {self.trainer!r}")
+        if self.precision not in PRECISIONS:
+            raise ConfigError(f"precision must be one of {', '.join(PRECISIONS)}; received {self.precision!r}")
+        if self.precision != "float32" and self.trainer != "tape":
+            raise ConfigError(f"--precision={self.precision} is for --trainer=tape; received {self.trainer!r}")
         for field, low, below in (("seed", 0, 2**32), ("checkpoint_every", 1, 2**31), ("histogram_every", 0, 2**31)):
             value = getattr(self, field)
             if isinstance(value, bool) or not isinstance(value, int) or not low <= value < below:

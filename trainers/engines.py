@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from fmnist_zoo.data import Split
-from trainers import lowlevel, network as networks
-from trainers.config import RunConfig
+from trainers import lowlevel, network as networks, provenance
+from trainers.config import ConfigError, RunConfig
 from trainers.fit import FitEngine
 from trainers.loop import TapeEngine
 from trainers.network import Network
@@ -17,7 +17,11 @@ def make_network(config: RunConfig, model: Any) -> Network:
     """What is trained: the variables of the Keras `model`, but for `scratch`, which has its own."""
     if config.trainer == "scratch":
         return lowlevel.make_network(config.spec, config.seed)
-    return networks.from_model(config.spec, model)
+    mixed = config.precision == "mixed_bfloat16"
+    if mixed and not provenance.has_bfloat16():
+        raise ConfigError("--precision=mixed_bfloat16: this processor multiplies no bfloat16 matrices (it has neither "
+                          f"avx512_bf16 nor amx_bf16: {provenance.machine()['cpu']}); train in float32")
+    return networks.from_model(config.spec, model, bfloat16=mixed)
 
 
 def make_engine(config: RunConfig, model: Any, network: Network, fit: Split) -> TapeEngine | FitEngine:

@@ -19,7 +19,7 @@ from trainers.network import Network, scale
 from trainers.optimizers import Optimizer
 
 SECONDS_A_CALL = 1.0
-LARGEST_XLA_BATCH = 1024  # above, TensorFlow's own matrix products are faster than those of XLA
+LARGEST_XLA_BATCH = 1024  # above, and in bfloat16, TensorFlow's own matrix products are faster than those of XLA
 
 
 class NonFiniteError(ArithmeticError):
@@ -69,7 +69,8 @@ class TapeEngine:
         self._steps_a_call = steps_a_call
         self._learned_steps_a_call = 8
         integer, long = tf.TensorSpec((), tf.int32), tf.TensorSpec((), tf.int64)
-        self._run_steps = tf.function(self._steps, jit_compile=batch_size <= LARGEST_XLA_BATCH).get_concrete_function(
+        xla = batch_size <= LARGEST_XLA_BATCH and not network.bfloat16
+        self._run_steps = tf.function(self._steps, jit_compile=xla).get_concrete_function(
             tf.TensorSpec((self.steps_an_epoch * batch_size,), tf.int32), integer, integer, long,
             tf.TensorSpec((7,), tf.float64))
 
@@ -155,6 +156,7 @@ def _means(totals: np.ndarray) -> EpochMeans:
     return EpochMeans(loss / images, penalty / images, hits / images, gradient_norm / updates, weight_norm / updates)
 
 
+@tf.function(jit_compile=True)
 def norm(tensors: Any) -> Any:
     """Euclidean norm of all entries of `tensors`: a float32 scalar."""
     return tf.sqrt(tf.add_n([tf.reduce_sum(tf.square(_partial_norms(tensor))) for tensor in tensors]))

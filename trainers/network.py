@@ -36,6 +36,7 @@ class Network:
         forward: as above; images are (batch, 784) float32 in [0, 1], logits (batch, 10) float32.
         penalty: () -> scalar, the L1 and L2 terms of the objective at the variables' values.
         cross_entropy: (labels (batch,) int32, logits) -> (batch,), of each example.
+        bfloat16: whether the forward function computes in bfloat16 where `training` is true.
     """
 
     variables: list[Any]
@@ -43,6 +44,7 @@ class Network:
     forward: Forward
     penalty: Callable[[], Any]
     cross_entropy: Callable[[Any, Any], Any] = cross_entropy
+    bfloat16: bool = False
 
     @property
     def kernels(self) -> list[Any]:
@@ -50,23 +52,26 @@ class Network:
         return self.variables[::2]
 
 
-def from_model(spec: ModelSpec, model: Any) -> Network:
+def from_model(spec: ModelSpec, model: Any, *, bfloat16: bool = False) -> Network:
     """The network of a Keras model that `fmnist_zoo.models.build` made: it trains the model's own variables."""
     variables = [variable.value for variable in model.trainable_variables]
     names = [variable.path for variable in model.trainable_variables]
-    return Network(variables, names, make_forward(spec), lambda: penalty(variables[::2], l1=spec.l1, l2=spec.l2))
+    return Network(variables, names, make_forward(spec, bfloat16=bfloat16),
+                   lambda: penalty(variables[::2], l1=spec.l1, l2=spec.l2), bfloat16=bfloat16)
 
 
-def make_forward(spec: ModelSpec) -> Forward:
-    """The forward function of a spec."""
+def make_forward(spec: ModelSpec, *, bfloat16: bool = False) -> Forward:
+    """The forward function of a spec; with `bfloat16` its layers compute in that type when they train, as Keras' policy
+    mixed_bfloat16 has it: 8 bits of float32's 24, its full range, so that no loss needs to be scaled."""
 
     def forward(variables: Sequence[Any], images: Any, *, seed: int, step: Any, training: bool) -> Any:
-        flow = images
+        kind = tf.bfloat16 if bfloat16 and training else tf.float32
+        flow, (*hidden, kernel, bias) = tf.cast(images, kind), [tf.cast(variable, kind) for variable in variables]
         for layer, rate in enumerate(spec.dropout or (0.0,) * len(spec.hidden)):
-            flow = tf.nn.relu(tf.matmul(flow, variables[2 * layer]) + variables[2 * layer + 1])
+            flow = tf.nn.relu(tf.matmul(flow, hidden[2 * layer]) + hidden[2 * layer + 1])
             if training and rate:
                 flow = dropout(flow, rate, seed=seed, step=step, layer=layer)
-        return tf.matmul(flow, variables[-2]) + variables[-1]
+        return tf.cast(tf.matmul(flow, kernel) + bias, tf.float32)
 
     return forward
 
@@ -78,7 +83,7 @@ def dropout(units: Any, rate: float, *, seed: int, step: Any, layer: int) -> Any
     """
     threshold = tf.constant(min(round(rate * 2**32), 2**32 - 1), tf.uint32)
     keep = random_words(tuple(units.shape), seed=seed, step=step, layer=layer) >= threshold
-    return tf.where(keep, units * (1 / (1 - rate)), 0.0)
+    return tf.where(keep, units * (1 / (1 - rate)), tf.zeros((), units.dtype))
 
 
 def random_words(shape: tuple[int, int], *, seed: int, step: Any, layer: int) -> Any:

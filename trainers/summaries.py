@@ -137,14 +137,15 @@ def hyperparameters(config: RunConfig, batch_size: int) -> dict[str, Any]:
         "seed": config.seed, "batch_size": batch_size, "optimizer": config.recipe.optimizer,
         "learning_rate": config.recipe.learning_rate, "weight_decay": config.recipe.weight_decay,
         "hidden": "-".join(map(str, config.spec.hidden)) or "none", "epochs": config.recipe.epochs,
-        "trainer": config.trainer, "data": config.data,
+        "trainer": config.trainer, "precision": config.precision, "data": config.data,
         **{f"dropout.{layer + 1}": rates[layer] if layer < len(rates) else 0.0 for layer in range(DROPOUT_COLUMNS)},
     }
 
 
 _HPARAMS = {
     "model": str, "dropout": float, "l1": float, "l2": float, "seed": float, "batch_size": float, "optimizer": str,
-    "learning_rate": float, "weight_decay": float, "hidden": str, "epochs": float, "trainer": str, "data": str,
+    "learning_rate": float, "weight_decay": float, "hidden": str, "epochs": float, "trainer": str, "precision": str,
+    "data": str,
     **{f"dropout.{layer + 1}": float for layer in range(DROPOUT_COLUMNS)},
 }
 _SHOWN_FIRST = ("model", "dropout", "l1", "l2", "seed")  # TensorBoard shows five columns: those that "differ" first

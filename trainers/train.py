@@ -33,16 +33,17 @@ Flags that are not given follow the model's recipe; `python -m fmnist_zoo NAME` 
 """
 GROUPS = {
     "What is trained": ("model", "hidden", "dropout", "l1", "l2", "zoo_module"),
-    "How": ("trainer", "epochs", "batch_size", "optimizer", "learning_rate", "weight_decay", "early_stopping", "seed"),
+    "How": ("trainer", "precision", "epochs", "batch_size", "optimizer", "learning_rate", "weight_decay",
+            "early_stopping", "seed"),
     "On what": ("data", "data_dir", "allow_other_data", "validation_size"),
     "Where it goes": ("logdir", "run_name", "checkpoint_every", "histogram_every"),
     "Earlier runs": ("resume", "config", "from_sweep"),
     "Other": ("dry_run",),
 }
 SETTINGS = (  # flags that are settings of a run, by the same name
-    "hidden", "dropout", "l1", "l2", "trainer", "epochs", "batch_size", "optimizer", "learning_rate", "weight_decay",
-    "early_stopping", "seed", "data", "data_dir", "allow_other_data", "validation_size", "checkpoint_every",
-    "histogram_every")
+    "hidden", "dropout", "l1", "l2", "trainer", "precision", "epochs", "batch_size", "optimizer", "learning_rate",
+    "weight_decay", "early_stopping", "seed", "data", "data_dir", "allow_other_data", "validation_size",
+    "checkpoint_every", "histogram_every")
 
 
 def define_flags() -> flags.FlagValues:
@@ -64,6 +65,8 @@ def define_flags() -> flags.FlagValues:
     flags.DEFINE_enum("trainer", None, configs.TRAINERS, "tape: our GradientTape loop (the default); fit: Model.fit; "
                       "scratch: network_* from their equations",
                       flag_values=values)
+    flags.DEFINE_enum("precision", None, configs.PRECISIONS, "mixed_bfloat16: layers compute in bfloat16, on "
+                      "processors that multiply it in hardware; for large batches", flag_values=values)
     number("epochs", "passes over the fit images", flags.DEFINE_integer)
     text("batch_size", "images an update, or full")
     flags.DEFINE_enum("optimizer", None, OPTIMIZERS, "brings Keras' learning rate with it", flag_values=values)
