@@ -81,6 +81,14 @@ def batches(text: str) -> list[int | str]:
             f"must be whole numbers of at least 1, or {FULL_BATCH!r}, received {text!r}") from None
 
 
+def batch(text: str) -> int | str:
+    """One batch size."""
+    found = batches(text)
+    if len(found) > 1:
+        raise argparse.ArgumentTypeError(f"must be one batch size, received {text!r}")
+    return found[0]
+
+
 def json_path(text: str) -> pathlib.Path:
     """A file to be written, in a folder that is there: better known now than after the last round."""
     path = pathlib.Path(text)

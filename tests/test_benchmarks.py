@@ -8,7 +8,7 @@ import json
 import numpy as np
 import pytest
 
-from benchmarks import command, environment, epoch, limit, peers, scaling, summary, table
+from benchmarks import around, command, environment, epoch, limit, peers, scaling, summary, table
 from fmnist_zoo import get_spec, load_data
 
 
@@ -258,3 +258,14 @@ def test_all_peers_take_the_same_steps(tmp_path, capsys):
     found = json.loads(path.read_text())["summaries"]
     assert [len(one["peers"]) for one in found] == [7, 6, 7] and max(one["loss_spread"] for one in found) < 0.005
     assert set(found[0]["limit"]["libraries"]) == {"tensorflow", "numpy", "torch", "jax"}
+
+
+def test_around_counts_every_epoch_but_the_first(tmp_path, capsys):
+    found = around.measure("softmax", 300, 4, "mini", str(tmp_path))
+    assert len(found) == 3 and all(updates > 0 and beside > 0 for updates, beside in found)
+    assert around.main(["--model=softmax", "--batch=full", "--epochs=3", "--data=mini"]) == 0
+    assert capsys.readouterr().out.startswith("softmax, batch full, 2 epochs: updates ")
+    for flags, said in ((["--epochs=1"], "at least 2"), (["--batch=32,64"], "must be one batch size")):
+        with pytest.raises(SystemExit):
+            around.main(flags)
+        assert said in capsys.readouterr().err

@@ -149,8 +149,8 @@ def overlay(config: RunConfig, *, _fresh: bool = False, **settings: Any) -> RunC
         changes.setdefault("learning_rate", LEARNING_RATES.get(optimizer, config.recipe.learning_rate))
         changes.setdefault("weight_decay", WEIGHT_DECAYS.get(optimizer, 0.0))
     recipe = dataclasses.replace(config.recipe, **changes)
-    if _fresh:  # long runs of short epochs need not save or draw at each of them
-        given.setdefault("checkpoint_every", max(1, recipe.epochs // 50))
+    if _fresh:  # runs of short epochs need not save or draw at each of them
+        given.setdefault("checkpoint_every", max(1, recipe.epochs // 10))
         given.setdefault("histogram_every", max(1, recipe.epochs // 10))
     rest = {name: value for name, value in given.items() if name not in (*_SPEC_FIELDS, *_RECIPE_FIELDS)}
     return dataclasses.replace(config, spec=spec, recipe=recipe, **rest)

@@ -15,7 +15,7 @@ _FONT_SIZE = 13
 
 def png(image: Image.Image) -> bytes:
     buffer = io.BytesIO()
-    image.save(buffer, "PNG")
+    image.save(buffer, "PNG", compress_level=1)  # a third larger, in a third of the time
     return buffer.getvalue()
 
 

@@ -1,7 +1,7 @@
 """Where trials run: in one child process, or on dask.distributed, on this machine's cores or on a cluster's.
 
 A pool takes jobs (plain data) and gives back outcomes. It loses none: a worker that dies gives its job back as `DIED`,
-and whoever leads decides what becomes of it. Workers are renewed, because TensorFlow keeps a little of each model.
+and whoever leads decides what becomes of it. Workers are renewed, because TensorFlow keeps a part of each model.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from typing import Any, Iterator
 from trainers import trial as trials
 from trainers.config import ConfigError
 
-TRIALS_A_WORKER = 100
+TRIALS_A_WORKER = 25  # XLA keeps each program that it compiled: some 10 MB a trial
 FAILED_STARTS = 3
 DIED = "DIED"
 GONE = "the scheduler is gone; start it, then the same command goes on"
