@@ -38,8 +38,8 @@ def test_an_optimizer_brings_keras_learning_rate(optimizer):
 
 
 def test_long_runs_save_and_draw_less_often():
-    assert (resolve("network_A").checkpoint_every, resolve("network_A").histogram_every) == (50, 50)
-    assert (resolve("4L").checkpoint_every, resolve("4L").histogram_every) == (3, 3)
+    assert (resolve("network_A").checkpoint_every, resolve("network_A").histogram_every) == (50, 100)
+    assert (resolve("4L").checkpoint_every, resolve("4L").histogram_every) == (3, 6)
     assert resolve("network_A", checkpoint_every=1).checkpoint_every == 1
 
 

@@ -151,7 +151,7 @@ def overlay(config: RunConfig, *, _fresh: bool = False, **settings: Any) -> RunC
     recipe = dataclasses.replace(config.recipe, **changes)
     if _fresh:  # runs of short epochs need not save or draw at each of them
         given.setdefault("checkpoint_every", max(1, recipe.epochs // 10))
-        given.setdefault("histogram_every", max(1, recipe.epochs // 10))
+        given.setdefault("histogram_every", max(1, recipe.epochs // 5))
     rest = {name: value for name, value in given.items() if name not in (*_SPEC_FIELDS, *_RECIPE_FIELDS)}
     return dataclasses.replace(config, spec=spec, recipe=recipe, **rest)
 
