@@ -25,8 +25,9 @@ def fit_split():
     return fmnist_zoo.load_data(data="mini")["fit"]
 
 
-def tape(spec, split, *, optimizer="adam", learning_rate=0.001, weight_decay=0.0, seed=0, batch=BATCH, **options):
-    net = network.from_model(spec, models.build(spec, 0))
+def tape(spec, split, *, optimizer="adam", learning_rate=0.001, weight_decay=0.0, seed=0, batch=BATCH, bfloat16=False,
+         **options):
+    net = network.from_model(spec, models.build(spec, 0), bfloat16=bfloat16)
     rule = Optimizer(optimizer, net.variables, learning_rate=learning_rate, weight_decay=weight_decay)
     return net, TapeEngine(net, rule, *split, batch_size=batch, seed=seed, **options)
 
@@ -134,10 +135,7 @@ def test_with_and_without_xla_it_is_the_same_work(fit_split, monkeypatch):
 def test_bfloat16_learns_what_float32_learns(fit_split):
     losses = []
     for bfloat16 in (False, True):
-        spec = fmnist_zoo.get_spec("4L")
-        net = network.from_model(spec, models.build(spec, 0), bfloat16=bfloat16)
-        rule = Optimizer("adam", net.variables, learning_rate=0.001)
-        engine = TapeEngine(net, rule, *fit_split, batch_size=100, seed=0)
+        _, engine = tape(fmnist_zoo.get_spec("4L"), fit_split, batch=100, bfloat16=bfloat16)
         losses.append([engine.run_epoch(epoch).loss for epoch in range(4)])
         assert all(variable.dtype == "float32" for variable in engine.variables().values())
     assert losses[1] == pytest.approx(losses[0], rel=0.06) and losses[1] != losses[0]

@@ -119,8 +119,9 @@ class TapeEngine:
         """Steps [begin, end) of an epoch. Returns the sums and the first step that was not finite, or -1."""
         failed = tf.constant(-1)
         while begin < end and failed < 0:
-            gradients, sums = self._gradients(order, begin, first_step + tf.cast(begin, tf.int64))
-            self._optimizer.apply(gradients, first_step + tf.cast(begin, tf.int64))
+            step = first_step + tf.cast(begin, tf.int64)
+            gradients, sums = self._gradients(order, begin, step)
+            self._optimizer.apply(gradients, step)
             failed = tf.where(tf.reduce_all(tf.math.is_finite(sums)), -1, begin)
             totals += tf.cast(sums, tf.float64)
             begin += 1
