@@ -121,8 +121,11 @@ class TapeEngine:
         while begin < end and failed < 0:
             step = first_step + tf.cast(begin, tf.int64)
             gradients, sums = self._gradients(order, begin, step)
-            self._optimizer.apply(gradients, step)
-            failed = tf.where(tf.reduce_all(tf.math.is_finite(sums)), -1, begin)
+            finite = tf.reduce_all(tf.math.is_finite(sums))
+            # Any number would do for a step that is taken back. But the weights change in place, where XLA would copy
+            # them first, only if their update waits for all that reads them: gradients and norms, so `finite`.
+            self._optimizer.apply(gradients, tf.where(finite, step, 0))
+            failed = tf.where(finite, -1, begin)
             totals += tf.cast(sums, tf.float64)
             begin += 1
         return totals, failed
