@@ -14,12 +14,15 @@ from typing import Any, Callable
 
 import numpy as np
 
-from fmnist_zoo.backend import tf
+from fmnist_zoo.backend import tf, without_noise
 from trainers.network import Network, scale
 from trainers.optimizers import Optimizer
 
 SECONDS_A_CALL = 1.0
 LARGEST_XLA_BATCH = 1024  # above, and in bfloat16, TensorFlow's own matrix products are faster than those of XLA
+
+with without_noise():  # XLA and MLIR talk when they start
+    tf.function(tf.norm, jit_compile=True)(tf.zeros(9))
 
 
 class NonFiniteError(ArithmeticError):
@@ -70,6 +73,7 @@ class TapeEngine:
         self._learned_steps_a_call = 8
         integer, long = tf.TensorSpec((), tf.int32), tf.TensorSpec((), tf.int64)
         xla = batch_size <= LARGEST_XLA_BATCH and not network.bfloat16
+        self._norm = norm if xla else tf.linalg.global_norm
         self._run_steps = tf.function(self._steps, jit_compile=xla).get_concrete_function(
             tf.TensorSpec((self.steps_an_epoch * batch_size,), tf.int32), integer, integer, long,
             tf.TensorSpec((7,), tf.float64))
@@ -148,7 +152,7 @@ class TapeEngine:
         gradients = tape.gradient(objective, self._network.variables)
         hits = real * tf.cast(tf.argmax(logits, axis=1, output_type=tf.int32) == labels, tf.float32)
         return gradients, tf.stack([count * loss, count * penalty, tf.reduce_sum(hits), count,
-                                    norm(gradients), norm(self._network.kernels), 1.0])
+                                    self._norm(gradients), self._norm(self._network.kernels), 1.0])
 
     def variables(self) -> dict[str, Any]:
         """Everything that changes while it trains, by name: weights and optimizer slots."""
@@ -160,13 +164,8 @@ def _means(totals: np.ndarray) -> EpochMeans:
     return EpochMeans(loss / images, penalty / images, hits / images, gradient_norm / updates, weight_norm / updates)
 
 
-@tf.function(jit_compile=True)
 def norm(tensors: Any) -> Any:
-    """Euclidean norm of all entries of `tensors`: a float32 scalar."""
-    return tf.sqrt(tf.add_n([tf.reduce_sum(tf.square(_partial_norms(tensor))) for tensor in tensors]))
-
-
-def _partial_norms(tensor: Any) -> Any:
-    """Norms of up to 32 entries each. XLA sums to a scalar one entry after another, and to a vector many at a time."""
-    size = tensor.shape.num_elements()
-    return tf.norm(tf.reshape(tensor, (math.gcd(size, 32), -1)), axis=0)
+    """Euclidean norm of all entries of `tensors`, a float32 scalar, as `tf.linalg.global_norm`, but for XLA: it sums to
+    a scalar one entry after another, and to a vector many at a time, so that this is a norm of norms of 32 entries."""
+    return tf.linalg.global_norm([tf.norm(tf.reshape(tensor, (math.gcd(tensor.shape.num_elements(), 32), -1)), axis=0)
+                                  for tensor in tensors])
