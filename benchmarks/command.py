@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import pathlib
 import subprocess
 import sys
-from typing import Any, Sequence
+from typing import Any, MutableMapping, Sequence
 
+import trainers
 from fmnist_zoo import SpecError, get_spec
 from fmnist_zoo.spec import FULL_BATCH
 
@@ -22,10 +24,18 @@ class WorkerError(RuntimeError):
     """A process that failed: says which, and the last it said."""
 
 
+def free_threads(environment: MutableMapping[str, str] = os.environ) -> MutableMapping[str, str]:
+    """Takes back the number of threads that `trainers` asks of TensorFlow, before a peer imports it: those who are
+    compared to us, and the limit, have their own defaults, or what the person asked for. Returns the environment."""
+    if trainers.GIVEN is None:
+        environment.pop(trainers.VARIABLE, None)
+    return environment
+
+
 def ask(arguments: Sequence[str], what: str, python: str | pathlib.Path = sys.executable) -> dict[str, Any]:
     """The answer of `python -m arguments` in a fresh process; `WorkerError` about `what` if there is none."""
     done = subprocess.run([str(python), "-m", *arguments], cwd=ROOT, stdin=subprocess.DEVNULL, capture_output=True,
-                          text=True)
+                          text=True, env=free_threads(dict(os.environ)))
     if done.returncode:
         said = done.stderr.strip().splitlines() or [f"exit code {done.returncode}, and it said nothing"]
         raise WorkerError(f"{what} failed: {said[-1]}")
@@ -41,13 +51,13 @@ def words(text: str) -> list[str]:
 def models(text: str) -> list[str]:
     """Names of the registry; one that is no list may be a changed model, such as `4L,l2=1e-05`."""
     names: list[str] = []
-    for word in words(text):
+    for word in text.split(","):
         if "=" in word and names:
             names[-1] += f",{word}"
         else:
             names.append(word)
     try:
-        return [get_spec(name).name for name in names]
+        return list(dict.fromkeys(get_spec(name).name for name in names))
     except SpecError as error:
         raise argparse.ArgumentTypeError(str(error)) from None
 
@@ -92,6 +102,6 @@ def batch(text: str) -> int | str:
 def json_path(text: str) -> pathlib.Path:
     """A file to be written, in a folder that is there: better known now than after the last round."""
     path = pathlib.Path(text)
-    if not path.parent.is_dir():
-        raise argparse.ArgumentTypeError(f"{path.parent} is no folder")
+    if path.is_dir() or not path.parent.is_dir():
+        raise argparse.ArgumentTypeError(f"{path} is a folder" if path.is_dir() else f"{path.parent} is no folder")
     return path

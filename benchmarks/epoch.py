@@ -29,7 +29,7 @@ import platform
 import statistics
 import sys
 import tempfile
-from typing import Any, Sequence
+from typing import Any, Iterator, Sequence
 
 from benchmarks import command, environment, limit
 from benchmarks.command import WorkerError
@@ -75,9 +75,10 @@ def willing(model: str, peers: Sequence[str]) -> tuple[list[str], list[str]]:
             [f"{peer} is left out: {reason}" for peer, reason in refusals.items() if reason])
 
 
-def measure(options: argparse.Namespace, folder: str) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """All rounds, and the limits; rounds are outermost, so that those of one model and batch size lie far apart."""
-    runs, limited = [], []
+def measure(options: argparse.Namespace, folder: str, runs: list[dict[str, Any]],
+            limited: list[dict[str, Any]]) -> Iterator[int]:
+    """Adds all rounds to `runs` and `limited`; after each one yields how many are whole. Rounds are outermost, so that
+    those of one model and batch size lie far apart."""
     for turn in range(options.rounds):
         for model in options.models:
             weights, peers = "", willing(model, options.peers)[0]
@@ -98,12 +99,13 @@ def measure(options: argparse.Namespace, folder: str) -> tuple[list[dict[str, An
                     said = f"{statistics.median(run['epoch_seconds']):.3f} s an epoch, loss {run['loss']:.4f}"
                 print(f"round {turn + 1}/{options.rounds}  {model}  batch {batch}  {peer}: {said}", file=sys.stderr,
                       flush=True)
-    return runs, limited
+        yield turn + 1
 
 
 def machine() -> dict[str, Any]:
-    """What the numbers depend on beside the code."""
-    return {**provenance.machine(), "settings": {name: os.environ[name] for name in SETTINGS if name in os.environ}}
+    """What the numbers depend on beside the code; settings are those of whoever started this, not ours."""
+    given = command.free_threads(dict(os.environ))
+    return {**provenance.machine(), "settings": {name: given[name] for name in SETTINGS if name in given}}
 
 
 def peer_names(text: str) -> list[str]:
@@ -155,12 +157,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if complaint(options):
         print(f"epoch: {complaint(options)}", file=sys.stderr)
         return 2
+    commit, rounds, code = provenance.commit(), 0, 0
+    runs: list[dict[str, Any]] = []
+    limited: list[dict[str, Any]] = []
     try:
         with tempfile.TemporaryDirectory() as folder:
-            runs, limited = measure(options, folder)
-    except WorkerError as error:
-        print(f"epoch: {error}", file=sys.stderr)
-        return 1
+            for rounds in measure(options, folder, runs, limited):
+                pass
+    except (WorkerError, KeyboardInterrupt) as error:
+        code = 1 if isinstance(error, WorkerError) else 130
+        print(f"epoch: {str(error) or 'interrupted'}; {rounds} of {options.rounds} rounds are whole", file=sys.stderr)
+        if not rounds:
+            return code
+        runs, limited = ([one for one in found if one["round"] <= rounds] for found in (runs, limited))
     versions = {run["peer"]: run.pop("versions") for run in runs}
     versions.update({f"limit, {answer['library']}": answer.pop("version") for answer in limited})
     summaries = []
@@ -172,9 +181,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     print("\n\n".join(map(describe, summaries)))
     if options.json:
         options.json.write_text(json.dumps(
-            {"machine": machine(), "versions": versions, "commit": provenance.commit(), "rounds": options.rounds,
+            {"machine": machine(), "versions": versions, "commit": commit, "rounds": rounds,
              "epochs": options.epochs, "runs": runs, "limits": limited, "summaries": summaries}, indent=1) + "\n")
-    return 0 if all(summary["agree"] for summary in summaries) else 1
+    return code or (0 if all(summary["agree"] for summary in summaries) else 1)
 
 
 if __name__ == "__main__":

@@ -8,7 +8,8 @@
   has images / batch of them: a smaller last batch is taken in proportion.
 - Bytes: a step of Adam reads parameter, two moments and gradient, and writes all but the gradient: 7 float32, 28 bytes
   a parameter. They are divided by the bandwidth of `a += b` on all cores (two reads, one write, in place as Adam's), on
-  arrays as large as the 16 bytes a parameter that Adam works on: where those fit in the processor's cache, the
+  arrays as large as the 16 bytes a parameter that Adam works on, at least 1 MB (below, starting the threads is all that
+  is timed): where those fit in the processor's cache, the
   bandwidth is the cache's, not the memory's, and the figure says so.
 
 The limit is the sum of both. It is a yardstick, not a theorem: activations, masks, gathering images and the loss are
@@ -91,7 +92,7 @@ def bandwidth(size: int) -> float:
     """Bytes a second of `a += b` on all cores; `a` and `b` are `size` bytes together."""
     import numpy as np
 
-    length = max(1, size // 8 // cores())
+    length = max(size, 2**20) // 8 // cores()
     pairs = [(np.zeros(length, np.float32), np.zeros(length, np.float32)) for _ in range(cores())]
 
     def add(pair: tuple[Any, Any], turns: int) -> None:
@@ -147,6 +148,7 @@ def _torch(spec: ModelSpec, batch: int) -> Callable[[int], Any]:
 
 
 def _tensorflow(spec: ModelSpec, batch: int) -> Callable[[int], Any]:
+    command.free_threads()
     from fmnist_zoo.backend import tf
 
     arrays = _arrays(spec, batch)
@@ -156,6 +158,7 @@ def _tensorflow(spec: ModelSpec, batch: int) -> Callable[[int], Any]:
     def loop(turns: Any) -> Any:
         total = tf.zeros(())
         for _ in tf.range(turns):
+            tf.autograph.experimental.set_loop_options(parallel_iterations=1)  # one step after another
             gradients = _chain(lambda a, b, turn_a, turn_b: tf.matmul(a, b, turn_a, turn_b), pixels, kernels)
             total += tf.add_n([gradient[0, 0] for gradient in gradients])  # so that none is optimized away
         return total

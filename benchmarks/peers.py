@@ -14,6 +14,7 @@ import shutil
 import time
 from typing import Any, Callable
 
+from benchmarks import command
 from fmnist_zoo.spec import FULL_BATCH, ModelSpec
 
 IMAGES = {"fashion_mnist": 54_000, "mini": 1_800}  # of the split fit
@@ -89,6 +90,7 @@ def tape(task: Task, clock: Clock) -> int:
 
 def fit(task: Task, clock: Clock) -> int:
     """`Model.fit` on float arrays with all its defaults. One call, so that it sets up its input pipeline only once."""
+    command.free_threads()
     from fmnist_zoo import data, models
     from fmnist_zoo.backend import keras
 

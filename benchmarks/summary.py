@@ -65,9 +65,9 @@ def limit(summary: dict[str, Any], medians: dict[str, list[float]],
     batch = images if summary["batch"] == "full" else min(summary["batch"], images)
     steps = {library: [answer["step_seconds"] for answer in limited if answer["library"] == library]
              for library in dict.fromkeys(answer["library"] for answer in limited)}
-    library = min(steps, key=lambda name: statistics.median(steps[name]))
+    library = min(steps, key=lambda name: statistics.median(steps[name]))  # most often the fastest
     bandwidths = [answer["bandwidth"] for answer in limited if "bandwidth" in answer]
-    products = [seconds * images / batch for seconds in steps[library]]
+    products = [min(seconds) * images / batch for seconds in zip(*steps.values())]  # of each round
     moved = limits.adam_bytes(spec) * -(-images // batch)
     bounds = [product + moved / bandwidth for product, bandwidth in zip(products, bandwidths)]
     product, bandwidth = statistics.median(products), statistics.median(bandwidths)

@@ -22,7 +22,7 @@ import tempfile
 import time
 from typing import Any, Sequence
 
-from benchmarks.command import ROOT, count, counts
+from benchmarks.command import ROOT, WorkerError, ask, count, counts, free_threads, json_path
 from trainers import provenance, study as studies
 
 MODEL, SPACE, SEED = "4L", (0.0, 0.5), 0
@@ -30,6 +30,7 @@ MODEL, SPACE, SEED = "4L", (0.0, 0.5), 0
 
 def stock(batch: int, trials: int, epochs: int, data: str, folder: str) -> dict[str, float]:
     """keras-tuner's own search; trial to dropout rate."""
+    free_threads()
     import keras_tuner
 
     from fmnist_zoo import data as sets, models
@@ -59,7 +60,7 @@ def ours(workers: int, batch: int, trials: int, epochs: int, data: str, folder: 
                f"--data={data}", f"--workers={workers}", f"--logdir={folder}", "--name=ours"]
     done = subprocess.run(command, cwd=ROOT, stdin=subprocess.DEVNULL, capture_output=True, text=True)
     if done.returncode:
-        raise RuntimeError(f"the sweep failed: {done.stderr.strip()}")
+        raise WorkerError(f"the sweep failed: {done.stderr.strip()}")
     study = studies.load(pathlib.Path(folder) / "sweeps" / "ours")
     runs = [one for trial in study.trials.values() for one in (trial.result or {})["executions"]]
     idle, steady = [], []
@@ -78,12 +79,9 @@ def run_once(peer: str, options: argparse.Namespace, batch: int) -> dict[str, An
     with tempfile.TemporaryDirectory() as folder:
         began = time.perf_counter()
         if peer == "stock":
-            command = [sys.executable, "-m", "benchmarks.sweep", "--stock_in", folder, f"--batches={batch}",
-                       f"--trials={options.trials}", f"--epochs={options.epochs}", f"--data={options.data}"]
-            done = subprocess.run(command, cwd=ROOT, stdin=subprocess.DEVNULL, capture_output=True, text=True)
-            if done.returncode:
-                raise RuntimeError(f"stock keras-tuner failed: {done.stderr.strip().splitlines()[-1:]}")
-            found: dict[str, Any] = {"values": json.loads(done.stdout.splitlines()[-1])}
+            found: dict[str, Any] = {"values": ask(
+                ["benchmarks.sweep", "--stock_in", folder, f"--batches={batch}", f"--trials={options.trials}",
+                 f"--epochs={options.epochs}", f"--data={options.data}"], "stock keras-tuner")}
         else:
             found = ours(int(peer.split()[1]), batch, options.trials, options.epochs, options.data, folder)
         return {**found, "peer": peer, "batch": batch, "seconds": time.perf_counter() - began}
@@ -116,7 +114,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--epochs", type=count, default=5)
     parser.add_argument("--rounds", type=count, default=3)
     parser.add_argument("--data", choices=("fashion_mnist", "mini"), default="fashion_mnist")
-    parser.add_argument("--json", type=pathlib.Path, help="file for all numbers")
+    parser.add_argument("--json", type=json_path, help="file for all numbers")
     parser.add_argument("--stock_in", help="run stock keras-tuner here, in this folder; answers a line of JSON")
     options = parser.parse_args(arguments)
     if options.stock_in:
@@ -127,7 +125,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for turn in range(options.rounds):
         for batch in options.batches:
             for peer in peers[::-1] if turn % 2 else peers:
-                runs.append(run_once(peer, options, batch))
+                try:
+                    runs.append(run_once(peer, options, batch))
+                except WorkerError as error:
+                    print(f"sweep: {error}", file=sys.stderr)
+                    return 1
                 print(f"round {turn + 1}/{options.rounds}  batch {batch}  {peer}: {runs[-1]['seconds']:.1f} s",
                       file=sys.stderr, flush=True)
     for batch in options.batches:

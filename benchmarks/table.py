@@ -1,6 +1,7 @@
 """The README's table of speed, out of the last full run: `python -m benchmarks.table`.
 
-`python -m benchmarks.epoch --json=benchmarks/results.json` writes `benchmarks/results.json`; nobody types numbers.
+`python -m benchmarks.epoch --json=benchmarks/results.json` writes it (CONTRIBUTING.md has the whole line); nobody types
+numbers.
 """
 
 from __future__ import annotations
@@ -88,9 +89,11 @@ def table(content: dict[str, Any]) -> str:
     note = f" The best of PyTorch's ways: {', '.join(best)}." if best else ""
     processor = f"{content['machine']['cpu']}, {content['machine']['cores']} cores"
     images = summaries[0]["images"]
-    return (f"{text}\n\nSeconds an epoch of {images} images, medians of {content['rounds']} interleaved "
-            f"rounds; in brackets how many times those of `{own}`, at the limit the share of it that `{own}` reaches."
-            f"{note} {processor}; {named}; commit {content['commit'][:12]}.")
+    commit, *changed = content["commit"].split("-")
+    return (f"{text}\n\nSeconds an epoch of {images} images, medians of {content['rounds']} interleaved rounds. In "
+            f"brackets how many times as long as `{own}` in the same round, at the limit the share of it that `{own}` "
+            f"reaches, both medians over the rounds, so that they need not be quotients of the seconds."
+            f"{note} {processor}; {named}; commit {'-'.join([commit[:12], *changed])}.")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -98,8 +101,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.table", description=__doc__, allow_abbrev=False,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("path", nargs="?", type=pathlib.Path, default=RESULTS, help="what `epoch --json` wrote")
+    path = parser.parse_args(arguments).path
     try:
-        print(table(load(parser.parse_args(arguments).path)))
+        content = load(path)
+        try:
+            print(table(content))
+        except (LookupError, TypeError, AttributeError, ValueError) as error:
+            raise TableError(f"{path}: holds no run of benchmarks.epoch ({error!r})") from error
     except TableError as error:
         print(f"table: {error}", file=sys.stderr)
         return 2

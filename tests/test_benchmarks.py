@@ -8,6 +8,7 @@ import json
 import numpy as np
 import pytest
 
+import trainers
 from benchmarks import around, command, environment, epoch, limit, peers, scaling, summary, table
 from fmnist_zoo import get_spec, load_data
 
@@ -50,9 +51,9 @@ def test_it_times_both_peers_and_keeps_the_numbers(tmp_path, capsys, outside):
 
 def test_words_for_peers_and_batches():
     options = epoch.make_parser().parse_args(["--peers=tape,torch,torch_fused,limit", "--batches=32,full,32",
-                                              "--models=2L,4L,l2=1e-05"])
+                                              "--models=2L,l2=1e-05,4L,l2=1e-05,2L,l2=1e-05"])
     assert options.peers == ["tape", "torch_eager", "torch_fused", "torch_compile", "limit"]
-    assert options.batches == [32, "full"] and options.models == ["2L", "4L,l2=1e-05"]
+    assert options.batches == [32, "full"] and options.models == ["2L,l2=1e-05", "4L,l2=1e-05"]
     sizes = [peers.Task("2L", batch, 1, "mini", 0).batch_size(1800) for batch in ("full", 32, 5000)]
     assert sizes == [1800, 32, 1800]
 
@@ -109,11 +110,39 @@ def test_rounds_turn_around_and_peers_outside_start_from_the_same_weights(monkey
 
     monkeypatch.setattr(command, "ask", ask)
     options = epoch.make_parser().parse_args(["--peers=tape,jax", "--models=2L", "--batches=128,full", "--rounds=2"])
-    runs, limits = epoch.measure(options, str(tmp_path))
+    runs, limits = [], []
+    assert list(epoch.measure(options, str(tmp_path), runs, limits)) == [1, 2]
     assert [one[0] for one in asked] == ["weights", "tape", "jax", "tape", "jax", "weights", "jax", "tape", "jax",
                                          "tape"]
     assert [one[1] for one in asked] == ["0"] * 5 + ["1"] * 5 and all(one[2] for one in asked)
     assert len(runs) == 8 and not limits and "weights" not in runs[0]
+
+
+@pytest.mark.parametrize("error, code", [(command.WorkerError("fit failed: killed"), 1), (KeyboardInterrupt(), 130)])
+def test_whole_rounds_outlive_what_ends_a_later_one(monkeypatch, tmp_path, capsys, error, code):
+    answers = [{**run("tape", [1.0]), "versions": {}}, {**run("fit", [3.0]), "versions": {}}]
+
+    def ask(arguments, what, python):
+        if not answers:
+            raise error
+        return answers.pop(0)
+
+    monkeypatch.setattr(command, "ask", ask)
+    path = tmp_path / "epoch.json"
+    flags = ["--peers=tape,fit", "--models=2L", "--batches=128", f"--json={path}"]
+    assert epoch.main([*flags, "--rounds=3"]) == code
+    printed = capsys.readouterr()
+    assert "1 of 3 rounds are whole" in printed.err and "fit/tape 3.00" in printed.out
+    content = json.loads(path.read_text())
+    assert content["rounds"] == 1 and len(content["runs"]) == 2
+    path.unlink()
+    assert epoch.main(flags) == code and "0 of 5 rounds" in capsys.readouterr().err and not path.exists()
+
+
+def test_our_number_of_threads_is_ours_alone(monkeypatch):
+    for given, left in ((None, {}), ("8", {trainers.VARIABLE: "8"})):
+        monkeypatch.setattr(trainers, "GIVEN", given)
+        assert command.free_threads({trainers.VARIABLE: given or str(trainers.THREADS)}) == left
 
 
 def test_weights_go_to_the_other_peers_as_they_are(tmp_path):
@@ -168,6 +197,8 @@ def test_the_limit_adds_products_and_bytes_and_takes_the_fastest_library():
     runs = [run("tape", [2.0], turn=turn) for turn in (1, 2, 3)]
     answers = [answer for turn in (1, 2, 3) for answer in (
         limited("tensorflow", 2e-3, turn), limited("numpy", 4e-3, turn, bandwidth=10e9, cache=32 * 10**6))]
+    slow = summary.summarize(runs, ["tape"], [*answers[:4], limited("tensorflow", 9e-3, 3), answers[5]])["limit"]
+    assert slow["shares"]["tape"] == pytest.approx([0.516, 0.516, 0.938], abs=1e-3)  # in each round that round's fastest
     found = summary.summarize(runs, ["tape"], answers)["limit"]
     spec = get_spec("2L")
     assert found["library"] == "tensorflow"
@@ -210,8 +241,10 @@ def test_the_table(tmp_path, capsys):
 def test_a_table_of_nothing_is_refused(tmp_path, capsys):
     assert table.main([str(tmp_path / "missing.json")]) == 2
     assert table.main([str(content(tmp_path, summaries=[]))]) == 2
+    assert table.main([str(content(tmp_path, summaries=[{}]))]) == 2
     said = capsys.readouterr().err.splitlines()
     assert "cannot be read" in said[0] and "holds no run of benchmarks.epoch; make it with" in said[1]
+    assert "holds no run of benchmarks.epoch" in said[2] and len(said) == 3
 
 
 def test_images_grow_by_moving_a_pixel():

@@ -45,6 +45,7 @@ def test_long_runs_save_and_draw_less_often():
 
 @pytest.mark.parametrize("settings, text", [
     (dict(precision="float16"), "one of float32, mixed_bfloat16; received 'float16'"),
+    (dict(precision="mixed_bfloat16", hidden=()), "is for hidden layers"),
     (dict(precision="mixed_bfloat16", trainer="fit"), "is for --trainer=tape; received 'fit'"),
     (dict(trainer="keras"), "received 'keras'"), (dict(seed=-1), "received -1"),
     (dict(seed=2**32), "received 4294967296"),

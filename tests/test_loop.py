@@ -2,6 +2,7 @@
 
 import dataclasses
 import os
+import re
 import subprocess
 import sys
 
@@ -10,7 +11,8 @@ import pytest
 
 import fmnist_zoo
 from fmnist_zoo import metrics, models
-from fmnist_zoo.spec import Recipe
+from fmnist_zoo.backend import tf
+from fmnist_zoo.spec import OPTIMIZERS, Recipe
 from tests.conftest import ROOT
 from trainers import loop, network
 from trainers.fit import FitEngine
@@ -54,7 +56,9 @@ def test_tape_and_fit_agree(fit_split, optimizer, decay, l1):
     assert apart.max() < 10 * rate
 
 
-def test_the_cut_does_not_change_a_bit(fit_split):
+@pytest.mark.parametrize("largest", [loop.LARGEST_XLA_BATCH, 0])
+def test_the_cut_does_not_change_a_bit(fit_split, monkeypatch, largest):
+    monkeypatch.setattr(loop, "LARGEST_XLA_BATCH", largest)
     spec = fmnist_zoo.get_spec("3L", dropout=0.3)
     results = []
     for steps in (1, 3, 100, None):
@@ -105,8 +109,10 @@ def test_not_finite_names_its_step(fit_split, engine):
         assert all(np.isfinite(variable.numpy()).all() for variable in net.variables)
 
 
-def test_what_is_not_finite_is_left_undone_however_the_epoch_is_cut(fit_split):
+@pytest.mark.parametrize("largest", [loop.LARGEST_XLA_BATCH, 0])
+def test_what_is_not_finite_is_left_undone_however_the_epoch_is_cut(fit_split, monkeypatch, largest):
     """The variables are those before the step that is named, even if it is the fifth of a call."""
+    monkeypatch.setattr(loop, "LARGEST_XLA_BATCH", largest)
     results = []
     for cut in (1, 4, 100):
         net, engine = tape(fmnist_zoo.get_spec("2L"), fit_split, optimizer="sgd", learning_rate=1e6, steps_a_call=cut)
@@ -119,6 +125,18 @@ def test_what_is_not_finite_is_left_undone_however_the_epoch_is_cut(fit_split):
         assert step == results[0][0]
         for array, first in zip(arrays, results[0][1]):
             np.testing.assert_array_equal(array, first)
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+def test_the_compiled_steps_copy_no_kernel(fit_split, optimizer):
+    """They change it in place, which XLA does only if all that reads a kernel is known to come before its update."""
+    _, engine = tape(fmnist_zoo.get_spec("3L"), fit_split, optimizer=optimizer)
+    order = tf.zeros(engine.steps_an_epoch * BATCH, tf.int32)
+    steps = tf.function(engine._steps, jit_compile=True).experimental_get_compiler_ir(
+        order, tf.constant(0), tf.constant(1), tf.constant(0, tf.int64), tf.zeros(7, tf.float64))
+    program = steps(stage="optimized_hlo")
+    assert re.search(r"f32\[784,\d+\]\S* dot\(", program), "the gradient of the first kernel"
+    assert not re.search(r"f32\[\d+,\d+\]\S* copy\(", program)
 
 
 def test_with_and_without_xla_it_is_the_same_work(fit_split, monkeypatch):

@@ -22,16 +22,17 @@ def start():
     return [random.normal(0, 1, (12, 5)).astype(np.float32), random.normal(0, 1, 5).astype(np.float32)]
 
 
-@pytest.mark.parametrize("weight_decay", [0.0, 0.05])
+@pytest.mark.parametrize("weight_decay, compiled", [(0.0, True), (0.05, True), (0.05, False)])
 @pytest.mark.parametrize("name", OPTIMIZERS)
-def test_equals_keras(name, weight_decay):
+def test_equals_keras(name, weight_decay, compiled):
     recipe = Recipe(optimizer=name, learning_rate=0.01, weight_decay=weight_decay)
     ours = [tf.Variable(array) for array in start()]
     optimizer = Optimizer(name, ours, learning_rate=0.01, weight_decay=weight_decay)
     theirs = [keras.Variable(array, name=part) for array, part in zip(start(), ("kernel", "bias"))]
     twin = make_optimizer(recipe)
+    update = tf.function(optimizer.apply, jit_compile=compiled)
     for step in range(STEPS):
-        optimizer.apply(gradients(step), tf.constant(step, tf.int64))
+        update(gradients(step), tf.constant(step, tf.int64))
         twin.apply(gradients(step), theirs)
     for mine, other in zip(ours, theirs):
         np.testing.assert_allclose(mine.numpy(), np.asarray(other), rtol=2e-5, atol=2e-6)

@@ -10,6 +10,8 @@ import os
 import sys
 
 THREADS = 2
+VARIABLE = "TF_NUM_INTRAOP_THREADS"
+GIVEN = os.environ.get(VARIABLE)  # before we asked
 
 if "tensorflow" not in sys.modules:
-    os.environ.setdefault("TF_NUM_INTRAOP_THREADS", str(THREADS))
+    os.environ.setdefault(VARIABLE, str(THREADS))

@@ -33,8 +33,8 @@ class RunConfig:
     Attributes:
         spec, recipe: what is built and how it is trained.
         trainer: the engine: "tape", "fit", or "scratch" (the low-level networks from their equations).
-        precision: "float32", or "mixed_bfloat16": layers compute in bfloat16; weights, loss, optimizer and evaluation
-            stay in float32.
+        precision: "float32", or "mixed_bfloat16": hidden layers compute in bfloat16; logits, weights, loss, optimizer
+            and evaluation stay in float32.
         seed: initial weights, shuffle order and dropout masks follow from it.
         data, data_dir, allow_other_data: as in `fmnist_zoo.load_data`.
         checkpoint_every: epochs between checkpoints.
@@ -62,6 +62,8 @@ class RunConfig:
             raise ConfigError(f"precision must be one of {', '.join(PRECISIONS)}; received {self.precision!r}")
         if self.precision != "float32" and self.trainer != "tape":
             raise ConfigError(f"--precision={self.precision} is for --trainer=tape; received {self.trainer!r}")
+        if self.precision != "float32" and not self.spec.hidden:
+            raise ConfigError(f"--precision={self.precision} is for hidden layers; {self.spec.name} has none")
         for field, low, below in (("seed", 0, 2**32), ("checkpoint_every", 1, 2**31), ("histogram_every", 0, 2**31)):
             value = getattr(self, field)
             if isinstance(value, bool) or not isinstance(value, int) or not low <= value < below:

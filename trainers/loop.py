@@ -1,8 +1,9 @@
 """The GradientTape loop: an epoch of updates in a few compiled calls.
 
-The images stay in memory as uint8; a call runs about a second of steps, compiled into one program by XLA, and between
-two calls Python looks at the clock and the keyboard. However an epoch is cut into calls, its numbers are the same: the
-sums travel through the calls, and order and masks are functions of (seed, epoch) and (seed, step).
+The images stay in memory as uint8; a call runs about a second of steps as one program, compiled by XLA (but for what is
+said at `LARGEST_XLA_BATCH`), and between two calls Python looks at the clock and the keyboard. However an epoch is cut
+into calls, its numbers are the same: the sums travel through the calls, and order and masks are functions of (seed,
+epoch) and (seed, step).
 """
 
 from __future__ import annotations
@@ -85,7 +86,7 @@ class TapeEngine:
             NonFiniteError: at the first update that is not finite; neither it nor a later one was applied.
         """
         order = epoch_order(len(self._labels), seed=self._seed, epoch=epoch)
-        order = tf.constant(np.resize(order, self.steps_an_epoch * self._batch_size))  # filled up from its own start
+        order = tf.constant(np.pad(order, (0, self.steps_an_epoch * self._batch_size - len(order)), "edge"))
         first_step = tf.constant(epoch * self.steps_an_epoch, tf.int64)
         done, totals = 0, tf.zeros(7, tf.float64)
         while done < self.steps_an_epoch:
@@ -115,9 +116,9 @@ class TapeEngine:
             self._run_steps(order, tf.constant(begin), tf.constant(end), first_step, tf.zeros(7, tf.float64))
 
     def _learn(self, steps: int, seconds: float) -> None:
-        """Aims the next call at a second; at most four times as long as this one, which may have been compiling."""
+        """Aims the next call at a second; at most four times as long as one before, which may have been compiling."""
         aim = int(steps * SECONDS_A_CALL / max(seconds, 1e-6))
-        self._learned_steps_a_call = max(1, min(aim, 4 * steps))
+        self._learned_steps_a_call = max(1, min(aim, max(4 * steps, self._learned_steps_a_call)))
 
     def _steps(self, order: Any, begin: Any, end: Any, first_step: Any, totals: Any) -> tuple[Any, Any]:
         """Steps [begin, end) of an epoch. Returns the sums and the first step that was not finite, or -1."""
@@ -126,9 +127,9 @@ class TapeEngine:
             step = first_step + tf.cast(begin, tf.int64)
             gradients, sums = self._gradients(order, begin, step)
             finite = tf.reduce_all(tf.math.is_finite(sums))
-            # Any number would do for a step that is taken back. But the weights change in place, where XLA would copy
-            # them first, only if their update waits for all that reads them: gradients and norms, so `finite`.
-            self._optimizer.apply(gradients, tf.where(finite, step, 0))
+            # A step that is not finite is taken back, whatever it did. But the weights change in place, where XLA would
+            # copy them first, only if their update waits for all that reads them: gradients and norms, so `finite`.
+            self._optimizer.apply(gradients, tf.where(finite, step, -1))
             failed = tf.where(finite, -1, begin)
             totals += tf.cast(sums, tf.float64)
             begin += 1

@@ -36,7 +36,7 @@ class Network:
         forward: as above; images are (batch, 784) float32 in [0, 1], logits (batch, 10) float32.
         penalty: () -> scalar, the L1 and L2 terms of the objective at the variables' values.
         cross_entropy: (labels (batch,) int32, logits) -> (batch,), of each example.
-        bfloat16: whether the forward function computes in bfloat16 where `training` is true.
+        bfloat16: whether the forward function computes hidden layers in bfloat16 where `training` is true.
     """
 
     variables: list[Any]
@@ -61,17 +61,19 @@ def from_model(spec: ModelSpec, model: Any, *, bfloat16: bool = False) -> Networ
 
 
 def make_forward(spec: ModelSpec, *, bfloat16: bool = False) -> Forward:
-    """The forward function of a spec; with `bfloat16` its layers compute in that type when they train, as Keras' policy
-    mixed_bfloat16 has it: 8 bits of float32's 24, its full range, so that no loss needs to be scaled."""
+    """The forward function of a spec; with `bfloat16` its hidden layers compute in that type when they train, as Keras'
+    policy mixed_bfloat16 has it: 8 bits of float32's 24, its full range, so that no loss needs to be scaled. The layer
+    of the logits stays in float32, as Keras' guide to mixed precision advises."""
 
     def forward(variables: Sequence[Any], images: Any, *, seed: int, step: Any, training: bool) -> Any:
         kind = tf.bfloat16 if bfloat16 and training else tf.float32
-        flow, (*hidden, kernel, bias) = tf.cast(images, kind), [tf.cast(variable, kind) for variable in variables]
+        flow, (*hidden, kernel, bias) = images, variables
         for layer, rate in enumerate(spec.dropout or (0.0,) * len(spec.hidden)):
-            flow = tf.nn.relu(tf.matmul(flow, hidden[2 * layer]) + hidden[2 * layer + 1])
+            weights, biases = (tf.cast(variable, kind) for variable in hidden[2 * layer:2 * layer + 2])
+            flow = tf.nn.relu(tf.matmul(tf.cast(flow, kind), weights) + biases)
             if training and rate:
                 flow = dropout(flow, rate, seed=seed, step=step, layer=layer)
-        return tf.cast(tf.matmul(flow, kernel) + bias, tf.float32)
+        return tf.matmul(tf.cast(flow, tf.float32), kernel) + bias
 
     return forward
 

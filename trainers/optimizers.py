@@ -1,7 +1,8 @@
 """The optimizers as TensorFlow's fused kernels, with the numbers of `keras.optimizers` (a test holds each to its twin).
 
-One kernel reads and writes a variable and its slots in one pass, where Keras runs ten small ops: at batch 32 those cost
-more than the matrix products. The update's number is given (step + 1), never stored: nothing but the slots is state.
+One kernel reads and writes a variable and its slots, where Keras runs ten small ops: at batch 32 those cost more than
+the matrix products. (Under XLA it is a name for what XLA compiles, a pass for each array that is written.) The update's
+number is given (step + 1), never stored: nothing but the slots is state.
 """
 
 from __future__ import annotations
@@ -21,41 +22,41 @@ RHO = 0.9
 class Rule:
     """An update rule: `apply(variable, gradient, slots, learning_rate, t)` with t = 1 at the first update."""
 
-    apply: Callable[[Any, Any, Sequence[Any], float, Any], None]
+    apply: Callable[[Any, Any, Sequence[Any], Any, Any], None]
     slots: tuple[str, ...] = ()
     start: float = 0.0
 
 
-def _adam(variable: Any, gradient: Any, slots: Sequence[Any], learning_rate: float, t: Any) -> None:
+def _adam(variable: Any, gradient: Any, slots: Sequence[Any], learning_rate: Any, t: Any) -> None:
     """Kingma and Ba (2015), the efficient form at the end of section 2: epsilon is their epsilon-hat."""
     tf.raw_ops.ResourceApplyAdam(
         var=variable.handle, m=slots[0].handle, v=slots[1].handle, beta1_power=tf.pow(BETA_1, t),
         beta2_power=tf.pow(BETA_2, t), lr=learning_rate, beta1=BETA_1, beta2=BETA_2, epsilon=EPSILON, grad=gradient)
 
 
-def _sgd(variable: Any, gradient: Any, slots: Sequence[Any], learning_rate: float, t: Any) -> None:
+def _sgd(variable: Any, gradient: Any, slots: Sequence[Any], learning_rate: Any, t: Any) -> None:
     tf.raw_ops.ResourceApplyGradientDescent(var=variable.handle, alpha=learning_rate, delta=gradient)
 
 
-def _momentum(variable: Any, gradient: Any, slots: Sequence[Any], learning_rate: float, t: Any) -> None:
+def _momentum(variable: Any, gradient: Any, slots: Sequence[Any], learning_rate: Any, t: Any) -> None:
     """m = momentum * m - rate * g; w = w + m (Sutskever et al. 2013, equations 1 and 2)."""
     tf.raw_ops.ResourceApplyKerasMomentum(
         var=variable.handle, accum=slots[0].handle, lr=learning_rate, grad=gradient, momentum=MOMENTUM)
 
 
-def _rmsprop(variable: Any, gradient: Any, slots: Sequence[Any], learning_rate: float, t: Any) -> None:
+def _rmsprop(variable: Any, gradient: Any, slots: Sequence[Any], learning_rate: Any, t: Any) -> None:
     """v = rho * v + (1 - rho) * g^2; w = w - rate * g / sqrt(v + epsilon) (Tieleman and Hinton 2012)."""
     tf.raw_ops.ResourceApplyRMSProp(
         var=variable.handle, ms=slots[0].handle, mom=slots[1].handle, lr=learning_rate, rho=RHO, momentum=0.0,
         epsilon=EPSILON, grad=gradient)
 
 
-def _adagrad(variable: Any, gradient: Any, slots: Sequence[Any], learning_rate: float, t: Any) -> None:
+def _adagrad(variable: Any, gradient: Any, slots: Sequence[Any], learning_rate: Any, t: Any) -> None:
     """a = a + g^2; w = w - rate * g / sqrt(a) (Duchi et al. 2011). Keras' epsilon under the root is in a's start."""
     tf.raw_ops.ResourceApplyAdagrad(var=variable.handle, accum=slots[0].handle, lr=learning_rate, grad=gradient)
 
 
-def _adamax(variable: Any, gradient: Any, slots: Sequence[Any], learning_rate: float, t: Any) -> None:
+def _adamax(variable: Any, gradient: Any, slots: Sequence[Any], learning_rate: Any, t: Any) -> None:
     """Kingma and Ba (2015), Algorithm 2."""
     tf.raw_ops.ResourceApplyAdaMax(
         var=variable.handle, m=slots[0].handle, v=slots[1].handle, beta1_power=tf.pow(BETA_1, t), lr=learning_rate,
@@ -91,12 +92,12 @@ class Optimizer:
                        for _ in self._rule.slots] for variable in self._variables]
 
     def apply(self, gradients: Sequence[Any], step: Any) -> None:
-        """Update number `step` + 1 of all variables."""
-        t = tf.cast(step + 1, tf.float32)
+        """Update number `step` + 1 of all variables; with a step of -1 the learning rate is 0."""
+        t, learning_rate = tf.cast(step + 1, tf.float32), tf.where(step < 0, 0.0, self._learning_rate)
         for index, (variable, gradient, slots) in enumerate(zip(self._variables, gradients, self.slots)):
             if self._weight_decay and index % 2 == 0:
-                _sgd(variable, variable * self._weight_decay, (), self._learning_rate, t)
-            self._rule.apply(variable, gradient, slots, self._learning_rate, t)
+                _sgd(variable, variable * self._weight_decay, (), learning_rate, t)
+            self._rule.apply(variable, gradient, slots, learning_rate, t)
 
     def state(self, names: Sequence[str]) -> dict[str, Any]:
         """Slot variables by name, for checkpoints."""

@@ -65,8 +65,8 @@ def define_flags() -> flags.FlagValues:
     flags.DEFINE_enum("trainer", None, configs.TRAINERS, "tape: our GradientTape loop (the default); fit: Model.fit; "
                       "scratch: network_* from their equations",
                       flag_values=values)
-    flags.DEFINE_enum("precision", None, configs.PRECISIONS, "mixed_bfloat16: layers compute in bfloat16, on "
-                      "processors that multiply it in hardware; for large batches", flag_values=values)
+    flags.DEFINE_enum("precision", None, configs.PRECISIONS, "mixed_bfloat16: hidden layers compute in "
+                      "bfloat16, on processors that multiply it in hardware; for large batches", flag_values=values)
     number("epochs", "passes over the fit images", flags.DEFINE_integer)
     text("batch_size", "images an update, or full")
     flags.DEFINE_enum("optimizer", None, OPTIMIZERS, "brings Keras' learning rate with it", flag_values=values)
