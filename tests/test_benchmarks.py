@@ -198,7 +198,7 @@ def test_the_limit_adds_products_and_bytes_and_takes_the_fastest_library():
     answers = [answer for turn in (1, 2, 3) for answer in (
         limited("tensorflow", 2e-3, turn), limited("numpy", 4e-3, turn, bandwidth=10e9, cache=32 * 10**6))]
     slow = summary.summarize(runs, ["tape"], [*answers[:4], limited("tensorflow", 9e-3, 3), answers[5]])["limit"]
-    assert slow["shares"]["tape"] == pytest.approx([0.516, 0.516, 0.938], abs=1e-3)  # in each round that round's fastest
+    assert slow["shares"]["tape"] == pytest.approx([0.516, 0.516, 0.938], abs=1e-3)  # each by its own fastest
     found = summary.summarize(runs, ["tape"], answers)["limit"]
     spec = get_spec("2L")
     assert found["library"] == "tensorflow"
