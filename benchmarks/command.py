@@ -11,7 +11,7 @@ import os
 import pathlib
 import subprocess
 import sys
-from typing import Any, MutableMapping, Sequence
+from typing import Any, Callable, MutableMapping, Sequence
 
 import trainers
 from fmnist_zoo import SpecError, get_spec
@@ -41,6 +41,15 @@ def ask(arguments: Sequence[str], what: str, python: str | pathlib.Path = sys.ex
         raise WorkerError(f"{what} failed: {said[-1]}")
     answer: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     return answer
+
+
+def interruptible(main: Callable[[], int]) -> int:
+    """The exit code of a command; Ctrl-C is a line, not a traceback."""
+    try:
+        return main()
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
 
 
 def words(text: str) -> list[str]:

@@ -103,6 +103,7 @@ def points(options: argparse.Namespace) -> list[dict[str, Any]]:
 def measure(options: argparse.Namespace) -> list[dict[str, Any]]:
     """All rounds: a list of answers, each over the bare process of its round."""
     found, everything = [], points(options)
+    bare()  # from the disk into memory
     for turn in range(options.rounds):
         bare_seconds, bare_mb = bare()
         for point in everything[::-1] if turn % 2 else everything:
@@ -179,4 +180,4 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(command.interruptible(main))

@@ -22,7 +22,7 @@ import tempfile
 import time
 from typing import Any, Sequence
 
-from benchmarks.command import ROOT, WorkerError, ask, count, counts, free_threads, json_path
+from benchmarks.command import ROOT, WorkerError, ask, count, counts, free_threads, interruptible, json_path
 from trainers import provenance, study as studies
 
 MODEL, SPACE, SEED = "4L", (0.0, 0.5), 0
@@ -146,4 +146,4 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(interruptible(main))

@@ -302,3 +302,10 @@ def test_around_counts_every_epoch_but_the_first(tmp_path, capsys):
         with pytest.raises(SystemExit):
             around.main(flags)
         assert said in capsys.readouterr().err
+
+
+def test_ctrl_c_is_a_line(capsys):
+    def main():
+        raise KeyboardInterrupt
+
+    assert command.interruptible(main) == 130 and capsys.readouterr().err == "interrupted\n"

@@ -61,9 +61,11 @@ def execute(folder: RunFolder, config: RunConfig, *, reporter: progress.Silent, 
             result = session.run(should_stop)
             return Run(folder.path, config, folder.rows(), result, session.model)
     except NonFiniteError as error:
-        raise RunError(
-            f"{error}; training stopped{_what_is_left(folder)}. What usually helps: a smaller --learning_rate (this "
-            f"was {config.recipe.learning_rate:g}), a smaller penalty, --optimizer=adam") from error
+        helps = [f"a smaller --learning_rate (this was {config.recipe.learning_rate:g})"]
+        helps += ["a smaller penalty"] if config.spec.l1 or config.spec.l2 else []
+        helps += ["--optimizer=adam"] if config.recipe.optimizer != "adam" else []
+        raise RunError(f"{error}; training stopped{_what_is_left(folder)}. What usually helps: {', '.join(helps)}"
+                       ) from error
     except BrokenPipeError:  # nobody reads what we print any more; that is no full disk
         raise
     except OSError as error:
