@@ -9,8 +9,8 @@
 - Bytes: a step of Adam reads parameter, two moments and gradient, and writes all but the gradient: 7 float32, 28 bytes
   a parameter. They are divided by the bandwidth of `a += b` on all cores (two reads, one write, in place as Adam's), on
   arrays as large as the 16 bytes a parameter that Adam works on, at least 1 MB (below, starting the threads is all that
-  is timed): where those fit in the processor's cache, the
-  bandwidth is the cache's, not the memory's, and the figure says so.
+  is timed): where those fit in the processor's cache, the bandwidth is the cache's, not the memory's, and the figure
+  says so.
 
 The limit is the sum of both. It is a yardstick, not a theorem: activations, masks, gathering images and the loss are
 left out, and an engine that overlaps the two might in principle beat it.

@@ -22,7 +22,8 @@ def start():
     return [random.normal(0, 1, (12, 5)).astype(np.float32), random.normal(0, 1, 5).astype(np.float32)]
 
 
-@pytest.mark.parametrize("weight_decay, compiled", [(0.0, True), (0.05, True), (0.05, False)])
+@pytest.mark.parametrize("compiled", [False, True])
+@pytest.mark.parametrize("weight_decay", [0.0, 0.05])
 @pytest.mark.parametrize("name", OPTIMIZERS)
 def test_equals_keras(name, weight_decay, compiled):
     recipe = Recipe(optimizer=name, learning_rate=0.01, weight_decay=weight_decay)
