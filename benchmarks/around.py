@@ -20,7 +20,8 @@ from benchmarks import command
 
 def measure(model: str, batch: int | str, epochs: int, data: str, folder: str) -> list[tuple[float, float]]:
     """(seconds of the updates, seconds around them) of each epoch but the first."""
-    from trainers import config as configs, folder as folders, progress, run
+    from trainers import config as configs
+    from trainers.running import folder as folders, progress, run
 
     class Watch(progress.Silent):
         """Notes when epochs end."""

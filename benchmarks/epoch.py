@@ -36,7 +36,7 @@ from benchmarks.command import WorkerError
 from benchmarks.peers import FAMILIES, IMAGES, PEERS, Clock, Task, save_weights
 from benchmarks.summary import describe, summarize
 from fmnist_zoo import get_spec
-from trainers import provenance
+from trainers.running import provenance
 
 # Named one by one: prefixes such as TF_ belong to other tools too, which may keep secrets in theirs.
 SETTINGS = ("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS", "TF_ENABLE_ONEDNN_OPTS", "TF_XLA_FLAGS", "XLA_FLAGS",

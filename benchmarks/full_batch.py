@@ -40,7 +40,8 @@ def products(images: int) -> Callable[[], Any]:
 def update(trainer: str, data: str) -> tuple[Callable[[], Any], int]:
     """One full-batch update by an engine, as a run does it, and the number of its images."""
     from fmnist_zoo import load_data, models
-    from trainers import config as configs, engines
+    from trainers import config as configs
+    from trainers.engine import factory as engines
 
     split = load_data(("fit",), data=data)["fit"]
     config = configs.resolve("network_A", trainer=trainer)

@@ -67,10 +67,11 @@ class Clock:
 
 
 def tape(task: Task, clock: Clock) -> int:
-    """Our engine as `trainers.session` builds it, determinism included. Returns the number of fit images."""
+    """Our engine as `trainers.running.session` builds it, determinism included. Returns the number of fit images."""
     from fmnist_zoo import data, models
     from fmnist_zoo.backend import keras, tf
-    from trainers import config as configs, engines
+    from trainers import config as configs
+    from trainers.engine import factory as engines
 
     clock.imported()
     tf.config.experimental.enable_op_determinism()

@@ -23,7 +23,7 @@ from typing import Any, Sequence
 from benchmarks import command
 from fmnist_zoo import get_spec
 from fmnist_zoo.spec import FULL_BATCH
-from trainers import provenance
+from trainers.running import provenance
 
 MODEL, IMAGES, BATCH = "4D_drop03", 54_000, 128
 SHIFTS = ((0, 0), (0, 1), (1, 0), (0, -1), (-1, 0), (1, 1), (1, -1), (-1, 1), (-1, -1))  # rows, columns
@@ -58,7 +58,8 @@ def work(point: dict[str, Any], epochs: int, data: str) -> dict[str, Any]:
 
     from fmnist_zoo import load_data, models
     from fmnist_zoo.data import Split
-    from trainers import config as configs, engines
+    from trainers import config as configs
+    from trainers.engine import factory as engines
 
     images, labels = load_data(("fit",), data=data, validation_size=0)["fit"]
     split = Split(enlarge(images, point["images"]), np.resize(labels, point["images"]))

@@ -23,7 +23,8 @@ import time
 from typing import Any, Sequence
 
 from benchmarks.command import ROOT, WorkerError, ask, count, counts, free_threads, interruptible, json_path
-from trainers import provenance, study as studies
+from trainers.running import provenance
+from trainers.tuning import study as studies
 
 MODEL, SPACE, SEED = "4L", (0.0, 0.5), 0
 

@@ -17,12 +17,14 @@ from typing import IO, Iterator
 
 import numpy as np
 
+from fmnist_zoo.errors import ZooError
+
 IMAGES_MAGIC, LABELS_MAGIC = 0x00000803, 0x00000801  # unsigned bytes in three dimensions, in one
 ROWS_A_BLOCK = 4096
 DEFLATE_LIMIT = 1032  # no deflate stream grows by more (zlib's technical details, "Maximum compression factor")
 
 
-class DataError(ValueError):
+class DataError(ZooError, ValueError):
     """Data that is not what it should be, or not to be had: names the file or the source."""
 
 

@@ -8,13 +8,14 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from fmnist_zoo import metrics, models, weights
+from fmnist_zoo.errors import ZooError
 from fmnist_zoo.registry import get_spec
 from fmnist_zoo.spec import PIXELS, ModelSpec
 
 BATCH = 2000
 
 
-class PredictionError(ValueError):
+class PredictionError(ZooError, ValueError):
     """Images that are not what a model of the zoo takes: says what was received."""
 
 

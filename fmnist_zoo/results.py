@@ -10,6 +10,7 @@ import pathlib
 import statistics
 from typing import Any, Iterable
 
+from fmnist_zoo.errors import ZooError
 from fmnist_zoo.files import atomic_write
 
 PATH = pathlib.Path(__file__).parent / "results.csv"
@@ -19,7 +20,7 @@ _WHOLE = ("seed", "epochs", "chosen_epoch")
 _TEXT = ("model", "data_sha256", "versions", "commit")
 
 
-class ResultsError(ValueError):
+class ResultsError(ZooError, ValueError):
     """A file of results that does not read: says which, and where."""
 
 

@@ -12,6 +12,8 @@ import math
 import re
 from typing import Any
 
+from fmnist_zoo.errors import ZooError
+
 PIXELS = 28 * 28
 CLASSES = 10
 CLASS_NAMES = ("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot")
@@ -20,7 +22,7 @@ OPTIMIZERS = ("adam", "sgd", "momentum", "rmsprop", "adagrad", "adamax", "adamw"
 FULL_BATCH = "full"
 
 
-class SpecError(ValueError):
+class SpecError(ZooError, ValueError):
     """A model, a recipe or a name that cannot be: says what was received and what would do."""
 
 

@@ -13,6 +13,7 @@ import os
 import pathlib
 from typing import TYPE_CHECKING, Any, Sequence
 
+from fmnist_zoo.errors import ZooError
 from fmnist_zoo.files import atomic_write
 from fmnist_zoo.spec import ModelSpec, Recipe
 
@@ -25,7 +26,7 @@ _FIELDS = {"file": str, "sha256": str, "bytes": int, "dtype": str, "seed": int, 
            "recipe": dict, "data": dict, "scores": dict, "temperature": float, "date": str}
 
 
-class WeightsError(ValueError):
+class WeightsError(ZooError, ValueError):
     """Weights that are not to be had, were damaged, or belong to another model: says which and why."""
 
 

@@ -34,7 +34,7 @@ def command():
 @pytest.fixture
 def inline_pool(monkeypatch):
     """Sweeps of this test run in this process, in the pool that is returned."""
-    from trainers import pool as pools
+    from trainers.tuning import pool as pools
 
     pool = sweeps.Inline()
     monkeypatch.setattr(pools, "make", lambda workers, scheduler: pool)
@@ -63,7 +63,7 @@ def mini_trained(mini_run, tmp_path_factory):
     """A folder of trained weights as the package has it: the run's, calibrated."""
     from fmnist_zoo import weights
     from fmnist_zoo.files import write_json
-    from trainers import trained
+    from trainers.running import trained
 
     folder, subject = tmp_path_factory.mktemp("trained"), trained.calibrated(trained.from_run(mini_run.folder))
     name = f"{subject.spec.name}.safetensors"

@@ -6,7 +6,7 @@ import struct
 
 from tensorboard.compat.proto import event_pb2
 
-from trainers import checkpoints
+from trainers.running import checkpoints
 
 TIMES = ("seconds", "images_per_second")
 

@@ -3,7 +3,7 @@
 import csv
 import pathlib
 
-from trainers import pool as pools, trial as trials
+from trainers.tuning import pool as pools, trial as trials
 
 SPACE = {"dropout": [0, 0.5], "l2": [0, 0.001]}
 GRID = dict(tuner="grid", data="mini", epochs=2)

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from trainers import checkpoints
+from trainers.running import checkpoints
 
 ARRAYS: dict[str, np.ndarray] = {"a": np.arange(6, dtype=np.float32).reshape(2, 3), "b/c": np.array(7, np.int64)}
 

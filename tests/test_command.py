@@ -5,8 +5,8 @@ import sys
 
 import pytest
 
-from trainers import progress
-from trainers.loop import EpochMeans
+from trainers.engine.loop import EpochMeans
+from trainers.running import progress
 from trainers.train import GROUPS, define_flags, main, train
 
 

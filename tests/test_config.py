@@ -28,7 +28,7 @@ def test_settings_find_their_place():
 def test_an_optimizer_brings_keras_learning_rate(optimizer):
     import keras
 
-    from trainers.fit import make_optimizer
+    from trainers.engine.fit import make_optimizer
 
     config = resolve("2L", optimizer=optimizer)
     assert isinstance(make_optimizer(config.recipe), keras.optimizers.Optimizer)

@@ -9,11 +9,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fmnist_zoo import data, metrics, prediction
+from fmnist_zoo import data, metrics, prediction, statistics
 from fmnist_zoo.spec import CLASS_NAMES
 from tests import helpers
-from trainers import evaluate, evaluation, statistics, train as train_command, trained
-from trainers.folder import locked
+from trainers import evaluate, train as train_command
+from trainers.publishing import evaluation
+from trainers.running import trained
+from trainers.running.folder import locked
 from trainers.train import train
 
 

@@ -14,10 +14,12 @@ import pytest
 import fmnist_zoo
 from fmnist_zoo import metrics
 from tests.conftest import ROOT
-from trainers import export as exporting, formats, trained
-from trainers.command import UsageError
+from trainers import export as exporting
+from trainers.cli import UsageError
 from trainers.export import export, main
-from trainers.formats import FORMATS, ExportError
+from trainers.publishing import formats
+from trainers.publishing.formats import FORMATS, ExportError
+from trainers.running import trained
 from trainers.train import train
 
 

@@ -1,6 +1,7 @@
 """The house's own rules: where imports point, flags are defined and test images are opened, and what is packed."""
 
 import ast
+import graphlib
 import pathlib
 import shutil
 import subprocess
@@ -14,37 +15,13 @@ from tests.conftest import ROOT
 PACKAGES = ("fmnist_zoo", "trainers")
 COMMANDS = {"trainers.train", "trainers.sweep", "trainers.evaluate", "trainers.report", "trainers.predict",
             "trainers.export", "trainers.results", "fmnist_zoo.__main__"}
-# A file may import those of the rows above its own.
-ROWS = [
-    {"fmnist_zoo.spec", "fmnist_zoo.metrics", "fmnist_zoo.files", "fmnist_zoo.idx", "fmnist_zoo.backend"},
-    {"fmnist_zoo.results", "fmnist_zoo.weights"},
-    {"fmnist_zoo.registry", "fmnist_zoo.sources", "fmnist_zoo.card"},
-    {"fmnist_zoo.catalog", "fmnist_zoo.data"},
-    {"fmnist_zoo"},
-    {"fmnist_zoo.models", "fmnist_zoo.__main__"},
-    {"fmnist_zoo.prediction"},
-    {"trainers"},
-    {"trainers.config", "trainers.checkpoints", "trainers.network", "trainers.optimizers", "trainers.pictures",
-     "trainers.provenance", "trainers.command", "trainers.as_written",
-     "trainers.experiments", "trainers.statistics", "trainers.figures", "trainers.photographs"},
-    {"trainers.summaries", "trainers.folder", "trainers.loop", "trainers.lowlevel", "trainers.estimate",
-     "trainers.space"},
-    {"trainers.fit", "trainers.progress", "trainers.observer", "trainers.oracle"},
-    {"trainers.study"},
-    {"trainers.engines", "trainers.mistakes", "trainers.trained", "trainers.formats", "trainers.evaluation",
-     "trainers.projector"},
-    {"trainers.document", "trainers.evaluate", "trainers.predict", "trainers.export"},
-    {"trainers.session", "trainers.shipping"},
-    {"trainers.run", "trainers.page", "trainers.plan"},
-    {"trainers.queue"},
-    {"trainers.trial"},
-    {"trainers.pool"},
-    {"trainers.search"},
-    {"trainers.train", "trainers.report", "trainers.sweep", "trainers.results"},
+# Each room may import those before it; rooms that share a place are siblings and do not import each other.
+ROOMS = [
+    {"fmnist_zoo"}, {"trainers.config"}, {"trainers.engine"}, {"trainers.board"}, {"trainers.running"},
+    {"trainers.tuning", "trainers.publishing", "trainers.reproduction"}, {"trainers.cli"}, {"commands"},
 ]
-RANK = {module: rank for rank, row in enumerate(ROWS) for module in row}
 MODULES = {".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): path
-           for package in PACKAGES for path in sorted((ROOT / package).glob("*.py"))}
+           for package in PACKAGES for path in sorted((ROOT / package).glob("**/*.py"))}
 
 
 def tree(module):
@@ -67,17 +44,30 @@ def imported(module):
     return {name for name in found if name.split(".")[0] in PACKAGES}
 
 
-def test_every_file_has_its_place():
-    assert set(MODULES) == set(RANK)
+def room(module):
+    """The room that a module belongs to; `trainers` itself is the package's own docstring and belongs to none."""
+    if module in COMMANDS and module.startswith("trainers."):
+        return "commands"
+    return "fmnist_zoo" if module.startswith("fmnist_zoo") else ".".join(module.split(".")[:2])
+
+
+def test_every_module_is_in_a_room():
+    assert {room(module) for module in MODULES} - {"trainers"} == set.union(*ROOMS)
 
 
 @pytest.mark.parametrize("module", MODULES)
-def test_imports_point_one_way(module):
-    package_itself = {"fmnist_zoo"} if module.startswith("fmnist_zoo.") else set()
-    for other in imported(module) - package_itself:
-        assert RANK[other] < RANK[module], f"{module} imports {other}"
-    if module.startswith("fmnist_zoo"):
-        assert not [other for other in imported(module) if other.startswith("trainers")]
+def test_imports_point_to_the_same_room_or_an_earlier_one(module):
+    place = {name: index for index, rooms in enumerate(ROOMS) for name in rooms} | {"trainers": 0}
+    for other in imported(module):
+        assert room(other) == room(module) != "commands" or place[room(other)] < place[room(module)], \
+            f"{module} imports {other}"
+
+
+@pytest.mark.parametrize("name", sorted(set.union(*ROOMS)))
+def test_no_imports_run_in_a_circle_within_a_room(name):
+    graph = {module: {other for other in imported(module) if room(other) == name and other != "fmnist_zoo"}
+             for module in MODULES if room(module) == name}
+    graphlib.TopologicalSorter(graph).prepare()
 
 
 @pytest.mark.parametrize("module", MODULES)
@@ -85,7 +75,7 @@ def test_flags_are_defined_in_commands_alone_and_within_functions(module):
     for node in ast.walk(tree(module)):
         name = node.attr if isinstance(node, ast.Attribute) else ""
         if name.startswith("DEFINE_") or name == "ArgumentParser":
-            assert module in COMMANDS
+            assert module in COMMANDS | {"trainers.cli"}
     for node in tree(module).body:
         if not isinstance(node, (ast.FunctionDef, ast.ClassDef)):
             assert "DEFINE_" not in ast.unparse(node)
@@ -102,7 +92,7 @@ def test_only_evaluate_asks_for_the_test_images(module):
 def test_docstrings_and_sizes(module):
     parsed = tree(module)
     assert ast.get_docstring(parsed)
-    assert len(MODULES[module].read_text().splitlines()) <= 260
+    assert len(MODULES[module].read_text().splitlines()) <= 320
     for node in ast.walk(parsed):
         if isinstance(node, ast.FunctionDef):
             assert node.end_lineno - node.lineno <= 60, f"{node.name} is long"

@@ -14,10 +14,10 @@ from fmnist_zoo import metrics, models
 from fmnist_zoo.backend import tf
 from fmnist_zoo.spec import OPTIMIZERS, Recipe
 from tests.conftest import ROOT
-from trainers import loop, network
-from trainers.fit import FitEngine
-from trainers.loop import NonFiniteError, TapeEngine, epoch_order
-from trainers.optimizers import Optimizer
+from trainers.engine import loop, network
+from trainers.engine.fit import FitEngine
+from trainers.engine.loop import NonFiniteError, TapeEngine, epoch_order
+from trainers.engine.optimizers import Optimizer
 
 BATCH = 250  # does not divide 1,800
 
@@ -168,7 +168,9 @@ def test_the_numbers_are_the_same_on_any_number_of_cores():
         import os, sys
         cores = sorted(os.sched_getaffinity(0))[:int(sys.argv[1]) or None]
         os.sched_setaffinity(0, cores)
-        from trainers import checkpoints, config, engines
+        from trainers.running import checkpoints
+        from trainers import config
+        from trainers.engine import factory as engines
         from fmnist_zoo import load_data, models
         config = config.resolve("2L", data="mini", batch_size=32)  # a size at which the number of threads shows
         model = models.build(config.spec, 0)

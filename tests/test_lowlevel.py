@@ -8,8 +8,9 @@ import fmnist_zoo
 from fmnist_zoo import metrics, models
 from fmnist_zoo.backend import keras, tf
 from tests import helpers
-from trainers import as_written, lowlevel, network
 from trainers.config import ConfigError, resolve
+from trainers.engine import lowlevel, network
+from trainers.reproduction import as_written
 from trainers.train import train
 
 PART_A = [name for name in fmnist_zoo.list_models("network_*")]
@@ -260,7 +261,7 @@ def test_nothing_that_trains_imports_what_the_report_wrote():
     def importers(name):
         return [module for module in MODULES if name in imported(module)]
 
-    assert importers("trainers.as_written") == ["trainers.mistakes"]
-    assert importers("trainers.mistakes") == ["trainers.document"]
-    assert importers("trainers.document") == ["trainers.page"]
-    assert importers("trainers.page") == ["trainers.report"]
+    assert importers("trainers.reproduction.as_written") == ["trainers.reproduction.mistakes"]
+    assert importers("trainers.reproduction.mistakes") == ["trainers.reproduction.document"]
+    assert importers("trainers.reproduction.document") == ["trainers.reproduction.page"]
+    assert importers("trainers.reproduction.page") == ["trainers.report"]

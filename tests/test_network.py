@@ -6,7 +6,7 @@ import scipy.stats
 
 import fmnist_zoo
 from fmnist_zoo.backend import tf
-from trainers import network
+from trainers.engine import network
 
 
 @pytest.fixture(scope="module")

@@ -5,8 +5,8 @@ import pytest
 
 from fmnist_zoo.backend import keras, tf
 from fmnist_zoo.spec import OPTIMIZERS, Recipe
-from trainers.fit import make_optimizer
-from trainers.optimizers import Optimizer
+from trainers.engine.fit import make_optimizer
+from trainers.engine.optimizers import Optimizer
 
 STEPS = 60
 

@@ -5,8 +5,9 @@ import itertools
 
 import pytest
 
-from trainers import config as configs, space as spaces
-from trainers.oracle import Oracle, hyperband_rounds
+from trainers import config as configs
+from trainers.tuning import space as spaces
+from trainers.tuning.oracle import Oracle, hyperband_rounds
 
 BASE = configs.resolve("4L", data="mini")
 MIXED = "dropout=0,0.1,0.3_0.2_0.1; l2=log(1e-6..1e-2); batch_size=32,full; epochs=2..9"

@@ -1,4 +1,4 @@
-"""`trainers.photographs`: what becomes of files, and which are refused, each by a reason that is one line."""
+"""`fmnist_zoo.photographs`: what becomes of files, and which are refused, each by a reason that is one line."""
 
 import gzip
 import io
@@ -11,8 +11,8 @@ import pytest
 from PIL import Image
 
 from fmnist_zoo import data
+from fmnist_zoo.photographs import PhotographError, blocks, found, photograph
 from tests.idx_files import payload, write
-from trainers.photographs import PhotographError, blocks, found, photograph
 
 IMAGES = np.random.default_rng(3).integers(0, 256, (30, 28, 28)).astype(np.uint8)
 BOOT = data.load_data(data="mini")["fit"].images[2].reshape(28, 28)

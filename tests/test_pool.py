@@ -17,8 +17,10 @@ import pytest
 from fmnist_zoo.data import load_data
 from tests import helpers
 from tests.conftest import ROOT
-from trainers import config as configs, pool as pools, run, study as studies, sweep, trial as trials
-from trainers.folder import RunFolder
+from trainers import config as configs, sweep
+from trainers.running import run
+from trainers.running.folder import RunFolder
+from trainers.tuning import pool as pools, study as studies, trial as trials
 
 EPOCHS = 30
 
@@ -152,7 +154,7 @@ def test_a_script_without_its_guard_is_told_and_no_trial_is_lost(tmp_path, worke
     (tmp_path / "script.py").write_text(call)
     done = subprocess.run([sys.executable, tmp_path / "script.py"], env={**os.environ, "PYTHONPATH": str(ROOT)},
                           capture_output=True, text=True, timeout=120)
-    assert done.returncode and "trainers.pool.PoolError" in done.stderr.splitlines()[-1] + done.stderr
+    assert done.returncode and "trainers.tuning.pool.PoolError" in done.stderr.splitlines()[-1] + done.stderr
     assert "if __name__ == '__main__':" in done.stderr
     study = studies.load(tmp_path / "sweeps" / "softmax-random-seed0")
     assert not study.ended

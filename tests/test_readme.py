@@ -13,7 +13,8 @@ from fmnist_zoo import registry
 from fmnist_zoo.data import load_data
 from tests.conftest import ROOT
 from tests.sweeps import Inline
-from trainers import evaluate, export, pool, predict, report, sweep, train
+from trainers import evaluate, export, predict, report, sweep, train
+from trainers.tuning import pool
 
 README = (ROOT / "README.md").read_text()
 COMMANDS = [line for block in re.findall(r"```sh\n(.*?)```", README, re.DOTALL) for line in block.splitlines()]

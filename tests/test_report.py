@@ -6,8 +6,10 @@ import numpy as np
 import pytest
 
 import fmnist_zoo
-from trainers import document, experiments, mistakes, queue, report
-from trainers.statistics import compare
+from fmnist_zoo.statistics import compare
+from trainers import report
+from trainers.reproduction import document, experiments, mistakes
+from trainers.running import many as queue
 
 
 def test_the_report_is_made_of_the_catalog():

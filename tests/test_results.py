@@ -10,8 +10,10 @@ import pytest
 import fmnist_zoo
 from fmnist_zoo import card, data, metrics, models, prediction, registry, results, sources, weights
 from fmnist_zoo.__main__ import main as listing
-from trainers import evaluate, results as command, shipping, trained
-from trainers.folder import RunFolder
+from trainers import evaluate, results as command
+from trainers.publishing import shipping
+from trainers.running import trained
+from trainers.running.folder import RunFolder
 from trainers.train import train
 
 PUBLISHED = results.read()

@@ -13,8 +13,9 @@ import pytest
 
 from tests import helpers
 from tests.conftest import ROOT
-from trainers import config, folder as folders, run
-from trainers.progress import Silent
+from trainers import config
+from trainers.running import folder as folders, run
+from trainers.running.progress import Silent
 from trainers.train import main, train
 
 EPOCHS = 5

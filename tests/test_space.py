@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given, strategies as st
 
 from fmnist_zoo import catalog, registry
-from trainers import config as configs, space as spaces
+from trainers import config as configs
+from trainers.tuning import space as spaces
 
 BASE = configs.resolve("4L", data="mini")
 

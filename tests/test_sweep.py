@@ -7,9 +7,10 @@ import pytest
 
 from tests import helpers
 from tests.sweeps import GRID, SPACE, rows_of, without_times
-from trainers import oracle, plan, study as studies, sweep, train
+from trainers import sweep, train
 from trainers.config import RunConfig
-from trainers.folder import RunFolder
+from trainers.running.folder import RunFolder
+from trainers.tuning import oracle, plan, study as studies
 
 
 def test_it_tries_what_was_asked_ranks_it_and_writes_it_down(finished_sweep):

@@ -16,7 +16,8 @@ import urllib.request
 import pytest
 
 from tests.conftest import ROOT
-from trainers import study as studies, sweep
+from trainers import sweep
+from trainers.tuning import study as studies
 
 GRID = ("--model=softmax", "--data=mini", "--epochs=2", "--tuner=grid", "--space=l2=0,0.01; learning_rate=0.001,1e30")
 

@@ -6,8 +6,9 @@ import shutil
 import pytest
 
 from tests.sweeps import GRID, SPACE, rows_of, without_times
-from trainers import plan, search, sweep, trial as trials
+from trainers import sweep
 from trainers.config import ConfigError
+from trainers.tuning import leader as search, plan, trial as trials
 
 
 @pytest.mark.parametrize("change, told", [
@@ -57,7 +58,7 @@ def test_a_trial_that_is_not_finite_or_raises_is_failed_never_ranked_and_not_run
     assert raised["reason"] == f"ArithmeticError: out of (see {log})" and "Traceback" in log.read_text()
     ran = len(inline_pool.ran)
     assert sweep.sweep("2L", space, **asked) == table and len(inline_pool.ran) == ran
-    from trainers import summaries
+    from trainers.board import events as summaries
 
     assert summaries.opened(log.parent)  # TensorBoard knows of it
 

@@ -10,8 +10,8 @@ from tensorboard.plugins.hparams import api_pb2, plugin_data_pb2
 import fmnist_zoo
 from fmnist_zoo import metrics
 from tests import helpers
-from trainers import folder as folders, provenance
-from trainers.run import RunError
+from trainers.running import folder as folders, provenance
+from trainers.running.run import RunError
 from trainers.train import main, train
 
 

@@ -9,6 +9,7 @@ import pathlib
 from typing import Any
 
 from fmnist_zoo import registry
+from fmnist_zoo.errors import ZooError
 from fmnist_zoo.spec import FULL_BATCH, ModelSpec, Recipe, SpecError
 
 TRAINERS = ("tape", "fit", "scratch")
@@ -22,7 +23,7 @@ _RECIPE_FIELDS = tuple(field.name for field in dataclasses.fields(Recipe))
 _SPEC_FIELDS = ("hidden", "dropout", "l1", "l2", "initializer")
 
 
-class ConfigError(ValueError):
+class ConfigError(ZooError, ValueError):
     """Settings that do not go together, or a config file that does not read: says which and what to do."""
 
 

@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING, Any, Sequence
 
 from absl import flags
 
-from trainers import command
+from trainers import cli as command
 
 if TYPE_CHECKING:
     import numpy as np
 
-    from trainers.trained import Trained
+    from trainers.running.trained import Trained
 
 USAGE = """
 Evaluates finished runs, or the zoo's trained models, on the test images that no training sees.
@@ -68,7 +68,8 @@ def measure(trained: Trained, data_dir: str | None = None) -> tuple[dict[str, An
 
     from fmnist_zoo import prediction
     from fmnist_zoo.data import load_data
-    from trainers import evaluation, provenance, trained as trained_models
+    from trainers.publishing import evaluation
+    from trainers.running import provenance, trained as trained_models
 
     trained = trained_models.calibrated(trained, data_dir)  # refuses other data before the test images are opened
     found = load_data((SPLIT,), **trained_models.settings(trained, data_dir))
@@ -88,7 +89,7 @@ def evaluate(trained: Trained, *, logdir: str | os.PathLike[str] = "tb_logs", da
     """Measures a trained model on the test images, and writes what was found.
 
     Args:
-        trained: from `trainers.trained`.
+        trained: from `trainers.running.trained`.
         logdir: where shipped models write, to `<model>/shipped`; a run writes to its own folder. Both to `evaluation/`.
         data_dir: where the data are; default: where the run had them.
         projector: write what TensorBoard's projector shows, too.
@@ -101,7 +102,9 @@ def evaluate(trained: Trained, *, logdir: str | os.PathLike[str] = "tb_logs", da
         LockedError: if another process trains or evaluates there.
     """
     from fmnist_zoo import models, prediction
-    from trainers import evaluation, folder as folders, projector as projectors, trained as trained_models
+    from trainers.board import projector as projectors
+    from trainers.publishing import evaluation
+    from trainers.running import folder as folders, trained as trained_models
 
     shown = trained_models.validation(trained, data_dir)["validation"] if projector else None
     if shown and not len(shown.labels):
@@ -123,8 +126,8 @@ def evaluate(trained: Trained, *, logdir: str | os.PathLike[str] = "tb_logs", da
 
 def once(trained: Trained, data_dir: str | None = None) -> dict[str, Any]:
     """The report of a run: the one that stands in its folder, if it is of these weights and data; else a new one."""
-    from trainers import evaluation
-    from trainers.folder import RunFolder
+    from trainers.publishing import evaluation
+    from trainers.running.folder import RunFolder
 
     standing = evaluation.read(RunFolder(trained.folder or "").evaluation, weights_sha256=trained.weights_sha256,
                                data_sha256=trained.data["sha256"])
@@ -142,7 +145,7 @@ def _main(values: flags.FlagValues) -> int:
     if values.data == "mini" and (values.run or values.data_dir):
         raise command.UsageError("--data=mini comes with the package and is for --model; drop "
                                  f"{'--run' if values.run else '--data_dir'}")
-    from trainers import trained
+    from trainers.running import trained
 
     runs = list(dict.fromkeys(map(os.path.normpath, values.run)))
     records = {path: trained.facts(run=path)[1] for path in runs}  # refused before TensorFlow starts
@@ -151,7 +154,7 @@ def _main(values: flags.FlagValues) -> int:
     if len({data["sha256"] for data in records.values()}) > 1:
         raise command.UsageError("trained on different data, these have no images to be compared on: " + ", ".join(
             f"{title} on {data['name']} {data['sha256'][:12]}" for title, data in records.items()))
-    from trainers import evaluation
+    from trainers.publishing import evaluation
 
     subjects = [*map(trained.from_run, runs),
                 *(trained.from_zoo(name, data=values.data) for name in dict.fromkeys(values.model))]

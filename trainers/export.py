@@ -18,9 +18,11 @@ from typing import TYPE_CHECKING, Sequence
 from absl import flags
 
 from fmnist_zoo import files
-from trainers import command, formats, trained
-from trainers.formats import ExportError
-from trainers.trained import Trained
+from trainers import cli as command
+from trainers.publishing import formats
+from trainers.publishing.formats import ExportError
+from trainers.running import trained
+from trainers.running.trained import Trained
 
 if TYPE_CHECKING:
     import numpy as np
@@ -87,7 +89,7 @@ def export(model: str | Trained, format: str, out: str | os.PathLike[str] | None
     """Writes a trained model in a format, whole and checked, or not at all.
 
     Args:
-        model: the name of a model that comes trained, or one of `trainers.trained`, such as `from_run(folder)`.
+        model: the name of a model that comes trained, or one of `trainers.running.trained`, such as `from_run(folder)`.
         format: "saved_model", "tflite", "onnx" or "keras".
         out: where to; by default the model's name in the working folder. Its folder must exist.
         overwrite: replace a file, or a SavedModel, that is there.

@@ -15,8 +15,9 @@ from absl import flags
 
 from fmnist_zoo import card
 from fmnist_zoo.spec import CLASS_NAMES
-from trainers import command, trained
-from trainers.trained import Trained
+from trainers import cli as command
+from trainers.running import trained
+from trainers.running.trained import Trained
 
 if TYPE_CHECKING:
     import numpy as np
@@ -68,7 +69,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _main(values: flags.FlagValues, files: list[str]) -> int:
     _check(values, files)
-    from trainers import photographs
+    from fmnist_zoo import photographs
 
     @functools.cache
     def model() -> Trained:

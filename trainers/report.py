@@ -14,8 +14,10 @@ from typing import Any, Sequence
 
 from absl import flags
 
-from trainers import command, config as configs, experiments, queue
+from trainers import cli as command, config as configs
 from trainers.config import RunConfig
+from trainers.reproduction import experiments
+from trainers.running import many as queue
 
 USAGE = """
 Runs what the report ran, and writes its numbers beside ours, with plots and tests, as report.md and index.html.
@@ -83,7 +85,7 @@ def _main(values: flags.FlagValues) -> int:
     if len(done) < len(runs):
         print("interrupted; the same command goes on where it was")
         return 128 + stop.number
-    from trainers import page
+    from trainers.reproduction import page
 
     print(f"written: {page.write(out, chosen, runs, done)} and {out / 'report.md'}")
     return 0

@@ -17,9 +17,10 @@ from absl import flags
 
 from fmnist_zoo import registry, results
 from fmnist_zoo.spec import SpecError
-from trainers import command, config as configs, estimate, queue
+from trainers import cli as command, config as configs
 from trainers.config import RunConfig, read_record
-from trainers.folder import RunFolder
+from trainers.running import estimate, many as queue
+from trainers.running.folder import RunFolder
 
 USAGE = """
 Trains every model of the zoo with five seeds, evaluates each once on the test images, and writes a row for each.
@@ -63,7 +64,8 @@ def plan(patterns: Sequence[str], seeds: Sequence[int], **settings: Any) -> list
 
 def row(folder: RunFolder, data_dir: str | None = None) -> dict[str, Any]:
     """A finished run as a row. The test images are opened, unless this run's weights were evaluated before."""
-    from trainers import evaluate, trained
+    from trainers import evaluate
+    from trainers.running import trained
 
     subject = trained.from_run(folder.path)
     report = evaluate.once(subject, data_dir)
@@ -152,7 +154,7 @@ def _main(values: flags.FlagValues) -> int:
             return 128 + stop.number
     print(f"written: {out}")
     if values.ship:
-        from trainers import shipping
+        from trainers.publishing import shipping
 
         print(shipping.ship([folder for folder, run in zip(folders, runs) if run.seed == seeds[0]], values.data_dir))
     return 0

@@ -17,11 +17,12 @@ from absl import flags
 
 from fmnist_zoo import registry
 from fmnist_zoo.spec import OPTIMIZERS, ModelSpec
-from trainers import command, oracle as oracles, study as studies
+from trainers import cli as command
 from trainers.config import ConfigError
-from trainers.folder import SWEEPS, names_folder
-from trainers.plan import MAX_TRIALS, Plan, hold, move_aside, open_or_create, require_counts
-from trainers.study import Study
+from trainers.running.folder import SWEEPS, names_folder
+from trainers.tuning import oracle as oracles, study as studies
+from trainers.tuning.plan import MAX_TRIALS, Plan, hold, move_aside, open_or_create, require_counts
+from trainers.tuning.study import Study
 
 USAGE = """
 Searches hyper-parameters of a model with keras-tuner, logs each trial to TensorBoard's HParams tab, and loses nothing:
@@ -133,7 +134,7 @@ def _execute(plan: Plan, *, workers: int, scheduler: str, max_failures: int, log
         raise ConfigError(f"--name names a folder below {logdir}/{SWEEPS}, of at most 200 characters; "
                           f"received {name!r:.80}")
     path, manifest = pathlib.Path(logdir) / SWEEPS / name, plan.manifest()
-    from trainers import pool as pools
+    from trainers.tuning import pool as pools
 
     if overwrite:
         move_aside(path)
@@ -153,7 +154,9 @@ def _execute(plan: Plan, *, workers: int, scheduler: str, max_failures: int, log
 
 
 def _lead(study: Study, plan: Plan, pool: Any, max_failures: int, logdir: Any, verbose: bool, should_stop: Any) -> bool:
-    from trainers import progress, search, summaries
+    from trainers.board import events as summaries
+    from trainers.running import progress
+    from trainers.tuning import leader as search
 
     summaries.declare_hparams(pathlib.Path(logdir))
     reporter = progress.for_output() if verbose else progress.Silent()
@@ -178,7 +181,7 @@ def _lead(study: Study, plan: Plan, pool: Any, max_failures: int, logdir: Any, v
 
 def _draw(study: Study) -> None:
     """The tables once more, and the picture."""
-    from trainers import figures
+    from trainers.tuning import figures
 
     if study.ranked:
         study.write_tables()

@@ -16,11 +16,12 @@ from absl import flags
 
 from fmnist_zoo import registry
 from fmnist_zoo.spec import OPTIMIZERS, ModelSpec
-from trainers import command, config as configs, folder as folders
+from trainers import cli as command, config as configs
 from trainers.config import ConfigError, RunConfig
+from trainers.running import folder as folders
 
 if TYPE_CHECKING:
-    from trainers.run import Run
+    from trainers.running.run import Run
 
 USAGE = """
 Trains one model of the zoo on Fashion-MNIST, logs to TensorBoard, and leaves a folder that can be resumed and replayed.
@@ -128,7 +129,7 @@ def _start(config: RunConfig, logdir: str, run_name: str, *, expected: dict[str,
 
 def _execute(folder: folders.RunFolder, config: RunConfig, *, expected: dict[str, Any] | None,
              verbose: bool, should_stop: Any) -> Run:
-    from trainers import progress, run
+    from trainers.running import progress, run
 
     return run.execute(folder, config, reporter=progress.for_output() if verbose else progress.Silent(),
                        should_stop=should_stop, expected=expected)
@@ -153,7 +154,7 @@ def _main(values: flags.FlagValues) -> int:
         source = "config" if values.config else "from_sweep"
         raise ConfigError(f"--{source} says which model; drop --model={values.model}, or drop --{source}")
     if values.from_sweep:
-        from trainers import study as studies
+        from trainers.tuning import study as studies
 
         config = configs.overlay(studies.retrain_config(values.from_sweep), **settings)
     elif values.config:
@@ -173,7 +174,7 @@ def _main(values: flags.FlagValues) -> int:
 
 
 def _tell(run: Run, stop: command.StopSignal) -> int:
-    from trainers import progress
+    from trainers.running import progress
 
     print(progress.last_words(run))
     return 0 if run.result else 128 + stop.number

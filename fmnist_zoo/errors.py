@@ -1,0 +1,14 @@
+"""The base class of this project's errors. A command prints such an error as one line; any other is a bug."""
+
+from __future__ import annotations
+
+
+class ZooError(Exception):
+    """An error with a message for the user: what is wrong, what was received, what to do.
+
+    A subclass is also a `ValueError` (wrong input: exit code 2) or a `RuntimeError` (a failure: exit code 1).
+    """
+
+
+class UsageError(ZooError, ValueError):
+    """A combination of arguments that makes no sense."""

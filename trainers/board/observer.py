@@ -1,0 +1,115 @@
+"""What a run tells TensorBoard, and when: the content of the events that `summaries.py` writes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from fmnist_zoo import card, metrics
+from fmnist_zoo.backend import tf
+from fmnist_zoo.data import Split
+from fmnist_zoo.spec import CLASS_NAMES, PIXELS
+from trainers.board import events as summaries, pictures
+from trainers.config import RunConfig
+from trainers.engine.loop import EpochMeans
+from trainers.engine.network import Network, scale
+from trainers.running.folder import RunFolder
+
+GRADIENT_PROBE = 1000
+WORST = 24
+
+
+class Observer:
+    """Writes a run's events.
+
+    Args:
+        folder, config, network: of the run.
+        probe: fit images on which gradients are taken for their histograms, dropout off.
+        validation: the split that the pictures show; may be empty.
+    """
+
+    def __init__(self, folder: RunFolder, config: RunConfig, network: Network, probe: Split, validation: Split):
+        self._config, self._network, self._validation = config, network, validation
+        self._probe = Split(probe.images[:GRADIENT_PROBE], probe.labels[:GRADIENT_PROBE])
+        self._run, self._train, self._valid = (
+            summaries.EventWriter(folder.path / name) for name in summaries.WRITERS)
+
+    def start(self, model: Any, *, batch_size: int, replay: str) -> None:
+        """Once a run: HParams, the card, the graph."""
+        self._run.summary(summaries.session_start(summaries.hyperparameters(self._config, batch_size)), 0)
+        text = f"```\n{card.card(self._config.spec, self._config.recipe)}\n```\n\nreplay it\n\n```\n{replay}\n```\n"
+        self._run.text("model", text)
+        graph = tf.function(model).get_concrete_function(tf.TensorSpec((None, PIXELS), tf.float32)).graph
+        self._run.graph(graph.as_graph_def().SerializeToString())
+
+    def epoch(self, row: dict[str, Any], means: EpochMeans, validation_logits: np.ndarray) -> None:
+        """After an epoch: scalars, and every `histogram_every` epochs distributions and pictures."""
+        step = row["step"]
+        scalars = {"loss": row["train_loss"], "penalty": row["train_penalty"], "objective": row["train_objective"],
+                   "accuracy": row["train_accuracy"], "loss_eval": row["train_loss_eval"], "epoch": row["epoch"],
+                   "accuracy_eval": row["train_accuracy_eval"],
+                   "learning_rate": row["learning_rate"], "images_per_second": row["images_per_second"]}
+        if means.gradient_norm is not None and means.weight_norm is not None:
+            scalars.update({"norm/gradient": means.gradient_norm, "norm/weight": means.weight_norm})
+        self._train.scalars(scalars, step)
+        if row["validation_loss"] is not None:
+            penalty = row["validation_penalty"]
+            self._valid.scalars({"loss": row["validation_loss"], "penalty": penalty,
+                                 "objective": row["validation_loss"] + penalty,
+                                 "accuracy": row["validation_accuracy"],
+                                 "rounded_accuracy": row["validation_rounded_accuracy"]}, step)
+        every = self._config.histogram_every
+        if every and row["epoch"] % every == 0:
+            self._distributions(step)
+            self._pictures(validation_logits, step)
+
+    def finish(self, final: dict[str, float], validation_logits: np.ndarray, step: int) -> None:
+        """At the end: the figures of the weights that count, pictures, success. Call it with those weights in place."""
+        self._run.scalars({f"final/{name}": value for name, value in final.items()}, step)
+        if self._config.histogram_every:
+            self._pictures(validation_logits, step, suffix="_final")
+        self._run.summary(summaries.session_end(success=True), step)
+
+    def fail(self, step: int) -> None:
+        """The run ended in an error, such as NaN."""
+        self._run.summary(summaries.session_end(success=False), step)
+
+    def flush(self) -> None:
+        for writer in (self._run, self._train, self._valid):
+            writer.flush()
+
+    def close(self) -> None:
+        for writer in (self._run, self._train, self._valid):
+            writer.close()
+
+    def _distributions(self, step: int) -> None:
+        with tf.GradientTape() as tape:
+            logits = self._network.forward(self._network.variables, scale(tf.constant(self._probe.images)), seed=0,
+                                           step=tf.zeros((), tf.int64), training=False)
+            loss = tf.reduce_mean(self._network.cross_entropy(tf.cast(self._probe.labels, tf.int32), logits))
+            objective = loss + self._network.penalty()
+        gradients = tape.gradient(objective, self._network.variables)
+        for name, variable, gradient in zip(self._network.names, self._network.variables, gradients):
+            self._train.histogram(f"weights/{name}", variable.numpy(), step)
+            self._train.histogram(f"gradients/{name}", gradient.numpy(), step)
+
+    def _pictures(self, logits: np.ndarray, step: int, suffix: str = "") -> None:
+        kernel = self._network.variables[0].numpy()
+        self._image(self._train, f"first_layer{suffix}", pictures.first_layer(kernel), step,
+                    "weights of the first layer's first 100 units: red positive, blue negative")
+        labels = self._validation.labels
+        if not len(labels):
+            return
+        matrix = metrics.confusion_matrix(logits, labels)
+        self._image(self._valid, f"confusion{suffix}", pictures.confusion(matrix), step,
+                    "validation images by true and predicted class: " + ", ".join(CLASS_NAMES))
+        losses = metrics.cross_entropy(logits, labels)
+        chosen = np.argsort(-losses, kind="stable")[:WORST]
+        predicted = logits[chosen].argmax(axis=1)
+        sheet = pictures.worst(self._validation.images[chosen], labels[chosen], predicted, losses[chosen])
+        self._image(self._valid, f"worst{suffix}", sheet, step,
+                    "the validation images with the largest loss: true class, then predicted class and loss in nats")
+
+    def _image(self, writer: summaries.EventWriter, tag: str, image: Any, step: int, description: str) -> None:
+        writer.image(tag, pictures.png(image), image.size, step, description=description)

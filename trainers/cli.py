@@ -1,0 +1,159 @@
+"""What the commands share: flags of their own, a grouped `--help`, one line for a person's mistake.
+
+Each command keeps its flags on a `flags.FlagValues` of its own, so that importing a command defines none. Nothing here
+may import TensorFlow.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+import signal
+import sys
+import textwrap
+import threading
+from typing import Any, Callable, Mapping, Sequence
+
+from absl import flags
+
+from fmnist_zoo.errors import UsageError, ZooError
+from fmnist_zoo.spec import FULL_BATCH
+
+USAGE, FAILURE = 2, 1
+STOPPING = (signal.SIGINT, signal.SIGTERM)
+
+
+def parse(values: flags.FlagValues, arguments: Sequence[str], *, words: bool = False) -> list[str]:
+    """Parses `arguments` (without the program's name) into `values`; returns the words that belong to no flag.
+
+    Raises:
+        UsageError: for unknown flags (with the nearest ones), wrong values, and such words unless `words` are taken.
+    """
+    values.set_gnu_getopt(words)
+    try:
+        rest = values(["command", *arguments])[1:]
+    except flags.Error as error:
+        raise UsageError(str(error).replace("\n", " ")) from None
+    if rest and not words:
+        raise UsageError(f"received {rest[0]!r}, which belongs to no flag; flags are written --name=value (see --help)")
+    return rest
+
+
+def asks_for_help(arguments: Sequence[str]) -> bool:
+    """Whether `--help` stands on the command line, in any of its spellings."""
+    return bool({"--help", "-help", "-h", "--helpfull"} & set(arguments))
+
+
+def batch_size(text: str) -> int | str:
+    """The value of `--batch_size`: a whole number, or `full`."""
+    if text != FULL_BATCH and not text.isdecimal():
+        raise UsageError(f"--batch_size takes a whole number or full, received {text!r}")
+    return text if text == FULL_BATCH else int(text)
+
+
+def given(values: flags.FlagValues) -> set[str]:
+    """Names of the flags that stand on the command line."""
+    return {name for name in values if values[name].present}
+
+
+def help_text(usage: str, groups: Mapping[str, Sequence[str]], values: flags.FlagValues) -> str:
+    """`--help`: what the command does, then its flags group by group."""
+    width = min(shutil.get_terminal_size().columns, 110)
+    lines = [usage.strip()]
+    for group, names in groups.items():
+        lines += ["", f"{group}:"]
+        for name in names:
+            flag = values[name]
+            head = f"  --{name}" if flag.boolean else f"  --{name}=..."
+            wrapped = textwrap.wrap(flag.help, width - 26)
+            if len(head) > 24:
+                lines.append(head)
+                head = ""
+            lines += [f"{head:<26}{wrapped[0]}", *(" " * 26 + line for line in wrapped[1:])]
+    return "\n".join(lines)
+
+
+def main(name: str, arguments: Sequence[str] | None, *, usage: str, groups: Mapping[str, Sequence[str]],
+         define_flags: Callable[[], flags.FlagValues], body: Callable[..., int], words: bool = False) -> int:
+    """A command from its arguments (None: the process's own) to its exit code: `--help`, or `body` on its flags.
+
+    With `words`, those that belong to no flag (files, say) are the second argument of `body`.
+    """
+
+    def answer() -> int:
+        values, received = define_flags(), list(sys.argv[1:] if arguments is None else arguments)
+        if asks_for_help(received):
+            print(help_text(usage, groups, values))
+            return 0
+        rest = parse(values, received, words=words)
+        return body(values, rest) if words else body(values)
+
+    return run(name, answer)
+
+
+def run(name: str, body: Callable[[], int]) -> int:
+    """Runs a command's body; a person's mistake becomes one line on standard error and exit code 2, a failed run 1."""
+    try:
+        if sys.stdout is not None:
+            sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
+        code = body()
+        print(end="", flush=True)
+        return code
+    except ZooError as error:
+        print(f"{name}: {error}", file=sys.stderr)
+        return USAGE if isinstance(error, ValueError) else FAILURE
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return FAILURE
+    except OSError as error:
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+        if error.filename is None and not full:
+            raise
+        print(f"{name}: {error.filename or 'cannot write'}: {error.strerror}{'; make room' if full else ''}",
+              file=sys.stderr)
+        return FAILURE
+    except KeyboardInterrupt:
+        return 128 + signal.SIGINT
+
+
+class StopSignal:
+    """Turns the first Ctrl-C (or SIGTERM) into a wish to stop after this epoch; the second ends the process at once.
+
+    Signals are read from a pipe by a thread of its own: Python's handlers wait until a compiled call returns, and two
+    signals within one call would be one. A context manager; call it to ask whether to stop.
+    """
+
+    def __init__(self) -> None:
+        self.number = 0
+
+    def __call__(self) -> bool:
+        return bool(self.number)
+
+    def __enter__(self) -> StopSignal:
+        self._read, self._write = os.pipe()
+        os.set_blocking(self._write, False)
+        self._old_descriptor = signal.set_wakeup_fd(self._write, warn_on_full_buffer=False)
+        self._old = {number: signal.signal(number, lambda number, frame: None) for number in STOPPING}
+        self._thread = threading.Thread(target=self._watch, daemon=True)
+        self._thread.start()
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        for number, handler in self._old.items():
+            signal.signal(number, handler)
+        signal.set_wakeup_fd(self._old_descriptor)
+        os.close(self._write)  # ends the thread
+        self._thread.join()
+        os.close(self._read)
+
+    def _watch(self) -> None:
+        while received := os.read(self._read, 1):
+            if received[0] not in STOPPING:
+                continue
+            if self.number:
+                if sys.stdout is not None and sys.stdout.isatty():
+                    os.write(sys.stdout.fileno(), b"\x1b[?25h\n")  # the bar hid the cursor
+                os._exit(128 + received[0])
+            self.number = received[0]
+            print("\nfinishing this epoch, then saving; once more to leave at once", file=sys.stderr, flush=True)

@@ -1,0 +1,1 @@
+"""What takes steps: the network, dropout, the loop, optimizers, `Model.fit`, and the low-level page."""

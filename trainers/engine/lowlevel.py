@@ -1,0 +1,189 @@
+"""The low-level networks from their equations, in raw TensorFlow: variables, products, softmax, loss, penalties, Adam.
+
+This is the page that teaches; read it from top to bottom. It uses nothing of `keras.layers`, `keras.losses` or
+`keras.optimizers`. `make_network` and `OPTIMIZERS` hand it to the loop that trains everything else; tests hold it to
+Keras, to finite differences, and to the fast engine.
+
+Images are (batch, 784) float32 in [0, 1], labels (batch,) int32, logits (batch, 10) float32: an example a row, always.
+"""
+
+from __future__ import annotations
+
+import functools
+from typing import Any, Sequence
+
+from fmnist_zoo import models
+from fmnist_zoo.backend import tf
+from fmnist_zoo.spec import CLASSES, ModelSpec
+from trainers.engine.network import Network
+
+DEVIATION = 0.05
+
+
+def initial_variables(spec: ModelSpec, seed: int) -> list[Any]:
+    """W1, b1, W2, b2, ...: weights drawn from N(0, 0.05), a zero bias vector a layer.
+
+    The same seed gives the same start as the Keras model of the same spec, so that the engines can be compared.
+    """
+    variables = []
+    for index, shape in enumerate(zip(spec.widths, spec.widths[1:])):
+        layer_seed = [models.layer_seed(seed, index, of="weights"), 0]
+        variables.append(tf.Variable(tf.random.stateless_normal(shape, seed=layer_seed, stddev=DEVIATION)))
+        variables.append(tf.Variable(tf.zeros(shape[1])))
+    return variables
+
+
+def forward_pass(variables: Sequence[Any], images: Any) -> Any:
+    """Logits: ReLU(x W + b) layer after layer, and x W + b for the last one.
+
+    There is no softmax here: the loss takes logits, because log(softmax(z)) loses what the logits still know.
+    """
+    flow = images
+    for index in range(0, len(variables) - 2, 2):
+        flow = tf.maximum(flow @ variables[index] + variables[index + 1], 0.0)
+    return flow @ variables[-2] + variables[-1]
+
+
+def softmax(logits: Any) -> Any:
+    """Probabilities: exp(z_j) / sum_k exp(z_k), each row on its own.
+
+    Taking the row's maximum out first changes nothing, since it cancels, but keeps exp from overflowing above 88.7.
+    """
+    exponentials = tf.exp(logits - tf.reduce_max(logits, axis=1, keepdims=True))
+    return exponentials / tf.reduce_sum(exponentials, axis=1, keepdims=True)
+
+
+def log_softmax(logits: Any) -> Any:
+    """log softmax(z) = z - max z - log sum_k exp(z_k - max z).
+
+    It is finite for any finite logits, and has a gradient everywhere. The maximum is a constant to the gradient: its
+    two contributions cancel.
+    """
+    shifted = logits - tf.stop_gradient(tf.reduce_max(logits, axis=1, keepdims=True))
+    return shifted - tf.math.log(tf.reduce_sum(tf.exp(shifted), axis=1, keepdims=True))
+
+
+def cross_entropy(labels: Any, logits: Any) -> Any:
+    """-sum_j y_j log p_j of each example, y one-hot: (batch,), in nats. The loss is its mean over the batch."""
+    return -tf.reduce_sum(tf.one_hot(labels, CLASSES) * log_softmax(logits), axis=1)
+
+
+def l1_penalty(kernels: Sequence[Any], rate: float) -> Any:
+    """rate * sum |w| over all weight matrices; its gradient, rate * sign(w), pulls every weight equally."""
+    return rate * tf.add_n([tf.reduce_sum(tf.abs(kernel)) for kernel in kernels])
+
+
+def l2_penalty(kernels: Sequence[Any], rate: float) -> Any:
+    """rate * sum w^2 over all weight matrices; its gradient, 2 * rate * w, pulls large weights more."""
+    return rate * tf.add_n([tf.reduce_sum(tf.square(kernel)) for kernel in kernels])
+
+
+def accuracy(labels: Any, logits: Any) -> Any:
+    """Share of the examples whose largest logit is the label's."""
+    return tf.reduce_mean(tf.cast(tf.argmax(logits, axis=1, output_type=tf.int32) == labels, tf.float32))
+
+
+def rounded_accuracy(labels: Any, logits: Any) -> Any:
+    """Share of the entries of the rounded probabilities that equal the one-hot labels' entries.
+
+    Not an accuracy of examples: nine entries of ten are zeros that nearly every prediction gets right. It is
+    0.9 + (c - w) / 10, with c and w the shares of examples whose top probability is over one half and right, or wrong
+    (`fmnist_zoo.metrics.rounded_accuracy` has the parts). An untrained network scores 0.9.
+    """
+    agree = tf.round(softmax(logits)) == tf.one_hot(labels, CLASSES)
+    return tf.reduce_mean(tf.cast(agree, tf.float32))
+
+
+class Adam:
+    """Adam (Kingma and Ba, "Adam: a method for stochastic optimization", ICLR 2015).
+
+    For each parameter w with gradient g, at update t = 1, 2, ... (Algorithm 1):
+
+        m = beta_1 m + (1 - beta_1) g              first moment: a running mean of the gradient
+        v = beta_2 v + (1 - beta_2) g^2            second moment: a running mean of its square
+        m' = m / (1 - beta_1^t)                    both start at zero; section 3 shows that
+        v' = v / (1 - beta_2^t)                    this takes the bias out
+        w = w - rate m' / (sqrt(v') + epsilon)     update rule
+
+    The end of section 2 has a form with fewer operations, in which epsilon (there "epsilon-hat") is added to the
+    uncorrected root: rate' = rate sqrt(1 - beta_2^t) / (1 - beta_1^t), w = w - rate' m / (sqrt(v) + epsilon). It is
+    what Keras computes and the default here. The two agree where sqrt(v) is large against epsilon; early on, and for
+    tiny gradients, the second takes the smaller steps.
+
+    Args:
+        variables: what is trained, in place.
+        learning_rate, beta_1, beta_2, epsilon: as in the paper; epsilon has Keras' default, the paper suggests 1e-8.
+        epsilon_hat: the form at the end of section 2; False: Algorithm 1 to the letter.
+    """
+
+    def __init__(self, variables: Sequence[Any], *, learning_rate: float = 0.001, beta_1: float = 0.9,
+                 beta_2: float = 0.999, epsilon: float = 1e-7, epsilon_hat: bool = True):
+        self._variables, self._learning_rate, self._epsilon = list(variables), learning_rate, epsilon
+        self._beta_1, self._beta_2, self._epsilon_hat = beta_1, beta_2, epsilon_hat
+        self._first = [tf.Variable(tf.zeros_like(variable), trainable=False) for variable in self._variables]
+        self._second = [tf.Variable(tf.zeros_like(variable), trainable=False) for variable in self._variables]
+
+    def apply(self, gradients: Sequence[Any], step: Any) -> None:
+        """Update number t = `step` + 1 of all variables."""
+        t = tf.cast(step + 1, self._variables[0].dtype)
+        for variable, gradient, first, second in zip(self._variables, gradients, self._first, self._second):
+            first.assign(self._beta_1 * first + (1 - self._beta_1) * gradient)
+            second.assign(self._beta_2 * second + (1 - self._beta_2) * tf.square(gradient))
+            variable.assign_sub(self._change(first, second, t))
+
+    def _change(self, first: Any, second: Any, t: Any) -> Any:
+        first_bias, second_bias = 1 - tf.pow(self._beta_1, t), 1 - tf.pow(self._beta_2, t)
+        if self._epsilon_hat:
+            rate = self._learning_rate * tf.sqrt(second_bias) / first_bias
+            return rate * first / (tf.sqrt(second) + self._epsilon)
+        return self._learning_rate * (first / first_bias) / (tf.sqrt(second / second_bias) + self._epsilon)
+
+    def state(self, names: Sequence[str]) -> dict[str, Any]:
+        """Both moments by name, for checkpoints."""
+        moments = {"first_moment": self._first, "second_moment": self._second}
+        return {f"optimizer/{name}/{moment}": variable for moment, variables in moments.items()
+                for name, variable in zip(names, variables)}
+
+
+class GradientDescent:
+    """w = w - rate g."""
+
+    def __init__(self, variables: Sequence[Any], *, learning_rate: float):
+        self._variables, self._learning_rate = list(variables), learning_rate
+
+    def apply(self, gradients: Sequence[Any], step: Any) -> None:
+        """One update of all variables."""
+        for variable, gradient in zip(self._variables, gradients):
+            variable.assign_sub(self._learning_rate * gradient)
+
+    def state(self, names: Sequence[str]) -> dict[str, Any]:
+        """It remembers nothing."""
+        return {}
+
+
+OPTIMIZERS = {"adam": Adam, "sgd": GradientDescent}
+
+
+def make_network(spec: ModelSpec, seed: int) -> Network:
+    """The network of a spec for the loop; `trainers.config` has seen to it that there is no dropout."""
+    variables = initial_variables(spec, seed)
+    kernels = variables[::2]
+
+    def forward(variables: Sequence[Any], images: Any, **unused: Any) -> Any:
+        return forward_pass(variables, images)
+
+    return Network(variables, names(spec), forward, functools.partial(_penalty, spec, kernels), cross_entropy)
+
+
+def names(spec: ModelSpec) -> list[str]:
+    """`weights_1`, `bias_1`, ...: names of the variables."""
+    return [f"{part}_{index + 1}" for index in range(len(spec.widths) - 1) for part in ("weights", "bias")]
+
+
+def _penalty(spec: ModelSpec, kernels: Sequence[Any]) -> Any:
+    penalty = tf.zeros(())
+    if spec.l1:
+        penalty += l1_penalty(kernels, spec.l1)
+    if spec.l2:
+        penalty += l2_penalty(kernels, spec.l2)
+    return penalty

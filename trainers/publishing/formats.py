@@ -1,0 +1,230 @@
+"""The formats in which a model leaves the zoo: how each is written, and how its own runtime runs what was written.
+
+Importing this file imports neither TensorFlow nor a runtime: what is missing is told before minutes are spent.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import fnmatch
+import importlib
+import importlib.util
+import pathlib
+import re
+import warnings
+from typing import Any, Callable, Iterator
+
+import numpy as np
+
+from fmnist_zoo import metrics
+from fmnist_zoo.errors import UsageError, ZooError
+from fmnist_zoo.spec import PIXELS
+
+Runner = Callable[[np.ndarray], np.ndarray]  # (batch, 784) float32 in [0, 1] to (batch, 10) float32 logits
+
+NOISE = re.compile(  # level "info" of the C++ of TensorFlow, XNNPACK and ONNX Runtime, and what has no consequence here
+    r"^I\d{4} \d\d:\d\d:\d\d|^\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.\d+: I |^INFO: |All log messages before absl::Initialize"
+    r"|Ignored (output_format|drop_control_dependency)\.|device_discovery\.cc|cpuid_info\.cc"
+    r"|OP_REQUIRES failed at save_restore"  # a full disk, which an error tells
+)
+_PARTS = ("saved_model.pb", "fingerprint.pb", "variables/variables.index", "variables/variables.data-*-of-*")
+
+
+class ExportError(ZooError, RuntimeError):
+    """A model that could not be written, or was not the same when it was run: says which, and that nothing is left."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Format:
+    """One format.
+
+    Attributes:
+        suffix: of its files' names; a format without a dot in it is a folder.
+        packages: modules that the package does not bring along by itself.
+        runtime: the module that runs it, whose version is told.
+        example: a line of Python that runs `{path}` on `pixels`.
+        write: puts a Keras model of the zoo at a path whose folder is for it alone.
+        load: opens what was written, in its own runtime.
+    """
+
+    suffix: str
+    packages: tuple[str, ...]
+    runtime: str
+    example: str
+    write: Callable[[Any, pathlib.Path], None]
+    load: Callable[[pathlib.Path], Runner]
+
+
+def find(name: str) -> Format:
+    """The format of a name, with all it needs.
+
+    Raises:
+        UsageError: if there is none, or packages of it are not installed.
+    """
+    if name not in FORMATS:
+        raise UsageError(f"format must be one of {', '.join(FORMATS)}, received {name!r}")
+    missing = [package for package in FORMATS[name].packages if importlib.util.find_spec(package) is None]
+    if missing:
+        raise UsageError(f"{name} needs {' and '.join(missing)}, not installed here: "
+                         'pip install "fmnist_zoo[export]"')
+    return FORMATS[name]
+
+
+def version(runtime: str) -> str:
+    """A runtime as it is told: its name and version."""
+    return f"{runtime} {importlib.import_module(runtime).__version__}"
+
+
+@contextlib.contextmanager
+def full_precision() -> Iterator[None]:
+    """TensorFlow without TensorFloat-32, whose products on a GPU are 1e-3 away from float32's."""
+    from fmnist_zoo.backend import tf
+
+    reduced = tf.config.experimental.tensor_float_32_execution_enabled()
+    tf.config.experimental.enable_tensor_float_32_execution(False)
+    try:
+        yield
+    finally:
+        tf.config.experimental.enable_tensor_float_32_execution(reduced)
+
+
+def compare(run: Runner, pixels: np.ndarray, wanted: np.ndarray) -> tuple[int, float]:
+    """How far a runner is from the logits that it should give.
+
+    Args:
+        pixels: (n, 784) float32 in [0, 1], n at least 2; they are run as one image and the rest, since a model whose
+            batch got fixed takes one of these batches at most.
+        wanted: (n, 10) float32.
+
+    Returns:
+        How many images get another class; and the largest difference between two probabilities, NaN if one is not
+        finite.
+
+    Raises:
+        ValueError: if the runner returns anything but (batch, 10) float32.
+    """
+    received = []
+    for part in (pixels[:1], pixels[1:]):
+        logits = np.asarray(run(part))
+        if logits.shape != (len(part), wanted.shape[1]) or logits.dtype != np.float32:
+            raise ValueError(f"a batch of {len(part)} gave {logits.dtype} of shape {logits.shape}, expected float32 of "
+                             f"shape {(len(part), wanted.shape[1])}")
+        received.append(logits)
+    found = np.concatenate(received)
+    others = int((found.argmax(axis=1) != wanted.argmax(axis=1)).sum())
+    return others, float(np.abs(metrics.softmax(found) - metrics.softmax(wanted)).max())
+
+
+def no_saved_model(path: pathlib.Path) -> str:
+    """Why a path is no SavedModel as it is written here, and nothing besides; empty if it is."""
+    if path.is_symlink() or not path.is_dir():
+        return "this is no folder"
+    found = [entry.relative_to(path).as_posix() for entry in path.rglob("*")
+             if entry.is_symlink() or not entry.is_dir()]
+    others = [name for name in found if not any(fnmatch.fnmatchcase(name, part) for part in _PARTS)]
+    if others:
+        return f"this holds {min(others)}"
+    return "" if _PARTS[0] in found else f"this holds no {_PARTS[0]}"
+
+
+def _write_keras(model: Any, path: pathlib.Path) -> None:
+    model.save(path)
+
+
+def _load_keras(path: pathlib.Path) -> Runner:
+    from fmnist_zoo.backend import keras
+
+    model = keras.saving.load_model(path)
+    return lambda pixels: np.asarray(model(pixels, training=False))
+
+
+def _write_saved_model(model: Any, path: pathlib.Path) -> None:
+    """As `model.export` does, but for its tracking of the model, by which each weight is stored twice
+    (keras-team/keras#23553); the variables that the function uses are tracked anyway."""
+    from fmnist_zoo.backend import keras
+
+    archive = keras.export.ExportArchive()
+    archive.add_endpoint("serve", lambda pixels: model(pixels, training=False),
+                         [keras.InputSpec(shape=(None, PIXELS), dtype="float32", name="pixels")])
+    archive.write_out(path, verbose=False)
+
+
+def _load_saved_model(path: pathlib.Path) -> Runner:
+    from fmnist_zoo.backend import tf
+
+    loaded = tf.saved_model.load(path)
+    return lambda pixels: np.asarray(loaded.serve(pixels))
+
+
+def _write_tflite(model: Any, path: pathlib.Path) -> None:
+    """By way of a SavedModel beside it: Keras' own export to LiteRT makes one too, but in the system's folder for
+    temporary files, and admits TensorFlow's operations, which the plain runtime does not know."""
+    from fmnist_zoo.backend import tf
+
+    graph = path.with_name("graph")
+    _write_saved_model(model, graph)
+    path.write_bytes(tf.lite.TFLiteConverter.from_saved_model(str(graph)).convert())
+
+
+def _load_tflite(path: pathlib.Path) -> Runner:
+    from ai_edge_litert.interpreter import Interpreter
+
+    interpreter = Interpreter(str(path))
+    source, target = interpreter.get_input_details()[0]["index"], interpreter.get_output_details()[0]["index"]
+
+    def run(pixels: np.ndarray) -> np.ndarray:
+        interpreter.resize_tensor_input(source, pixels.shape)
+        interpreter.allocate_tensors()
+        interpreter.set_tensor(source, pixels)
+        interpreter.invoke()
+        return interpreter.get_tensor(target)
+
+    return run
+
+
+def _write_onnx(model: Any, path: pathlib.Path) -> None:
+    """By Keras and tf2onnx, which call the output `Identity:0` and its batch `unk__7`: here they get names."""
+    import onnx
+
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "In the future `np.object`", FutureWarning)  # Keras looks whether it is there
+        model.export(path, format="onnx", verbose=False)
+    written = onnx.load(path)
+    source, target = written.graph.input[0], written.graph.output[0]
+    for node in written.graph.node:
+        node.output[:] = ["logits" if name == target.name else name for name in node.output]
+    target.name = "logits"
+    for value in (source, target):
+        value.type.tensor_type.shape.dim[0].dim_param = "batch"
+    onnx.checker.check_model(written, full_check=True)
+    path.write_bytes(written.SerializeToString())
+
+
+def _load_onnx(path: pathlib.Path) -> Runner:
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    return lambda pixels: session.run(["logits"], {"pixels": pixels})[0]
+
+
+FORMATS = {
+    "saved_model": Format(
+        "_saved_model", (), "tensorflow",
+        # Its variables live as long as what was loaded, so that this needs a name.
+        "import tensorflow as tf; loaded = tf.saved_model.load({path!r}); logits = loaded.serve(pixels)",
+        _write_saved_model, _load_saved_model),
+    "tflite": Format(
+        ".tflite", ("ai_edge_litert",), "ai_edge_litert",
+        "from ai_edge_litert.interpreter import Interpreter; "
+        "logits = Interpreter({path!r}).get_signature_runner()(pixels=pixels)['output_0']",
+        _write_tflite, _load_tflite),
+    "onnx": Format(
+        ".onnx", ("onnx", "tf2onnx", "onnxruntime"), "onnxruntime",
+        "import onnxruntime; logits = onnxruntime.InferenceSession({path!r}).run(None, {{'pixels': pixels}})[0]",
+        _write_onnx, _load_onnx),
+    "keras": Format(
+        ".keras", (), "keras",
+        "import keras; logits = keras.saving.load_model({path!r})(pixels)",
+        _write_keras, _load_keras),
+}

@@ -1,0 +1,1 @@
+"""The report: what it claims, its figures, its page."""

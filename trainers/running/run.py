@@ -1,0 +1,84 @@
+"""A run as a whole: what comes back from it, and what can go wrong in it."""
+
+from __future__ import annotations
+
+import dataclasses
+import errno
+import pathlib
+from typing import Any, Callable
+
+from fmnist_zoo.backend import tf
+from fmnist_zoo.data import Data, load_data
+from fmnist_zoo.errors import ZooError
+from trainers.board import events as summaries
+from trainers.config import RunConfig
+from trainers.engine.loop import NonFiniteError
+from trainers.running import progress
+from trainers.running.folder import RunFolder
+from trainers.running.session import Session
+
+
+class RunError(ZooError, RuntimeError):
+    """A run that could not go on (NaN, full disk): says what happened and what helps. Its last checkpoint is intact."""
+
+
+@dataclasses.dataclass
+class Run:
+    """What `train` returns.
+
+    Attributes:
+        folder: where everything lies.
+        config: the run, resolved.
+        history: the rows of `metrics.csv`.
+        result: the content of `result.json`; None if the run was interrupted.
+        model: the Keras model with the weights that count; after an interruption, with the last ones.
+    """
+
+    folder: pathlib.Path
+    config: RunConfig
+    history: list[dict[str, Any]]
+    result: dict[str, Any] | None
+    model: Any
+
+
+def execute(folder: RunFolder, config: RunConfig, *, reporter: progress.Silent, should_stop: Callable[[], bool],
+            expected: dict[str, Any] | None = None, data: Data | None = None) -> Run:
+    """Trains a run to its end, from its last checkpoint if it has one.
+
+    Args:
+        expected: the `data` part of the record that is resumed or replayed; other data are refused.
+        data: the fit and validation images, for those who train more than once on the same; None: they are loaded.
+
+    Raises:
+        ConfigError: if another process trains in this folder, or the data are not the expected ones.
+        RunError: if the objective is not finite any more, or the disk does not take what is written.
+    """
+    tf.config.experimental.enable_op_determinism()
+    try:
+        parent = folder.path.absolute().parent
+        if parent.name == config.spec.name:  # else the folder was moved, and what lies above it is no log folder
+            summaries.declare_hparams(parent.parent)
+        with folder.locked():
+            session = Session(folder, config, reporter, data or load_data(**config.data_settings), expected)
+            result = session.run(should_stop)
+            return Run(folder.path, config, folder.rows(), result, session.model)
+    except NonFiniteError as error:
+        helps = [f"a smaller --learning_rate (this was {config.recipe.learning_rate:g})"]
+        helps += ["a smaller penalty"] if config.spec.l1 or config.spec.l2 else []
+        helps += ["--optimizer=adam"] if config.recipe.optimizer != "adam" else []
+        raise RunError(f"{error}; training stopped{_what_is_left(folder)}. What usually helps: {', '.join(helps)}"
+                       ) from error
+    except BrokenPipeError:  # nobody reads what we print any more; that is no full disk
+        raise
+    except OSError as error:
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, None)
+        advice = "make room" if full else "make it writable"
+        advice += f", then go on with --resume={folder.path}" if folder.config.exists() else ", then start again"
+        raise RunError(f"{error.filename or folder.path}: cannot be written: {error.strerror or error}"
+                       f"{_what_is_left(folder)}; {advice}") from error
+    finally:
+        reporter.close()
+
+
+def _what_is_left(folder: RunFolder) -> str:
+    return f"; the last good checkpoint is intact ({folder.checkpoint})" if folder.checkpoint.exists() else ""

@@ -1,0 +1,245 @@
+"""Where trials run: in one child process, or on dask.distributed, on this machine's cores or on a cluster's.
+
+A pool takes jobs (plain data) and gives back outcomes. It loses none: a worker that dies gives its job back as `DIED`,
+and whoever leads decides what becomes of it. Workers are renewed, because TensorFlow keeps a part of each model.
+"""
+
+from __future__ import annotations
+
+import concurrent.futures
+import contextlib
+import logging
+import multiprocessing
+import os
+import signal
+import threading
+import time
+from concurrent.futures.process import BrokenProcessPool
+from multiprocessing import connection, resource_tracker
+from typing import Any, Iterator
+
+from fmnist_zoo.errors import ZooError
+from trainers.config import ConfigError
+from trainers.tuning import trial as trials
+
+TRIALS_A_WORKER = 25  # XLA keeps each program that it compiled: some 10 MB a trial
+FAILED_STARTS = 3
+DIED = "DIED"
+GONE = "the scheduler is gone; start it, then the same command goes on"
+Outcome = dict[str, Any]
+
+
+class PoolError(ZooError, RuntimeError):
+    """The workers cannot be had, or are gone."""
+
+
+class ChildPool:
+    """One child process, by the standard library."""
+
+    def __init__(self) -> None:
+        self._jobs: dict[str, concurrent.futures.Future] = {}
+        self._failed_starts = 0
+        self._start()
+
+    def _start(self) -> None:
+        """Starts the child and its imports, which take seconds, before there is a job."""
+        self._executor = concurrent.futures.ProcessPoolExecutor(
+            1, mp_context=multiprocessing.get_context("spawn"), initializer=_begin_child,
+            max_tasks_per_child=TRIALS_A_WORKER)
+        with _no_ctrl_c_for_children():
+            self._warming = self._executor.submit(trials.warm)
+
+    @property
+    def slots(self) -> int:
+        return 1
+
+    def submit(self, name: str, job: dict[str, Any]) -> None:
+        with _no_ctrl_c_for_children():
+            try:
+                self._jobs[name] = self._executor.submit(trials.run, job)
+            except BrokenProcessPool:  # it died with no job to lose
+                self._restart()
+                self._jobs[name] = self._executor.submit(trials.run, job)
+
+    def _restart(self) -> bool:
+        """A new child for one that died; whether that one had ever been ready for a job."""
+        ready = self._warming.done() and not self._warming.exception()
+        self._failed_starts = 0 if ready else self._failed_starts + 1
+        if self._failed_starts >= FAILED_STARTS:
+            raise PoolError("the worker process ends before it takes a trial; what it printed says why. A script that "
+                            "calls sweep() is imported by the worker: its call belongs under "
+                            "if __name__ == '__main__':")
+        self._start()
+        return ready
+
+    def wait(self, timeout: float) -> list[tuple[str, Outcome]]:
+        """The jobs that ended, after at most `timeout` seconds; a job's own error is raised."""
+        done = concurrent.futures.wait(self._jobs.values(), timeout).done
+        ended = [(name, future) for name, future in self._jobs.items() if future in done]
+        outcomes = []
+        for name, future in ended:
+            del self._jobs[name]
+            try:
+                outcomes.append((name, future.result()))
+            except BrokenProcessPool:
+                outcomes.append((name, {"status": DIED, "begun": self._restart()}))
+        return outcomes
+
+    def close(self) -> None:
+        if self._jobs or not self._warming.done():  # it is in the middle of a trial, or of its imports
+            for process in list((self._executor._processes or {}).values()):
+                process.kill()
+        self._executor.shutdown(wait=True, cancel_futures=True)
+
+
+@contextlib.contextmanager
+def _no_ctrl_c_for_children() -> Iterator[None]:
+    """Processes and threads that start within leave Ctrl-C to this process: they inherit that it is blocked."""
+    resource_tracker.ensure_running()  # its start would lift the block
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _begin_child() -> None:
+    """A child dies with its parent."""
+    parent = multiprocessing.parent_process()
+
+    def watch() -> None:
+        connection.wait([parent.sentinel])  # type: ignore[union-attr]
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+class DaskPool:
+    """Workers of dask.distributed: `workers` of them on this machine, or those of the scheduler at an address.
+
+    Those on this machine listen on loopback alone, and take orders only under a certificate made for this one sweep.
+    """
+
+    def __init__(self, *, workers: int = 0, address: str = ""):
+        try:
+            import dask
+            import distributed
+        except ImportError as error:
+            raise ConfigError(f"more than one worker needs dask.distributed: pip install 'fmnist_zoo[distributed]' "
+                              f"({error})") from None
+        for logger in ("distributed", "distributed.client"):
+            logging.getLogger(logger).setLevel(logging.CRITICAL)
+        self._distributed = distributed
+        self._cluster: Any = None
+        self._futures: dict[Any, str] = {}
+        try:
+            if address:
+                self._client = distributed.Client(address, timeout=5)
+            else:
+                quiet = {"distributed.scheduler.allowed-failures": 0, "distributed.scheduler.http.routes": [],
+                         "distributed.worker.http.routes": []}
+                with dask.config.set(quiet), _no_ctrl_c_for_children():
+                    self._cluster = distributed.LocalCluster(
+                        n_workers=workers, threads_per_worker=1, host="127.0.0.1", dashboard_address="127.0.0.1:0",
+                        worker_dashboard_address=None, security=distributed.Security.temporary(), memory_limit=0,
+                        silence_logs=logging.CRITICAL)
+                self._client = distributed.Client(self._cluster)
+        except (OSError, TimeoutError, ValueError, RuntimeError) as error:
+            raise PoolError(f"no workers: {error or type(error).__name__}"
+                            + (f"; is a scheduler running at {address}?" if address else "")) from error
+        self._check_workers()
+        self._warm()
+
+    def _check_workers(self) -> None:
+        import fmnist_zoo
+
+        try:
+            self._client.wait_for_workers(1, timeout=60)
+            found = self._client.run(trials.host)
+        except Exception as error:  # whatever a worker answers, it cannot train
+            raise PoolError(f"the workers do not answer as fmnist_zoo's: {type(error).__name__}: {error}; each needs "
+                            "this version of fmnist_zoo installed") from error
+        for worker, answer in found.items():
+            if answer["version"] != fmnist_zoo.__version__:
+                raise PoolError(f"the worker at {worker} has fmnist_zoo {answer['version']}, this is "
+                                f"{fmnist_zoo.__version__}; install the same on all")
+        names = {worker: str(known["name"]) for worker, known in self._workers().items()}
+        hosts: dict[str, list[str]] = {}
+        for worker, answer in found.items():
+            hosts.setdefault(answer["host"], []).append(names.get(worker, worker))
+        self.shares = {name: (index, len(there)) for there in hosts.values()
+                       for index, name in enumerate(sorted(there))}
+
+    @property
+    def slots(self) -> int:
+        return len(self._workers())
+
+    def _workers(self) -> dict[str, Any]:
+        """What the scheduler knows of its workers, by address."""
+        try:
+            return dict(self._client.scheduler_info(n_workers=-1)["workers"])
+        except (LookupError, OSError, RuntimeError):
+            raise PoolError(GONE) from None
+
+    def _warm(self) -> None:
+        """Starts the workers' imports, which take seconds, before there is a job."""
+        self._warming = [self._client.submit(_warm_worker, self.shares, workers=[worker], pure=False)
+                         for worker in self._workers()]
+
+    def submit(self, name: str, job: dict[str, Any]) -> None:
+        future = self._client.submit(_on_worker, job, self.shares, key=f"{name}-{time.time_ns()}", pure=False)
+        self._futures[future] = name
+
+    def wait(self, timeout: float) -> list[tuple[str, Outcome]]:
+        """As `ChildPool.wait`."""
+        if self._client.status not in ("running", "connecting"):
+            raise PoolError(GONE)
+        try:
+            self._distributed.wait(list(self._futures), timeout, return_when="FIRST_COMPLETED")
+        except (TimeoutError, self._distributed.TimeoutError):
+            pass
+        except concurrent.futures.CancelledError:
+            raise PoolError(GONE) from None
+        outcomes = []
+        for future, name in list(self._futures.items()):
+            if not future.done():
+                continue
+            del self._futures[future]
+            try:
+                outcome = future.result()
+            except (self._distributed.KilledWorker, concurrent.futures.CancelledError):
+                outcome = {"status": DIED, "begun": True}
+            outcomes.append((name, outcome))
+            if outcome.get("trials", 0) >= TRIALS_A_WORKER:
+                self._renew(outcome["worker"])
+        return outcomes
+
+    def _renew(self, worker: str) -> None:
+        try:
+            self._client.restart_workers([worker], timeout=60)
+        except (ValueError, TimeoutError, OSError):
+            pass  # a worker without a nanny cannot be renewed; whoever started it so will see it grow
+
+    def close(self) -> None:
+        self._client.close(timeout=5)
+        if self._cluster is not None:
+            self._cluster.close(timeout=5)
+
+
+def _on_worker(job: dict[str, Any], shares: dict[str, tuple[int, int]]) -> Outcome:
+    from distributed import get_worker
+
+    return {**trials.run(job, shares.get(str(get_worker().name))), "worker": get_worker().address}
+
+
+def _warm_worker(shares: dict[str, tuple[int, int]]) -> None:
+    from distributed import get_worker
+
+    trials.warm(shares.get(str(get_worker().name)))
+
+
+def make(workers: int, scheduler: str) -> ChildPool | DaskPool:
+    """One worker is a child process; more of them, or a scheduler's address, are dask.distributed's."""
+    if scheduler:
+        return DaskPool(address=scheduler)
+    return ChildPool() if workers == 1 else DaskPool(workers=workers)
