@@ -18,12 +18,31 @@ PIXELS = 28 * 28
 CLASSES = 10
 CLASS_NAMES = ("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot")
 INITIALIZERS = ("glorot_uniform", "normal_0.05")
-OPTIMIZERS = ("adam", "sgd", "momentum", "rmsprop", "adagrad", "adamax", "adamw")
 FULL_BATCH = "full"
 
 
 class SpecError(ZooError, ValueError):
     """A model, a recipe or a name that cannot be: says what was received and what would do."""
+
+
+@dataclasses.dataclass(frozen=True)
+class OptimizerDefaults:
+    """The class in `keras.optimizers`, and what a run uses if the optimizer is chosen without these settings."""
+
+    keras_class: str
+    learning_rate: float = 0.001
+    weight_decay: float = 0.0
+
+
+OPTIMIZERS = {
+    "adam": OptimizerDefaults("Adam"),
+    "sgd": OptimizerDefaults("SGD", learning_rate=0.01),
+    "momentum": OptimizerDefaults("SGD", learning_rate=0.01),
+    "rmsprop": OptimizerDefaults("RMSprop"),
+    "adagrad": OptimizerDefaults("Adagrad"),
+    "adamax": OptimizerDefaults("Adamax"),
+    "adamw": OptimizerDefaults("AdamW", weight_decay=0.004),
+}
 
 
 def _number(field: str, value: Any, *, low: float = 0.0, below: float = math.inf) -> float:

@@ -32,7 +32,7 @@ def test_an_optimizer_brings_keras_learning_rate(optimizer):
 
     config = resolve("2L", optimizer=optimizer)
     assert isinstance(make_optimizer(config.recipe), keras.optimizers.Optimizer)
-    assert configs.LEARNING_RATES[optimizer] == pytest.approx(
+    assert OPTIMIZERS[optimizer].learning_rate == pytest.approx(
         float(type(make_optimizer(config.recipe))().learning_rate))
     assert resolve("2L", optimizer=optimizer, learning_rate=0.5).recipe.learning_rate == 0.5
 

@@ -10,14 +10,10 @@ from typing import Any
 
 from fmnist_zoo import registry
 from fmnist_zoo.errors import ZooError
-from fmnist_zoo.spec import FULL_BATCH, ModelSpec, Recipe, SpecError
+from fmnist_zoo.spec import FULL_BATCH, OPTIMIZERS, ModelSpec, Recipe, SpecError
 
 TRAINERS = ("tape", "fit", "scratch")
 PRECISIONS = ("float32", "mixed_bfloat16")
-# Keras' own defaults: what an optimizer gets when it replaces the recipe's and no rate is named.
-LEARNING_RATES = {"adam": 0.001, "sgd": 0.01, "momentum": 0.01, "rmsprop": 0.001, "adagrad": 0.001, "adamax": 0.001,
-                  "adamw": 0.001}
-WEIGHT_DECAYS = {"adamw": 0.004}
 CHANGE_NO_NUMBER = ("data_dir", "checkpoint_every", "histogram_every")  # where, and how often something is written
 _RECIPE_FIELDS = tuple(field.name for field in dataclasses.fields(Recipe))
 _SPEC_FIELDS = ("hidden", "dropout", "l1", "l2", "initializer")
@@ -148,9 +144,10 @@ def overlay(config: RunConfig, *, _fresh: bool = False, **settings: Any) -> RunC
     spec = registry.derive(config.spec, **{name: given[name] for name in _SPEC_FIELDS if name in given})
     changes = {name: given[name] for name in _RECIPE_FIELDS if name in given}
     if changes.get("optimizer", config.recipe.optimizer) != config.recipe.optimizer:
-        optimizer = changes["optimizer"]
-        changes.setdefault("learning_rate", LEARNING_RATES.get(optimizer, config.recipe.learning_rate))
-        changes.setdefault("weight_decay", WEIGHT_DECAYS.get(optimizer, 0.0))
+        defaults = OPTIMIZERS.get(changes["optimizer"])  # None for an unknown name, which Recipe refuses
+        if defaults:
+            changes.setdefault("learning_rate", defaults.learning_rate)
+            changes.setdefault("weight_decay", defaults.weight_decay)
     recipe = dataclasses.replace(config.recipe, **changes)
     if _fresh:  # runs of short epochs need not save or draw at each of them
         given.setdefault("checkpoint_every", max(1, recipe.epochs // 10))

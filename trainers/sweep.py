@@ -71,7 +71,7 @@ def define_flags() -> flags.FlagValues:
     text("zoo_module", "a module of yours that registers more models")
     whole("epochs", "of a trial; for hyperband, of its longest trials")
     text("batch_size", "images an update, or full")
-    flags.DEFINE_enum("optimizer", None, OPTIMIZERS, "brings Keras' learning rate with it", flag_values=values)
+    flags.DEFINE_enum("optimizer", None, list(OPTIMIZERS), "brings Keras' learning rate with it", flag_values=values)
     flags.DEFINE_float("learning_rate", None, "constant over the run", flag_values=values)
     whole("early_stopping", "epochs without a better validation loss after which a trial ends; 0: never", None, 0)
     flags.DEFINE_enum("data", None, ("fashion_mnist", "mini"), "mini: 2,000 real images that come with the package",

@@ -70,7 +70,7 @@ def define_flags() -> flags.FlagValues:
                       "bfloat16, on processors that multiply it in hardware; for large batches", flag_values=values)
     number("epochs", "passes over the fit images", flags.DEFINE_integer)
     text("batch_size", "images an update, or full")
-    flags.DEFINE_enum("optimizer", None, OPTIMIZERS, "brings Keras' learning rate with it", flag_values=values)
+    flags.DEFINE_enum("optimizer", None, list(OPTIMIZERS), "brings Keras' learning rate with it", flag_values=values)
     number("learning_rate", "constant over the run")
     number("weight_decay", "decoupled decay of the weight matrices (AdamW's)")
     number("early_stopping", "epochs without a better validation loss after which the run ends; 0: never",

@@ -11,12 +11,9 @@ from typing import Any
 import numpy as np
 
 from fmnist_zoo.backend import keras, tf
-from fmnist_zoo.spec import Recipe
+from fmnist_zoo.spec import OPTIMIZERS, Recipe
 from trainers.engine.loop import EpochMeans, NonFiniteError, OnPart, epoch_order
 from trainers.engine.optimizers import MOMENTUM
-
-CLASSES = {"adam": "Adam", "sgd": "SGD", "momentum": "SGD", "rmsprop": "RMSprop", "adagrad": "Adagrad",
-           "adamax": "Adamax", "adamw": "AdamW"}
 
 
 def make_optimizer(recipe: Recipe) -> Any:
@@ -24,7 +21,8 @@ def make_optimizer(recipe: Recipe) -> Any:
     options: dict[str, Any] = {"momentum": MOMENTUM} if recipe.optimizer == "momentum" else {}
     if recipe.weight_decay or recipe.optimizer == "adamw":  # None is Keras' word for none, but AdamW takes no None
         options["weight_decay"] = recipe.weight_decay
-    optimizer = getattr(keras.optimizers, CLASSES[recipe.optimizer])(learning_rate=recipe.learning_rate, **options)
+    make = getattr(keras.optimizers, OPTIMIZERS[recipe.optimizer].keras_class)
+    optimizer = make(learning_rate=recipe.learning_rate, **options)
     optimizer.exclude_from_weight_decay(var_names=["bias"])
     return optimizer
 
