@@ -154,11 +154,11 @@ def _execute(plan: Plan, *, workers: int, scheduler: str, max_failures: int, log
 
 
 def _lead(study: Study, plan: Plan, pool: Any, max_failures: int, logdir: Any, verbose: bool, should_stop: Any) -> bool:
-    from trainers.board import events as summaries
+    from trainers.board import hparams
     from trainers.running import progress
     from trainers.tuning import leader as search
 
-    summaries.declare_hparams(pathlib.Path(logdir))
+    hparams.declare(pathlib.Path(logdir))
     reporter = progress.for_output() if verbose else progress.Silent()
     try:
         reporter.note(f"sweep    {study.path}: {len(study.ended)} of {plan.max_trials} trials done")

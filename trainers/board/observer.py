@@ -1,7 +1,8 @@
-"""What a run tells TensorBoard, and when: the content of the events that `summaries.py` writes."""
+"""What a run tells TensorBoard, and when: the content of its events."""
 
 from __future__ import annotations
 
+import pathlib
 from typing import Any
 
 import numpy as np
@@ -10,11 +11,10 @@ from fmnist_zoo import card, metrics
 from fmnist_zoo.backend import tf
 from fmnist_zoo.data import Split
 from fmnist_zoo.spec import CLASS_NAMES, PIXELS
-from trainers.board import events as summaries, pictures
+from trainers.board import events, hparams, pictures
 from trainers.config import RunConfig
 from trainers.engine.loop import EpochMeans
 from trainers.engine.network import Network, scale
-from trainers.running.folder import RunFolder
 
 GRADIENT_PROBE = 1000
 WORST = 24
@@ -29,15 +29,15 @@ class Observer:
         validation: the split that the pictures show; may be empty.
     """
 
-    def __init__(self, folder: RunFolder, config: RunConfig, network: Network, probe: Split, validation: Split):
+    def __init__(self, folder: pathlib.Path, config: RunConfig, network: Network, probe: Split, validation: Split):
         self._config, self._network, self._validation = config, network, validation
         self._probe = Split(probe.images[:GRADIENT_PROBE], probe.labels[:GRADIENT_PROBE])
         self._run, self._train, self._valid = (
-            summaries.EventWriter(folder.path / name) for name in summaries.WRITERS)
+            events.EventWriter(folder / name) for name in events.WRITERS)
 
     def start(self, model: Any, *, batch_size: int, replay: str) -> None:
         """Once a run: HParams, the card, the graph."""
-        self._run.summary(summaries.session_start(summaries.hyperparameters(self._config, batch_size)), 0)
+        self._run.summary(hparams.session_start(hparams.hyperparameters(self._config, batch_size)), 0)
         text = f"```\n{card.card(self._config.spec, self._config.recipe)}\n```\n\nreplay it\n\n```\n{replay}\n```\n"
         self._run.text("model", text)
         graph = tf.function(model).get_concrete_function(tf.TensorSpec((None, PIXELS), tf.float32)).graph
@@ -69,11 +69,11 @@ class Observer:
         self._run.scalars({f"final/{name}": value for name, value in final.items()}, step)
         if self._config.histogram_every:
             self._pictures(validation_logits, step, suffix="_final")
-        self._run.summary(summaries.session_end(success=True), step)
+        self._run.summary(hparams.session_end(success=True), step)
 
     def fail(self, step: int) -> None:
         """The run ended in an error, such as NaN."""
-        self._run.summary(summaries.session_end(success=False), step)
+        self._run.summary(hparams.session_end(success=False), step)
 
     def flush(self) -> None:
         for writer in (self._run, self._train, self._valid):
@@ -111,5 +111,5 @@ class Observer:
         self._image(self._valid, f"worst{suffix}", sheet, step,
                     "the validation images with the largest loss: true class, then predicted class and loss in nats")
 
-    def _image(self, writer: summaries.EventWriter, tag: str, image: Any, step: int, description: str) -> None:
+    def _image(self, writer: events.EventWriter, tag: str, image: Any, step: int, description: str) -> None:
         writer.image(tag, pictures.png(image), image.size, step, description=description)

@@ -10,7 +10,7 @@ from typing import Any, Callable
 from fmnist_zoo.backend import tf
 from fmnist_zoo.data import Data, load_data
 from fmnist_zoo.errors import ZooError
-from trainers.board import events as summaries
+from trainers.board import hparams
 from trainers.config import RunConfig
 from trainers.engine.loop import NonFiniteError
 from trainers.running import progress
@@ -57,7 +57,7 @@ def execute(folder: RunFolder, config: RunConfig, *, reporter: progress.Silent, 
     try:
         parent = folder.path.absolute().parent
         if parent.name == config.spec.name:  # else the folder was moved, and what lies above it is no log folder
-            summaries.declare_hparams(parent.parent)
+            hparams.declare(parent.parent)
         with folder.locked():
             session = Session(folder, config, reporter, data or load_data(**config.data_settings), expected)
             result = session.run(should_stop)

@@ -73,7 +73,7 @@ class Session:
         summaries.cut_back(folder.path, events)
         folder.cut_rows(self.state.epoch)
         self.first_epoch, self.watch = self.state.epoch, progress.Stopwatch()
-        self.observer = Observer(folder, config, self.network, self.sample, self.validation)
+        self.observer = Observer(folder.path, config, self.network, self.sample, self.validation)
 
     def _record(self, data: Data, expected: dict[str, Any] | None) -> dict[str, Any] | None:
         """What `config.json` is to hold, None if it holds it already; refuses data that are not the expected ones."""

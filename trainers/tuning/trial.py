@@ -119,13 +119,13 @@ def _run(job: dict[str, Any]) -> dict[str, Any]:
 
 def _tell_failure(folder: RunFolder, config: RunConfig) -> None:
     """TensorBoard is to know of a trial that failed before it had begun to write."""
-    from trainers.board import events as summaries
+    from trainers.board import events, hparams
 
-    if not summaries.opened(folder.path):
-        writer = summaries.EventWriter(folder.path)
+    if not events.opened(folder.path):
+        writer = events.EventWriter(folder.path)
         batch_size = config.batch(estimate.fit_images(config))
-        writer.summary(summaries.session_start(summaries.hyperparameters(config, batch_size)), 0)
-        writer.summary(summaries.session_end(success=False), 0)
+        writer.summary(hparams.session_start(hparams.hyperparameters(config, batch_size)), 0)
+        writer.summary(hparams.session_end(success=False), 0)
         writer.close()
 
 

@@ -1,0 +1,103 @@
+"""The HParams tab of TensorBoard: the columns of the whole project, and the two records of each run."""
+
+from __future__ import annotations
+
+import io
+import pathlib
+import time
+from typing import Any
+
+import numpy as np
+from tensorboard.compat.proto import event_pb2, summary_pb2
+from tensorboard.plugins.hparams import api_pb2, metadata, plugin_data_pb2
+from tensorboard.summary.writer.record_writer import RecordWriter
+
+from fmnist_zoo.files import atomic_write
+from trainers.config import RunConfig
+
+DROPOUT_COLUMNS = 4
+
+
+def hyperparameters(config: RunConfig, batch_size: int) -> dict[str, Any]:
+    """A run's column values for the HParams tab: one for each declared column, none missing.
+
+    In a sweep a changed model bears its base's name: what was changed is in columns of its own.
+    """
+    rates = config.spec.dropout or (0.0,)
+    return {
+        "model": config.spec.name.split(",")[0] if config.ranking else config.spec.name,
+        "dropout": float(np.mean(rates)), "l1": config.spec.l1, "l2": config.spec.l2,
+        "seed": config.seed, "batch_size": batch_size, "optimizer": config.recipe.optimizer,
+        "learning_rate": config.recipe.learning_rate, "weight_decay": config.recipe.weight_decay,
+        "hidden": "-".join(map(str, config.spec.hidden)) or "none", "epochs": config.recipe.epochs,
+        "trainer": config.trainer, "precision": config.precision, "data": config.data,
+        **{f"dropout.{layer + 1}": rates[layer] if layer < len(rates) else 0.0 for layer in range(DROPOUT_COLUMNS)},
+    }
+
+
+_HPARAMS = {
+    "model": str, "dropout": float, "l1": float, "l2": float, "seed": float, "batch_size": float, "optimizer": str,
+    "learning_rate": float, "weight_decay": float, "hidden": str, "epochs": float, "trainer": str, "precision": str,
+    "data": str,
+    **{f"dropout.{layer + 1}": float for layer in range(DROPOUT_COLUMNS)},
+}
+_SHOWN_FIRST = ("model", "dropout", "l1", "l2", "seed")  # TensorBoard shows five columns: those that "differ" first
+_METRICS = (  # group (a folder of the run), tag, name shown: short, for the axes of parallel coordinates
+    ("", "final/validation_loss", "validation loss"),
+    ("", "final/validation_accuracy", "validation accuracy"),
+    ("", "final/ranking_loss", "ranking loss"),
+    ("", "final/ranking_accuracy", "ranking accuracy"),
+    ("", "final/train_loss", "train loss"),
+    ("", "final/epoch", "epoch kept"),
+    ("train", "loss_eval", "last train loss"),
+    ("validation", "loss", "last val. loss"),
+    ("validation", "accuracy", "last val. accuracy"),
+    ("train", "loss", "last train, dropout on"),
+)
+
+
+def declare(logdir: pathlib.Path) -> None:
+    """The project's one declaration of columns, at the root of the log folder: TensorBoard takes the first it finds."""
+    kinds = {str: "DATA_TYPE_STRING", float: "DATA_TYPE_FLOAT64"}
+    infos = [api_pb2.HParamInfo(name=name, type=getattr(api_pb2, kinds[kind]), differs=name in _SHOWN_FIRST)
+             for name, kind in _HPARAMS.items()]
+    metrics = [api_pb2.MetricInfo(name=api_pb2.MetricName(group=group, tag=tag), display_name=shown)
+               for group, tag, shown in _METRICS]
+    summary = _hparams(metadata.EXPERIMENT_TAG,
+                       experiment=api_pb2.Experiment(hparam_infos=infos, metric_infos=metrics))
+    path = logdir / "events.out.tfevents.0.hparams"
+    records = [event_pb2.Event(file_version="brain.Event:2"), event_pb2.Event(summary=summary)]
+    content = b"".join(map(_record, records))
+    if not path.exists() or path.read_bytes() != content:
+        logdir.mkdir(parents=True, exist_ok=True)
+        with atomic_write(path) as file:
+            file.write(content)
+
+
+def _record(event: Any) -> bytes:
+    buffer = io.BytesIO()
+    RecordWriter(buffer).write(event.SerializeToString(deterministic=True))
+    return buffer.getvalue()
+
+
+def session_start(values: dict[str, Any]) -> Any:
+    """The HParams record that opens a run; `values` are numbers and strings, one for each declared column."""
+    info = plugin_data_pb2.SessionStartInfo(start_time_secs=time.time())
+    for name, value in values.items():
+        field = "string_value" if isinstance(value, str) else "number_value"
+        setattr(info.hparams[name], field, value)
+    return _hparams(metadata.SESSION_START_INFO_TAG, session_start_info=info)
+
+
+def session_end(*, success: bool) -> Any:
+    """The HParams record that closes a run."""
+    status = api_pb2.STATUS_SUCCESS if success else api_pb2.STATUS_FAILURE
+    info = plugin_data_pb2.SessionEndInfo(status=status, end_time_secs=time.time())
+    return _hparams(metadata.SESSION_END_INFO_TAG, session_end_info=info)
+
+
+def _hparams(tag: str, **content: Any) -> Any:
+    """A record for the HParams tab; made here because TensorBoard's own helper imports TensorFlow."""
+    described = metadata.create_summary_metadata(plugin_data_pb2.HParamsPluginData(**content))
+    value = summary_pb2.Summary.Value(tag=tag, metadata=described, tensor=metadata.NULL_TENSOR)
+    return summary_pb2.Summary(value=[value])
