@@ -10,7 +10,8 @@ from tensorboard.plugins.hparams import api_pb2, plugin_data_pb2
 import fmnist_zoo
 from fmnist_zoo import metrics
 from tests import helpers
-from trainers.running import folder as folders, provenance
+from trainers.engine import processor
+from trainers.running import folder as folders
 from trainers.running.run import RunError
 from trainers.train import main, train
 
@@ -189,12 +190,12 @@ def test_fit_engine_leaves_the_same(logdir):
 
 
 def test_bfloat16_is_refused_where_the_processor_has_none(logdir, monkeypatch, capsys):
-    monkeypatch.setattr(provenance, "has_bfloat16", lambda: False)
+    monkeypatch.setattr(processor, "has_bfloat16", lambda: False)
     flags = ["--model=4L", "--data=mini", "--precision=mixed_bfloat16", f"--logdir={logdir}", "--run_name=mixed"]
     assert main(flags) == 2
     said = capsys.readouterr().err
     assert "this processor multiplies no bfloat16" in said and "train in float32" in said and said.count("\n") == 1
     assert not (logdir / "4L" / "mixed").exists()
-    monkeypatch.setattr(provenance, "has_bfloat16", lambda: True)  # slower elsewhere, and as right
+    monkeypatch.setattr(processor, "has_bfloat16", lambda: True)  # slower elsewhere, and as right
     assert main([*flags, "--epochs=2"]) == 0
     assert json.loads((logdir / "4L" / "mixed" / "config.json").read_text())["config"]["precision"] == "mixed_bfloat16"

@@ -6,12 +6,11 @@ from typing import Any
 
 from fmnist_zoo.data import Split
 from trainers.config import ConfigError, RunConfig
-from trainers.engine import lowlevel, network as networks
+from trainers.engine import lowlevel, network as networks, processor
 from trainers.engine.fit import FitEngine
 from trainers.engine.loop import TapeEngine
 from trainers.engine.network import Network
 from trainers.engine.optimizers import Optimizer
-from trainers.running import provenance
 
 
 def make_network(config: RunConfig, model: Any) -> Network:
@@ -19,9 +18,9 @@ def make_network(config: RunConfig, model: Any) -> Network:
     if config.trainer == "scratch":
         return lowlevel.make_network(config.spec, config.seed)
     mixed = config.precision == "mixed_bfloat16"
-    if mixed and not provenance.has_bfloat16():
+    if mixed and not processor.has_bfloat16():
         raise ConfigError("--precision=mixed_bfloat16: this processor multiplies no bfloat16 matrices (it has neither "
-                          f"avx512_bf16 nor amx_bf16: {provenance.machine()['cpu']}); train in float32")
+                          f"avx512_bf16 nor amx_bf16: {processor.machine()['cpu']}); train in float32")
     return networks.from_model(config.spec, model, bfloat16=mixed)
 
 

@@ -11,6 +11,8 @@ import sys
 from typing import Any
 
 import fmnist_zoo
+from trainers.engine import threads
+from trainers.engine.processor import machine
 
 
 def record() -> dict[str, Any]:
@@ -23,18 +25,13 @@ def record() -> dict[str, Any]:
         **machine(),
         "versions": {"fmnist_zoo": fmnist_zoo.__version__, "python": platform.python_version(),
                      "tensorflow": tensorflow.__version__, "keras": keras.__version__, "numpy": numpy.__version__},
-        "threads": {"intra_op": tensorflow.config.threading.get_intra_op_parallelism_threads() or _asked("INTRAOP"),
-                    "inter_op": tensorflow.config.threading.get_inter_op_parallelism_threads() or _asked("INTEROP")},
+        "threads": {"intra_op": threads.in_use(),
+                    "inter_op": tensorflow.config.threading.get_inter_op_parallelism_threads()
+                    or threads.asked("TF_NUM_INTEROP_THREADS")},
         "onednn": os.environ.get("TF_ENABLE_ONEDNN_OPTS", "default"),
         "commit": commit(),
         "command": shlex.join([pathlib.Path(sys.argv[0]).name, *sys.argv[1:]]),
     }
-
-
-def _asked(kind: str) -> int:
-    """Threads that the environment asks TensorFlow for; without a number, or with 0, as many as there are cores."""
-    text = os.environ.get(f"TF_NUM_{kind}_THREADS", "")
-    return int(text) if text.isdecimal() and int(text) else int(machine()["cores"])
 
 
 def commit() -> str:
@@ -49,27 +46,3 @@ def commit() -> str:
     if described.returncode or tracked.returncode:  # installed below somebody's repository, this is not its code
         return "unknown"
     return described.stdout.strip()
-
-
-def machine() -> dict[str, Any]:
-    """The processor and how many of its cores this process may use; imports nothing heavy."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return {"cpu": _cpu(), "cores": cores}
-
-
-def has_bfloat16() -> bool:
-    """Whether this processor multiplies bfloat16 matrices in hardware; False where the system does not tell."""
-    return not {"avx512_bf16", "amx_bf16"}.isdisjoint(_cpuinfo("flags").split())
-
-
-def _cpu() -> str:
-    return _cpuinfo("model name") or platform.processor() or platform.machine()
-
-
-def _cpuinfo(name: str) -> str:
-    """What Linux says of the first core; empty where it does not."""
-    try:
-        lines = pathlib.Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return ""
-    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith(name)), "")

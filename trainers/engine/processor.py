@@ -1,0 +1,34 @@
+"""The processor of this machine; imports nothing heavy."""
+
+from __future__ import annotations
+
+import os
+import pathlib
+import platform
+from typing import Any
+
+
+def machine() -> dict[str, Any]:
+    """The processor's name, and how many of its cores this process may use."""
+    return {"cpu": _cpuinfo("model name") or platform.processor() or platform.machine(), "cores": cores()}
+
+
+def cores() -> int:
+    """Cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def has_bfloat16() -> bool:
+    """Whether this processor multiplies bfloat16 matrices in hardware; False where the system does not say."""
+    return not {"avx512_bf16", "amx_bf16"}.isdisjoint(_cpuinfo("flags").split())
+
+
+def _cpuinfo(name: str) -> str:
+    """What Linux reports of the first core under `name`; empty on other systems."""
+    try:
+        lines = pathlib.Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return ""
+    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith(name)), "")

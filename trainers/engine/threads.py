@@ -1,0 +1,51 @@
+"""How many threads TensorFlow uses within one operation.
+
+The order in which TensorFlow sums a matrix product depends on this number, and the last digits of a run depend on the
+order. So the number belongs to a run's settings. TensorFlow reads it once, when its context is created; this module
+must not import TensorFlow, because that is the moment after which the number is hard to change.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from trainers import VARIABLE
+from trainers.config import ConfigError
+from trainers.engine.processor import cores
+
+
+def use(threads: int) -> None:
+    """Makes TensorFlow use `threads` threads within an operation; 0 means one for each core.
+
+    Raises:
+        ConfigError: if TensorFlow already runs with another number in this process.
+    """
+    wanted = threads or cores()
+    if "tensorflow" not in sys.modules:
+        os.environ[VARIABLE] = str(wanted)
+        return
+    found = in_use()
+    if found == wanted:
+        return
+    import tensorflow
+
+    try:
+        tensorflow.config.threading.set_intra_op_parallelism_threads(wanted)
+    except RuntimeError as error:  # the context exists
+        raise ConfigError(
+            f"the run asks for {wanted} threads within an operation, and TensorFlow already runs with {found} in this "
+            "process, which gives other numbers; start a new process, or import trainers before TensorFlow and before "
+            f"loading a model of fmnist_zoo, or ask for --threads={found}") from error
+
+
+def in_use() -> int:
+    """Threads within an operation: as set in TensorFlow, else as the environment says, else one for each core."""
+    tensorflow = sys.modules.get("tensorflow")
+    return (tensorflow.config.threading.get_intra_op_parallelism_threads() if tensorflow else 0) or asked(VARIABLE)
+
+
+def asked(variable: str) -> int:
+    """Threads that an environment variable asks TensorFlow for; without a number, or with 0, one for each core."""
+    text = os.environ.get(variable, "")
+    return int(text) if text.isdecimal() and int(text) else cores()
