@@ -10,7 +10,7 @@ from tests.sweeps import GRID, SPACE, rows_of, without_times
 from trainers import sweep, train
 from trainers.config import RunConfig
 from trainers.running.folder import RunFolder
-from trainers.tuning import oracle, plan, study as studies
+from trainers.tuning import oracle, plan, start, study as studies
 
 
 def test_it_tries_what_was_asked_ranks_it_and_writes_it_down(finished_sweep):
@@ -143,7 +143,7 @@ def test_values_that_come_again_get_other_seeds(tmp_path):
     asked = plan.Plan("softmax", {"l2": [0, 0.1]}, tuner="bayesian", max_trials=4, objective="val_loss", executions=2,
                       data="mini")
     (tmp_path / "again").mkdir()
-    study = plan.open_or_create(tmp_path / "again", asked.manifest())
+    study = start.open_or_create(tmp_path / "again", asked.manifest())
     seeds = [study.add(oracle.Proposal(f"{n:04}", {"l2": l2})).seed for n, l2 in enumerate((0.1, 0.0, 0.1, 0.1))]
     assert seeds == [0, 0, 2, 4]
     assert studies.load(tmp_path / "again").trials["0003"].seed == 4

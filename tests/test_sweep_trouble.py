@@ -8,7 +8,7 @@ import pytest
 from tests.sweeps import GRID, SPACE, rows_of, without_times
 from trainers import sweep
 from trainers.config import ConfigError
-from trainers.tuning import leader as search, plan, trial as trials
+from trainers.tuning import leader as search, plan, start, trial as trials
 
 
 @pytest.mark.parametrize("change, told", [
@@ -126,7 +126,7 @@ def test_what_an_oracle_learned_is_not_made_up(inline_pool, tmp_path):
 
 def test_a_folder_that_is_led_is_not_moved_away(inline_pool, tmp_path):
     asked = dict(tuner="grid", data="mini", epochs=1, logdir=tmp_path, name="one")
-    with plan.hold(tmp_path / "sweeps" / "one"):
+    with start.hold(tmp_path / "sweeps" / "one"):
         with pytest.raises(ConfigError, match=f"process {os.getpid()} is sweeping in this folder"):
             sweep.sweep("softmax", "l2=0", overwrite=True, **asked)
     assert [path.name for path in (tmp_path / "sweeps").iterdir()] == ["one"]

@@ -6,11 +6,8 @@ command. Half of the validation images choose a trial's epoch, the other half ra
 
 from __future__ import annotations
 
-import contextlib
 import os
-import pathlib
 import sys
-from multiprocessing import process
 from typing import Any, Mapping, Sequence
 
 from absl import flags
@@ -18,10 +15,10 @@ from absl import flags
 from fmnist_zoo import registry
 from fmnist_zoo.spec import OPTIMIZERS, ModelSpec
 from trainers import cli as command
-from trainers.config import ConfigError
-from trainers.running.folder import SWEEPS, names_folder
+from trainers.running.folder import SWEEPS
 from trainers.tuning import oracle as oracles, study as studies
-from trainers.tuning.plan import MAX_TRIALS, Plan, hold, move_aside, open_or_create, require_counts
+from trainers.tuning.plan import MAX_TRIALS, Plan
+from trainers.tuning.start import execute
 from trainers.tuning.study import Study
 
 USAGE = """
@@ -117,78 +114,9 @@ def sweep(model: str | ModelSpec, space: str | Mapping[str, Any] | None = None, 
     """
     plan = Plan(model, space, tuner=tuner, max_trials=max_trials, objective=objective, executions=executions,
                 **settings)
-    study, _ = _execute(plan, workers=workers, scheduler=scheduler, max_failures=max_failures, logdir=logdir, name=name,
-                        overwrite=overwrite, verbose=verbose, should_stop=lambda: False)
+    study, _ = execute(plan, workers=workers, scheduler=scheduler, max_failures=max_failures, logdir=logdir, name=name,
+                       overwrite=overwrite, verbose=verbose, should_stop=lambda: False)
     return study.rows()
-
-
-def _execute(plan: Plan, *, workers: int, scheduler: str, max_failures: int, logdir: str | os.PathLike[str], name: str,
-             overwrite: bool, verbose: bool, should_stop: Any) -> tuple[Study, bool]:
-    """The sweep, and whether it came to its end."""
-    if getattr(process.current_process(), "_inheriting", False):
-        raise ConfigError("a worker imports your script, which starts the sweep again: put what is to run once under "
-                          "if __name__ == '__main__':")
-    require_counts(workers=workers, max_failures=max_failures)
-    name = name or plan.name()
-    if not isinstance(name, str) or not names_folder(name) or len(name) > 200:
-        raise ConfigError(f"--name names a folder below {logdir}/{SWEEPS}, of at most 200 characters; "
-                          f"received {name!r:.80}")
-    path, manifest = pathlib.Path(logdir) / SWEEPS / name, plan.manifest()
-    from trainers.tuning import pool as pools
-
-    if overwrite:
-        move_aside(path)
-    with hold(path):
-        study = open_or_create(path, manifest)
-        try:
-            workers_pool = pools.make(workers, scheduler)
-        except pools.PoolError:
-            if should_stop():
-                return study, False
-            raise
-        try:
-            ended = _lead(study, plan, workers_pool, max_failures, logdir, verbose, should_stop)
-        finally:
-            workers_pool.close()
-    return study, ended
-
-
-def _lead(study: Study, plan: Plan, pool: Any, max_failures: int, logdir: Any, verbose: bool, should_stop: Any) -> bool:
-    from trainers.board import hparams
-    from trainers.running import progress
-    from trainers.tuning import leader as search
-
-    hparams.declare(pathlib.Path(logdir))
-    reporter = progress.for_output() if verbose else progress.Silent()
-    try:
-        reporter.note(f"sweep    {study.path}: {len(study.ended)} of {plan.max_trials} trials done")
-        reporter.note(f"space    {study.space.text}")
-        oracle = oracles.Oracle(plan.tuner, study.space, lower_is_better=study.lower_is_better, seed=study.base.seed,
-                                epochs=study.base.recipe.epochs)
-        leader = search.Leader(study, pool, oracle, max_trials=plan.max_trials, max_failures=max_failures,
-                               reporter=reporter)
-        return leader.run(should_stop)
-    except BrokenPipeError:  # nobody reads what is printed any more
-        raise
-    except OSError as error:
-        raise search.SweepError(f"{error.filename or study.path}: cannot be written: {error.strerror or error}; make "
-                                "room, then the same command goes on") from error
-    finally:
-        reporter.close()
-        with contextlib.suppress(OSError):  # on a full disk there is an error already that says so
-            _draw(study)
-
-
-def _draw(study: Study) -> None:
-    """The tables once more, and the picture."""
-    from trainers.tuning import figures
-
-    if study.ranked:
-        study.write_tables()
-        parameters = study.space.parameters
-        figures.sweep(study.path / "objective.png", [study.row(trial) for trial in study.ranked],
-                      {one.name: one.values if one.kind == "choice" else () for one in parameters},
-                      study.manifest["objective"], logarithmic=[one.name for one in parameters if one.kind == "log"])
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -217,9 +145,9 @@ def _main(values: flags.FlagValues) -> int:
         print(plan.text(values.workers, os.path.join(logdir, SWEEPS, values.name or plan.name())))
         return 0
     with command.StopSignal() as stop:
-        study, ended = _execute(plan, workers=values.workers, scheduler=values.scheduler, verbose=True,
-                                max_failures=values.max_failures, logdir=logdir, name=values.name,
-                                overwrite=values.overwrite, should_stop=stop)
+        study, ended = execute(plan, workers=values.workers, scheduler=values.scheduler, verbose=True,
+                               max_failures=values.max_failures, logdir=logdir, name=values.name,
+                               overwrite=values.overwrite, should_stop=stop)
     print(_told(study))
     if not ended:
         print("interrupted; the same command goes on where it was")

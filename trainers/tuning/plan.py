@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-import contextlib
 import importlib.metadata
-import pathlib
 import sys
-import time
-from typing import Any, Iterator, Mapping
+from typing import Any, Mapping
 
 from fmnist_zoo import __version__, catalog
-from fmnist_zoo.files import write_json
 from fmnist_zoo.spec import ModelSpec
 from trainers import config as configs
-from trainers.config import ConfigError, RunConfig
+from trainers.config import ConfigError
 from trainers.running import estimate
-from trainers.running.folder import locked
 from trainers.tuning import oracle as oracles, space as spaces, study as studies
 
 MAX_TRIALS = 30  # of random and bayesian; grid and hyperband have an end of their own
@@ -99,59 +94,3 @@ class Plan:
                 "versions": {"fmnist_zoo": __version__, **{library: importlib.metadata.version(library)
                                                            for library in LIBRARIES}},
                 "commit": provenance.commit()}
-
-
-@contextlib.contextmanager
-def hold(path: pathlib.Path) -> Iterator[None]:
-    """Makes a sweep's folder and holds it for this process."""
-    with contextlib.ExitStack() as stack:
-        try:
-            path.mkdir(parents=True, exist_ok=True)
-            stack.enter_context(locked(path, "sweeping"))
-        except OSError as error:
-            raise ConfigError(f"{path}: cannot be written: {error.strerror}") from error
-        yield
-
-
-def move_aside(path: pathlib.Path) -> None:
-    """Gives a sweep another name, that its own is free; `ConfigError` if it is being led."""
-    if path.exists():
-        with hold(path):
-            path.rename(path.with_name(f"{path.name}-until-{time.strftime('%Y%m%d-%H%M%S')}"))
-
-
-def open_or_create(path: pathlib.Path, manifest: dict[str, Any]) -> studies.Study:
-    """The sweep in `path`, new or gone on with.
-
-    Raises:
-        ConfigError: if another sweep stands there, saying what differs.
-    """
-    if (path / "sweep.json").exists():
-        study = studies.load(path)
-        differing = differences(study.manifest, manifest)
-        if differing:
-            told = "; ".join(f"{name} was {old}, now {new}" for name, (old, new) in differing.items())
-            raise ConfigError(f"{path}: holds another sweep: {told}. Choose another --name, or start anew with "
-                              "--overwrite, which moves this one aside")
-        return study
-    try:
-        write_json(path / "sweep.json", {**manifest, "started": time.time()})
-    except OSError as error:
-        raise ConfigError(f"{path}: cannot be written: {error.strerror}") from error
-    return studies.load(path)
-
-
-def differences(old: dict[str, Any], new: dict[str, Any]) -> dict[str, tuple[Any, Any]]:
-    """What two manifests differ in, of all that decides numbers: name to (old, new)."""
-    runs = configs.differences(*(RunConfig.from_dict(manifest["base"]) for manifest in (old, new)))
-    found = {name: pair for name, pair in runs.items() if name not in configs.CHANGE_NO_NUMBER}
-    if old["base"]["spec"]["name"] != new["base"]["spec"]["name"]:
-        found["model"] = (old["base"]["spec"]["name"], new["base"]["spec"]["name"])
-    for name in ("space", "tuner", "objective", "executions", "data", "versions"):
-        if old[name] != new[name]:
-            if isinstance(new[name], dict):
-                found.update({f"{name}: {part}": (old[name].get(part), value) for part, value in new[name].items()
-                              if old[name].get(part) != value})
-            else:
-                found[name] = (old[name], new[name])
-    return found
