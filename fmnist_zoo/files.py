@@ -1,4 +1,4 @@
-"""Files that are whole or not there: written beside, synced, renamed."""
+"""Writes files whole or not at all: each is written under another name, synced, then renamed."""
 
 from __future__ import annotations
 
@@ -7,47 +7,51 @@ import errno
 import json
 import os
 import pathlib
-import tempfile
 from typing import IO, Any, Iterator
 
 
 @contextlib.contextmanager
 def atomic_write(path: str | os.PathLike[str], mode: str = "wb") -> Iterator[IO]:
-    """A file object whose content replaces `path` when the block ends well, and leaves no trace when it does not.
+    """A file object; when the block ends without an error, its content replaces `path`.
 
-    After a crash at any moment, `path` holds its old content or the new one, never a part.
+    After a crash at any moment, `path` holds its old content or all of the new one. After an error, the temporary file
+    is removed. Permissions are 0o666 less the umask, which the system applies when it creates the file; to read the
+    umask, a process has to change it for a moment, in all of its threads.
+
+    Raises:
+        OSError: with the path in question, also where the system does not name one (a full disk).
     """
     path = pathlib.Path(path)
-    handle, beside = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    beside = path.with_name(f".{path.name}.{os.urandom(4).hex()}")
+    file = open(beside, mode.replace("w", "x"))  # exclusive: never another writer's file
     try:
-        with os.fdopen(handle, mode) as file:
+        with file:
             yield file
-        os.chmod(beside, 0o666 & ~_umask())
         publish(beside, path)
     except BaseException as error:
         with contextlib.suppress(OSError):
             os.unlink(beside)
-        if isinstance(error, OSError) and error.filename is None:  # a full disk does not say where
+        if isinstance(error, OSError) and error.filename is None:
             raise OSError(error.errno, error.strerror, str(path)) from error
         raise
 
 
 def write_json(path: str | os.PathLike[str], content: Any) -> None:
-    """`content` as indented JSON, whole or not there."""
+    """Writes `content` as indented JSON, whole or not at all."""
     with atomic_write(path, "w") as file:
         json.dump(content, file, indent=2)
         file.write("\n")
 
 
 def publish(beside: str | os.PathLike[str], path: str | os.PathLike[str]) -> None:
-    """Renames a finished file over `path`, in the same folder's file system, so that a power cut cannot tear it."""
+    """Renames a finished file to `path`, on the same file system, and syncs both: a power cut cannot tear it."""
     _sync(beside)
     os.replace(beside, path)
     _sync(pathlib.Path(path).parent)
 
 
 def require_space(folder: str | os.PathLike[str], needed: int) -> None:
-    """`OSError` (ENOSPC) unless `needed` bytes are free: for writers that crash on a full disk, such as HDF5's."""
+    """Raises `OSError` (ENOSPC) unless `needed` bytes are free: for writers that crash on a full disk, such as HDF5."""
     free = os.statvfs(folder)
     if free.f_bavail * free.f_frsize < needed:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(folder))
@@ -59,9 +63,3 @@ def _sync(path: str | os.PathLike[str]) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask

@@ -1,4 +1,4 @@
-"""atomic_write: whole or not there."""
+"""`fmnist_zoo.files`: a file is written whole or not at all."""
 
 import os
 import stat
@@ -10,7 +10,7 @@ from fmnist_zoo.files import atomic_write
 
 @pytest.fixture
 def umask():
-    """Sets the umask for one test."""
+    """`os.umask`, restored after the test."""
     before = os.umask(0o022)
     yield os.umask
     os.umask(before)
@@ -23,46 +23,30 @@ def test_a_new_file_is_written(tmp_path):
     assert os.listdir(tmp_path) == ["new.bin"]
 
 
-def test_text_replaces_what_was_there(tmp_path):
+def test_the_old_content_is_replaced_when_the_block_ends(tmp_path):
     path = tmp_path / "notes.txt"
     path.write_text("a long old content\n")
     with atomic_write(str(path), "w") as file:
         file.write("new\n")
+        file.flush()
+        assert path.read_text() == "a long old content\n"
     assert path.read_text() == "new\n"
     assert os.listdir(tmp_path) == ["notes.txt"]
 
 
-def test_the_old_content_stands_until_the_block_ends(tmp_path):
-    path = tmp_path / "notes.txt"
-    path.write_text("old")
-    with atomic_write(path, "w") as file:
-        file.write("new")
-        file.flush()
-        assert path.read_text() == "old"
-    assert path.read_text() == "new"
-
-
 @pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt])
-def test_the_old_content_stays_when_the_block_raises(tmp_path, error):
-    path = tmp_path / "notes.txt"
-    path.write_text("old")
-    with pytest.raises(error):
-        with atomic_write(path, "w") as file:
-            file.write("half of the n")
-            raise error
-    assert path.read_text() == "old"
+def test_after_an_error_the_old_content_is_kept_and_nothing_is_left_beside(tmp_path, error):
+    (tmp_path / "notes.txt").write_text("old")
+    for name in ("notes.txt", "new.txt"):
+        with pytest.raises(error):
+            with atomic_write(tmp_path / name, "w") as file:
+                file.write("half of the n")
+                raise error
+    assert (tmp_path / "notes.txt").read_text() == "old"
     assert os.listdir(tmp_path) == ["notes.txt"]
 
 
-def test_nothing_is_left_when_a_new_file_fails(tmp_path):
-    with pytest.raises(ValueError, match="stop"):
-        with atomic_write(tmp_path / "new.bin") as file:
-            file.write(b"half")
-            raise ValueError("stop")
-    assert os.listdir(tmp_path) == []
-
-
-def test_nothing_is_left_when_it_cannot_be_put_in_place(tmp_path):
+def test_nothing_is_left_beside_when_the_rename_fails(tmp_path):
     (tmp_path / "taken" / "by_a_folder").mkdir(parents=True)
     with pytest.raises(OSError):
         with atomic_write(tmp_path / "taken") as file:
@@ -70,10 +54,22 @@ def test_nothing_is_left_when_it_cannot_be_put_in_place(tmp_path):
     assert os.listdir(tmp_path) == ["taken"]
 
 
+def test_a_file_under_the_temporary_name_is_not_overwritten(tmp_path, monkeypatch):
+    monkeypatch.setattr(os, "urandom", bytes)
+    (tmp_path / ".new.bin.00000000").write_bytes(b"another writer's")
+    with pytest.raises(FileExistsError):
+        with atomic_write(tmp_path / "new.bin"):
+            pass
+    assert (tmp_path / ".new.bin.00000000").read_bytes() == b"another writer's"
+
+
 @pytest.mark.parametrize("mask, mode", [(0o022, 0o644), (0o077, 0o600), (0o002, 0o664)])
-def test_the_mode_follows_the_umask(tmp_path, umask, mask, mode):
+def test_the_mode_follows_the_umask_which_is_never_changed(tmp_path, umask, monkeypatch, mask, mode):
+    """Another thread would create its files with the umask of that moment."""
     umask(mask)
-    with atomic_write(tmp_path / "new.bin") as file:
-        file.write(b"content")
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "umask", lambda mask: pytest.fail("the umask was changed"))
+        with atomic_write(tmp_path / "new.bin") as file:
+            file.write(b"content")
     assert stat.S_IMODE((tmp_path / "new.bin").stat().st_mode) == mode
-    assert os.umask(mask) == mask
+    assert umask(mask) == mask
