@@ -1,8 +1,8 @@
-"""TensorFlow and Keras, imported without their start-up noise.
+"""Imports TensorFlow and Keras without their start-up noise: `from fmnist_zoo.backend import keras, tf`.
 
-No environment variable silences the oneDNN and CUDA lines without changing numerics, so that file descriptor 2 is held
-back while they are imported and the first context is made. What was held back is looked through: known noise goes,
-everything else (and everything, if the import fails) is printed. Use `from fmnist_zoo.backend import keras, tf`.
+No environment variable silences the lines about oneDNN and CUDA without changing numerics. So file descriptor 2 points
+to a temporary file while both are imported and TensorFlow creates its context. Afterwards, lines that are known to be
+noise are dropped, and all others are printed. If the import fails or the process dies, all lines are printed.
 """
 
 from __future__ import annotations
@@ -10,9 +10,10 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import subprocess
 import sys
 import tempfile
-from typing import Iterator
+from typing import IO, Iterator
 
 _NOISE = re.compile(
     r"All log messages before absl::InitializeLog|oneDNN custom operations are on|Could not find cuda drivers"
@@ -21,19 +22,31 @@ _NOISE = re.compile(
     r"|MLIR crash reproducer|Unable to register cu\w+ factory|computation_placer already registered"
     r"|TF-TRT Warning: Could not find TensorRT"
 )
+# Waits for a line on its standard input. If there is none because the process at the other end died, copies what was
+# held back, which is open for reading as its standard output, to standard error.
+_WATCH = "read line || cat <&1 >&2"
 
 
 @contextlib.contextmanager
 def without_noise(noise: re.Pattern[str] = _NOISE) -> Iterator[None]:
-    """Holds back what is written to file descriptor 2; at the end prints the lines that `noise` is not found in, or all
-    of them if an error leaves the block."""
-    try:
-        sys.stderr.flush()
-        real = os.dup(2)
-    except (OSError, ValueError, AttributeError):  # no standard error to hold back
-        yield
-        return
-    with tempfile.TemporaryFile() as held:
+    """Holds back what is written to file descriptor 2, by C++ code too, until the block ends.
+
+    Then prints the lines in which `noise` is not found, or all lines if an error leaves the block. If the process dies
+    within the block (C++ calls `abort()`, say), a process that waits beside it prints all lines.
+    """
+    with contextlib.ExitStack() as stack:
+        try:
+            sys.stderr.flush()
+            real = os.dup(2)
+            stack.callback(os.close, real)
+            handle, name = tempfile.mkstemp()
+            held = stack.enter_context(open(handle, "wb"))
+            reader = stack.enter_context(open(name, "rb"))
+            os.unlink(name)  # nothing is left on disk, however the process ends
+        except (OSError, ValueError, AttributeError):  # no standard error, or no place for a temporary file
+            yield
+            return
+        stack.enter_context(_watched(reader))
         os.dup2(held.fileno(), 2)
         failed = True
         try:
@@ -42,12 +55,24 @@ def without_noise(noise: re.Pattern[str] = _NOISE) -> Iterator[None]:
         finally:
             sys.stderr.flush()
             os.dup2(real, 2)
-            os.close(real)
-            held.seek(0)
-            lines = held.read().decode(errors="replace").splitlines()
-            for line in lines:
+            for line in reader.read().decode(errors="replace").splitlines():
                 if failed or not noise.search(line):
                     print(line, file=sys.stderr)
+
+
+@contextlib.contextmanager
+def _watched(reader: IO[bytes]) -> Iterator[None]:
+    """Starts a shell that copies `reader` to standard error if this process dies within the block."""
+    try:
+        watcher = subprocess.Popen(["sh", "-c", _WATCH], stdin=subprocess.PIPE, stdout=reader,
+                                   start_new_session=True)  # Ctrl-C is for the process that is watched
+    except OSError:  # no shell
+        yield
+        return
+    try:
+        yield
+    finally:
+        watcher.communicate(b"\n")
 
 
 if "keras" not in sys.modules:
@@ -60,6 +85,6 @@ with without_noise():
     if keras.backend.backend() != "tensorflow":
         raise ImportError(f"fmnist_zoo needs Keras on TensorFlow, and Keras was imported with the backend "
                           f"{keras.backend.backend()!r}; set KERAS_BACKEND=tensorflow before importing it")
-    tf.zeros(())  # the context talks when it starts
+    tf.zeros(())  # creates TensorFlow's context, which prints a line about the processor
 
 __all__ = ["keras", "tf", "without_noise"]
