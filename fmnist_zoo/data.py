@@ -132,32 +132,40 @@ def _load(
 
 
 def validation_mask(labels: np.ndarray, size: float) -> np.ndarray:
-    """True where a training image is held out; `size` as in `load_data`."""
+    """True where a training image is held out: (n,) bool for labels (n,); `size` as in `load_data`."""
     return stratified_mask(labels, validation_count(size, len(labels)))
 
 
 def validation_count(size: float, images: int) -> int:
-    """How many of `images` a validation size holds out; `DataError` if that cannot be."""
+    """How many of `images` training images a validation size holds out.
+
+    Raises:
+        DataError: for a size that is neither a share nor a number of images, or leaves none on one of the two sides.
+    """
     number = isinstance(size, (int, float, np.integer, np.floating)) and not isinstance(size, bool)
-    if not number or not 0 <= size < float("inf") or size >= 1 and (size == 1 or size != int(size)):
+    if not number or not 0 <= size < float("inf") or size == 1 or size > 1 and size != int(size):
         raise DataError("validation_size must be a share below 1 or a whole number of images above 1, "
                         f"received {size!r}")
     total = round(size * images) if size < 1 else int(size)
+    if size and not total:
+        raise DataError(f"validation_size={size} of {images} training images rounds to no image; a share of "
+                        f"{1 / images:.2g} holds out one, and 0 is for no validation images")
     if total >= images:
         raise DataError(f"validation_size={size} of {images} training images leaves none to fit")
     return total
 
 
 def stratified_mask(labels: np.ndarray, total: int) -> np.ndarray:
-    """True for `total` of the examples, the same share of each class, chosen by a fixed seed.
+    """Chooses `total` examples by a fixed seed, the same share of each class: (n,) bool for labels (n,).
 
-    `RandomState` because its stream is frozen for ever (NEP 19), where a Generator's may change with NumPy. Shares that
-    are no whole numbers are rounded so that the total is met (largest remainders first).
+    Where a share is not a whole number of images, classes with the largest remainders get one more, up to the total.
+    The generator is `RandomState`, because its stream is frozen (NEP 19); a Generator's may change with NumPy.
     """
     counts = np.bincount(labels, minlength=10)
     exact = counts * (total / max(len(labels), 1))
     shares = np.floor(exact).astype(int)
-    shares[np.argsort(shares - exact, kind="stable")[:total - shares.sum()]] += 1
+    largest_remainders = np.argsort(shares - exact, kind="stable")
+    shares[largest_remainders[:total - shares.sum()]] += 1
     random = np.random.RandomState(_SPLIT_SEED)
     mask = np.zeros(len(labels), bool)
     for label, share in enumerate(shares):
@@ -166,7 +174,7 @@ def stratified_mask(labels: np.ndarray, total: int) -> np.ndarray:
 
 
 def halves(split: Split) -> tuple[Split, Split]:
-    """A split in two, class by class and always the same way: images that choose, and images that judge."""
+    """The two halves of a split, each with half of every class, always the same."""
     mask = stratified_mask(split.labels, len(split.labels) // 2)
     return Split(split.images[~mask], split.labels[~mask]), Split(split.images[mask], split.labels[mask])
 

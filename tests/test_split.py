@@ -29,13 +29,15 @@ def test_the_split_is_stratified(labels, data):
     np.testing.assert_array_equal(mask, validation_mask(array, size))
 
 
-@pytest.mark.parametrize("size", [0.9999, 2000, 5000])
-def test_a_validation_size_that_cannot_be_is_refused(size):
-    with pytest.raises(DataError, match=f"validation_size={size} of 2000 training images"):
+@pytest.mark.parametrize("size, problem", [
+    (0.9999, "leaves none to fit"), (2000, "leaves none to fit"), (5000, "leaves none to fit"),
+    (0.0002, r"rounds to no image; a share of 0.0005 holds out one"), (1e-9, "rounds to no image")])
+def test_a_size_that_leaves_one_side_empty_is_refused(size, problem):
+    with pytest.raises(DataError, match=f"validation_size={size} of 2000 training images {problem}"):
         load_data(data="mini", validation_size=size)
 
 
 @pytest.mark.parametrize("size", [float("nan"), float("inf"), "0.1", 2.5, True, -0.1, -1, 1])
-def test_a_validation_size_that_is_no_number_of_images_is_refused(size):
+def test_a_size_that_is_neither_a_share_nor_a_count_is_refused(size):
     with pytest.raises(DataError, match=f"validation_size.*{size}"):
         load_data(data="mini", validation_size=size)
