@@ -11,6 +11,7 @@ from PIL import Image
 
 from fmnist_zoo import data, metrics, prediction, statistics
 from fmnist_zoo.spec import CLASS_NAMES
+from fmnist_zoo.version import __version__
 from tests import helpers
 from trainers import evaluate, train as train_command
 from trainers.publishing import evaluation
@@ -61,7 +62,8 @@ def test_the_figures_are_those_of_the_saved_model(folder):
 
 def test_what_is_written(folder):
     report, _ = evaluate.evaluate(trained.from_run(folder), projector=True)
-    assert json.loads((folder / "evaluation" / "evaluation.json").read_text()) == json.loads(json.dumps(report))
+    assert json.loads((folder / "evaluation" / "evaluation.json").read_text()) == {
+        **json.loads(json.dumps(report)), "version": __version__}
     for name in ("confusion", "reliability"):
         with Image.open(folder / "evaluation" / f"{name}.png") as image:
             assert image.width > 300

@@ -1,11 +1,13 @@
 """`fmnist_zoo.files`: a file is written whole or not at all."""
 
+import json
 import os
 import stat
 
 import pytest
 
-from fmnist_zoo.files import atomic_write
+from fmnist_zoo.files import atomic_write, write_json
+from fmnist_zoo.version import __version__
 
 
 @pytest.fixture
@@ -73,3 +75,8 @@ def test_the_mode_follows_the_umask_which_is_never_changed(tmp_path, umask, monk
             file.write(b"content")
     assert stat.S_IMODE((tmp_path / "new.bin").stat().st_mode) == mode
     assert umask(mask) == mask
+
+
+def test_json_record_names_the_version_that_wrote_it(tmp_path):
+    write_json(tmp_path / "record.json", {"one": 1, "version": "an earlier one"})
+    assert json.loads((tmp_path / "record.json").read_text()) == {"one": 1, "version": __version__}
