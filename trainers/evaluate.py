@@ -148,9 +148,11 @@ def _main(values: flags.FlagValues) -> int:
     from trainers.running import trained
 
     runs = list(dict.fromkeys(map(os.path.normpath, values.run)))
-    records = {path: trained.facts(run=path)[1] for path in runs}  # refused before TensorFlow starts
+    records = {path: trained.spec_and_data(run=path)[1] for path in runs}  # refused before TensorFlow starts
     for name in values.model:
-        records[name] = {**trained.facts(model=name)[1], **({"sha256": "mini"} if values.data == "mini" else {})}
+        records[name] = trained.spec_and_data(model=name)[1]
+        if values.data == "mini":
+            records[name] = {**records[name], "sha256": "mini"}
     if len({data["sha256"] for data in records.values()}) > 1:
         raise command.UsageError("trained on different data, these have no images to be compared on: " + ", ".join(
             f"{title} on {data['name']} {data['sha256'][:12]}" for title, data in records.items()))

@@ -102,7 +102,7 @@ def export(model: str | Trained, format: str, out: str | os.PathLike[str] | None
         ValueError: for a format, model or `out` that cannot be (`UsageError`, `SpecError`, `WeightsError`).
         ExportError: if it cannot be written, or gives other numbers than Keras; nothing is left then.
     """
-    name = (trained.facts(model=model)[0] if isinstance(model, str) else model.spec).name
+    name = (trained.spec_and_data(model=model)[0] if isinstance(model, str) else model.spec).name
     path = destination(name, format, out, overwrite)
     from fmnist_zoo import data, prediction
 
@@ -225,8 +225,8 @@ def _main(values: flags.FlagValues) -> int:
     if not (values.run or values.model):
         raise command.UsageError("which model? --model=NAME (`python -m fmnist_zoo` lists them), or --run=FOLDER")
     run, model = values.run or "", values.model or ""
-    destination(trained.facts(run=run, model=model)[0].name, values.format, values.out, values.overwrite)
-    result = export(trained.named(run=run, model=model), values.format, values.out, overwrite=values.overwrite)
+    destination(trained.spec_and_data(run=run, model=model)[0].name, values.format, values.out, values.overwrite)
+    result = export(trained.load(run=run, model=model), values.format, values.out, overwrite=values.overwrite)
     print(f"{result.path}: {result.size / 1e6:.2f} MB, probabilities within {result.difference:.1e} of Keras' on "
           f"{result.images:,} images, {result.runtime}, {result.seconds:.1f} s")
     print(f"to run it: {result.example}")

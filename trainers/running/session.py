@@ -50,7 +50,7 @@ class Session:
         expected: the `data` part of the record that is resumed or replayed; other data are refused.
     """
 
-    def __init__(self, folder: RunFolder, config: RunConfig, reporter: progress.Silent, data: Data,
+    def __init__(self, folder: RunFolder, config: RunConfig, reporter: progress.Reporter, data: Data,
                  expected: dict[str, Any] | None):
         self.folder, self.config, self.reporter = folder, config, reporter
         self.fit, self.validation = data["fit"], data["validation"]
@@ -72,7 +72,7 @@ class Session:
             write_json(folder.config, record)
             summaries.remove(folder.path)  # TensorBoard holds on to the first HParams record it reads
             shutil.rmtree(folder.evaluation, ignore_errors=True)  # it is of weights that will not count any more
-        folder.sweep()
+        folder.remove_partial_files()
         summaries.cut_back(folder.path, events)
         folder.cut_rows(self.state.epoch)
         self.first_epoch, self.watch = self.state.epoch, progress.Stopwatch()
