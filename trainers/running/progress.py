@@ -8,7 +8,7 @@ import time
 from typing import Any, Callable, Sequence, TextIO
 
 from trainers.config import RunConfig
-from trainers.engine.loop import EpochMeans
+from trainers.engine.epoch import EpochMeans
 from trainers.running import estimate
 
 

@@ -12,7 +12,7 @@ from fmnist_zoo.data import Data, load_data
 from fmnist_zoo.errors import ZooError
 from trainers.board import hparams
 from trainers.config import RunConfig
-from trainers.engine.loop import NonFiniteError
+from trainers.engine.epoch import NonFiniteError
 from trainers.running import progress
 from trainers.running.folder import RunFolder
 from trainers.running.session import Session

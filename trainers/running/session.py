@@ -23,7 +23,7 @@ from trainers.board import events as summaries
 from trainers.board.observer import Observer
 from trainers.config import ConfigError, RunConfig, read_record
 from trainers.engine import factory as engines, network as networks
-from trainers.engine.loop import EpochMeans, NonFiniteError
+from trainers.engine.epoch import EpochMeans, NonFiniteError
 from trainers.running import checkpoints, progress, provenance
 from trainers.running.folder import RunFolder
 
