@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import json
 import os
 import pathlib
+import warnings
 from typing import IO, Any, Iterator
-
-from fmnist_zoo.version import __version__
 
 
 @contextlib.contextmanager
@@ -38,18 +38,37 @@ def atomic_write(path: str | os.PathLike[str], mode: str = "wb") -> Iterator[IO]
         raise
 
 
-def write_json(path: str | os.PathLike[str], content: dict[str, Any]) -> None:
-    """Writes a record as indented JSON, whole or not at all; the key "version" says which version of the code did."""
+def write_json(path: str | os.PathLike[str], content: Any) -> None:
+    """Writes `content` as indented JSON, whole or not at all."""
     with atomic_write(path, "w") as file:
-        json.dump({**content, "version": __version__}, file, indent=2)
+        json.dump(content, file, indent=2)
         file.write("\n")
 
 
 def publish(beside: str | os.PathLike[str], path: str | os.PathLike[str]) -> None:
     """Renames a finished file to `path`, on the same file system, and syncs both: a power cut cannot tear it."""
-    _sync(beside)
+    sync(beside)
     os.replace(beside, path)
-    _sync(pathlib.Path(path).parent)
+    sync(pathlib.Path(path).parent)
+
+
+@contextlib.contextmanager
+def exclusive(folder: str | os.PathLike[str]) -> Iterator[None]:
+    """Waits until no other process or thread holds `folder` through this function, then holds it for the block.
+
+    Use it around reading, changing and writing back a file in that folder. The lock is on the folder itself (`flock`),
+    so it leaves no file behind and ends with its process.
+    """
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        except OSError as error:  # NFS locks only what is open for writing, which a folder never is
+            warnings.warn(f"{folder}: cannot be locked ({error.strerror}); let only one process at a time write there",
+                          stacklevel=3)
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def require_space(folder: str | os.PathLike[str], needed: int) -> None:
@@ -59,7 +78,8 @@ def require_space(folder: str | os.PathLike[str], needed: int) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(folder))
 
 
-def _sync(path: str | os.PathLike[str]) -> None:
+def sync(path: str | os.PathLike[str]) -> None:
+    """Waits until the disk holds a file's content, or a folder's entries."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

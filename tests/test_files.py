@@ -1,13 +1,15 @@
 """`fmnist_zoo.files`: a file is written whole or not at all."""
 
-import json
+import errno
+import fcntl
 import os
 import stat
+import threading
 
 import pytest
 
-from fmnist_zoo.files import atomic_write, write_json
-from fmnist_zoo.version import __version__
+from fmnist_zoo import files
+from fmnist_zoo.files import atomic_write
 
 
 @pytest.fixture
@@ -77,6 +79,31 @@ def test_the_mode_follows_the_umask_which_is_never_changed(tmp_path, umask, monk
     assert umask(mask) == mask
 
 
-def test_json_record_names_the_version_that_wrote_it(tmp_path):
-    write_json(tmp_path / "record.json", {"one": 1, "version": "an earlier one"})
-    assert json.loads((tmp_path / "record.json").read_text()) == {"one": 1, "version": __version__}
+def test_exclusive_keeps_concurrent_changes_of_a_file_apart(tmp_path):
+    """Each of four threads reads, increments and writes a number 25 times; without the lock, increments are lost."""
+    path = tmp_path / "number"
+    path.write_text("0")
+
+    def count():
+        for _ in range(25):
+            with files.exclusive(tmp_path):
+                number = int(path.read_text())
+                with atomic_write(path, "w") as file:
+                    file.write(str(number + 1))
+
+    threads = [threading.Thread(target=count) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert path.read_text() == "100" and os.listdir(tmp_path) == ["number"]
+
+
+def test_exclusive_on_a_file_system_without_locks_warns(tmp_path, monkeypatch):
+    def refuse(*arguments):
+        raise OSError(errno.EBADF, os.strerror(errno.EBADF))
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    with pytest.warns(UserWarning, match="cannot be locked .*; let only one process at a time write there"):
+        with files.exclusive(tmp_path):
+            pass
