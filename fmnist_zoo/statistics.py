@@ -1,4 +1,4 @@
-"""What can be said of a difference between two models that were trained with the same seeds."""
+"""Tests of significance between two models. They need SciPy, imported in functions; `metrics` needs NumPy alone."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ LEVEL = 0.05
 class Comparison:
     """Mean of `better - worse` over seeds, its standard error, the p of a two-sided paired t-test, and the verdict.
 
-    `error` and `p` are None with one seed, where nothing can be tested.
+    With one seed nothing can be tested: `error` and `p` are None.
     """
 
     difference: float
@@ -41,11 +41,11 @@ def mcnemar(first: np.ndarray, second: np.ndarray) -> tuple[int, int, float]:
     """McNemar's paired test (1947) of two classifiers on the same images, in its exact two-sided form.
 
     Args:
-        first, second: (images,) bool, which images each got right.
+        first, second: (images,) bool, which images each classified correctly.
 
     Returns:
-        Images that the first alone got right, those that the second alone did, and the probability p of a split at
-        least as uneven if both were equally good.
+        How many images only the first classified correctly, how many only the second did, and the probability p of a
+        split at least as uneven if both were equally good.
     """
     from scipy import stats
 

@@ -1,4 +1,4 @@
-"""Exported models: each format run again in its own runtime, what is refused, and that nothing half-made stays."""
+"""Exports: each format runs in its own runtime, wrong calls are refused, and no incomplete file is left."""
 
 import dataclasses
 import errno
@@ -12,21 +12,20 @@ import numpy as np
 import pytest
 
 import fmnist_zoo
-from fmnist_zoo import metrics
+from fmnist_zoo import files, metrics, weights
+from fmnist_zoo.errors import UsageError
 from tests.conftest import ROOT
-from trainers import export as exporting
-from trainers.cli import UsageError
-from trainers.export import export, main
-from trainers.publishing import formats
-from trainers.publishing.formats import FORMATS, ExportError
+from trainers.export import ExportError, export, main
+from trainers.publishing.formats import FORMATS
 from trainers.running import trained
-from trainers.train import train
+
+RUN = ROOT / "tests" / "fixtures" / "v0.1.0" / "logs" / "2L,hidden=2" / "finished"
 
 
 def run_saved_model(path, pixels):
     from fmnist_zoo.backend import tf
 
-    loaded = tf.saved_model.load(str(path))  # kept, since its variables live as long as it does
+    loaded = tf.saved_model.load(str(path))  # kept, since its variables live only as long as it does
     return loaded.signatures["serving_default"](pixels=tf.constant(pixels))["output_0"].numpy()
 
 
@@ -41,7 +40,7 @@ def run_tflite(path, pixels):
 
     interpreter = Interpreter(model_content=path.read_bytes())
     source, target = interpreter.get_input_details()[0], interpreter.get_output_details()[0]
-    interpreter.resize_tensor_input(source["index"], pixels.shape, strict=True)  # only a batch that is free resizes
+    interpreter.resize_tensor_input(source["index"], pixels.shape, strict=True)  # strict: only a free batch is resized
     interpreter.allocate_tensors()
     interpreter.set_tensor(source["index"], pixels)
     interpreter.invoke()
@@ -64,21 +63,9 @@ NAMES = {"saved_model": "4D_drop03_saved_model", "keras": "4D_drop03.keras", "tf
 
 
 @pytest.fixture(scope="module")
-def logdir(tmp_path_factory):
-    return tmp_path_factory.mktemp("logs")
-
-
-@pytest.fixture(scope="module")
-def deep(logdir):
-    """A run with dropout."""
-    return train("4D_drop03", data="mini", epochs=1, logdir=logdir, run_name="one", histogram_every=0)
-
-
-@pytest.fixture(scope="module")
-def softmax(logdir):
+def softmax():
     """A trained model without a hidden layer."""
-    run = train("softmax", data="mini", epochs=2, logdir=logdir, run_name="one", histogram_every=0)
-    return trained.from_run(run.folder)
+    return trained.from_zoo("softmax")
 
 
 @pytest.fixture(scope="module")
@@ -86,112 +73,125 @@ def pixels():
     return fmnist_zoo.load_data(data="mini")["validation"].images.astype(np.float32) / np.float32(255)
 
 
+@pytest.fixture
+def change_format(monkeypatch):
+    """Changes fields of a format for this test: `change_format(name, load=..., write=...)`."""
+    return lambda name, **fields: monkeypatch.setitem(FORMATS, name, dataclasses.replace(FORMATS[name], **fields))
+
+
 def content(path):
     """Every file below a path, hidden ones too, with its bytes."""
     return {str(file.relative_to(path)): file.read_bytes() for file in path.rglob("*") if file.is_file()}
 
 
-def same(received, wanted):
-    assert received.shape == wanted.shape and received.dtype == np.float32
-    assert (received.argmax(axis=1) == wanted.argmax(axis=1)).all()
-    assert np.abs(metrics.softmax(received) - metrics.softmax(wanted)).max() < 1e-5
+def assert_same(received, expected):
+    assert received.shape == expected.shape and received.dtype == np.float32
+    assert (received.argmax(axis=1) == expected.argmax(axis=1)).all()
+    # What the product promises; float32 sums in another order differ by about 1e-6.
+    assert np.abs(metrics.softmax(received) - metrics.softmax(expected)).max() < 1e-5
 
 
-def test_the_formats_are_all_tried_here():
+def test_all_formats_are_tested():
     assert set(RUNNERS) == set(NAMES) == set(FORMATS)
 
 
 @pytest.mark.parametrize("format", RUNNERS)
-def test_each_format_gives_what_keras_gives(format, deep, pixels, tmp_path, monkeypatch, capfd):
+def test_command_writes_a_file_that_gives_what_keras_gives(format, pixels, tmp_path, monkeypatch, capfd):
+    """With a model that has dropout."""
     monkeypatch.chdir(tmp_path)
-    assert main([f"--run={deep.folder}", f"--format={format}"]) == 0
+    assert main(["--model=4D_drop03", f"--format={format}"]) == 0
     output = capfd.readouterr()
     assert output.err == ""
     assert os.listdir(tmp_path) == [NAMES[format]]  # and nothing hidden
-    path = tmp_path / NAMES[format]
+    path, model = tmp_path / NAMES[format], fmnist_zoo.load_model("4D_drop03")
     for batch in (1, 7, 200):
-        same(RUNNERS[format](path, pixels[:batch]), deep.model(pixels[:batch]).numpy())
+        assert_same(RUNNERS[format](path, pixels[:batch]), model(pixels[:batch]).numpy())
     first, second = output.out.splitlines()
     assert first.startswith(f"{NAMES[format]}: 3.") and "on 2,000 images" in first
     assert f"{FORMATS[format].runtime} {sys.modules[FORMATS[format].runtime].__version__}" in first
     variables = {"pixels": pixels[:7]}
     exec(second.removeprefix("to run it: "), variables)
-    same(np.asarray(variables["logits"]), deep.model(pixels[:7]).numpy())
+    assert_same(np.asarray(variables["logits"]), model(pixels[:7]).numpy())
 
 
 @pytest.mark.parametrize("format", RUNNERS)
-def test_the_function_writes_where_it_is_told(format, softmax, pixels, tmp_path):
+def test_function_writes_to_out_and_replaces_it_only_when_asked(format, softmax, pixels, tmp_path):
     path = tmp_path / f"a name{FORMATS[format].suffix}"
     result = export(softmax, format, path)
     assert result.path == path and result.images == 2000 and 0 <= result.difference <= 1e-5
     assert result.size == sum(map(len, content(tmp_path).values())) < 100_000  # each weight once: 31 kB
     assert os.listdir(tmp_path) == [path.name]
-    same(RUNNERS[format](path, pixels), softmax.model(pixels).numpy())
+    assert_same(RUNNERS[format](path, pixels), softmax.model(pixels).numpy())
+    like = tmp_path / "own"  # permissions are those of a file or folder that the user makes
+    like.mkdir() if path.is_dir() else like.touch()
+    assert path.stat().st_mode == like.stat().st_mode
     before = content(tmp_path)
     with pytest.raises(UsageError, match="exists already.*--overwrite"):
         export(softmax, format, path)
     assert content(tmp_path) == before
     assert export(softmax, format, path, overwrite=True).size == pytest.approx(result.size, rel=0.01)
-    assert os.listdir(tmp_path) == [path.name]
+    assert sorted(os.listdir(tmp_path)) == [path.name, "own"]
 
 
-def test_the_readable_modes_are_the_user_s(softmax, tmp_path):
-    for format in ("onnx", "saved_model"):
-        path = export(softmax, format, tmp_path / f"model{FORMATS[format].suffix}").path
-        (tmp_path / "own").mkdir(exist_ok=True)
-        (tmp_path / "own.txt").touch()
-        like = tmp_path / ("own" if path.is_dir() else "own.txt")
-        assert path.stat().st_mode == like.stat().st_mode
+def test_run_is_exported_and_a_tilde_is_the_home_folder(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "run").symlink_to(RUN)
+    assert main(["--run=~/run", "--format=keras", "--out=~/model.keras"]) == 0
+    assert sorted(os.listdir(tmp_path)) == ["model.keras", "run"]
 
 
-def test_the_command_is_quiet_and_imports_tensorflow_last(deep, command, tmp_path):
-    done = command("trainers.export", f"--run={deep.folder}", "--format=tflite", cwd=tmp_path)
+def test_name_of_a_shipped_model_is_enough(tmp_path):
+    assert export("softmax", "keras", tmp_path / "one.keras").size > 0
+    assert os.listdir(tmp_path) == ["one.keras"]
+
+
+def test_command_is_quiet_and_imports_tensorflow_last(command, tmp_path):
+    done = command("trainers.export", "--model=softmax", "--format=tflite", cwd=tmp_path)
     assert (done.returncode, done.stderr) == (0, "") and len(done.stdout.splitlines()) == 2
     code = (f"import sys, trainers.export\ncodes = [trainers.export.main(arguments) for arguments in "
-            f"(['--help'], ['--model=4D_drop3', '--format=onnx'], ['--run={deep.folder}', '--format=onnx', "
+            f"(['--help'], ['--model=4D_drop3', '--format=onnx'], ['--run={RUN}', '--format=onnx', "
             f"'--out=none/m.onnx'], ['--run={tmp_path}', '--format=keras'])]\n"
             "assert codes == [0, 2, 2, 2] and 'tensorflow' not in sys.modules, codes")
-    looked = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
-    assert looked.returncode == 0, looked.stderr
+    refused = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert refused.returncode == 0, refused.stderr
 
 
 def swapped(logits):
     return logits[:, ::-1]
 
 
-@pytest.mark.parametrize("format, wrong, told", [
+@pytest.mark.parametrize("format, wrong, message", [
     *((format, swapped, "of 2000 images get another class") for format in RUNNERS),
     ("keras", lambda logits: logits * np.float32(1.001), r"0 of 2000 images .* by up to .*e-0[2345] \(allowed 1e-05\)"),
     ("keras", lambda logits: logits * np.float32("nan"), "differ by up to nan"),
     ("keras", lambda logits: logits[:, :9], r"a batch of 1 gave float32 of shape \(1, 9\), expected"),
     ("keras", lambda logits: logits.astype(np.float16), "a batch of 1 gave float16"),
 ])
-def test_a_failed_check_leaves_nothing(format, wrong, told, softmax, tmp_path, monkeypatch):
-    def load(path):
-        run = FORMATS[format].load(path)
+def test_failed_check_leaves_nothing(format, wrong, message, softmax, tmp_path, change_format):
+    load = FORMATS[format].load
+
+    def load_wrong(path):
+        run = load(path)
         return lambda pixels: wrong(run(pixels))
 
-    monkeypatch.setattr(exporting.formats, "FORMATS", {format: dataclasses.replace(FORMATS[format], load=load)})
-    path = tmp_path / f"model{FORMATS[format].suffix}"
-    with pytest.raises(ExportError, match=f"not written: .*{told}"):
-        export(softmax, format, path)
+    change_format(format, load=load_wrong)
+    with pytest.raises(ExportError, match=f"not written: .*{message}"):
+        export(softmax, format, tmp_path / f"model{FORMATS[format].suffix}")
     assert os.listdir(tmp_path) == []
 
 
-def test_a_failed_check_is_exit_code_1_and_keeps_what_was_there(softmax, tmp_path, monkeypatch, capfd):
+def test_failed_check_exits_1_and_keeps_the_old_folder(softmax, tmp_path, change_format, capfd):
     path = export(softmax, "saved_model", tmp_path / "model").path
     before = content(path)
-    broken = dataclasses.replace(FORMATS["saved_model"],
-                                 load=lambda path: lambda pixels: np.zeros((len(pixels), 10), np.float32))
-    monkeypatch.setitem(formats.FORMATS, "saved_model", broken)
+    change_format("saved_model", load=lambda path: lambda pixels: np.zeros((len(pixels), 10), np.float32))
     capfd.readouterr()
-    assert main([f"--run={softmax.folder}", "--format=saved_model", f"--out={path}", "--overwrite"]) == 1
+    assert main(["--model=softmax", "--format=saved_model", f"--out={path}", "--overwrite"]) == 1
     error = capfd.readouterr().err
     assert error.startswith(f"export: {path}: not written: tensorflow ") and error.count("\n") == 1
     assert os.listdir(tmp_path) == ["model"] and content(path) == before
 
 
-def test_a_batch_that_is_fixed_is_found(softmax, tmp_path, monkeypatch):
+def test_model_with_a_fixed_batch_is_refused(softmax, tmp_path, change_format):
     def write(model, path):
         from fmnist_zoo.backend import keras
 
@@ -199,23 +199,25 @@ def test_a_batch_that_is_fixed_is_found(softmax, tmp_path, monkeypatch):
         archive.add_endpoint("serve", lambda pixels: model(pixels), [keras.InputSpec(shape=(1, 784), dtype="float32")])
         archive.write_out(path, verbose=False)
 
-    monkeypatch.setitem(formats.FORMATS, "saved_model", dataclasses.replace(FORMATS["saved_model"], write=write))
+    change_format("saved_model", write=write)
     with pytest.raises(ExportError, match="not written"):
         export(softmax, "saved_model", tmp_path / "model")
     assert os.listdir(tmp_path) == []
 
 
-def test_what_no_noise_is_known_of_is_told(softmax, tmp_path, monkeypatch, capfd):
+def test_unknown_log_lines_are_printed(softmax, tmp_path, change_format, capfd):
+    write_keras = FORMATS["keras"].write
+
     def write(model, path):
         os.write(2, b"I0000 00:00:17.5 1 loader.cc:1] Restoring\nW0000 00:00:17.5 1 loader.cc:1] weights look odd\n")
-        FORMATS["keras"].write(model, path)
+        write_keras(model, path)
 
-    monkeypatch.setattr(exporting.formats, "FORMATS", {"keras": dataclasses.replace(FORMATS["keras"], write=write)})
+    change_format("keras", write=write)
     export(softmax, "keras", tmp_path / "model.keras")
     assert capfd.readouterr().err == "W0000 00:00:17.5 1 loader.cc:1] weights look odd\n"
 
 
-@pytest.mark.parametrize("arguments, told", [
+@pytest.mark.parametrize("arguments, message", [
     (["--model=4D_drop03"], "which format? --format=saved_model|tflite|onnx|keras"),
     (["--format=onnx"], "which model? --model=NAME"),
     (["--format=onnx", "--model=4L", "--run=x"], "--run and --model both say what is written"),
@@ -224,44 +226,36 @@ def test_what_no_noise_is_known_of_is_told(softmax, tmp_path, monkeypatch, capfd
     (["--format=onnx", "--run=/nowhere/at/all"], "/nowhere/at/all: no such folder"),
     (["--format=onnx", "--run=."], "no run in this folder"),
 ])
-def test_what_cannot_be_meant_is_refused(arguments, told, tmp_path, monkeypatch, capsys):
+def test_wrong_flags_are_refused(arguments, message, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     assert main(arguments) == 2
     error = capsys.readouterr().err
-    assert told in error and error.count("\n") == 1
+    assert message in error and error.count("\n") == 1
     assert os.listdir(tmp_path) == []
 
 
-def test_a_model_without_weights_and_a_run_without_an_end_are_refused(logdir, deep, tmp_path, monkeypatch, capsys):
-    from fmnist_zoo import weights
-
+def test_model_without_weights_and_unfinished_run_are_refused(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(weights, "manifest", lambda *folder: {})
     assert main(["--model=4D_drop03", "--format=keras", f"--out={tmp_path / 'm.keras'}"]) == 2
     assert "no trained weights come with '4D_drop03'" in capsys.readouterr().err
-    (tmp_path / "config.json").write_text((deep.folder / "config.json").read_text())
+    (tmp_path / "config.json").write_text((RUN / "config.json").read_text())
     assert main([f"--run={tmp_path}", "--format=keras"]) == 2
-    assert "has not come to its end; go on with python -m trainers.train --resume=" in capsys.readouterr().err
+    assert "python -m trainers.train --resume=" in capsys.readouterr().err
 
 
-def test_a_name_is_enough_for_what_comes_trained(tmp_path):
-    assert export("softmax", "keras", tmp_path / "one.keras").size > 0
-    assert main(["--model=softmax", "--format=keras", f"--out={tmp_path / 'two.keras'}"]) == 0
-    assert sorted(os.listdir(tmp_path)) == ["one.keras", "two.keras"]
-
-
-@pytest.mark.parametrize("format, out, told", [
+@pytest.mark.parametrize("format, out, message", [
     ("onnx", "model.tflite", "ends with .onnx"),
     ("keras", "model", "ends with .keras"),
     ("tflite", "none/model.tflite", "there is no folder .*none; make it first"),
     ("saved_model", "a[b]", "reads . and . in a path as a pattern"),
-    ("onnx", "folder.onnx", "is no file, and --overwrite replaces files alone"),
-    ("saved_model", "file", "replaces nothing but a SavedModel of this zoo, and this is no folder"),
-    ("saved_model", "link", "this is no folder"),
+    ("onnx", "folder.onnx", "is not a file, and --overwrite replaces only files"),
+    ("saved_model", "file", "replaces only a SavedModel of this zoo, and this is not a folder"),
+    ("saved_model", "link", "this is not a folder"),
     ("saved_model", "folder.onnx", "this holds no saved_model.pb"),
     ("saved_model", "mixed", "this holds variables/notes.txt"),
     ("zip", "model.zip", "format must be one of saved_model, tflite, onnx, keras, received 'zip'"),
 ])
-def test_where_it_cannot_go(format, out, told, softmax, tmp_path):
+def test_wrong_out_is_refused_and_nothing_is_changed(format, out, message, softmax, tmp_path):
     (tmp_path / "file").write_text("mine")
     (tmp_path / "folder.onnx").mkdir()
     (tmp_path / "mixed" / "variables").mkdir(parents=True)
@@ -269,27 +263,27 @@ def test_where_it_cannot_go(format, out, told, softmax, tmp_path):
     (tmp_path / "mixed" / "variables" / "notes.txt").write_text("mine")
     (tmp_path / "link").symlink_to(tmp_path / "mixed")
     before = content(tmp_path)
-    with pytest.raises(UsageError, match=told):
+    with pytest.raises(UsageError, match=message):
         export(softmax, format, tmp_path / out, overwrite=True)
     assert content(tmp_path) == before
 
 
 @pytest.mark.parametrize("format, package", [
     ("tflite", "ai_edge_litert"), ("onnx", "onnx"), ("onnx", "tf2onnx"), ("onnx", "onnxruntime")])
-def test_a_package_that_is_missing_is_told(format, package, deep, tmp_path, monkeypatch, capsys):
+def test_missing_package_is_named(format, package, tmp_path, monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, package, None)
-    assert main([f"--run={deep.folder}", f"--format={format}", f"--out={tmp_path / 'm'}.{format}"]) == 2
+    assert main(["--model=softmax", f"--format={format}", f"--out={tmp_path / 'm'}.{format}"]) == 2
     assert capsys.readouterr().err == (f"export: {format} needs {package}, not installed here: "
                                        'pip install "fmnist_zoo[export]"\n')
 
 
 @pytest.mark.parametrize("format", RUNNERS)
-def test_a_disk_that_fills_up_is_told_in_one_line(format, deep, tmp_path, capfd):
+def test_full_disk_is_one_line_and_leaves_nothing(format, tmp_path, capfd):
     path = tmp_path / f"model{FORMATS[format].suffix}"
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, hard))  # a model is 3 MB
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 14, hard))  # the model is 31 kB
     try:
-        code = main([f"--run={deep.folder}", f"--format={format}", f"--out={path}"])
+        code = main(["--model=softmax", f"--format={format}", f"--out={path}"])
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     error = capfd.readouterr().err
@@ -298,12 +292,12 @@ def test_a_disk_that_fills_up_is_told_in_one_line(format, deep, tmp_path, capfd)
     assert os.listdir(tmp_path) == []
 
 
-def test_a_disk_without_room_and_a_folder_that_is_not_writable(softmax, tmp_path, monkeypatch):
+def test_disk_without_room_and_read_only_folder_leave_nothing(softmax, tmp_path, monkeypatch):
     def refuse(*arguments, **options):
         raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(tmp_path))
 
     with monkeypatch.context() as patch:
-        patch.setattr(tempfile, "mkdtemp", refuse)  # the tests may run as root, whom no mode keeps out
+        patch.setattr(tempfile, "mkdtemp", refuse)  # permissions would not stop tests that run as root
         with pytest.raises(ExportError, match="cannot be written: Permission denied; nothing was left there"):
             export(softmax, "keras", tmp_path / "model.keras")
     free = os.statvfs(tmp_path)
@@ -314,13 +308,13 @@ def test_a_disk_without_room_and_a_folder_that_is_not_writable(softmax, tmp_path
     assert os.listdir(tmp_path) == []
 
 
-def test_the_old_folder_comes_back_if_the_new_one_cannot_take_its_place(softmax, tmp_path, monkeypatch):
+def test_old_folder_comes_back_if_the_new_one_cannot_take_its_place(softmax, tmp_path, monkeypatch):
     def refuse(beside, path):
         raise OSError(errno.EIO, os.strerror(errno.EIO), str(path))
 
     path = export(softmax, "saved_model", tmp_path / "model").path
     before = content(tmp_path)
-    monkeypatch.setattr(exporting.files, "publish", refuse)
+    monkeypatch.setattr(files, "publish", refuse)
     with pytest.raises(ExportError, match="Input/output error"):
         export(softmax, "saved_model", path, overwrite=True)
     assert content(tmp_path) == before and os.listdir(tmp_path) == ["model"]

@@ -9,6 +9,7 @@ from fmnist_zoo import registry, results, weights
 from tests import helpers, sweeps
 from tests.conftest import ROOT
 from trainers import evaluate, sweep, train
+from trainers.publishing import evaluation
 from trainers.running import trained
 from trainers.tuning import study
 
@@ -48,7 +49,7 @@ def test_finished_run_loads_is_evaluated_and_trains_longer(logs, capsys):
     folder = logs / FINISHED
     model = trained.from_run(folder)
     stored = json.loads((folder / "evaluation" / "evaluation.json").read_text())
-    assert model.weights_sha256 == stored["weights_sha256"] and evaluate.once(model) == stored
+    assert model.weights_sha256 == stored["weights_sha256"] and evaluation.once(model) == stored
     report, _ = evaluate.evaluate(model)
     assert report["nll"] == pytest.approx(stored["nll"], rel=1e-4)
     assert report["accuracy"] == pytest.approx(stored["accuracy"], abs=0.004)  # 2 of 500 images

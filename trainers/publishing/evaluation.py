@@ -1,28 +1,66 @@
-"""What is measured of a trained model on images that it never saw, and what is written of it.
+"""Evaluations: a trained model is measured on the test images, and the report is written, read back and printed.
 
-Logits and labels in; JSON, text, pictures and TensorBoard events out. Which images they are is the caller's business:
-nothing here opens data.
+Only this module and `fmnist_zoo.data` name the split `test`: training, sweeps and the choice of an epoch never see its
+images. TensorFlow and TensorBoard are imported within functions, so that commands can refuse wrong flags at once.
 """
 
 from __future__ import annotations
 
+import itertools
 import json
+import os
 import pathlib
 import shutil
+import time
 from typing import Any, Sequence
 
 import numpy as np
 
-from fmnist_zoo import card, metrics, prediction, statistics
+from fmnist_zoo import card, metrics, statistics
+from fmnist_zoo.data import Split, load_data
 from fmnist_zoo.files import atomic_write, write_json
 from fmnist_zoo.spec import CLASS_NAMES
-from trainers.board import events as summaries, pictures
+from trainers.running import provenance
+from trainers.running.folder import SHIPPED, RunFolder, locked
+from trainers.running.trained import Trained, TrainedError, calibrated, check, settings, validation
 
 FILE = "evaluation.json"
 
 
-def measure(logits: np.ndarray, labels: np.ndarray, temperature: float) -> dict[str, Any]:
-    """All figures, as JSON takes them; `*_calibrated` are of logits / temperature. NLL in nats, ECE over 15 bins."""
+def measure(trained: Trained, data_dir: str | None = None) -> tuple[dict[str, Any], np.ndarray, np.ndarray]:
+    """Measures a trained model on the test images of its data, each image once; writes nothing.
+
+    Returns:
+        The report (its figures are those of `figures`), logits (n, 10) float32 and labels (n,) uint8.
+
+    Raises:
+        TrainedError: if the data are not those that it was trained on, or are split differently.
+        DataError: if the data cannot be found or read.
+    """
+    from fmnist_zoo import prediction
+
+    trained = calibrated(trained, data_dir)  # refuses other data before the test images are opened
+    found = load_data(("test",), **settings(trained, data_dir))
+    check(trained, found)
+    images, labels = found["test"]
+    logits = prediction.outputs_of(trained.model, prediction.as_pixels(images))
+    return {
+        "title": trained.title, "model": trained.spec.name, "seed": trained.seed,
+        "weights_sha256": trained.weights_sha256, "data": {"name": found.name, "sha256": found.sha256},
+        **figures(logits, labels, trained.temperature or 1.0),
+        "environment": provenance.record(), "date": time.strftime("%Y-%m-%d"),
+    }, logits, labels
+
+
+def figures(logits: np.ndarray, labels: np.ndarray, temperature: float) -> dict[str, Any]:
+    """Everything that is measured, ready for JSON: NLL in nats, ECE over 15 bins.
+
+    Those named `*_calibrated` are of logits / temperature.
+
+    Args:
+        logits: (n, 10) float.
+        labels: (n,) integers.
+    """
     matrix, share = metrics.confusion_matrix(logits, labels), metrics.accuracy(logits, labels)
     columns = {name: values.tolist() for name, values in metrics.by_class(matrix).items()}
     calibrated = logits / temperature
@@ -40,22 +78,64 @@ def measure(logits: np.ndarray, labels: np.ndarray, temperature: float) -> dict[
     }
 
 
-def write(folder: pathlib.Path, report: dict[str, Any], logits: np.ndarray, labels: np.ndarray, step: int) -> None:
-    """Writes `evaluation.json`, pictures and TensorBoard's events into `folder`; what stood there goes before."""
+def evaluate(trained: Trained, *, logdir: str | os.PathLike[str] = "tb_logs", data_dir: str | None = None,
+             projector: bool = False) -> tuple[dict[str, Any], np.ndarray]:
+    """Measures a trained model on the test images and writes the report.
+
+    Args:
+        trained: from `trainers.running.trained`.
+        logdir: shipped models write to `<logdir>/<model>/shipped/evaluation`; a run writes to its own `evaluation`.
+        data_dir: where the data are; default: where the run had them.
+        projector: write the files of TensorBoard's projector, too.
+
+    Returns:
+        The report (the content of `evaluation.json`), and which images were classified correctly, (images,) bool.
+
+    Raises:
+        TrainedError, DataError: as `measure`; also if there are no validation images for the projector.
+        LockedError: if another process trains or evaluates in this folder.
+    """
+    shown = validation(trained, data_dir)["validation"] if projector else None
+    if shown and not len(shown.labels):
+        raise TrainedError(f"{trained.title} has no validation images for --projector to show; drop it")
+    folder = RunFolder(trained.folder or _shipped_folder(trained, logdir))
+    folder.path.mkdir(parents=True, exist_ok=True)
+    with locked(folder.path, "at work"):
+        report, logits, labels = measure(trained, data_dir)
+        _write(folder.evaluation, report, logits, labels, trained.step)
+        if shown:
+            _write_projector(folder.evaluation, trained.model, shown)
+    return report, logits.argmax(axis=1) == labels
+
+
+def _shipped_folder(trained: Trained, logdir: str | os.PathLike[str]) -> pathlib.Path:
+    """Where the evaluation of a shipped model goes; one on other data than the published must not replace it."""
+    shipped, shipped_mini = SHIPPED
+    name = shipped_mini if trained.data_settings["data"] == "mini" else shipped
+    return pathlib.Path(os.path.expanduser(logdir), trained.spec.name, name)
+
+
+def _write(folder: pathlib.Path, report: dict[str, Any], logits: np.ndarray, labels: np.ndarray, step: int) -> None:
+    """Replaces `folder` with `evaluation.json`, pictures and TensorBoard's events."""
+    from fmnist_zoo import prediction
+    from trainers.board import events, pictures
+
     if folder.exists():
         shutil.rmtree(folder)
     folder.mkdir(parents=True)
-    matrix = np.array(report["confusion"])
-    found = {name: np.array(values) for name, values in report["reliability"].items()}
-    writer = summaries.EventWriter(folder)
-    for name, image in (("confusion", pictures.confusion(matrix)), ("reliability", pictures.reliability(found))):
+    reliability = {name: np.array(values) for name, values in report["reliability"].items()}
+    images = {"confusion": pictures.confusion(np.array(report["confusion"])),
+              "reliability": pictures.reliability(reliability)}
+    writer = events.EventWriter(folder)
+    for name, image in images.items():
         png = pictures.png(image)
         with atomic_write(folder / f"{name}.png") as file:
             file.write(png)
         writer.image(name, png, image.size, step, description=f"{report['images']} images")
-    writer.scalars({"loss": report["nll"], "loss_calibrated": report["nll_calibrated"], **{
-        name: report[name] for name in ("accuracy", "top_2_accuracy", "rounded_accuracy", "ece", "ece_calibrated")}},
-        step)
+    scalars = {"loss": report["nll"], "loss_calibrated": report["nll_calibrated"]}
+    for name in ("accuracy", "top_2_accuracy", "rounded_accuracy", "ece", "ece_calibrated"):
+        scalars[name] = report[name]
+    writer.scalars(scalars, step)
     probabilities = prediction.from_logits(logits, report["temperature"]).probabilities
     for label, name in enumerate(CLASS_NAMES):
         writer.pr_curve(f"pr_curve/{name}", labels == label, probabilities[:, label], step)
@@ -63,8 +143,30 @@ def write(folder: pathlib.Path, report: dict[str, Any], logits: np.ndarray, labe
     write_json(folder / FILE, report)
 
 
+def _write_projector(folder: pathlib.Path, model: Any, shown: Split) -> None:
+    """Adds the last hidden layer's features of the images `shown`."""
+    from fmnist_zoo import models, prediction
+    from trainers.board import projector
+
+    shown = projector.points(shown)
+    pixels = prediction.as_pixels(shown.images)
+    features = prediction.outputs_of(models.feature_model(model), pixels)
+    predicted = prediction.outputs_of(model, pixels).argmax(axis=1)
+    projector.write(folder, features, shown, predicted)
+
+
+def once(trained: Trained, data_dir: str | None = None) -> dict[str, Any]:
+    """The report in a run's folder if it is of these weights and data; otherwise that of a new evaluation."""
+    if trained.folder:
+        known = read(RunFolder(trained.folder).evaluation, weights_sha256=trained.weights_sha256,
+                     data_sha256=trained.data["sha256"])
+        if known:
+            return known
+    return evaluate(trained, data_dir=data_dir)[0]
+
+
 def read(folder: pathlib.Path, *, weights_sha256: str, data_sha256: str) -> dict[str, Any] | None:
-    """An evaluation that was written there; None if it is of other weights or data, or not whole."""
+    """The report in `folder`; None if there is none, it is damaged, or it is of other weights or data."""
     try:
         report = json.loads((folder / FILE).read_text())
         matrix = np.array(report["confusion"])
@@ -78,11 +180,13 @@ def read(folder: pathlib.Path, *, weights_sha256: str, data_sha256: str) -> dict
 def text(report: dict[str, Any]) -> str:
     """One evaluation in full."""
     low, high = report["accuracy_95"]
-    classes = [("class", "precision", "recall", "F1", "images"), *(
-        (name, *(f"{row[column]:.4f}" for column in ("precision", "recall", "f1")), str(row["support"]))
-        for name, row in report["classes"].items())]
-    confusion = [("true \\ predicted", *(name.split("/")[0] for name in CLASS_NAMES)), *(
-        (name, *map(str, row)) for name, row in zip(CLASS_NAMES, report["confusion"]))]
+    classes = [("class", "precision", "recall", "F1", "images")]
+    for name, row in report["classes"].items():
+        shares = (f"{row[column]:.4f}" for column in ("precision", "recall", "f1"))
+        classes.append((name, *shares, str(row["support"])))
+    confusion = [("true \\ predicted", *(name.split("/")[0] for name in CLASS_NAMES))]
+    for name, counts in zip(CLASS_NAMES, report["confusion"]):
+        confusion.append((name, *map(str, counts)))
     return "\n".join([
         f"{report['title']}: {report['model']}, seed {report['seed']}",
         f"  images            {report['images']} of {report['data']['name']} that no training sees, each once",
@@ -97,21 +201,22 @@ def text(report: dict[str, Any]) -> str:
     ])
 
 
-def comparison(reports: Sequence[dict[str, Any]], hits: Sequence[np.ndarray]) -> str:
+def comparison(reports: Sequence[dict[str, Any]], correct: Sequence[np.ndarray]) -> str:
     """Several evaluations on the same images: a table, and McNemar's test of each pair.
 
     Args:
-        hits: for each report, (images,) bool: which images it got right.
+        correct: for each report, which images its model classified correctly, (images,) bool.
     """
-    head = ("evaluated", "model", "accuracy", "95 %", "NLL", "calibrated", "ECE", "top-2")
-    rows = [(one["title"], one["model"], f"{one['accuracy']:.4f}", "{:.4f}-{:.4f}".format(*one["accuracy_95"]),
-             f"{one['nll']:.4f}", f"{one['nll_calibrated']:.4f}", f"{one['ece']:.4f}", f"{one['top_2_accuracy']:.4f}")
-            for one in reports]
+    table = [("evaluated", "model", "accuracy", "95 %", "NLL", "calibrated", "ECE", "top-2")]
+    for one in reports:
+        low, high = one["accuracy_95"]
+        table.append((one["title"], one["model"], f"{one['accuracy']:.4f}", f"{low:.4f}-{high:.4f}",
+                      f"{one['nll']:.4f}", f"{one['nll_calibrated']:.4f}", f"{one['ece']:.4f}",
+                      f"{one['top_2_accuracy']:.4f}"))
     pairs = [("right alone", "", "right alone", "", "p")]
-    for first in range(len(reports)):
-        for second in range(first + 1, len(reports)):
-            alone, other, p = statistics.mcnemar(hits[first], hits[second])
-            pairs.append((reports[first]["title"], str(alone), reports[second]["title"], str(other), f"{p:.3g}"))
-    return "\n".join([card.aligned([head, *rows], numeric=head[2:]), "",
+    for first, second in itertools.combinations(range(len(reports)), 2):
+        alone, other, p = statistics.mcnemar(correct[first], correct[second])
+        pairs.append((reports[first]["title"], str(alone), reports[second]["title"], str(other), f"{p:.3g}"))
+    return "\n".join([card.aligned(table, numeric=table[0][2:]), "",
                       "McNemar's paired test, exact: images that one got right and the other wrong",
                       card.aligned(pairs, numeric=("p",))])

@@ -1,11 +1,10 @@
-"""The formats in which a model leaves the zoo: how each is written, and how its own runtime runs what was written.
+"""The formats in which a model is exported: how each is written, and how its own runtime runs the result.
 
-Importing this file imports neither TensorFlow nor a runtime: what is missing is told before minutes are spent.
+Importing this file imports neither TensorFlow nor a runtime, so that a missing package is reported at once.
 """
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import fnmatch
 import importlib
@@ -13,26 +12,21 @@ import importlib.util
 import pathlib
 import re
 import warnings
-from typing import Any, Callable, Iterator
+from typing import Any, Callable
 
 import numpy as np
 
-from fmnist_zoo import metrics
-from fmnist_zoo.errors import UsageError, ZooError
+from fmnist_zoo.errors import UsageError
 from fmnist_zoo.spec import PIXELS
 
 Runner = Callable[[np.ndarray], np.ndarray]  # (batch, 784) float32 in [0, 1] to (batch, 10) float32 logits
 
-NOISE = re.compile(  # level "info" of the C++ of TensorFlow, XNNPACK and ONNX Runtime, and what has no consequence here
+NOISE = re.compile(  # log level "info" of TensorFlow, XNNPACK and ONNX Runtime, and warnings without consequence here
     r"^I\d{4} \d\d:\d\d:\d\d|^\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.\d+: I |^INFO: |All log messages before absl::Initialize"
     r"|Ignored (output_format|drop_control_dependency)\.|device_discovery\.cc|cpuid_info\.cc"
-    r"|OP_REQUIRES failed at save_restore"  # a full disk, which an error tells
+    r"|OP_REQUIRES failed at save_restore"  # a full disk, which is also raised
 )
 _PARTS = ("saved_model.pb", "fingerprint.pb", "variables/variables.index", "variables/variables.data-*-of-*")
-
-
-class ExportError(ZooError, RuntimeError):
-    """A model that could not be written, or was not the same when it was run: says which, and that nothing is left."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,12 +34,12 @@ class Format:
     """One format.
 
     Attributes:
-        suffix: of its files' names; a format without a dot in it is a folder.
-        packages: modules that the package does not bring along by itself.
-        runtime: the module that runs it, whose version is told.
+        suffix: of its files' names; without a leading dot, the format is a folder.
+        packages: modules that it needs and that are not installed with the package.
+        runtime: the module that runs it, whose version is printed.
         example: a line of Python that runs `{path}` on `pixels`.
-        write: puts a Keras model of the zoo at a path whose folder is for it alone.
-        load: opens what was written, in its own runtime.
+        write: writes a Keras model of the zoo to a path; it may leave temporary files beside it.
+        load: opens a written model in its own runtime.
     """
 
     suffix: str
@@ -57,10 +51,10 @@ class Format:
 
 
 def find(name: str) -> Format:
-    """The format of a name, with all it needs.
+    """The format of that name.
 
     Raises:
-        UsageError: if there is none, or packages of it are not installed.
+        UsageError: if there is none, or packages that it needs are not installed.
     """
     if name not in FORMATS:
         raise UsageError(f"format must be one of {', '.join(FORMATS)}, received {name!r}")
@@ -72,54 +66,14 @@ def find(name: str) -> Format:
 
 
 def version(runtime: str) -> str:
-    """A runtime as it is told: its name and version."""
+    """A runtime's name and version."""
     return f"{runtime} {importlib.import_module(runtime).__version__}"
 
 
-@contextlib.contextmanager
-def full_precision() -> Iterator[None]:
-    """TensorFlow without TensorFloat-32, whose products on a GPU are 1e-3 away from float32's."""
-    from fmnist_zoo.backend import tf
-
-    reduced = tf.config.experimental.tensor_float_32_execution_enabled()
-    tf.config.experimental.enable_tensor_float_32_execution(False)
-    try:
-        yield
-    finally:
-        tf.config.experimental.enable_tensor_float_32_execution(reduced)
-
-
-def compare(run: Runner, pixels: np.ndarray, wanted: np.ndarray) -> tuple[int, float]:
-    """How far a runner is from the logits that it should give.
-
-    Args:
-        pixels: (n, 784) float32 in [0, 1], n at least 2; they are run as one image and the rest, since a model whose
-            batch got fixed takes one of these batches at most.
-        wanted: (n, 10) float32.
-
-    Returns:
-        How many images get another class; and the largest difference between two probabilities, NaN if one is not
-        finite.
-
-    Raises:
-        ValueError: if the runner returns anything but (batch, 10) float32.
-    """
-    received = []
-    for part in (pixels[:1], pixels[1:]):
-        logits = np.asarray(run(part))
-        if logits.shape != (len(part), wanted.shape[1]) or logits.dtype != np.float32:
-            raise ValueError(f"a batch of {len(part)} gave {logits.dtype} of shape {logits.shape}, expected float32 of "
-                             f"shape {(len(part), wanted.shape[1])}")
-        received.append(logits)
-    found = np.concatenate(received)
-    others = int((found.argmax(axis=1) != wanted.argmax(axis=1)).sum())
-    return others, float(np.abs(metrics.softmax(found) - metrics.softmax(wanted)).max())
-
-
 def no_saved_model(path: pathlib.Path) -> str:
-    """Why a path is no SavedModel as it is written here, and nothing besides; empty if it is."""
+    """Why a path is not a SavedModel as written here, with nothing else in its folder; empty if it is one."""
     if path.is_symlink() or not path.is_dir():
-        return "this is no folder"
+        return "this is not a folder"
     found = [entry.relative_to(path).as_posix() for entry in path.rglob("*")
              if entry.is_symlink() or not entry.is_dir()]
     others = [name for name in found if not any(fnmatch.fnmatchcase(name, part) for part in _PARTS)]
@@ -140,8 +94,8 @@ def _load_keras(path: pathlib.Path) -> Runner:
 
 
 def _write_saved_model(model: Any, path: pathlib.Path) -> None:
-    """As `model.export` does, but for its tracking of the model, by which each weight is stored twice
-    (keras-team/keras#23553); the variables that the function uses are tracked anyway."""
+    """Does what `model.export` does, but does not track the model itself: with it, each weight is stored twice
+    (keras-team/keras#23553). The variables that the function uses are tracked anyway."""
     from fmnist_zoo.backend import keras
 
     archive = keras.export.ExportArchive()
@@ -158,8 +112,8 @@ def _load_saved_model(path: pathlib.Path) -> Runner:
 
 
 def _write_tflite(model: Any, path: pathlib.Path) -> None:
-    """By way of a SavedModel beside it: Keras' own export to LiteRT makes one too, but in the system's folder for
-    temporary files, and admits TensorFlow's operations, which the plain runtime does not know."""
+    """Converts a SavedModel written beside `path`. Keras' own export to LiteRT writes one too, but to the system's
+    temporary folder, and it allows TensorFlow operations, which the plain runtime does not have."""
     from fmnist_zoo.backend import tf
 
     graph = path.with_name("graph")
@@ -184,11 +138,11 @@ def _load_tflite(path: pathlib.Path) -> Runner:
 
 
 def _write_onnx(model: Any, path: pathlib.Path) -> None:
-    """By Keras and tf2onnx, which call the output `Identity:0` and its batch `unk__7`: here they get names."""
+    """Exports by Keras and tf2onnx, which name the output `Identity:0` and its batch `unk__7`, and renames both."""
     import onnx
 
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "In the future `np.object`", FutureWarning)  # Keras looks whether it is there
+        warnings.filterwarnings("ignore", "In the future `np.object`", FutureWarning)  # Keras checks for it
         model.export(path, format="onnx", verbose=False)
     written = onnx.load(path)
     source, target = written.graph.input[0], written.graph.output[0]
@@ -211,7 +165,7 @@ def _load_onnx(path: pathlib.Path) -> Runner:
 FORMATS = {
     "saved_model": Format(
         "_saved_model", (), "tensorflow",
-        # Its variables live as long as what was loaded, so that this needs a name.
+        # The variables live only as long as the loaded object, so it needs a name.
         "import tensorflow as tf; loaded = tf.saved_model.load({path!r}); logits = loaded.serve(pixels)",
         _write_saved_model, _load_saved_model),
     "tflite": Format(
