@@ -1,4 +1,4 @@
-"""The scores: `results.csv`, a row a model and seed, and what is read out of it. Standard library alone."""
+"""The scores: `results.csv`, a row for each model and seed, and their means. Standard library alone."""
 
 from __future__ import annotations
 
@@ -14,14 +14,15 @@ from fmnist_zoo.errors import ZooError
 from fmnist_zoo.files import atomic_write
 
 PATH = pathlib.Path(__file__).parent / "results.csv"
-COLUMNS = ("model", "seed", "epochs", "chosen_epoch", "validation_accuracy", "test_accuracy", "test_nll", "test_ece",
-           "seconds", "images_per_second", "data_sha256", "versions", "commit")
-_WHOLE = ("seed", "epochs", "chosen_epoch")
-_TEXT = ("model", "data_sha256", "versions", "commit")
+_TYPES: dict[str, type] = {
+    "model": str, "seed": int, "epochs": int, "chosen_epoch": int, "validation_accuracy": float, "test_accuracy": float,
+    "test_nll": float, "test_ece": float, "seconds": float, "images_per_second": float, "data_sha256": str,
+    "versions": str, "commit": str}
+COLUMNS = tuple(_TYPES)
 
 
 class ResultsError(ZooError, ValueError):
-    """A file of results that does not read: says which, and where."""
+    """A table of results cannot be read: says which file, and where in it."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,7 +32,7 @@ class Score:
     Attributes:
         seeds: how many rows.
         accuracy, nll, ece: of the 10,000 test images; nats for `nll`, 15 bins for `ece`.
-        seconds: of training, the median, because other work on a machine only ever adds to it.
+        seconds: of training; the median, because other work on a machine only ever adds to it.
     """
 
     seeds: int
@@ -45,16 +46,19 @@ class Score:
 
 
 def read(path: str | os.PathLike[str] = PATH) -> list[dict[str, Any]]:
-    """All rows, numbers as numbers; none if there is no such file.
+    """All rows, with numbers as numbers; none if there is no such file.
+
+    Columns may have any order. Further columns, which later versions may write, are kept as text.
 
     Raises:
-        ResultsError: for a file that is not one of results, naming the line.
+        ResultsError: for a file that is not a table of results, naming the missing columns or the line.
     """
     try:
         with open(path, newline="") as file:
             reader = csv.DictReader(file)
-            if tuple(reader.fieldnames or ()) != COLUMNS:
-                raise ResultsError(f"{path}: its columns are {reader.fieldnames}, expected {list(COLUMNS)}")
+            missing = [name for name in COLUMNS if name not in (reader.fieldnames or ())]
+            if missing:
+                raise ResultsError(f"{path}: not a table of results: it has no column {', '.join(missing)}")
             return [_typed(path, reader.line_num, row) for row in reader]
     except FileNotFoundError:
         return []
@@ -63,23 +67,26 @@ def read(path: str | os.PathLike[str] = PATH) -> list[dict[str, Any]]:
 
 
 def _typed(path: Any, line: int, row: dict[str, Any]) -> dict[str, Any]:
+    if None in row or None in row.values():  # csv's marks for a row with too many cells, or too few
+        raise ResultsError(f"{path}, line {line}: has more or fewer cells than the header")
     try:
-        return {name: text if name in _TEXT else int(text) if name in _WHOLE else float(text)
-                for name, text in row.items()}
-    except (TypeError, ValueError) as error:
-        raise ResultsError(f"{path}, line {line}: does not read: {error}") from None
+        return {name: _TYPES.get(name, str)(text) for name, text in row.items()}
+    except ValueError as error:
+        raise ResultsError(f"{path}, line {line}: cannot be read: {error}") from None
 
 
 def write(rows: Iterable[dict[str, Any]], path: str | os.PathLike[str] = PATH) -> None:
-    """Replaces the file, whole or not at all; floats with all their digits."""
+    """Replaces the file, completely or not at all: `COLUMNS`, then further ones of the rows; floats with all digits."""
+    rows = list(rows)
+    columns = dict.fromkeys([*COLUMNS, *(name for row in rows for name in row)])
     with atomic_write(path, "w") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(COLUMNS)
-        writer.writerows([row[name] for name in COLUMNS] for row in rows)
+        writer = csv.DictWriter(file, list(columns), restval="", lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
 
 
 def scores(rows: Iterable[dict[str, Any]] | None = None) -> dict[str, Score]:
-    """Each model's score over its seeds; of the package's own rows by default."""
+    """Each model's score over its seeds; default: of the package's own rows."""
     by_model: dict[str, list[dict[str, Any]]] = {}
     for row in read() if rows is None else rows:
         by_model.setdefault(row["model"], []).append(row)
@@ -87,10 +94,9 @@ def scores(rows: Iterable[dict[str, Any]] | None = None) -> dict[str, Score]:
 
 
 def _score(rows: list[dict[str, Any]]) -> Score:
-    def both(name: str) -> tuple[float, float]:
+    def mean_and_deviation(name: str) -> tuple[float, float]:
         values = [row[name] for row in rows]
-        mean = math.fsum(values) / len(values)
-        return mean, statistics.stdev(values) if len(values) > 1 else 0.0
+        return math.fsum(values) / len(values), statistics.stdev(values) if len(values) > 1 else 0.0
 
-    return Score(len(rows), *both("test_accuracy"), *both("test_nll"), *both("test_ece"),
-                 statistics.median(row["seconds"] for row in rows))
+    return Score(len(rows), *mean_and_deviation("test_accuracy"), *mean_and_deviation("test_nll"),
+                 *mean_and_deviation("test_ece"), statistics.median(row["seconds"] for row in rows))

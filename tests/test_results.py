@@ -1,22 +1,25 @@
-"""The table of scores: the published one, and how `trainers.results` makes and checks it. On the mini set."""
+"""The table of scores: the published one, and how `trainers.results` writes, checks and ships. On the mini set."""
 
 import csv
+import dataclasses
 import json
 import statistics
+import threading
 
 import numpy as np
 import pytest
 
 import fmnist_zoo
-from fmnist_zoo import card, data, metrics, models, prediction, registry, results, sources, weights
+from fmnist_zoo import card, data, metrics, models, prediction, registry, results, weights
 from fmnist_zoo.__main__ import main as listing
-from trainers import evaluate, results as command
-from trainers.publishing import shipping
-from trainers.running import trained
+from tests.conftest import ROOT
+from trainers import results as command
+from trainers.publishing import evaluation, scores, shipping
+from trainers.running import many, trained
 from trainers.running.folder import RunFolder
-from trainers.train import train
 
 PUBLISHED = results.read()
+OLD_RUN = ROOT / "tests" / "fixtures" / "v0.1.0" / "logs" / "2L,hidden=2" / "finished"
 
 
 @pytest.fixture(scope="module")
@@ -28,12 +31,18 @@ def made(tmp_path_factory):
     return flags, folder / "table.csv", folder / "logs"
 
 
-def rewritten(path, changes):
-    """The rows of a table with the first one changed, written beside it."""
-    rows = results.read(path)
-    rows[0].update(changes)
-    results.write(rows, beside := path.with_name("changed.csv"))
-    return f"--out={beside}"
+@pytest.fixture
+def run(made):
+    """The finished run of seed 0."""
+    (path,) = (made[2] / "softmax").glob("*-seed0")
+    return RunFolder(path)
+
+
+@pytest.fixture
+def shelf(tmp_path, monkeypatch):
+    """An empty folder in place of the package's trained weights."""
+    monkeypatch.setattr(weights, "FOLDER", tmp_path / "trained")
+    return tmp_path / "trained"
 
 
 def test_every_model_has_its_rows():
@@ -41,7 +50,7 @@ def test_every_model_has_its_rows():
         == [(name, seed) for name in registry.list_models() for seed in range(5)]
 
 
-def test_published_rows_are_of_the_protocol():
+def test_published_rows_follow_the_protocol():
     (digest,) = {row["data_sha256"] for row in PUBLISHED}
     mini = data.load_data(data="mini")
     assert digest != mini.sha256 and len(digest) == 64
@@ -55,13 +64,12 @@ def test_published_rows_are_of_the_protocol():
 
 
 @pytest.mark.slow
-def test_the_published_data_are_the_real_ones():
+def test_published_data_are_the_real_ones():
     assert {row["data_sha256"] for row in PUBLISHED} == {data.load_data(("validation",)).sha256}
-    assert sources.FASHION_MNIST
 
 
 def test_listing_and_card_say_what_the_table_says(capsys):
-    """The numbers are worked out here, from the file itself."""
+    """The expected numbers are computed here, from the file itself."""
     with open(results.PATH, newline="") as file:
         rows = [row for row in csv.DictReader(file) if row["model"] == "4D_drop03"]
     shares = [float(row["test_accuracy"]) for row in rows]
@@ -74,8 +82,8 @@ def test_listing_and_card_say_what_the_table_says(capsys):
     assert f"accuracy {mean:.4f} ± {deviation:.4f}" in text and "seeds: 5" in text
     assert all(word in text for word in ("MIT licence", "intended use", "limits"))
     listing(["4D_drop03", "--json"])
-    facts = json.loads(capsys.readouterr().out)
-    assert facts["score"]["accuracy"] == pytest.approx(mean) and facts["weights"]["seed"] == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["score"]["accuracy"] == pytest.approx(mean) and found["weights"]["seed"] == 0
 
 
 def test_shipped_scores_are_those_of_their_row():
@@ -86,11 +94,11 @@ def test_shipped_scores_are_those_of_their_row():
         assert entry["epoch"] == row["chosen_epoch"] and entry["data"]["sha256"] == row["data_sha256"]
 
 
-def test_the_card_of_a_model_without_scores():
+def test_card_of_a_model_without_scores():
     assert "score" not in card.card(fmnist_zoo.get_spec("4L,l2=0.5"), fmnist_zoo.get_recipe("4L"))
 
 
-def test_rows_are_of_the_runs(made):
+def test_rows_are_those_of_the_runs(made):
     _, path, logdir = made
     rows = results.read(path)
     assert [(row["model"], row["seed"]) for row in rows] == [("softmax", 0), ("softmax", 1)]
@@ -107,26 +115,55 @@ def test_rows_are_of_the_runs(made):
         assert row["images_per_second"] == 1800 * row["epochs"] / row["seconds"]
 
 
-def test_what_stands_is_used_again_and_its_test_images_stay_closed(made, monkeypatch, capsys):
+def test_finished_runs_are_used_again_and_their_test_images_stay_closed(made, monkeypatch, capsys):
     flags, path, logdir = made
     before = path.read_text()
     path.unlink()
-    monkeypatch.setattr(evaluate, "measure", lambda *anything: pytest.fail("the test images were opened again"))
+    monkeypatch.setattr(evaluation, "measure", lambda *arguments: pytest.fail("the test images were opened again"))
     assert command.main([*flags, "--seeds=0,1"]) == 0
     assert path.read_text() == before and "[1/2]" not in capsys.readouterr().out
     assert len(list((logdir / "softmax").iterdir())) == 2
 
 
-def test_rows_of_other_models_stay(made):
+def test_rows_of_other_models_are_kept(made, tmp_path):
     flags, path, _ = made
     rows = results.read(path)
     others = [{**rows[0], "model": name} for name in ("gone", "2L")]
-    results.write([*others, *rows], beside := path.with_name("others.csv"))
-    assert command.main([*flags[:2], f"--out={beside}", flags[3], "--seeds=1"]) == 0
-    assert [row["model"] for row in results.read(beside)] == ["softmax", "softmax", "2L", "gone"]
+    results.write([*others, *rows], tmp_path / "others.csv")
+    assert command.main([*flags[:2], f"--out={tmp_path / 'others.csv'}", flags[3], "--seeds=1"]) == 0
+    assert [row["model"] for row in results.read(tmp_path / "others.csv")] == ["softmax", "softmax", "2L", "gone"]
 
 
-def test_a_row_is_reproduced_to_the_last_digit(made, capsys):
+def test_row_that_another_process_writes_during_a_measurement_is_kept(made, tmp_path, monkeypatch):
+    flags, path, _ = made
+    rows, table = results.read(path), tmp_path / "table.csv"
+
+    def row(*arguments):
+        results.write([{**rows[0], "model": "2L"}], table)
+        return rows[0]
+
+    monkeypatch.setattr(scores, "row", row)
+    assert command.main([*flags[:2], f"--out={table}", flags[3], "--seeds=0"]) == 0
+    assert [row["model"] for row in results.read(table)] == ["softmax", "2L"]
+
+
+def test_rows_that_are_written_at_the_same_time_are_all_kept(made, tmp_path):
+    row, table = results.read(made[1])[0], tmp_path / "table.csv"
+
+    def add(first):
+        for seed in range(first, first + 10):
+            scores.add([{**row, "seed": seed}], table)
+
+    threads = [threading.Thread(target=add, args=(10 * number,)) for number in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert [row["seed"] for row in results.read(table)] == list(range(40))
+    assert [path.name for path in tmp_path.iterdir()] == ["table.csv"]
+
+
+def test_row_is_reproduced_to_the_last_digit(made, capsys):
     flags, path, _ = made
     before = path.read_text()
     assert command.main([*flags, "--seeds=0", "--check"]) == 0
@@ -134,32 +171,44 @@ def test_a_row_is_reproduced_to_the_last_digit(made, capsys):
     assert path.read_text() == before
 
 
-@pytest.mark.parametrize("change, code, said", [
+@pytest.mark.parametrize("change, code, message", [
     ({"test_nll": lambda row: row["test_nll"] + 1e-9}, 0, "within"),
     ({"test_accuracy": lambda row: row["test_accuracy"] + 0.2}, 1, "beyond"),
     ({"chosen_epoch": lambda row: row["chosen_epoch"] - 1}, 0, "chosen_epoch"),
     ({"data_sha256": lambda row: "0" * 64}, 1, "data_sha256"),
     ({"epochs": lambda row: row["epochs"] + 1}, 1, "epochs"),
 ])
-def test_what_is_not_reproduced_is_told(made, capsys, change, code, said):
+def test_row_that_is_not_reproduced_is_compared(made, run, tmp_path, monkeypatch, capsys, change, code, message):
+    monkeypatch.setattr(many, "finish", lambda *arguments: [run])  # it was trained once
     flags, path, _ = made
-    first = results.read(path)[0]
-    changed = rewritten(path, {name: make(first) for name, make in change.items()})
-    assert command.main([*flags[:2], changed, "--seeds=0", "--check"]) == code
+    rows = results.read(path)
+    rows[0].update({name: make(rows[0]) for name, make in change.items()})
+    results.write(rows, tmp_path / "changed.csv")
+    assert command.main([*flags[:2], f"--out={tmp_path / 'changed.csv'}", "--seeds=0", "--check"]) == code
     printed = capsys.readouterr().out
-    assert "softmax, seed 0: not the same to the last digit" in printed and said in printed
+    assert "softmax, seed 0: not the same to the last digit" in printed and message in printed
 
 
-def test_an_interrupted_table_keeps_its_rows(tmp_path, monkeypatch, capsys):
-    flags = ["--data=mini", "--models=softmax", "--seeds=0,1", f"--out={tmp_path / 'x.csv'}", f"--logdir={tmp_path}"]
-    finish = command.queue.finish
-    monkeypatch.setattr(command.queue, "finish", lambda runs, logdir, stop: finish(runs[:1], logdir, stop))
-    assert command.main(flags) == 128
-    assert "the same command goes on where it was" in capsys.readouterr().out
-    assert [row["seed"] for row in results.read(tmp_path / "x.csv")] == [0]
+def test_limit_of_a_reproduced_value():
+    """The interval for a new seed, computed here for the accuracies of four others."""
+    others = [0.88, 0.89, 0.885, 0.895]
+    rows = [{"model": "x", "seed": seed, "test_accuracy": share} for seed, share in enumerate(others, 1)]
+    allowed = 5.840909 * statistics.stdev(others) * 2**0.5  # the 99.5 % point of t with three degrees of freedom
+    for away, good in ((0.99 * allowed, True), (1.01 * allowed, False)):
+        published = {**dict.fromkeys((*scores.COMPARED, "versions"), 1), **rows[0], "seed": 0}
+        again = {**published, "test_accuracy": published["test_accuracy"] + away}
+        assert scores.compare(published, again, rows)[0] == good
 
 
-def test_the_dry_run_trains_nothing(tmp_path, monkeypatch, capsys):
+def test_interrupted_command_keeps_its_rows(made, run, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(many, "finish", lambda *arguments: [run])
+    flags, table = made[0], tmp_path / "x.csv"
+    assert command.main([*flags[:2], f"--out={table}", flags[3], "--seeds=0,1"]) == 128
+    assert "the same command continues" in capsys.readouterr().out
+    assert [row["seed"] for row in results.read(table)] == [0]
+
+
+def test_dry_run_trains_nothing(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     assert command.main(["--dry_run", "--models=4D*,softmax"]) == 0
     printed = capsys.readouterr().out
@@ -167,56 +216,118 @@ def test_the_dry_run_trains_nothing(tmp_path, monkeypatch, capsys):
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("flags, complaint", [
+@pytest.mark.parametrize("flags, message", [
     (["--models=4D_dropp*"], "did you mean 4D_drop"),
     (["--seeds=zero"], "--seeds takes whole numbers, received zero"),
     (["--seeds=-1"], "seed must be a whole number in"),
     (["--data=mini"], "name another table with --out"),
     (["--data=mini", "--out=x", "--ship"], "without --ship"),
     (["--check", "--out=nowhere.csv", "--seeds=7"], "no published row to check"),
-    (["--out=setup.cfg"], "its columns are"),
+    (["--out=setup.cfg"], "setup.cfg: not a table of results: it has no column model, seed, epochs"),
     (["--out=/nowhere/at/all.csv", "--data=mini"], "/nowhere/at: no such folder"),
 ])
-def test_mistakes(capsys, flags, complaint):
+def test_wrong_flags_are_refused(capsys, flags, message):
     assert command.main(flags) == 2
     lines = capsys.readouterr().err.splitlines()
-    assert len(lines) == 1 and complaint in lines[0]
+    assert len(lines) == 1 and message in lines[0]
 
 
-def test_what_counts_as_reproduced():
-    """The interval for a new seed, worked out here for the accuracies of four others."""
-    others = [0.88, 0.89, 0.885, 0.895]
-    rows = [{"model": "x", "seed": seed, "test_accuracy": share} for seed, share in enumerate(others, 1)]
-    allowed = 5.840909 * statistics.stdev(others) * 2**0.5  # the 99.5 % point of t with three degrees of freedom
-    for away, good in ((0.99 * allowed, True), (1.01 * allowed, False)):
-        published = {**dict.fromkeys((*command.COMPARED, "versions"), 1), **rows[0], "seed": 0}
-        again = {**published, "test_accuracy": published["test_accuracy"] + away}
-        assert command.compare(published, again, rows)[0] == good
+def test_tilde_in_a_path_is_the_home_folder(made, run, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    received = []
+    monkeypatch.setattr(many, "finish", lambda runs, logdir, stop: received.append((runs[0].data_dir, logdir)) or [run])
+    monkeypatch.setattr(scores, "row", lambda folder, data_dir: results.read(made[1])[0])
+    assert command.main(["--models=softmax", "--seeds=0", "--data_dir=~/data", "--logdir=~/logs", "--out=~/x.csv"]) == 0
+    assert received == [(f"{tmp_path}/data", f"{tmp_path}/logs")] and (tmp_path / "x.csv").exists()
 
 
-def test_a_damaged_table_is_told_by_line(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(results.read, "__defaults__", (tmp_path / "x.csv",))
+def test_table_is_read_by_its_own_header(tmp_path):
+    """Columns in another order, and one that this version does not know, which is written back."""
     path = tmp_path / "x.csv"
-    path.write_text(",".join(results.COLUMNS) + "\n" + "softmax,zero" + "," * 11 + "\n")
-    with pytest.raises(results.ResultsError, match="x.csv, line 2: does not read"):
+    rows = [{**row, "teacher": text} for row, text in zip(PUBLISHED, ("4L", "a, b"))]
+    with open(path, "w", newline="") as file:
+        writer = csv.DictWriter(file, ["teacher", *reversed(results.COLUMNS)])
+        writer.writeheader()
+        writer.writerows(rows)
+    assert results.read(path) == rows
+    scores.add([PUBLISHED[2]], path)
+    assert results.read(path) == [*rows, {**PUBLISHED[2], "teacher": ""}]
+    assert path.read_text().splitlines()[0] == ",".join([*results.COLUMNS, "teacher"])
+
+
+def test_published_table_is_written_back_to_the_byte(tmp_path):
+    results.write(PUBLISHED, tmp_path / "x.csv")
+    assert (tmp_path / "x.csv").read_bytes() == results.PATH.read_bytes()
+
+
+def test_missing_columns_are_named(tmp_path):
+    path = tmp_path / "x.csv"
+    path.write_text(",".join(name for name in results.COLUMNS if name not in ("seed", "test_nll")) + "\n")
+    with pytest.raises(results.ResultsError, match="x.csv: not a table of results: it has no column seed, test_nll"):
+        results.read(path)
+
+
+@pytest.mark.parametrize("row, message", [
+    ("softmax,zero" + "," * 11, "cannot be read"), ("softmax,0", "more or fewer cells"), ("," * 13, "more or fewer")])
+def test_damaged_row_is_named_by_its_line(tmp_path, monkeypatch, capsys, row, message):
+    path = tmp_path / "x.csv"
+    monkeypatch.setattr(results.read, "__defaults__", (path,))
+    path.write_text(f"{','.join(results.COLUMNS)}\n{row}\n")
+    with pytest.raises(results.ResultsError, match=f"x.csv, line 2: .*{message}"):
         results.read(path)
     assert listing(["softmax"]) == 2 and capsys.readouterr().err.startswith("fmnist_zoo: ")
 
 
-def test_shipping(tmp_path, monkeypatch):
-    """Half precision where it costs nothing; full where it does; the manifest says which, and loads."""
-    monkeypatch.setattr(weights, "FOLDER", tmp_path / "trained")
-    folder = RunFolder(train("softmax", data="mini", epochs=2, logdir=tmp_path, histogram_every=0).folder)
-    said = shipping.ship([folder])
-    entry = weights.entry("softmax")
-    assert entry["dtype"] == "float16" and "float16" in said and entry["file"] == "softmax.safetensors"
-    assert entry["step"] == 16 and entry["temperature"] == trained.calibrated(trained.from_run(folder.path)).temperature
+def test_weights_are_shipped_in_half_precision_and_measured_once(run, shelf, monkeypatch):
+    measured, measure = [], evaluation.measure
+    monkeypatch.setattr(evaluation, "measure", lambda *given: measured.append(given[0]) or measure(*given))
+    lines = shipping.ship([run])
+    entry, kept = weights.entry("softmax"), run.read_result()["final"]["epoch"]
+    assert entry["dtype"] == "float16" and "float16" in lines and entry["file"] == "softmax.safetensors"
+    assert entry["step"] == 8 * kept  # 1,800 images in batches of 256
+    assert entry["temperature"] == trained.calibrated(trained.from_run(run.path)).temperature
+    assert [subject.model.get_weights()[0].tolist() for subject in measured] \
+        == [fmnist_zoo.load_model("softmax").get_weights()[0].tolist()]  # those that are shipped, and no others
     for received, array in zip(fmnist_zoo.load_model("softmax").get_weights(),
-                               trained.from_run(folder.path).model.get_weights()):
+                               trained.from_run(run.path).model.get_weights()):
         np.testing.assert_allclose(received, array, atol=1e-3)
-    exact, own = evaluate.measure, evaluate.once(trained.from_run(folder.path))["accuracy"]
-    accuracies = iter([own + 0.0002, own])  # in half precision (as two images of 10,000 away), in full
-    monkeypatch.setattr(evaluate, "measure",
-                        lambda *given: ({**exact(*given)[0], "accuracy": next(accuracies)}, None, None))
-    shipping.ship([folder])
+    assert sorted(path.name for path in shelf.iterdir()) == ["manifest.json", "softmax.safetensors"]
+
+
+def test_dtype_of_shipped_weights_is_chosen_on_validation_images(run, shelf, monkeypatch):
+    """float16 if at most two of them change class, float32 beyond, whatever the test images say."""
+    for changed, dtype in ((2, "float16"), (3, "float32")):
+        monkeypatch.setattr(shipping, "_changed_classes", lambda first, second, images: changed)
+        shipping.ship([run])
+        assert weights.entry("softmax")["dtype"] == dtype
+
+
+def test_weights_beyond_half_precision_are_shipped_in_full(run, shelf, monkeypatch):
+    """Weights of 1e-9 are 0 in float16, and the classes of most images change."""
+    subject = trained.from_run(run.path)
+    subject.model.set_weights([1e-9 * array for array in subject.model.get_weights()])
+    monkeypatch.setattr(trained, "from_run", lambda path: dataclasses.replace(subject, temperature=1.0))
+    shipping.ship([run])
     assert weights.entry("softmax")["dtype"] == "float32"
+
+
+def test_weights_are_shipped_in_full_without_validation_images(run, shelf, monkeypatch):
+    none = trained.validation(trained.from_run(run.path))
+    none.splits["validation"] = data.Split(np.empty((0, 784), np.uint8), np.empty(0, np.uint8))
+    monkeypatch.setattr(trained, "validation", lambda *arguments: none)
+    shipping.ship([run])
+    assert weights.entry("softmax")["dtype"] == "float32"
+
+
+def test_model_that_another_process_ships_during_a_measurement_is_kept(run, shelf, monkeypatch):
+    measure = evaluation.measure
+
+    def slow(*given):
+        if not weights.manifest():
+            monkeypatch.setattr(evaluation, "measure", measure)
+            shipping.ship([RunFolder(OLD_RUN)])
+        return measure(*given)
+
+    monkeypatch.setattr(evaluation, "measure", slow)
+    shipping.ship([run])
+    assert set(weights.manifest()) == {"softmax", "2L,hidden=2"}

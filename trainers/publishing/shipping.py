@@ -1,4 +1,4 @@
-"""The weights that come with the package: from finished runs to files and a manifest."""
+"""The weights that come with the package: finished runs become files and entries of a manifest."""
 
 from __future__ import annotations
 
@@ -8,52 +8,75 @@ import tempfile
 import time
 from typing import Any, Sequence
 
-from fmnist_zoo import models, weights
-from fmnist_zoo.files import publish, write_json
-from trainers import evaluate
+from fmnist_zoo import models, prediction, weights
+from fmnist_zoo.files import exclusive, publish, write_json
 from trainers.config import read_record
+from trainers.publishing import evaluation
 from trainers.running import trained
 from trainers.running.folder import RunFolder
+from trainers.running.trained import Trained
 
-MOVED = 0.0002  # half the size on disk must cost less test accuracy than this
+MOST_CHANGED = 2  # validation images that may get another class from float16 weights than from float32 ones
 
 
 def ship(folders: Sequence[RunFolder], data_dir: str | None = None) -> str:
-    """Writes the weights of finished runs, float16 where that does not matter, and a manifest; says what."""
-    entries = weights.manifest()
+    """Writes the weights of finished runs and the manifest; returns lines that say what was written.
+
+    Weights are stored as float16 if at most `MOST_CHANGED` validation images get another class from them, else, or
+    without validation images, as float32. The test images are opened once, to measure the weights that were chosen.
+    """
     weights.FOLDER.mkdir(exist_ok=True)
-    lines = []
-    for folder in folders:
-        subject = trained.calibrated(trained.from_run(folder.path), data_dir)
-        exact = evaluate.once(subject, data_dir)
-        path = weights.FOLDER / f"{subject.spec.name}.safetensors"
-        with tempfile.TemporaryDirectory(dir=weights.FOLDER) as beside:
-            tried = pathlib.Path(beside, path.name)
-            for dtype in ("float16", "float32"):
-                digest = weights.write(tried, subject.spec, subject.model.get_weights(), dtype=dtype)
-                stored = dataclasses.replace(subject, model=models.build_model(subject.spec, weights=tried))
-                scores = evaluate.measure(stored, data_dir)[0]
-                if round(abs(scores["accuracy"] - exact["accuracy"]), 9) < MOVED:
-                    break
-            entries[subject.spec.name] = _entry(subject, folder, scores, file=path.name, sha256=digest, dtype=dtype,
-                                                bytes=tried.stat().st_size)
-            publish(tried, path)
+    lines = [_ship(folder, data_dir) for folder in folders]
+    total = sum(entry["bytes"] for entry in weights.manifest().values())
+    return "\n".join([*lines, f"{len(weights.manifest())} models, {total / 1e6:.1f} MB, in {weights.FOLDER}"])
+
+
+def _ship(folder: RunFolder, data_dir: str | None) -> str:
+    """Writes one run's weights and its entry of the manifest."""
+    subject = trained.calibrated(trained.from_run(folder.path), data_dir)
+    images = trained.validation(subject, data_dir)["validation"].images
+    path = weights.FOLDER / f"{subject.spec.name}.safetensors"
+    with tempfile.TemporaryDirectory(dir=weights.FOLDER) as beside:
+        written = pathlib.Path(beside, path.name)
+        dtype = "float16"
+        stored, digest = _store(subject, written, dtype)
+        if not len(images) or _changed_classes(subject, stored, images) > MOST_CHANGED:
+            dtype = "float32"
+            stored, digest = _store(subject, written, dtype)
+        scores = evaluation.measure(stored, data_dir)[0]
+        entry = _entry(subject, folder, scores, file=path.name, sha256=digest, dtype=dtype,
+                       bytes=written.stat().st_size)
+        with exclusive(weights.FOLDER):  # other processes may ship other models at the same time
+            entries = weights.manifest()
+            entries[subject.spec.name] = entry
+            publish(written, path)
             write_json(weights.FOLDER / "manifest.json", {"models": entries})
-        lines.append(f"{path.name}: {dtype}, {path.stat().st_size} bytes, test accuracy {scores['accuracy']:.4f} "
-                     f"({scores['accuracy'] - exact['accuracy']:+.4f})")
-    total = sum(entry["bytes"] for entry in entries.values())
-    return "\n".join([*lines, f"{len(entries)} models, {total / 1e6:.1f} MB, in {weights.FOLDER}"])
+    return f"{path.name}: {dtype}, {entry['bytes']} bytes, test accuracy {scores['accuracy']:.4f}"
 
 
-def _entry(subject: trained.Trained, folder: RunFolder, scores: dict[str, Any], **file: Any) -> dict[str, Any]:
-    result = folder.read_result() or {}
+def _store(subject: Trained, path: pathlib.Path, dtype: str) -> tuple[Trained, str]:
+    """Writes a model's weights in `dtype`; returns the model with the weights read back, and the file's SHA-256."""
+    digest = weights.write(path, subject.spec, subject.model.get_weights(), dtype=dtype)
+    return dataclasses.replace(subject, model=models.build_model(subject.spec, weights=path)), digest
+
+
+def _changed_classes(first: Trained, second: Trained, images: Any) -> int:
+    """How many of the images get another class from `second` than from `first`."""
+    pixels = prediction.as_pixels(images)
+    classes = [prediction.outputs_of(one.model, pixels).argmax(axis=1) for one in (first, second)]
+    return int((classes[0] != classes[1]).sum())
+
+
+def _entry(subject: Trained, folder: RunFolder, scores: dict[str, Any], **file: Any) -> dict[str, Any]:
+    """A model's entry of the manifest; `file` describes its file."""
+    final = (folder.read_result() or {})["final"]
+    measured = ("accuracy", "nll", "ece", "nll_calibrated", "ece_calibrated")
     return {
-        **file, "seed": subject.seed, "epoch": result["final"]["epoch"], "step": subject.step,
+        **file, "seed": subject.seed, "epoch": final["epoch"], "step": subject.step,
         "spec": subject.spec.to_dict(), "recipe": dataclasses.asdict(subject.recipe),
         "temperature": subject.temperature,
         "data": {name: subject.data[name] for name in ("name", "sha256", "split_sha256")},
-        "scores": {"validation_accuracy": result["final"]["validation_accuracy"],
-                   **{f"test_{name}": scores[name] for name in ("accuracy", "nll", "ece", "nll_calibrated",
-                                                                "ece_calibrated")}},
+        "scores": {"validation_accuracy": final.get("validation_accuracy"),
+                   **{f"test_{name}": scores[name] for name in measured}},
         "date": time.strftime("%Y-%m-%d"), "commit": read_record(folder.path)["environment"]["commit"],
     }

@@ -1,0 +1,95 @@
+"""The rows of `results.csv`: the runs behind them, a finished run's row, and whether a row was reproduced."""
+
+from __future__ import annotations
+
+import os
+import pathlib
+import statistics
+from typing import Any, Sequence
+
+from fmnist_zoo import files, registry, results
+from trainers.config import RunConfig, read_record, resolve
+from trainers.publishing import evaluation
+from trainers.running import trained
+from trainers.running.folder import RunFolder
+
+COMPARED = ("epochs", "chosen_epoch", "validation_accuracy", "test_accuracy", "test_nll", "test_ece", "data_sha256")
+MEASURED = ("validation_accuracy", "test_accuracy", "test_nll", "test_ece")
+
+
+def plan(patterns: Sequence[str], seeds: Sequence[int], **settings: Any) -> list[RunConfig]:
+    """The runs behind the rows, in the table's order: model by model, seed by seed.
+
+    Raises:
+        SpecError: for a pattern that matches no model, with the nearest names.
+    """
+    matches = set()
+    for pattern in patterns:
+        names = registry.list_models(pattern)
+        if not names:
+            registry.get_spec(pattern)  # raises
+        matches.update(names)
+    return [resolve(name, seed=seed, **settings)
+            for name in registry.list_models() if name in matches for seed in seeds]
+
+
+def row(folder: RunFolder, data_dir: str | None = None) -> dict[str, Any]:
+    """A finished run as a row. The test images are opened unless the folder holds an evaluation of these weights."""
+    subject = trained.from_run(folder.path)
+    report = evaluation.once(subject, data_dir)
+    record, result = read_record(folder.path), folder.read_result() or {}
+    environment, images = record["environment"], record["data"]["fit"]
+    return {
+        "model": subject.spec.name, "seed": subject.seed, "epochs": result["epochs"],
+        "chosen_epoch": result["final"]["epoch"], "validation_accuracy": result["final"]["validation_accuracy"],
+        "test_accuracy": report["accuracy"], "test_nll": report["nll"], "test_ece": report["ece"],
+        "seconds": result["seconds"], "images_per_second": images * result["epochs"] / result["seconds"],
+        "data_sha256": record["data"]["sha256"], "commit": environment["commit"],
+        "versions": " ".join(f"{name}={version}" for name, version in environment["versions"].items()),
+    }
+
+
+def add(new: Sequence[dict[str, Any]], path: str | os.PathLike[str] = results.PATH) -> None:
+    """Puts rows into the table at `path`; rows that other processes write at the same time are kept."""
+    with files.exclusive(pathlib.Path(path).absolute().parent):
+        results.write(merged(results.read(path), new), path)
+
+
+def merged(old: Sequence[dict[str, Any]], new: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """`old` rows, replaced by `new` ones of the same model and seed, in the catalog's order; unknown models last."""
+    found = {(one["model"], one["seed"]): one for one in (*old, *new)}
+    order = {name: place for place, name in enumerate(registry.list_models())}
+    return sorted(found.values(), key=lambda one: (order.get(one["model"], len(order)), one["model"], one["seed"]))
+
+
+def compare(published: dict[str, Any], again: dict[str, Any], rows: Sequence[dict[str, Any]]) -> tuple[bool, str]:
+    """Whether a row was reproduced, and the lines that say so.
+
+    Other versions, processors and thread counts change the last digits of sums, and training amplifies that. A value
+    that differs must be as close as the values of two seeds would be in 99 of 100 cases: t * s * sqrt(2), with s the
+    standard deviation of the model's other seeds in `rows`. With fewer than two of these, the limit is 0.01.
+    """
+    from scipy import stats
+
+    differing = [name for name in COMPARED if published[name] != again[name]]
+    title = f"{published['model']}, seed {published['seed']}"
+    if not differing:
+        return True, f"{title}: the same to the last digit"
+    lines = [f"{title}: not the same to the last digit"]
+    reproduced = not {"data_sha256", "epochs"} & set(differing)
+    others = [one for one in rows if one["model"] == published["model"] and one["seed"] != published["seed"]]
+    for name in differing:
+        verdict = ""
+        if name in MEASURED:
+            allowed = 0.0
+            if len(others) > 1:
+                deviation = statistics.stdev(one[name] for one in others)
+                allowed = float(stats.t.ppf(0.995, len(others) - 1)) * deviation * 2**0.5
+            allowed = allowed or 0.01
+            within = abs(published[name] - again[name]) <= allowed
+            reproduced = reproduced and within
+            verdict = f"  ({'within' if within else 'beyond'} {allowed:.2g})"
+        lines.append(f"  {name:<20} published {published[name]}, now {again[name]}{verdict}")
+    if published["versions"] != again["versions"]:
+        lines.append(f"  versions             published {published['versions']}, now {again['versions']}")
+    return reproduced, "\n".join(lines)
