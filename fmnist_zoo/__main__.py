@@ -8,9 +8,7 @@ import os
 import sys
 
 from fmnist_zoo import card, registry
-from fmnist_zoo.results import ResultsError
-from fmnist_zoo.spec import SpecError
-from fmnist_zoo.weights import WeightsError
+from fmnist_zoo.errors import ZooError
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -26,9 +24,8 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         if options.zoo_module:
             registry.load_zoo_module(options.zoo_module)
-        print(_listing(options.pattern, "json" if options.json else "markdown" if options.markdown else "text"),
-              flush=True)
-    except (SpecError, ResultsError, WeightsError) as error:
+        print(_listing(options.pattern, as_json=options.json, as_markdown=options.markdown), flush=True)
+    except ZooError as error:
         print(f"fmnist_zoo: {error}", file=sys.stderr)
         return 2
     except BrokenPipeError:  # `python -m fmnist_zoo | head`
@@ -36,15 +33,18 @@ def main(arguments: list[str] | None = None) -> int:
     return 0
 
 
-def _listing(pattern: str, form: str) -> str:
+def _listing(pattern: str, *, as_json: bool, as_markdown: bool) -> str:
+    """The table of the models that match; the card (or JSON) of one that is named in full."""
     names = registry.list_models(pattern)
-    if not names or pattern in names and form != "markdown":  # a card; get_spec says which names are near
-        spec, recipe = registry.get_spec(pattern), registry.get_recipe(pattern)
-        return json.dumps(card.facts([(spec, recipe)])[0], indent=2) if form == "json" else card.card(spec, recipe)
-    if form == "json":
-        models = [(registry.get_spec(name), registry.get_recipe(name)) for name in names]
-        return json.dumps(card.facts(models), indent=2)
-    return {"text": card.table, "markdown": card.markdown}[form]([registry.get_spec(name) for name in names])
+    one = not names or pattern in names  # a name that is not listed may be a changed one, or get_spec refuses it
+    models = [(registry.get_spec(name), registry.get_recipe(name)) for name in ([pattern] if one else names)]
+    if as_json:
+        found = card.to_dicts(models)
+        return json.dumps(found[0] if one else found, indent=2)
+    specs = [spec for spec, _ in models]
+    if as_markdown:
+        return card.markdown(specs)
+    return card.card(*models[0]) if one else card.table(specs)
 
 
 if __name__ == "__main__":

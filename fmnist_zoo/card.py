@@ -1,6 +1,6 @@
 """The zoo as text: the table of all models and the card of one. Standard library alone; no TensorFlow.
 
-Scores are those of `results.csv`, for models that have rows in it.
+Scores come from `results.csv`; a model without rows in it has none.
 """
 
 from __future__ import annotations
@@ -14,18 +14,18 @@ from fmnist_zoo.spec import ModelSpec, Recipe
 
 ABOUT = """\
 data
-  Fashion-MNIST (Xiao, Rasul, Vollgraf 2017, arXiv:1708.07747), Zalando SE, MIT licence: 54,000 images to fit, 6,000 to
-  choose the epoch, 10,000 to score, which nothing before the score has seen
+  Fashion-MNIST (Xiao, Rasul, Vollgraf 2017, arXiv:1708.07747), Zalando SE, MIT licence: 54,000 images to train on,
+  6,000 to choose the epoch, and 10,000 for the score, which are used for nothing else
 intended use
   teaching, comparisons, a baseline for fully-connected networks
 limits
-  28x28 grey images of ten kinds of garment, bright on black; no other object is told from a garment, and photographs
-  that differ from the shop's are recognised worse than the scores say. Shirts, pullovers, coats and T-shirts are
-  mixed up most. Scores are of one test set that the world has tuned on for years"""
+  28x28 grey images of ten kinds of garment, bright on black. Any other object is classified as a garment, and
+  photographs that differ from the shop's are recognised less well than the scores say. Shirts, pullovers, coats and
+  T-shirts are confused most often. Scores are of one test set that the world has tuned on for years"""
 
 
 def rates_text(spec: ModelSpec) -> str:
-    """`0.3` where all layers share a rate, `0.3/0.2/0.1` for a schedule, `-` where nothing is dropped."""
+    """`0.3` if all layers have one rate, `0.3/0.2/0.1` if they differ, `-` without dropout."""
     rates = spec.dropout[:1] if len(set(spec.dropout)) == 1 else spec.dropout
     return "/".join(f"{rate:g}" for rate in rates) or "-"
 
@@ -36,11 +36,12 @@ def penalty_text(spec: ModelSpec) -> str:
 
 
 def layers_text(spec: ModelSpec) -> str:
+    """Units of each layer: `600-400-200-10`."""
     return "-".join(map(str, spec.widths[1:]))
 
 
-def facts(models: list[tuple[ModelSpec, Recipe]]) -> list[dict[str, Any]]:
-    """Everything known of models, as JSON takes it; `score` and `weights` are None where there are none."""
+def to_dicts(models: list[tuple[ModelSpec, Recipe]]) -> list[dict[str, Any]]:
+    """Everything known about models, ready for JSON; `score` and `weights` are None for a model that has none."""
     scores = {name: dataclasses.asdict(score) for name, score in results.scores().items()}
     shipped = weights.manifest()
     return [{
@@ -77,16 +78,18 @@ def markdown(models: list[ModelSpec]) -> str:
 
 
 def table(models: list[ModelSpec]) -> str:
-    """One line a model."""
+    """The table as text, one line for each model."""
     return aligned([HEAD, *_rows(models)], numeric=NUMERIC)
 
 
 def aligned(rows: Sequence[tuple[str, ...]], *, numeric: Sequence[str]) -> str:
-    """A table as text; the first row is the head, and the columns named `numeric` stand to the right."""
-    widths = [max(map(len, column)) for column in zip(*rows)]
-    right = [head in numeric for head in rows[0]]
-    return "\n".join("  ".join(cell.rjust(width) if to_right else cell.ljust(width) for cell, width, to_right
-                               in zip(row, widths, right)).rstrip() for row in rows)
+    """A table as text; the first row is the head, and the columns whose heads are in `numeric` are right-aligned."""
+    columns = []
+    for column in zip(*rows):
+        width = max(map(len, column))
+        adjust = str.rjust if column[0] in numeric else str.ljust
+        columns.append([adjust(cell, width) for cell in column])
+    return "\n".join("  ".join(row).rstrip() for row in zip(*columns))
 
 
 def card(spec: ModelSpec, recipe: Recipe) -> str:
@@ -115,7 +118,7 @@ def card(spec: ModelSpec, recipe: Recipe) -> str:
 
 
 def _score_lines(score: Score) -> list[str]:
-    """What a card says of a score."""
+    """A card's lines about a score."""
     return [
         f"score on the 10,000 test images, mean ± standard deviation, seeds: {score.seeds}",
         f"  accuracy {_spread(score.accuracy, score.accuracy_deviation, score)}",

@@ -1,4 +1,4 @@
-"""What is measured of predictions, in NumPy alone.
+"""Metrics of predictions, in NumPy alone.
 
 Arrays in: `logits` (n, 10) float, `labels` (n,) integers. Sums run in float64.
 """
@@ -11,9 +11,9 @@ import numpy as np
 
 
 def cross_entropy(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """Cross entropy of each example in nats, (n,) float64: log sum_j exp(z_j) - z_label, with max z taken out first.
+    """Cross entropy of each example in nats, (n,) float64: log sum_j exp(z_j) - z_label, with max z subtracted first.
 
-    The shift keeps it finite for any finite logits, where log(softmax(z)) is not (Goodfellow et al., Deep Learning,
+    The shift keeps the result finite for all finite logits; log(softmax(z)) is not (Goodfellow et al., Deep Learning,
     section 6.2.2.3).
     """
     _check(logits, labels)
@@ -40,20 +40,20 @@ def accuracy(logits: np.ndarray, labels: np.ndarray) -> float:
 
 
 def top_k_accuracy(logits: np.ndarray, labels: np.ndarray, k: int) -> float:
-    """Share of examples whose label is among the `k` largest logits; of equal ones the lower class comes first."""
+    """Share of examples whose label is among the `k` largest logits; among equal logits the lower class comes first."""
     _check(logits, labels)
     return float(np.mean((np.argsort(-logits, axis=1, kind="stable")[:, :k] == labels[:, None]).any(axis=1)))
 
 
 def accuracy_interval(accuracy: float, examples: int, *, z: float = 1.959963984540054) -> tuple[float, float]:
-    """Where the accuracy of new images lies with 95 % confidence: the score interval of Wilson (1927), for z = 1.96."""
+    """The score interval of an accuracy (Wilson 1927): with z = 1.96, of 95 % confidence."""
     middle = (accuracy + z * z / (2 * examples)) / (1 + z * z / examples)
     half = z / (1 + z * z / examples) * np.sqrt(accuracy * (1 - accuracy) / examples + (z / (2 * examples)) ** 2)
     return float(middle - half), float(middle + half)
 
 
 def rounded_accuracy(logits: np.ndarray, labels: np.ndarray) -> dict[str, float]:
-    """Element-wise agreement of the rounded probabilities with one-hot labels, and why it is what it is.
+    """Element-wise agreement of the rounded probabilities with one-hot labels, and the shares that explain it.
 
     `tf.round` of probabilities, compared entry by entry (Keras' `BinaryAccuracy(0.5)` on one-hot labels). For K classes
 
@@ -61,8 +61,8 @@ def rounded_accuracy(logits: np.ndarray, labels: np.ndarray) -> dict[str, float]
 
     Returns:
         `value`; `right` and `wrong`, the shares of examples whose top probability is over one half and is, or is not,
-        the label's; `unsure`, the share of the others. It says little of the accuracy a (0.8 + a / 10 <= value <=
-        0.9 + a / 10), and is not monotone in it. A probability of exactly one half rounds to 0, as `tf.round` does.
+        the label's; `unsure`, the share of the others. The value says little about the accuracy a
+        (0.8 + a / 10 <= value <= 0.9 + a / 10) and is not monotone in it. One half rounds to 0, as in `tf.round`.
     """
     _check(logits, labels)
     probabilities = softmax(logits)
@@ -82,9 +82,9 @@ def confusion_matrix(logits: np.ndarray, labels: np.ndarray, classes: int = 10) 
 
 
 def by_class(matrix: np.ndarray) -> dict[str, np.ndarray]:
-    """`precision`, `recall`, `f1`, (classes,) float64, and `support`, examples of each class, of a confusion matrix.
+    """Of a confusion matrix: `precision`, `recall`, `f1`, (classes,) float64, and `support`, examples of each class.
 
-    Precision is 0 for a class that was never predicted, recall for one that has no examples.
+    Precision is 0 for a class that was never predicted, recall is 0 for a class without examples.
     """
     hits, predicted, support = np.diag(matrix), matrix.sum(axis=0), matrix.sum(axis=1)
     return {"precision": hits / np.maximum(predicted, 1), "recall": hits / np.maximum(support, 1),
@@ -92,11 +92,11 @@ def by_class(matrix: np.ndarray) -> dict[str, np.ndarray]:
 
 
 def reliability(logits: np.ndarray, labels: np.ndarray, bins: int = 15) -> dict[str, np.ndarray]:
-    """What a reliability diagram shows: examples sorted into `bins` equal intervals (low, high] of top probability.
+    """The numbers of a reliability diagram: examples in `bins` equal intervals (low, high] of their top probability.
 
     Returns:
-        `count` (bins,) int64, and `confidence` and `accuracy`, the means within each bin, (bins,) float64, 0 where it
-        is empty. Guo et al. (2017), "On Calibration of Modern Neural Networks", section 2.
+        `count` (bins,) int64, and `confidence` and `accuracy`, the means within each bin, (bins,) float64, 0 in empty
+        bins. Guo et al. (2017), "On Calibration of Modern Neural Networks", section 2.
     """
     _check(logits, labels)
     probabilities = softmax(logits)
@@ -111,14 +111,15 @@ def expected_calibration_error(logits: np.ndarray, labels: np.ndarray, bins: int
     """ECE: the gap between accuracy and confidence of each bin, weighted by its examples (Guo et al. 2017, eq. 3)."""
     found = reliability(logits, labels, bins)
     gaps = np.abs(found["accuracy"] - found["confidence"]) * found["count"]
-    return math.fsum(gaps) / max(len(labels), 1)  # a product of BLAS would end in other digits on other processors
+    return math.fsum(gaps) / max(len(labels), 1)  # BLAS sums in an order that depends on the processor
 
 
 def fit_temperature(logits: np.ndarray, labels: np.ndarray) -> float:
-    """The temperature T > 0 that makes the mean cross entropy of logits / T smallest (Guo et al. 2017, section 4.2).
+    """The temperature T > 0 that minimizes the mean cross entropy of logits / T (Guo et al. 2017, section 4.2).
 
-    The loss is convex in 1 / T: its slope is the mean of E[z] - z_label under the model, which grows with 1 / T. Its
-    zero is found by halving log T in [1/100, 100]; where there is none (all right, or worse than chance), its end.
+    The loss is convex in 1 / T: its slope is the mean of E[z] - z_label under the model, which grows with 1 / T. The
+    zero of the slope is found by bisection of log T in [1/100, 100]. Without a zero (all images right, or a model worse
+    than chance) the result is an end of that interval.
     """
     _check(logits, labels)
     of_labels = logits[np.arange(len(labels)), labels].astype(np.float64)
@@ -126,11 +127,14 @@ def fit_temperature(logits: np.ndarray, labels: np.ndarray) -> float:
     for _ in range(60):
         middle = (low + high) / 2
         slope = np.mean((softmax(logits / np.exp(middle)) * logits).sum(axis=1) - of_labels)
-        low, high = (middle, high) if slope > 0 else (low, middle)  # too sure: a higher temperature
+        if slope > 0:  # overconfident: a higher temperature
+            low = middle
+        else:
+            high = middle
     return float(np.exp((low + high) / 2))
 
 
 def _check(logits: np.ndarray, labels: np.ndarray) -> None:
-    """Labels of shape (n, 1) would broadcast to (n, n) without a word."""
+    """Without this check, labels of shape (n, 1) would broadcast to (n, n)."""
     if logits.ndim != 2 or labels.shape != logits.shape[:1]:
         raise ValueError(f"logits must be (n, classes) and labels (n,), received {logits.shape} and {labels.shape}")

@@ -1,8 +1,8 @@
 """Trained weights: which are shipped, how they are verified, read and written.
 
-The package holds one file of weights a model (`trained/<model>.safetensors`: arrays and text, nothing that can execute)
-and a manifest that says of each where it comes from, what it scores, and its SHA-256. Importing this file imports
-neither NumPy nor TensorFlow, so that listings may ask what is trained.
+The package holds one file of weights for each model (`trained/<model>.safetensors`: arrays and text, nothing that can
+execute) and a manifest with each file's origin, scores and SHA-256. Importing this file imports neither NumPy nor
+TensorFlow, so that a listing can say which models are trained.
 """
 
 from __future__ import annotations
@@ -20,23 +20,23 @@ from fmnist_zoo.spec import ModelSpec, Recipe
 if TYPE_CHECKING:
     import numpy as np
 
-SHIPPED = "fashion_mnist"  # what `weights=` calls the weights that come with the package
+SHIPPED = "fashion_mnist"  # the value of `weights=` for the weights that come with the package
 FOLDER = pathlib.Path(__file__).parent / "trained"
 _FIELDS = {"file": str, "sha256": str, "bytes": int, "dtype": str, "seed": int, "step": int, "spec": dict,
            "recipe": dict, "data": dict, "scores": dict, "temperature": float, "date": str}
 
 
 class WeightsError(ZooError, ValueError):
-    """Weights that are not to be had, were damaged, or belong to another model: says which and why."""
+    """Weights are missing, damaged, or belong to another model: says which and why."""
 
 
 def manifest(folder: pathlib.Path | None = None) -> dict[str, dict[str, Any]]:
-    """What is known of each model's shipped weights, by name; empty where nothing is shipped.
+    """The entries of all shipped weights, by model name; empty if nothing is shipped.
 
     An entry holds `file`, `sha256`, `bytes`, `dtype`, `seed`, `spec`, `recipe`, `scores`, `temperature`, `date`.
 
     Raises:
-        WeightsError: if the manifest does not read.
+        WeightsError: if the manifest is damaged.
     """
     path = (folder or FOLDER) / "manifest.json"
     try:
@@ -50,38 +50,38 @@ def manifest(folder: pathlib.Path | None = None) -> dict[str, dict[str, Any]]:
     except FileNotFoundError:
         return {}
     except (OSError, ValueError, TypeError, LookupError, AttributeError, RecursionError) as error:
-        raise WeightsError(f"{path}: does not read: {error}; install the package again") from error
+        raise WeightsError(f"{path}: is damaged: {error}; install the package again") from error
 
 
 def entry(name: str, folder: pathlib.Path | None = None) -> dict[str, Any]:
-    """The manifest's entry for a model; `WeightsError` where the zoo has no weights for it."""
+    """The manifest's entry for a model; `WeightsError` if the zoo has no weights for it."""
     known = manifest(folder)
     if name not in known:
-        raise WeightsError(f"no trained weights come with {name!r}; fmnist_zoo.list_models(trained=True) lists those "
-                           "that have some; train it, and use --run=FOLDER or weights=FILE")
+        raise WeightsError(f"no trained weights come with {name!r}; fmnist_zoo.list_models(trained=True) lists the "
+                           "models that have some; train it, and use --run=FOLDER or weights=FILE")
     return known[name]
 
 
 def layer_names(spec: ModelSpec) -> list[str]:
-    """Names of a model's arrays, kernel and bias of each layer in turn: `dense_1/kernel`, ..., `logits/bias`."""
+    """Names of a model's arrays, kernel and bias of each layer: `dense_1/kernel`, ..., `logits/bias`."""
     layers = [*(f"dense_{index + 1}" for index in range(len(spec.hidden))), "logits"]
     return [f"{layer}/{part}" for layer in layers for part in ("kernel", "bias")]
 
 
 def read_shipped(spec: ModelSpec, folder: pathlib.Path | None = None) -> list[np.ndarray]:
-    """The shipped weights of a model, as `read` gives them, verified by their SHA-256."""
+    """The shipped weights of a model, as from `read`, verified by their SHA-256."""
     found = entry(spec.name, folder)
     return read((folder or FOLDER) / found["file"], spec, sha256=found["sha256"])
 
 
 def read(path: str | os.PathLike[str], spec: ModelSpec, *, sha256: str = "") -> list[np.ndarray]:
-    """Kernel (fan in, units) and bias (units,) of each layer in turn, float32, from a safetensors file.
+    """Kernel (fan in, units) and bias (units,) of each layer, float32, from a safetensors file.
 
     Args:
-        sha256: what the file must hash to; empty: anything.
+        sha256: the expected SHA-256 of the file; empty: any.
 
     Raises:
-        WeightsError: if the file is missing, was changed or cut short, or belongs to another model than `spec`.
+        WeightsError: if the file is missing, was changed or truncated, or belongs to another model than `spec`.
     """
     import numpy as np
     import safetensors.numpy
@@ -89,11 +89,11 @@ def read(path: str | os.PathLike[str], spec: ModelSpec, *, sha256: str = "") -> 
     try:
         content = pathlib.Path(path).read_bytes()
     except OSError as error:
-        raise WeightsError(f"{path}: cannot be read: {error.strerror}"
-                           f"{'; install the package again' if sha256 else ''}") from error
+        advice = "; install the package again" if sha256 else ""
+        raise WeightsError(f"{path}: cannot be read: {error.strerror}{advice}") from error
     received = hashlib.sha256(content).hexdigest()
     if sha256 and received != sha256:
-        raise WeightsError(f"{path}: was changed or cut short: its SHA-256 is {received}, expected {sha256}; "
+        raise WeightsError(f"{path}: was changed or truncated: its SHA-256 is {received}, expected {sha256}; "
                            "install the package again")
     try:
         arrays = safetensors.numpy.load(content)
@@ -104,23 +104,23 @@ def read(path: str | os.PathLike[str], spec: ModelSpec, *, sha256: str = "") -> 
     if architecture != _architecture(spec):
         raise WeightsError(f"{path}: belongs to another model than {spec.name}: {architecture}, "
                            f"expected {_architecture(spec)}")
-    wanted = dict(zip(layer_names(spec), shapes(spec)))
-    if {name: array.shape for name, array in arrays.items()} != wanted:
-        raise WeightsError(f"{path}: does not hold the arrays of {spec.name}: "
-                           f"{ {name: array.shape for name, array in arrays.items()} }, expected {wanted}")
-    with np.errstate(over="ignore"):
-        weights = [arrays[name].astype(np.float32) for name in wanted]
+    found, expected = {name: array.shape for name, array in arrays.items()}, dict(zip(layer_names(spec), shapes(spec)))
+    if found != expected:
+        raise WeightsError(f"{path}: does not hold the arrays of {spec.name}: {found}, expected {expected}")
+    with np.errstate(over="ignore"):  # float64 beyond float32's range becomes infinite, and is refused below
+        weights = [arrays[name].astype(np.float32) for name in expected]
     if not all(np.isfinite(array).all() for array in weights):
         raise WeightsError(f"{path}: holds numbers that are not finite")
     return weights
 
 
 def write(path: str | os.PathLike[str], spec: ModelSpec, weights: Sequence[np.ndarray], *, dtype: str) -> str:
-    """Writes weights, ordered as `read` gives them, in `dtype`; returns the file's SHA-256."""
+    """Writes weights, in the order of `layer_names`, as `dtype`; returns the file's SHA-256."""
     import safetensors.numpy
 
     arrays = {name: array.astype(dtype) for name, array in zip(layer_names(spec), weights)}
-    content = safetensors.numpy.save(arrays, {"architecture": json.dumps(_architecture(spec))})  # two have no order
+    # One entry of metadata: safetensors writes several in no fixed order, which would change the SHA-256.
+    content = safetensors.numpy.save(arrays, {"architecture": json.dumps(_architecture(spec))})
     with atomic_write(path) as file:
         file.write(content)
     return hashlib.sha256(content).hexdigest()
@@ -132,5 +132,5 @@ def shapes(spec: ModelSpec) -> list[tuple[int, ...]]:
 
 
 def _architecture(spec: ModelSpec) -> dict[str, Any]:
-    """As JSON gives it back."""
+    """What tells models apart, as it comes back from JSON: lists, not tuples."""
     return {**spec.architecture, "hidden": list(spec.hidden), "dropout": list(spec.dropout)}

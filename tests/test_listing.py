@@ -27,16 +27,16 @@ def zoo_module(tmp_path, monkeypatch):
     sys.modules.pop("zoo_of_listing", None)
 
 
-def _check_facts(facts):
+def assert_describes_its_model(found):
     """A model's JSON gives back its spec and its recipe."""
-    assert ModelSpec(**{key: value for key, value in facts.items() if key not in RECIPE_AND_FIGURES}) \
-        == get_spec(facts["name"])
-    assert Recipe(**facts["recipe"]) == get_recipe(facts["name"])
-    assert facts["parameters"] == get_spec(facts["name"]).parameters
-    assert facts["training_flops"] == get_spec(facts["name"]).training_flops
+    assert ModelSpec(**{key: value for key, value in found.items() if key not in RECIPE_AND_FIGURES}) \
+        == get_spec(found["name"])
+    assert Recipe(**found["recipe"]) == get_recipe(found["name"])
+    assert found["parameters"] == get_spec(found["name"]).parameters
+    assert found["training_flops"] == get_spec(found["name"]).training_flops
 
 
-def test_the_table_has_every_model(capsys):
+def test_table_has_every_model(capsys):
     assert main([]) == 0
     head, *rows = capsys.readouterr().out.splitlines()
     assert re.split(" {2,}", head) == ["name", "layers", "dropout", "penalty", "parameters", "test accuracy", "NLL",
@@ -57,7 +57,7 @@ def test_columns_are_aligned(capsys):
     assert all(line[start - 2:start] == "  " and line[start] != " " for line in lines)
 
 
-def test_the_table_as_markdown_says_the_same(capsys):
+def test_markdown_table_has_the_same_cells(capsys):
     main([])
     rows = [re.split(" {2,}", row) for row in capsys.readouterr().out.splitlines()]
     assert main(["--markdown"]) == 0
@@ -66,13 +66,13 @@ def test_the_table_as_markdown_says_the_same(capsys):
     assert ruler == ["---"] * 4 + ["---:"] * 5 + ["---"]
 
 
-def test_a_pattern_narrows_the_table(capsys):
+def test_pattern_selects_rows_of_the_table(capsys):
     assert main(["5D*"]) == 0
     names = [line.split()[0] for line in capsys.readouterr().out.splitlines()]
     assert names == ["name", "5D_drop02", "5D_drop03", "5D_drop04_03_02_01"]
 
 
-def test_the_card(capsys):
+def test_card_shows_layers_recipe_and_command(capsys):
     assert main(["4D_drop03_02_01"]) == 0
     lines = [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()]
     assert lines[0] == "4D_drop03_02_01: 4L, more dropout where there are more units"
@@ -84,7 +84,7 @@ def test_the_card(capsys):
     assert "python -m trainers.train --model=4D_drop03_02_01" in lines
 
 
-def test_the_card_of_a_changed_model(capsys):
+def test_card_of_a_changed_model(capsys):
     assert main(["network_A,l1=0.5"]) == 0
     text = capsys.readouterr().out
     assert text.startswith("network_A,l1=0.5: ")
@@ -95,17 +95,17 @@ def test_the_card_of_a_changed_model(capsys):
 @pytest.mark.parametrize("name", ["softmax", "4D_drop03_02_01", "network_B_l2", "4L,dropout=0.3_0.25_0.1,l2=1e-05"])
 def test_json_of_one(capsys, name):
     assert main([name, "--json"]) == 0
-    facts = json.loads(capsys.readouterr().out)
-    assert facts["name"] == name
-    _check_facts(facts)
+    found = json.loads(capsys.readouterr().out)
+    assert found["name"] == name
+    assert_describes_its_model(found)
 
 
 def test_json_of_all(capsys):
     assert main(["--json"]) == 0
     everything = json.loads(capsys.readouterr().out)
-    assert [facts["name"] for facts in everything] == list_models()
-    for facts in everything:
-        _check_facts(facts)
+    assert [found["name"] for found in everything] == list_models()
+    for found in everything:
+        assert_describes_its_model(found)
 
 
 @pytest.mark.parametrize("arguments, complaint", [
@@ -115,7 +115,7 @@ def test_json_of_all(capsys):
     (["4L,droput=0.3"], "no field 'droput'; did you mean dropout"), (["4L,dropout=2"], "dropout must be in [0, 1)"),
     (["--zoo_module=zoo_of_nobody"], "--zoo_module=zoo_of_nobody cannot be imported"),
 ])
-def test_a_mistake_is_answered_in_a_line(capsys, arguments, complaint):
+def test_mistake_is_one_line(capsys, arguments, complaint):
     assert main(arguments) == 2
     printed = capsys.readouterr()
     assert printed.out == ""
@@ -123,7 +123,7 @@ def test_a_mistake_is_answered_in_a_line(capsys, arguments, complaint):
     assert len(printed.err.splitlines()) == 1
 
 
-def test_an_unknown_flag_exits_2(capsys):
+def test_unknown_flag_exits_2(capsys):
     with pytest.raises(SystemExit) as caught:
         main(["--jsn"])
     assert caught.value.code == 2
@@ -135,14 +135,14 @@ def test_models_of_a_zoo_module_are_listed(capsys, zoo_module):
     assert capsys.readouterr().out.splitlines()[-1].split()[:5] == ["tiny", "8-10", "-", "-", "6370"]
 
 
-def test_a_zoo_module_is_found_in_the_working_folder_of_a_command(zoo_module):
+def test_zoo_module_is_found_in_the_working_folder(zoo_module):
     done = subprocess.run([sys.executable, "-m", "fmnist_zoo", "tiny", f"--zoo_module={zoo_module}"],
                           capture_output=True, text=True, env={**os.environ, "PYTHONPATH": str(ROOT)})
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.startswith("tiny: my own")
 
 
-def test_the_listing_imports_nothing_heavy():
+def test_listing_imports_nothing_heavy():
     code = ("import runpy, sys\n"
             "sys.argv = ['fmnist_zoo', '4L']\n"
             "try:\n    runpy.run_module('fmnist_zoo', run_name='__main__', alter_sys=True)\n"
@@ -153,7 +153,7 @@ def test_the_listing_imports_nothing_heavy():
     assert done.stdout.startswith("4L: ") and done.stdout.splitlines()[-1] == "[]"
 
 
-def test_a_closed_pipe_is_no_error():
+def test_closed_pipe_is_not_an_error():
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
     reader, writer = os.pipe()
     os.close(reader)

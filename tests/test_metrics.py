@@ -1,4 +1,4 @@
-"""Metrics against formulas written out, and at the edges where naive ones break."""
+"""Metrics: against formulas written out, and at the edges where naive implementations break."""
 
 import math
 
@@ -13,7 +13,7 @@ ROW = st.lists(st.floats(-300, 300, width=32), min_size=10, max_size=10)
 
 
 @given(st.lists(st.tuples(ROW, st.integers(0, 9)), min_size=1, max_size=5))
-def test_cross_entropy_is_minus_the_log_of_the_labels_probability(examples):
+def test_cross_entropy_is_the_negative_log_probability_of_the_label(examples):
     logits = np.array([row for row, _ in examples], np.float32)
     labels = np.array([label for _, label in examples], np.uint8)
     expected = [math.log(math.fsum(math.exp(logit - row[label]) for logit in row)) for row, label in examples]
@@ -34,7 +34,7 @@ def test_huge_logits_stay_finite(size):
     np.testing.assert_array_equal(softmax(logits), [[0, 0, 0, 1, 0, 0, 0, 0, 0, 0]] * 2)
 
 
-def test_the_callers_logits_are_left_alone():
+def test_logits_of_the_caller_are_not_changed():
     logits = np.arange(20, dtype=np.float64).reshape(2, 10)
     before = logits.copy()
     cross_entropy(logits, np.array([1, 2]))
@@ -63,7 +63,7 @@ def test_confusion_matrix_by_hand():
     np.testing.assert_array_equal(matrix, [[1, 0, 0], [1, 0, 0], [0, 1, 2]])  # a row a true class
 
 
-def test_confusion_matrix_counts_everyone_once():
+def test_confusion_matrix_counts_each_example_once():
     random = np.random.default_rng(3)
     logits, labels = random.normal(size=(500, 10)), random.integers(0, 10, 500)
     matrix = confusion_matrix(logits, labels)
@@ -73,7 +73,7 @@ def test_confusion_matrix_counts_everyone_once():
     assert np.trace(matrix) / 500 == accuracy(logits, labels)
 
 
-def some(seed, examples=500, scale=3.0):
+def random_examples(seed, examples=500, scale=3.0):
     """Logits and labels of a classifier that is right more often than not."""
     random = np.random.default_rng(seed)
     labels = random.integers(0, 10, examples)
@@ -86,11 +86,11 @@ def test_top_k_accuracy():
     logits = np.array([[3, 2, 1, 0], [0, 1, 2, 3], [1, 1, 1, 1]], np.float32)
     labels = np.array([1, 0, 1])
     assert [metrics.top_k_accuracy(logits, labels, k) for k in (1, 2, 3, 4)] == [0, 2 / 3, 2 / 3, 1]
-    logits, labels = some(0)
+    logits, labels = random_examples(0)
     assert metrics.top_k_accuracy(logits, labels, 1) == accuracy(logits, labels)
 
 
-def test_the_interval_is_wilsons():
+def test_interval_equals_wilsons():
     from scipy import stats
 
     for hits, examples in ((0, 10), (7, 10), (8_912, 10_000), (10_000, 10_000)):
@@ -98,10 +98,10 @@ def test_the_interval_is_wilsons():
         np.testing.assert_allclose(metrics.accuracy_interval(hits / examples, examples), expected, atol=1e-12)
 
 
-def test_classes_are_those_of_scikit_learn():
+def test_figures_by_class_equal_scikit_learns():
     from sklearn.metrics import precision_recall_fscore_support
 
-    logits, labels = some(1)
+    logits, labels = random_examples(1)
     logits[:, 7] = -100  # never predicted
     found = metrics.by_class(confusion_matrix(logits, labels))
     expected = precision_recall_fscore_support(labels, logits.argmax(axis=1), labels=range(10), zero_division=0)
@@ -109,8 +109,8 @@ def test_classes_are_those_of_scikit_learn():
         np.testing.assert_allclose(found[name], values)
 
 
-def test_calibration_error_from_its_definition():
-    logits, labels = some(2)
+def test_calibration_error_equals_its_definition():
+    logits, labels = random_examples(2)
     probabilities = softmax(logits)
     confidence, hit = probabilities.max(axis=1), probabilities.argmax(axis=1) == labels
     gaps = []
@@ -123,7 +123,7 @@ def test_calibration_error_from_its_definition():
     assert found["count"].sum() == len(labels) and found["accuracy"] @ found["count"] == pytest.approx(hit.sum())
 
 
-def test_a_sure_classifier_that_is_right_is_calibrated():
+def test_confident_classifier_that_is_right_is_calibrated():
     logits = np.full((20, 10), -50, np.float32)
     labels = np.arange(20) % 10
     logits[np.arange(20), labels] = 50
@@ -132,16 +132,16 @@ def test_a_sure_classifier_that_is_right_is_calibrated():
 
 
 @pytest.mark.parametrize("scale", [0.3, 1.0, 4.0])
-def test_the_temperature_is_where_the_loss_is_smallest(scale):
+def test_temperature_minimizes_the_loss(scale):
     from scipy import optimize
 
-    logits, labels = some(3, scale=scale)
+    logits, labels = random_examples(3, scale=scale)
     best = optimize.minimize_scalar(lambda t: cross_entropy(logits / t, labels).mean(), bounds=(0.02, 50),
                                     method="bounded", options={"xatol": 1e-9})
     assert metrics.fit_temperature(logits, labels) == pytest.approx(best.x, rel=1e-4)
 
 
-def test_the_temperature_stays_finite_where_nothing_is_wrong():
+def test_temperature_is_finite_where_all_or_no_images_are_right():
     sure = np.eye(10, dtype=np.float32)
     assert metrics.fit_temperature(sure, np.arange(10)) == pytest.approx(0.01, rel=1e-6)
     assert metrics.fit_temperature(sure, (np.arange(10) + 1) % 10) == pytest.approx(100, rel=1e-6)

@@ -1,4 +1,4 @@
-"""Trained weights: written and read back, refused when they are not what they should be, and the shipped ones."""
+"""Trained weights: written and read back, refused if damaged or of another model, and right where they are shipped."""
 
 import json
 import warnings
@@ -28,14 +28,14 @@ def file(tmp_path, arrays):
     return path
 
 
-def test_names_and_shapes_are_those_of_the_keras_model():
+def test_names_and_shapes_equal_those_of_the_keras_model():
     model = models.build(SPEC)
     assert weights.layer_names(SPEC) == [variable.path for variable in model.trainable_variables]
     assert weights.shapes(SPEC) == [variable.shape for variable in model.trainable_variables]
 
 
 @pytest.mark.parametrize("dtype, error", [("float32", 0), ("float16", 2**-11)])
-def test_what_is_written_is_read_back(tmp_path, arrays, dtype, error):
+def test_written_weights_are_read_back(tmp_path, arrays, dtype, error):
     digest = weights.write(tmp_path / "x.safetensors", SPEC, arrays, dtype=dtype)
     assert {weights.write(tmp_path / "x.safetensors", SPEC, arrays, dtype=dtype) for _ in range(5)} == {digest}
     for received, array in zip(weights.read(tmp_path / "x.safetensors", SPEC, sha256=digest), arrays):
@@ -43,17 +43,17 @@ def test_what_is_written_is_read_back(tmp_path, arrays, dtype, error):
         np.testing.assert_allclose(received, array, rtol=error, atol=1e-7 if error else 0)
 
 
-def test_a_changed_byte_is_told(file):
+def test_changed_byte_is_refused(file):
     digest = weights.write(file, SPEC, weights.read(file, SPEC), dtype="float32")
     content = bytearray(file.read_bytes())
     content[-3] ^= 1
     file.write_bytes(content)
-    with pytest.raises(WeightsError, match="was changed or cut short: its SHA-256"):
+    with pytest.raises(WeightsError, match="was changed or truncated: its SHA-256"):
         weights.read(file, SPEC, sha256=digest)
 
 
 @pytest.mark.parametrize("length", [0, 5, 8, 40, -1])
-def test_a_file_that_was_cut_short_is_told(file, length):
+def test_truncated_file_is_refused(file, length):
     file.write_bytes(file.read_bytes()[:length])
     with pytest.raises(WeightsError, match="damaged, or not weights of this zoo"):
         weights.read(file, SPEC)
@@ -65,14 +65,14 @@ def test_weights_of_another_model_are_refused(file, other):
         fmnist_zoo.build_model(other, weights=file)
 
 
-def test_numbers_that_are_not_finite_are_refused(file, arrays):
+def test_non_finite_weights_are_refused(file, arrays):
     arrays[0][0, 0] = np.nan
     weights.write(file, SPEC, arrays, dtype="float32")
     with pytest.raises(WeightsError, match="not finite"):
         weights.read(file, SPEC)
 
 
-def test_not_a_number_in_weights_of_keras(tmp_path, arrays):
+def test_non_finite_weights_of_keras_are_refused(tmp_path, arrays):
     model = models.build(SPEC)
     arrays[0][0, 0] = np.nan
     model.set_weights(arrays)
@@ -81,7 +81,7 @@ def test_not_a_number_in_weights_of_keras(tmp_path, arrays):
         fmnist_zoo.build_model(SPEC, weights=tmp_path / "x.weights.h5")
 
 
-def test_other_arrays_than_the_metadata_say_are_refused(file):
+def test_arrays_that_contradict_the_metadata_are_refused(file):
     import safetensors.numpy
 
     header = json.dumps(weights._architecture(SPEC))
@@ -91,7 +91,7 @@ def test_other_arrays_than_the_metadata_say_are_refused(file):
 
 
 @pytest.mark.parametrize("form", ["x.weights.h5", "x.keras", "x.safetensors"])
-def test_weights_of_the_users(tmp_path, arrays, form):
+def test_files_of_the_user_are_loaded(tmp_path, arrays, form):
     trained = models.build(SPEC, 3)
     if form == "x.safetensors":
         weights.write(tmp_path / form, SPEC, arrays, dtype="float32")
@@ -103,13 +103,13 @@ def test_weights_of_the_users(tmp_path, arrays, form):
 
 
 @pytest.mark.parametrize("form", ["x.weights.h5", "x.keras", "x.safetensors"])
-def test_damaged_weights_of_the_users(tmp_path, form):
+def test_damaged_files_of_the_user_are_refused(tmp_path, form):
     (tmp_path / form).write_bytes(b"nothing of the kind")
     with pytest.raises(WeightsError, match="damaged, or "):
         fmnist_zoo.build_model(SPEC, weights=tmp_path / form)
 
 
-def test_keras_weights_of_another_model(tmp_path):
+def test_keras_weights_of_another_model_are_refused(tmp_path):
     models.build(fmnist_zoo.get_spec("2L")).save_weights(tmp_path / "x.weights.h5")
     with warnings.catch_warnings():
         warnings.simplefilter("default")
@@ -120,17 +120,17 @@ def test_keras_weights_of_another_model(tmp_path):
 @pytest.mark.parametrize("source, complaint", [
     ("nowhere.safetensors", "cannot be read"), ("imagenet", "there is no such file"), (".", "this is no such file"),
     ("setup.cfg", "expected 'fashion_mnist'")])
-def test_sources_that_are_none(source, complaint):
+def test_wrong_source_is_refused(source, complaint):
     with pytest.raises(WeightsError, match=complaint):
         fmnist_zoo.build_model(SPEC, weights=source)
 
 
-def test_a_model_without_trained_weights_says_so():
+def test_model_without_trained_weights_is_refused():
     with pytest.raises(WeightsError, match=r"no trained weights come with '4L,l2=0.5'; .*trained=True"):
         fmnist_zoo.load_model("4L,l2=0.5")
 
 
-def test_features_feed_the_logits():
+def test_feature_model_gives_the_inputs_of_the_logits():
     model = models.build(SPEC, 1)
     pixels = data.load_data(data="mini")["validation"].images[:7].astype(np.float32) / 255
     features = np.asarray(fmnist_zoo.feature_model(model)(pixels))
@@ -141,33 +141,33 @@ def test_features_feed_the_logits():
     np.testing.assert_array_equal(fmnist_zoo.build_model("softmax", features=True)(pixels), pixels)
 
 
-def test_the_manifest_that_does_not_read(tmp_path, monkeypatch):
+def test_damaged_manifest_is_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(weights, "FOLDER", tmp_path)
     assert fmnist_zoo.list_models(trained=True) == []
     (tmp_path / "manifest.json").write_text("{")
-    with pytest.raises(WeightsError, match="does not read"):
+    with pytest.raises(WeightsError, match="is damaged"):
         fmnist_zoo.list_models(trained=True)
 
 
 @pytest.mark.parametrize("change", [
     {"sha256": ""}, {"sha256": None}, {"recipe": {"epoch": 3}}, {"scores": {}}, {"temperature": "x"}, {"file": 3}])
-def test_an_entry_that_does_not_read(tmp_path, monkeypatch, capsys, change):
+def test_damaged_entry_is_refused(tmp_path, monkeypatch, capsys, change):
     entry = {**weights.entry("softmax"), **change}
     (tmp_path / "manifest.json").write_text(json.dumps({"models": {"softmax": entry}}))
     monkeypatch.setattr(weights, "FOLDER", tmp_path)
-    with pytest.raises(WeightsError, match="manifest.json: does not read: .*; install the package again"):
+    with pytest.raises(WeightsError, match="manifest.json: is damaged: .*; install the package again"):
         fmnist_zoo.load_model("softmax")
     assert listing(["softmax"]) == 2 and capsys.readouterr().err.count("\n") == 1
 
 
-def test_a_shipped_file_that_is_missing(tmp_path, monkeypatch):
+def test_missing_shipped_file_is_named(tmp_path, monkeypatch):
     (tmp_path / "manifest.json").write_text((weights.FOLDER / "manifest.json").read_text())
     monkeypatch.setattr(weights, "FOLDER", tmp_path)
     with pytest.raises(WeightsError, match="softmax.safetensors: cannot be read: No such file.*install the package"):
         fmnist_zoo.load_model("softmax")
 
 
-def test_load_model_gives_no_untrained_model():
+def test_load_model_refuses_to_give_an_untrained_model():
     with pytest.raises(WeightsError, match="weights=None"):
         fmnist_zoo.load_model("softmax", weights=None)
 
@@ -180,8 +180,8 @@ def test_every_model_of_the_zoo_is_trained():
 
 
 @pytest.mark.parametrize("name", SHIPPED)
-def test_shipped_models_are_what_the_manifest_says(name):
-    """On the 500 test images of the mini set, an accuracy that the published one allows (five standard errors)."""
+def test_shipped_model_matches_its_entry(name):
+    """Its accuracy on the 500 test images of the mini set is within five standard errors of the published one."""
     entry = weights.entry(name)
     assert fmnist_zoo.ModelSpec(**entry["spec"]) == fmnist_zoo.get_spec(name)
     assert Recipe(**entry["recipe"]) == fmnist_zoo.get_recipe(name)
@@ -196,8 +196,8 @@ def test_shipped_models_are_what_the_manifest_says(name):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", SHIPPED)
-def test_shipped_models_score_what_is_published(name):
-    """On all 10,000: the manifest to the last image, and the table's row within one image of half precision."""
+def test_shipped_model_has_the_published_scores(name):
+    """On all 10,000 images: exactly the manifest's accuracy, and within one image of the row, which is of float32."""
     (row,) = [row for row in results.read() if row["model"] == name and row["seed"] == weights.entry(name)["seed"]]
     images, labels = data.load_data(("test",))["test"]
     logits = prediction.outputs_of(fmnist_zoo.load_model(name), prediction.as_pixels(images))
