@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from fmnist_zoo import catalog as _catalog  # noqa: F401  (registers the models)
 from fmnist_zoo.registry import derive, get_recipe, get_spec, list_models, register
 from fmnist_zoo.spec import CLASS_NAMES, ModelSpec, Recipe, SpecError
+from fmnist_zoo.version import __version__  # noqa: F401
 
 if TYPE_CHECKING:
     from fmnist_zoo.data import Data, DataError, Split, load_data
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
     from fmnist_zoo.prediction import PredictionError, Predictions, predict
     from fmnist_zoo.weights import WeightsError
 
-__version__ = "0.1.0"
 _LAZY = {"Data": "data", "DataError": "data", "Split": "data", "load_data": "data", "build_model": "models",
          "feature_model": "models", "load_model": "models", "Predictions": "prediction", "predict": "prediction",
          "PredictionError": "prediction", "WeightsError": "weights"}

@@ -73,7 +73,7 @@ def _main(values: flags.FlagValues, files: list[str]) -> int:
 
     @functools.cache
     def model() -> Trained:
-        return trained.calibrated(trained.named(run=values.run or "", model=values.model), values.data_dir)
+        return trained.calibrated(trained.load(run=values.run or "", model=values.model), values.data_dir)
 
     outcomes = []
     for path, wrong in photographs.found(files):
@@ -100,7 +100,7 @@ def _check(values: flags.FlagValues, files: Sequence[str]) -> None:
         raise command.UsageError(f"--run={values.run} and --model={values.model} both say which model; drop one")
     if "data_dir" in given and "run" not in given:
         raise command.UsageError(f"--data_dir={values.data_dir} is where the data of --run are; drop it, or name a run")
-    trained.facts(run=values.run or "", model=values.model)
+    trained.spec_and_data(run=values.run or "", model=values.model)
 
 
 def _look(path: str, blocks: Iterator[np.ndarray], model: Callable[[], Trained]) -> Outcome:

@@ -131,7 +131,7 @@ def _execute(folder: folders.RunFolder, config: RunConfig, *, expected: dict[str
              verbose: bool, should_stop: Any) -> Run:
     from trainers.running import progress, run
 
-    return run.execute(folder, config, reporter=progress.for_output() if verbose else progress.Silent(),
+    return run.execute(folder, config, reporter=progress.for_output() if verbose else progress.Reporter(),
                        should_stop=should_stop, expected=expected)
 
 
@@ -174,9 +174,7 @@ def _main(values: flags.FlagValues) -> int:
 
 
 def _tell(run: Run, stop: command.StopSignal) -> int:
-    from trainers.running import progress
-
-    print(progress.last_words(run))
+    print(run.summary())
     return 0 if run.result else 128 + stop.number
 
 
