@@ -5,8 +5,9 @@
     model = fmnist_zoo.build_model("4D_drop03", seed=0)    # new
     model = fmnist_zoo.load_model("4D_drop03")             # trained
     (fit_images, fit_labels), (validation_images, validation_labels) = fmnist_zoo.load_data()
+    labels, probabilities = fmnist_zoo.predict("shoe.jpg")
 
-Names that need NumPy or TensorFlow are imported when they are first used.
+Names that need NumPy or TensorFlow are imported when they are first used, so that listings stay fast.
 """
 
 import importlib
@@ -23,9 +24,12 @@ if TYPE_CHECKING:
     from fmnist_zoo.prediction import PredictionError, Predictions, predict
     from fmnist_zoo.weights import WeightsError
 
-_LAZY = {"Data": "data", "DataError": "data", "Split": "data", "load_data": "data", "build_model": "models",
-         "feature_model": "models", "load_model": "models", "Predictions": "prediction", "predict": "prediction",
-         "PredictionError": "prediction", "WeightsError": "weights"}
+_LAZY = {
+    "Data": "data", "DataError": "data", "Split": "data", "load_data": "data",
+    "build_model": "models", "feature_model": "models", "load_model": "models",
+    "PredictionError": "prediction", "Predictions": "prediction", "predict": "prediction",
+    "WeightsError": "weights",
+}
 
 __all__ = [
     "CLASS_NAMES", "Data", "DataError", "ModelSpec", "PredictionError", "Predictions", "Recipe", "SpecError", "Split",
