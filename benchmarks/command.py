@@ -27,8 +27,8 @@ class WorkerError(RuntimeError):
 def free_threads(environment: MutableMapping[str, str] = os.environ) -> MutableMapping[str, str]:
     """Takes back the number of threads that `trainers` asks of TensorFlow, before a peer imports it: those who are
     compared to us, and the limit, have their own defaults, or what the person asked for. Returns the environment."""
-    if trainers.GIVEN is None:
-        environment.pop(trainers.VARIABLE, None)
+    if not trainers.THREADS_GIVEN:
+        environment.pop(trainers.THREADS_VARIABLE, None)
     return environment
 
 

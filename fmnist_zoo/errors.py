@@ -12,3 +12,7 @@ class ZooError(Exception):
 
 class UsageError(ZooError, ValueError):
     """A combination of arguments that makes no sense."""
+
+
+class SpecError(ZooError, ValueError):
+    """A model, a recipe, a setting or a name that is not possible: says what was received and what is."""

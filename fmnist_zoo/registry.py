@@ -1,7 +1,7 @@
-"""Names and the models behind them.
+"""Names of models, and their specs and recipes.
 
-`register` is all it takes to add a model, here or in a module of yours: plain data, no decorator. The zoo's own lines
-are in `catalog.py`. Nothing here may import more than the standard library.
+A call of `register` adds a model, here or in a module of yours. The zoo's own calls are in `catalog.py`. Standard
+library alone, because listings must not wait for imports.
 """
 
 from __future__ import annotations
@@ -11,24 +11,25 @@ import fnmatch
 from typing import Any
 
 from fmnist_zoo import weights
+from fmnist_zoo.settings import parse, settings_of
 from fmnist_zoo.spec import ModelSpec, Recipe, SpecError
 
 _MODELS: dict[str, tuple[ModelSpec, Recipe]] = {}
-_FIELDS = tuple(field for field in ModelSpec("x").architecture)
-_RESERVED = ("sweeps",)  # the log folder keeps sweeps there
+_FIELDS = settings_of(ModelSpec)
+_RESERVED = ("sweeps",)  # the log folder's folder of sweeps
 
 
 def register(name: str, description: str = "", *, recipe: Recipe = Recipe(), **architecture: Any) -> ModelSpec:
     """Adds a model to the zoo and returns its spec.
 
     Args:
-        name: letters, digits, `_`, `.`, `+` and `-`; it names a folder too.
+        name: letters, digits, `_`, `.`, `+` and `-`. It is also the name of a folder.
         description: one line.
         recipe: how it is trained by default.
         **architecture: `hidden`, `dropout`, `l1`, `l2`, `initializer`, as in `ModelSpec`.
 
     Raises:
-        SpecError: for a name that is taken or cannot be, an unknown field, or a value that cannot be.
+        SpecError: for a name that is taken or not possible, an unknown field, or a wrong value.
     """
     if name in _MODELS:
         raise SpecError(f"a model named {name!r} is registered already ({_MODELS[name][0].description}); "
@@ -58,7 +59,7 @@ def get_spec(name: str, **overrides: Any) -> ModelSpec:
     """The spec of a registered name, or of a changed one such as `4L,dropout=0.3_0.2_0.1,l2=1e-05`.
 
     Raises:
-        SpecError: for a name that nobody registered (with the nearest ones), or overrides that cannot be.
+        SpecError: for an unknown name (with the nearest names), or wrong overrides.
     """
     base, *changes = str(name).split(",")
     spec = _find(base)[0]
@@ -68,41 +69,42 @@ def get_spec(name: str, **overrides: Any) -> ModelSpec:
         _refuse_unknown_fields({field: text})
         if field in parsed:
             raise SpecError(f"{name!r} names {field} twice")
-        parsed[field] = _parse(field, text)
+        parsed[field] = parse(field, _FIELDS[field].kind, text)
     return derive(derive(spec, **parsed), **overrides)
 
 
 def get_recipe(name: str) -> Recipe:
-    """The recipe of a model; a changed model is trained as the one it was made from."""
+    """The recipe of a model. A changed model has the recipe of its base."""
     return _find(str(name).split(",")[0])[1]
 
 
 def derive(spec: ModelSpec, **overrides: Any) -> ModelSpec:
-    """`spec` with some fields changed, under a name that tells the truth.
+    """`spec` with some fields changed, and a name that says so.
 
-    If the result equals a registered model, it bears that model's name. Else it is `<base>,<field>=<value>` for each
-    field that differs from the base, which `get_spec` reads back.
+    A result that equals a registered model has that model's name. Otherwise the name is `<base>,<field>=<value>`, with
+    each field that differs from the base. `get_spec` reads it back.
     """
     _refuse_unknown_fields(overrides)
     changes = {field: value for field, value in overrides.items() if value is not None}
     if "hidden" in changes and len(set(spec.dropout)) == 1:
-        changes.setdefault("dropout", spec.dropout[0])  # one rate for all layers, however many there are now
+        changes.setdefault("dropout", spec.dropout[0])  # the one rate of all layers serves any number of layers
     changed = dataclasses.replace(spec, **changes)
     base = _MODELS[spec.name.split(",")[0]][0] if spec.name.split(",")[0] in _MODELS else spec
     twins = [base, *(known for known, _ in _MODELS.values())]
     for twin in twins:
         if twin.architecture == changed.architecture:
             return twin
-    differing = [field for field in _FIELDS if getattr(changed, field) != getattr(base, field)]
-    name = ",".join([base.name, *(f"{field}={_text(getattr(changed, field))}" for field in differing)])
+    differing = {field: known.kind.write(getattr(changed, field)) for field, known in _FIELDS.items()
+                 if getattr(changed, field) != getattr(base, field)}
+    name = ",".join([base.name, *(f"{field}={text}" for field, text in differing.items())])
     return dataclasses.replace(changed, name=name, description=f"{base.description} (changed: {', '.join(differing)})")
 
 
 def load_zoo_module(name: str) -> None:
-    """Imports a module of the user's that registers models; the working folder is searched first.
+    """Imports a module of the user that registers models. The working folder is searched first.
 
     Raises:
-        SpecError: if it cannot be found or fails while it is imported.
+        SpecError: if it cannot be found or raises an error.
     """
     import importlib
     import os
@@ -114,7 +116,7 @@ def load_zoo_module(name: str) -> None:
         importlib.import_module(name)
     except SpecError:
         raise
-    except (Exception, SystemExit) as error:  # a module of the user's may raise anything; they want it in one line
+    except (Exception, SystemExit) as error:  # the module may raise any error
         message = " ".join(str(error).split())
         raise SpecError(f"--zoo_module={name} cannot be imported: {type(error).__name__}: {message}") from error
     finally:
@@ -128,7 +130,7 @@ def _find(name: str) -> tuple[ModelSpec, Recipe]:
 
 
 def nearest(name: str, known: Any) -> str:
-    """'did you mean ...' for a mistyped name: near in spelling, whatever its case."""
+    """'did you mean ...' for a mistyped name, upper or lower case; all known names if none is similar."""
     import difflib
 
     folded = {candidate.lower(): candidate for candidate in known}
@@ -142,23 +144,3 @@ def _refuse_unknown_fields(fields: dict[str, Any]) -> None:
     for field in fields:
         if field not in _FIELDS:
             raise SpecError(f"a model has no field {field!r}; {nearest(field, _FIELDS)} (fields: {', '.join(_FIELDS)})")
-
-
-def _text(value: Any) -> str:
-    """A field's value inside a name: `0.3_0.2`, `1e-05`, `none` for an empty list."""
-    if isinstance(value, tuple):
-        return "_".join(map(str, value)) or "none"
-    return str(value)
-
-
-def _parse(field: str, text: str) -> Any:
-    """The inverse of `_text`."""
-    if field == "initializer":
-        return text
-    number = int if field == "hidden" else float
-    try:
-        if field in ("l1", "l2"):
-            return number(text)
-        return () if text == "none" else tuple(number(part) for part in text.split("_"))
-    except ValueError:
-        raise SpecError(f"{field}={text!r} in a model's name does not read as {number.__name__} values") from None

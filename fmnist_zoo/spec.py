@@ -1,28 +1,37 @@
 """What a model is and how it is trained, as plain data.
 
-`ModelSpec` says what is built, `Recipe` how it is trained. Both are frozen and validate themselves, so that a wrong
-value is refused where it is written, before anything heavy starts. This file imports the standard library alone: the
-listings must answer in a fraction of a second.
+`ModelSpec` says what is built, `Recipe` how it is trained. Both are frozen and check themselves, so that a wrong value
+is refused where it is written, before anything heavy starts. Standard library alone, because listings must not wait.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import math
 import re
 from typing import Any
 
-from fmnist_zoo.errors import ZooError
+from fmnist_zoo.errors import SpecError
+from fmnist_zoo.settings import (
+    DATA,
+    MODEL,
+    TRAINING,
+    Choice,
+    Each,
+    Number,
+    Size,
+    Whole,
+    check_settings,
+    setting,
+    settings_of,
+)
+
+__all__ = ["CLASSES", "CLASS_NAMES", "FULL_BATCH", "OPTIMIZERS", "PIXELS", "ModelSpec", "Recipe", "SpecError"]
 
 PIXELS = 28 * 28
 CLASSES = 10
 CLASS_NAMES = ("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot")
 INITIALIZERS = ("glorot_uniform", "normal_0.05")
 FULL_BATCH = "full"
-
-
-class SpecError(ZooError, ValueError):
-    """A model, a recipe or a name that cannot be: says what was received and what would do."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,43 +54,16 @@ OPTIMIZERS = {
 }
 
 
-def _number(field: str, value: Any, *, low: float = 0.0, below: float = math.inf) -> float:
-    """`value` as a finite float in [low, below)."""
-    try:
-        number = float(value)
-    except (TypeError, ValueError, OverflowError):
-        raise SpecError(f"{field} must be a number, received {value!r:.80}") from None
-    if isinstance(value, bool) or not low <= number < below:  # NaN fails every comparison
-        bounds = f"in [{low:g}, {below:g})" if below < math.inf else f"finite and at least {low:g}"
-        raise SpecError(f"{field} must be {bounds}, received {value!r}")
-    return number
-
-
-def _whole(field: str, value: Any, *, low: int) -> int:
-    """`value` as an int of at least `low`; a float or a bool is refused, so that 2.5 never becomes 2."""
-    try:
-        number = value.__index__()
-    except (AttributeError, TypeError):
-        number = None
-    if number is None or isinstance(value, bool) or number < low:
-        raise SpecError(f"{field} must be a whole number of at least {low}, received {value!r}")
-    return int(number)
-
-
-def _sequence(value: Any) -> tuple[Any, ...]:
-    return tuple(value) if hasattr(value, "__iter__") and not isinstance(value, str) else (value,)
-
-
 @dataclasses.dataclass(frozen=True)
 class ModelSpec:
     """A fully-connected classifier: 784 pixels, ReLU layers `hidden`, 10 logits.
 
     Attributes:
-        name: a folder's name; for a changed model it names the changes (see `registry.derive`).
+        name: the name of its folder; the name of a changed model lists the changes (see `registry.derive`).
         hidden: units of each hidden layer, first to last; empty for the softmax classifier.
-        dropout: share of units dropped after each hidden layer; one rate serves all layers. Stored as one rate a
-            layer, or as `()` where nothing is dropped.
-        l1, l2: the objective is mean cross entropy + l1 * sum|W| + l2 * sum W^2 over all weight matrices, no bias.
+        dropout: share of units dropped after each hidden layer. A single rate is repeated for all layers. Stored as one
+            rate a layer, or as `()` if nothing is dropped.
+        l1, l2: the objective is mean cross entropy + l1 * sum|W| + l2 * sum W^2 over all weight matrices, not biases.
         initializer: `glorot_uniform`, or `normal_0.05`: N(0, 0.05), deviation 0.05. Biases start at zero.
         description: one line.
 
@@ -90,39 +72,39 @@ class ModelSpec:
     """
 
     name: str
-    hidden: tuple[int, ...] = ()
-    dropout: tuple[float, ...] = ()
-    l1: float = 0.0
-    l2: float = 0.0
-    initializer: str = "glorot_uniform"
+    hidden: tuple[int, ...] = setting(
+        (), Each(Whole(low=1)), "units of the hidden layers, such as 300,100; none for no hidden layer", group=MODEL,
+        column=True, searched=True)
+    dropout: tuple[float, ...] = setting(
+        (), Each(Number(below=1.0)), "share dropped after each hidden layer: one rate, or one a layer such as "
+        "0.3,0.2,0.1", group=MODEL, column=True, searched=True)
+    l1: float = setting(0.0, Number(), "factor of the sum of |W| in the objective", group=MODEL, column=True,
+                        searched=True)
+    l2: float = setting(0.0, Number(), "factor of the sum of W^2 in the objective", group=MODEL, column=True,
+                        searched=True)
+    initializer: str = setting("glorot_uniform", Choice(INITIALIZERS), "how the weight matrices start", group=MODEL,
+                               column=True, searched=True)
     description: str = ""
 
     def __post_init__(self) -> None:
         if not isinstance(self.name, str) or not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.,=+-]{0,199}", self.name):
-            raise SpecError("a model's name is letters, digits and _.,=+-, at most 200 of them (it names a folder); "
+            raise SpecError("a model's name has at most 200 letters, digits and _.,=+- (it names a folder); "
                             f"received {self.name!r}")
         if not isinstance(self.description, str):
             raise SpecError(f"a description is one line of text, received {self.description!r}; "
                             "write hidden=(...) for the layers")
-        hidden = tuple(_whole("hidden", units, low=1) for units in _sequence(self.hidden))
-        rates = tuple(_number("dropout", rate, below=1.0) for rate in _sequence(self.dropout))
-        rates_given = any(rates)
-        if len(rates) == 1:
-            rates *= len(hidden)
-        if rates and len(rates) != len(hidden):
-            raise SpecError(
-                f"dropout needs one rate, or one for each of the {len(hidden)} hidden layers {list(hidden)}; "
-                f"received {len(rates)}: {list(rates)}"
-            )
-        if not any(rates):
-            if rates_given:
-                raise SpecError(f"dropout comes after hidden layers, and there are none; received {self.dropout!r}")
-            rates = ()
-        if self.initializer not in INITIALIZERS:
-            raise SpecError(f"initializer must be one of {', '.join(INITIALIZERS)}; received {self.initializer!r}")
-        for field, value in (("hidden", hidden), ("dropout", rates), ("l1", _number("l1", self.l1)),
-                             ("l2", _number("l2", self.l2))):
-            object.__setattr__(self, field, value)
+        check_settings(self)
+        object.__setattr__(self, "dropout", self._rates())
+
+    def _rates(self) -> tuple[float, ...]:
+        """One dropout rate for each hidden layer; `()` if nothing is dropped."""
+        rates = self.dropout * len(self.hidden) if len(self.dropout) == 1 else self.dropout
+        if any(self.dropout) and not self.hidden:
+            raise SpecError(f"dropout follows hidden layers, and there are none; received {list(self.dropout)}")
+        if rates and len(rates) != len(self.hidden):
+            raise SpecError(f"dropout needs one rate, or one for each of the {len(self.hidden)} hidden layers "
+                            f"{list(self.hidden)}; received {len(rates)}: {list(rates)}")
+        return rates if any(rates) else ()
 
     @property
     def widths(self) -> tuple[int, ...]:
@@ -130,77 +112,71 @@ class ModelSpec:
         return (PIXELS, *self.hidden, CLASSES)
 
     @property
-    def weights(self) -> int:
+    def weight_count(self) -> int:
         """Entries of all weight matrices."""
         return sum(fan_in * fan_out for fan_in, fan_out in zip(self.widths, self.widths[1:]))
 
     @property
     def parameters(self) -> int:
         """Trainable parameters: weight matrices and a bias vector a layer."""
-        return self.weights + sum(self.widths[1:])
+        return self.weight_count + sum(self.widths[1:])
 
     @property
     def training_flops(self) -> int:
         """Floating-point operations of the matrix products, an image and a training step.
 
-        Two a weight forward, four backward (gradients of weights and of inputs), less the gradient of the pixels,
-        which nobody needs.
+        Two a weight forward, four backward (gradients of weights and of inputs), less the gradient of the pixels, which
+        is not computed.
         """
-        return 6 * self.weights - 2 * self.widths[0] * self.widths[1]
+        return 6 * self.weight_count - 2 * self.widths[0] * self.widths[1]
 
     @property
     def architecture(self) -> dict[str, Any]:
-        """What tells two models apart: every field but the words."""
-        return {field: getattr(self, field) for field in ("hidden", "dropout", "l1", "l2", "initializer")}
+        """The settings that make two models different: every field but name and description."""
+        return {field: getattr(self, field) for field in settings_of(ModelSpec)}
 
     def to_dict(self) -> dict[str, Any]:
-        """As JSON takes it; `ModelSpec(**spec.to_dict()) == spec`."""
+        """For JSON; `ModelSpec(**spec.to_dict()) == spec`."""
         return {**dataclasses.asdict(self), "hidden": list(self.hidden), "dropout": list(self.dropout)}
 
 
 @dataclasses.dataclass(frozen=True)
 class Recipe:
-    """How a model is trained unless told otherwise.
+    """How a model is trained unless a run says otherwise.
 
     Attributes:
         epochs: passes over the fit images.
         batch_size: images a step, or "full" for all of them.
-        optimizer: one of `OPTIMIZERS`.
+        optimizer: a key of `OPTIMIZERS`.
         learning_rate: constant over the run.
         weight_decay: decoupled decay of the weight matrices, a step and unit of learning rate (AdamW's); 0 is off.
         validation_size: share of the training images (below 1) or their number held out; 0 holds out none.
         early_stopping: epochs without a better validation loss after which training ends; 0 is off.
-        weights: which weights count in the end, "best" (lowest validation loss) or "last".
+        weights: the weights that count in the end, "best" (lowest validation loss) or "last".
+
+    Raises:
+        SpecError: for a value that no recipe can have.
     """
 
-    epochs: int = 30
-    batch_size: int | str = 256
-    optimizer: str = "adam"
-    learning_rate: float = 0.001
-    weight_decay: float = 0.0
-    validation_size: float = 0.1
-    early_stopping: int = 0
-    weights: str = "best"
+    epochs: int = setting(30, Whole(low=1), "passes over the fit images", group=TRAINING, column=True, searched=True,
+                          decides=False)
+    batch_size: int | str = setting(256, Whole(low=1, word=FULL_BATCH), "images an update, or full", group=TRAINING,
+                                    column=True, searched=True)
+    optimizer: str = setting("adam", Choice(tuple(OPTIMIZERS)), "a new one comes with Keras' learning rate for it",
+                             group=TRAINING, column=True, searched=True)
+    learning_rate: float = setting(0.001, Number(above=0.0), "constant over the run", group=TRAINING, column=True,
+                                   searched=True)
+    weight_decay: float = setting(0.0, Number(), "decoupled decay of the weight matrices (AdamW's)", group=TRAINING,
+                                  column=True, searched=True)
+    validation_size: float = setting(0.1, Size(), "share, or number, of the training images held out (default 0.1)",
+                                     group=DATA)
+    early_stopping: int = setting(0, Whole(), "epochs without a better validation loss after which the run ends; 0: "
+                                  "never", group=TRAINING)
+    weights: str = setting("best", Choice(("best", "last")), "the weights that count in the end: of the lowest "
+                           "validation loss, or the last", group=TRAINING)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "epochs", _whole("epochs", self.epochs, low=1))
-        if self.batch_size != FULL_BATCH:
-            batch_size = _whole("batch_size (a number or 'full')", self.batch_size, low=1)
-            object.__setattr__(self, "batch_size", batch_size)
-        if self.optimizer not in OPTIMIZERS:
-            raise SpecError(f"optimizer must be one of {', '.join(OPTIMIZERS)}; received {self.optimizer!r}")
-        object.__setattr__(self, "learning_rate", _number("learning_rate", self.learning_rate))
-        if self.learning_rate == 0:
-            raise SpecError("learning_rate must be above 0, received 0: nothing would be learned")
-        object.__setattr__(self, "weight_decay", _number("weight_decay", self.weight_decay))
-        size = _number("validation_size", self.validation_size)
-        if size > 1 and size != int(size) or size == 1:
-            raise SpecError(f"validation_size must be a share below 1 or a whole number of images above 1, "
-                            f"received {self.validation_size!r}")
-        object.__setattr__(self, "validation_size", int(size) if size > 1 or size == 0 else size)
-        object.__setattr__(self, "early_stopping", _whole("early_stopping", self.early_stopping, low=0))
+        check_settings(self)
         if self.early_stopping and not self.validation_size:
             raise SpecError(f"early_stopping={self.early_stopping} watches the validation loss, and "
-                            "validation_size=0 leaves none: drop the one or the other")
-        if self.weights not in ("best", "last"):
-            raise SpecError(f"weights must be 'best' or 'last', received {self.weights!r}")
+                            "validation_size=0 leaves none: drop one of the two")

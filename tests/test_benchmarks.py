@@ -140,9 +140,9 @@ def test_whole_rounds_outlive_what_ends_a_later_one(monkeypatch, tmp_path, capsy
 
 
 def test_our_number_of_threads_is_ours_alone(monkeypatch):
-    for given, left in ((None, {}), ("8", {trainers.VARIABLE: "8"})):
-        monkeypatch.setattr(trainers, "GIVEN", given)
-        assert command.free_threads({trainers.VARIABLE: given or str(trainers.THREADS)}) == left
+    for given, left in ((None, {}), ("8", {trainers.THREADS_VARIABLE: "8"})):
+        monkeypatch.setattr(trainers, "THREADS_GIVEN", given or "")
+        assert command.free_threads({trainers.THREADS_VARIABLE: given or str(trainers.THREADS)}) == left
 
 
 def test_weights_go_to_the_other_peers_as_they_are(tmp_path):

@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from trainers.engine.epoch import EpochMeans
+from trainers.engine.loop import EpochMeans
 from trainers.running import progress
 from trainers.train import GROUPS, define_flags, main, train
 
@@ -16,14 +16,14 @@ from trainers.train import GROUPS, define_flags, main, train
     (["--model=4L", "--epoch=3"], "Unknown command line flag 'epoch'. Did you mean: epochs"),
     (["--model=4L", "--epochs=many"], "--epochs"), (["--model=4L", "--trainer=keras"], "--trainer"),
     (["--model=4L", "extra"], "received 'extra', which belongs to no flag"),
-    (["--model=4L", "--dropout=a,b"], "--dropout takes numbers with commas between them, received 'a,b'"),
+    (["--model=4L", "--dropout=a,b"], "or one for each hidden layer, received 'a,b'"),
     (["--model=4L", "--dropout=0.1,0.2"], "received 2: [0.1, 0.2]"), (["--model=4L", "--dropout=1"], "[0, 1)"),
-    (["--model=4L", "--hidden=10,x"], "--hidden takes whole numbers"),
+    (["--model=4L", "--hidden=10,x"], "--hidden must be a whole number of at least 1, or one for each"),
     (["--model=softmax", "--dropout=0.3"], "there are none"), (["--model=4L", "--seed=-1"], "received -1"),
-    (["--model=4L", "--batch_size=half"], "--batch_size takes a whole number or full"),
+    (["--model=4L", "--batch_size=half"], "--batch_size must be a whole number of at least 1, or full"),
     (["--model=4L", "--data=mini", "--data_dir=x"], "drop --data_dir"),
     (["--model=4L", "--allow_other_data"], "--data_dir"),
-    (["--model=4L", "--validation_size=1"], "received 1.0"), (["--model=4L", "--learning_rate=0"], "received 0"),
+    (["--model=4L", "--validation_size=1"], "received 1"), (["--model=4L", "--learning_rate=0"], "received 0"),
     (["--config=nothing.json"], "nothing.json: cannot be read"), (["--config=x", "--model=4L"], "drop --model=4L"),
     (["--resume=nowhere"], "nowhere: cannot be read"), (["--resume=latest", "--logdir=nowhere"], "no unfinished run"),
     (["--model=4L", "--zoo_module=no_such_module"], "--zoo_module=no_such_module cannot be imported"),
@@ -39,7 +39,7 @@ def test_a_mistake_is_one_line(flags, text, capsys):
 
 def test_every_flag_is_in_a_group_and_explained(capsys):
     listed = [name for names in GROUPS.values() for name in names]
-    assert sorted(listed) == sorted(define_flags()) and len(listed) == len(set(listed)) <= 27
+    assert sorted(listed) == sorted(define_flags()) and len(listed) == len(set(listed))
     assert main(["--help"]) == 0
     output = capsys.readouterr().out
     for name in listed:

@@ -1,4 +1,4 @@
-"""Settings laid over recipes; what does not go together is refused by name."""
+"""Settings laid over recipes; settings that exclude each other are refused by name."""
 
 import dataclasses
 import json
@@ -18,14 +18,14 @@ def test_defaults_are_the_recipe(name):
     assert RunConfig.from_dict(json.loads(json.dumps(config.to_dict()))) == config
 
 
-def test_settings_find_their_place():
+def test_settings_reach_spec_recipe_and_run():
     config = resolve("4L", dropout=0.3, epochs=7, seed=5, batch_size="full", l2=None)
     assert config.spec.name == "4D_drop03"
     assert (config.recipe.epochs, config.recipe.batch_size, config.seed) == (7, "full", 5)
 
 
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
-def test_an_optimizer_brings_keras_learning_rate(optimizer):
+def test_new_optimizer_comes_with_the_learning_rate_of_keras(optimizer):
     import keras
 
     from trainers.engine.fit import make_optimizer
@@ -37,14 +37,14 @@ def test_an_optimizer_brings_keras_learning_rate(optimizer):
     assert resolve("2L", optimizer=optimizer, learning_rate=0.5).recipe.learning_rate == 0.5
 
 
-def test_long_runs_save_and_draw_less_often():
+def test_long_runs_write_checkpoints_and_pictures_less_often():
     assert (resolve("network_A").checkpoint_every, resolve("network_A").histogram_every) == (50, 100)
     assert (resolve("4L").checkpoint_every, resolve("4L").histogram_every) == (3, 6)
     assert resolve("network_A", checkpoint_every=1).checkpoint_every == 1
 
 
 @pytest.mark.parametrize("settings, text", [
-    (dict(precision="float16"), "one of float32, mixed_bfloat16; received 'float16'"),
+    (dict(precision="float16"), "one of float32, mixed_bfloat16, received 'float16'"),
     (dict(precision="mixed_bfloat16", hidden=()), "is for hidden layers"),
     (dict(precision="mixed_bfloat16", trainer="fit"), "is for --trainer=tape; received 'fit'"),
     (dict(trainer="keras"), "received 'keras'"), (dict(seed=-1), "received -1"),
@@ -56,28 +56,55 @@ def test_long_runs_save_and_draw_less_often():
     (dict(dropout=1.0), "received 1.0"), (dict(batch_size="half"), "received 'half'"),
     (dict(learning_rate=float("nan")), "received nan"),
 ])
-def test_refusals_say_what_was_received(settings, text):
+def test_refusal_names_the_value_received(settings, text):
     with pytest.raises(ValueError, match=text):
         resolve("4L", **settings)
 
 
-def test_differences_name_settings():
+def test_differences_are_named_by_setting():
     old = resolve("4L")
     new = configs.overlay(old, l2=0.5, batch_size=32)
     found = configs.differences(old, new)
     assert found == {"l2": (0.0, 0.5), "batch_size": (256, 32)}
 
 
-def test_a_spec_nobody_registered():
+def test_spec_that_is_not_registered_has_the_default_recipe():
     spec = dataclasses.replace(fmnist_zoo.get_spec("2L"), name="mine", hidden=(17,))
     config = resolve(spec, dropout=0.1)
     assert config.spec.name == "mine,dropout=0.1" and config.recipe == fmnist_zoo.Recipe()
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", "{}", '{"config": 3}', '{"config": {"spec": {}, "recipe": {}}}'])
-def test_a_broken_record_is_named(tmp_path, content):
+def test_broken_record_is_refused_with_its_path(tmp_path, content):
     (tmp_path / "config.json").write_text(content)
     with pytest.raises(ConfigError, match="config.json: not the config.json of a run"):
         configs.read_record(tmp_path)
     with pytest.raises(ConfigError, match="cannot be read"):
         configs.read_record(tmp_path / "nothing.json")
+
+
+def test_record_reads_without_the_environment_it_was_made_in(tmp_path, monkeypatch):
+    """A run of other data found its folder in the environment; resume and evaluate must not need that variable."""
+    monkeypatch.setenv("FMNIST_ZOO_DATA", str(tmp_path))
+    config = resolve("softmax", allow_other_data=True)
+    monkeypatch.delenv("FMNIST_ZOO_DATA")
+    assert config.data_dir == str(tmp_path) and RunConfig.from_dict(config.to_dict()) == config
+    old = {**config.to_dict(), "data_dir": ""}  # version 0.1.0 did not record the folder
+    assert configs.overlay(RunConfig.from_dict(old), data_dir="elsewhere").data_dir == "elsewhere"
+
+
+def test_threads_of_the_environment_are_recorded(monkeypatch):
+    assert resolve("softmax").threads == int(configs.THREADS_GIVEN or 2)
+    monkeypatch.setattr(configs, "THREADS_GIVEN", "8")
+    assert resolve("softmax").threads == 8 and resolve("softmax", threads=1).threads == 1
+    assert not RunConfig.from_dict(resolve("softmax").to_dict()).owns(resolve("softmax", threads=2).identity)
+
+
+def test_scratch_is_judged_by_content_not_by_name():
+    assert resolve("4L", trainer="scratch", initializer="normal_0.05").spec.name == "4L,initializer=normal_0.05"
+    for name, wrong in (("4L", "initializer=glorot_uniform"), ("network_A,dropout=0.3", "dropout="),
+                        ("4L,initializer=normal_0.05,dropout=0.1_0.1_0.1", "dropout=")):
+        with pytest.raises(ConfigError, match=f"--trainer=scratch .* received .*{wrong}"):
+            resolve(name, trainer="scratch")
+    with pytest.raises(ConfigError, match="received network_A with optimizer=adamw, weight_decay=0.004"):
+        resolve("network_A", trainer="scratch", optimizer="adamw")

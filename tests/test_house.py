@@ -17,7 +17,8 @@ COMMANDS = {"trainers.train", "trainers.sweep", "trainers.evaluate", "trainers.r
             "trainers.export", "trainers.results", "fmnist_zoo.__main__"}
 # Each room may import those before it; rooms that share a place are siblings and do not import each other.
 ROOMS = [
-    {"fmnist_zoo"}, {"trainers.config"}, {"trainers.engine"}, {"trainers.board"}, {"trainers.running"},
+    {"fmnist_zoo"}, {"trainers.config", "trainers.settings"}, {"trainers.engine"}, {"trainers.board"},
+    {"trainers.running"},
     {"trainers.tuning", "trainers.publishing", "trainers.reproduction"}, {"trainers.cli"}, {"commands"},
 ]
 MODULES = {".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): path

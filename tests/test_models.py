@@ -28,7 +28,7 @@ def equal(left, right):
 def test_parameters_equal_the_closed_form(name):
     model = build_model(name)
     assert model.count_params() == get_spec(name).parameters
-    assert sum(matrix.size for matrix in kernels(model)) == get_spec(name).weights
+    assert sum(matrix.size for matrix in kernels(model)) == get_spec(name).weight_count
 
 
 @EVERY_MODEL

@@ -64,7 +64,7 @@ def test_sweep_is_shown_and_continues_to_its_end(logs, inline_pool, capsys):
     path = logs / "sweeps" / "grid"
     manifest = json.loads((path / "sweep.json").read_text())
     assert sweep.main([f"--show={path}"]) == 0
-    assert "2 trials ended, 1 not yet" in capsys.readouterr().out
+    assert "2 trials ended, 1 unfinished" in capsys.readouterr().out
     old = sweeps.without_times(sweeps.rows_of(path))
     space = "hidden=1; l2=0,1e-4; dropout=0,0.2"
     assert sweep.main(["--model=2L", "--tuner=grid", f"--space={space}", "--optimizer=sgd", "--batch_size=2",

@@ -1,4 +1,4 @@
-"""ModelSpec and Recipe: what they refuse, and the parameters and FLOPs they promise."""
+"""ModelSpec and Recipe: the values they refuse, and their counts of parameters and FLOPs."""
 
 import dataclasses
 import json
@@ -12,7 +12,7 @@ from fmnist_zoo.spec import ModelSpec, Recipe, SpecError
 
 
 def make(**fields: Any) -> ModelSpec:
-    """A spec of any values, whatever the types say."""
+    """A spec of any values, also of wrong types."""
     return ModelSpec(**{"name": "x", **fields})
 
 
@@ -20,7 +20,7 @@ def make(**fields: Any) -> ModelSpec:
     ("softmax", 7850), ("network_softmax", 7850), ("network_A", 238510), ("network_B", 266610),
     ("2L", 159010), ("3L", 396210), ("4L", 793610), ("5L", 1431210),
 ])
-def test_parameters_are_the_reports(name, parameters):
+def test_parameter_counts_equal_those_of_the_report(name, parameters):
     assert get_spec(name).parameters == parameters
 
 
@@ -33,12 +33,12 @@ def test_flops_of_softmax_count_forward_and_weight_gradient_alone():
     assert get_spec("softmax").training_flops == 4 * 784 * 10
 
 
-def test_one_rate_serves_all_layers():
+def test_single_rate_is_repeated_for_all_layers():
     assert make(hidden=(3, 2), dropout=0.5).dropout == (0.5, 0.5)
     assert make(hidden=(3, 2), dropout=0.5) == make(hidden=[3, 2], dropout=[0.5, 0.5])
 
 
-def test_no_dropout_has_one_spelling():
+def test_no_dropout_is_stored_as_an_empty_tuple():
     assert make(hidden=(3, 2), dropout=0).dropout == ()
     assert make(hidden=(3, 2), dropout=(0.0, 0.0)) == make(hidden=(3, 2))
     assert make(dropout=0.0) == make()
@@ -48,7 +48,7 @@ def test_one_hidden_layer_may_be_a_number():
     assert make(hidden=64) == make(hidden=(64,))
 
 
-def test_numpy_values_become_plain_ones():
+def test_numpy_values_become_python_values():
     spec = make(hidden=np.array([30, 20]), dropout=np.array([0.5, 0.25]), l1=np.float64(0.5))
     assert spec == make(hidden=(30, 20), dropout=(0.5, 0.25), l1=0.5)
     assert json.loads(json.dumps(spec.to_dict()))["hidden"] == [30, 20]
@@ -65,13 +65,13 @@ def test_numpy_values_become_plain_ones():
     ("l2", -2, "-2"), ("l2", float("nan"), "nan"), ("l2", False, "False"),
     ("initializer", "he_normal", "'he_normal'"),
 ])
-def test_a_bad_model_is_refused_with_what_was_received(field, value, received):
+def test_invalid_model_is_refused_with_the_value_received(field, value, received):
     with pytest.raises(SpecError, match=f"(name|{field}).*received {received}"):
         make(**{"hidden": (3, 2), field: value})
 
 
 def test_dropout_without_hidden_layers_is_refused():
-    with pytest.raises(SpecError, match="dropout comes after hidden layers, and there are none; received 0.3"):
+    with pytest.raises(SpecError, match="dropout follows hidden layers, and there are none; received .0.3."):
         make(dropout=0.3)
 
 
@@ -86,7 +86,7 @@ def test_dropout_without_hidden_layers_is_refused():
     ("early_stopping", -1, "-1"), ("early_stopping", 1.5, "1.5"),
     ("weights", "first", "'first'"),
 ])
-def test_a_bad_recipe_is_refused_with_what_was_received(field, value, received):
+def test_invalid_recipe_is_refused_with_the_value_received(field, value, received):
     with pytest.raises(SpecError, match=f"{field}.*received {received}"):
         Recipe(**{field: value})
 
@@ -104,12 +104,12 @@ def test_validation_size_is_a_share_or_a_count(size, stored):
 
 
 @pytest.mark.parametrize("name", ["softmax", "4D_drop03_02_01", "network_B_l2", "4L,dropout=0.3_0.25_0.1,l2=1e-05"])
-def test_a_spec_survives_json(name):
+def test_spec_is_the_same_after_json(name):
     spec = get_spec(name)
     assert ModelSpec(**json.loads(json.dumps(spec.to_dict()))) == spec
 
 
-def test_a_recipe_survives_json():
+def test_recipe_is_the_same_after_json():
     recipe = Recipe(epochs=2, batch_size="full", optimizer="sgd", learning_rate=1, validation_size=500)
     assert Recipe(**json.loads(json.dumps(dataclasses.asdict(recipe)))) == recipe
 
@@ -121,17 +121,17 @@ def test_specs_and_recipes_are_frozen():
         setattr(Recipe(), "epochs", 1)
 
 
-def test_a_name_longer_than_a_folders_is_refused():
+def test_name_too_long_for_a_folder_is_refused():
     with pytest.raises(SpecError, match="name"):
         make(name="x" * 256)
 
 
-def test_a_number_beyond_floats_is_refused():
+def test_number_too_large_for_a_float_is_refused():
     with pytest.raises(SpecError, match="learning_rate"):
         Recipe(learning_rate=10**400)
 
 
-def test_a_description_that_is_no_text_is_refused():
+def test_description_that_is_not_text_is_refused():
     with pytest.raises(SpecError, match=r"description.*received \(64, 64\)"):
         make(description=(64, 64))
 

@@ -1,4 +1,4 @@
-"""What the commands share: flags of their own, a grouped `--help`, one line for a person's mistake.
+"""What the commands share: flags, those of a run's settings among them, a grouped `--help`, one line for a mistake.
 
 Each command keeps its flags on a `flags.FlagValues` of its own, so that importing a command defines none. Nothing here
 may import TensorFlow.
@@ -17,8 +17,10 @@ from typing import Any, Callable, Mapping, Sequence
 
 from absl import flags
 
-from fmnist_zoo.errors import UsageError, ZooError
-from fmnist_zoo.spec import FULL_BATCH
+from fmnist_zoo import settings
+from fmnist_zoo.errors import SpecError, UsageError, ZooError
+from fmnist_zoo.settings import Choice, Setting, Switch
+from trainers.config import SETTINGS
 
 USAGE, FAILURE = 2, 1
 STOPPING = (signal.SIGINT, signal.SIGTERM)
@@ -28,32 +30,59 @@ def parse(values: flags.FlagValues, arguments: Sequence[str], *, words: bool = F
     """Parses `arguments` (without the program's name) into `values`; returns the words that belong to no flag.
 
     Raises:
-        UsageError: for unknown flags (with the nearest ones), wrong values, and such words unless `words` are taken.
+        UsageError: for unknown flags (with the nearest ones), wrong values, and words that belong to no flag, unless
+            the command takes `words`.
     """
     values.set_gnu_getopt(words)
     try:
         rest = values(["command", *arguments])[1:]
     except flags.Error as error:
-        raise UsageError(str(error).replace("\n", " ")) from None
+        cause = error.__context__  # of a setting; absl puts its own sentence before the message
+        message = f"--{cause}" if isinstance(cause, SpecError) else str(error)
+        raise UsageError(message.replace("\n", " ")) from None
     if rest and not words:
         raise UsageError(f"received {rest[0]!r}, which belongs to no flag; flags are written --name=value (see --help)")
     return rest
 
 
 def asks_for_help(arguments: Sequence[str]) -> bool:
-    """Whether `--help` stands on the command line, in any of its spellings."""
+    """Whether the command line has `--help`, in any of its spellings."""
     return bool({"--help", "-help", "-h", "--helpfull"} & set(arguments))
 
 
-def batch_size(text: str) -> int | str:
-    """The value of `--batch_size`: a whole number, or `full`."""
-    if text != FULL_BATCH and not text.isdecimal():
-        raise UsageError(f"--batch_size takes a whole number or full, received {text!r}")
-    return text if text == FULL_BATCH else int(text)
+class _Parser(flags.ArgumentParser):
+    """Reads the flag of a setting."""
+
+    def __init__(self, known: Setting):
+        super().__init__()
+        self._known = known
+
+    def parse(self, argument: Any) -> Any:
+        return settings.parse(self._known.name, self._known.kind, argument)
+
+
+def define_settings(values: flags.FlagValues) -> None:
+    """Defines a flag for each setting of a run. Its value is None unless it is given, so that the recipe decides."""
+    for name, known in SETTINGS.items():
+        if isinstance(known.kind, Switch):
+            flags.DEFINE_boolean(name, None, known.help, flag_values=values)
+            continue
+        help = f"{known.help} ({', '.join(known.kind.values)})" if isinstance(known.kind, Choice) else known.help
+        flags.DEFINE(_Parser(known), name, None, help, flag_values=values)
+
+
+def settings_in(group: str) -> list[str]:
+    """The flags of settings in a group of `--help`, such as `fmnist_zoo.settings.TRAINING`."""
+    return [name for name, known in SETTINGS.items() if known.group == group]
+
+
+def given_settings(values: flags.FlagValues) -> dict[str, Any]:
+    """The settings whose flags are given, with their values."""
+    return {name: values[name].value for name in SETTINGS if name in values and values[name].present}
 
 
 def given(values: flags.FlagValues) -> set[str]:
-    """Names of the flags that stand on the command line."""
+    """Names of the flags that are given."""
     return {name for name in values if values[name].present}
 
 
@@ -76,9 +105,12 @@ def help_text(usage: str, groups: Mapping[str, Sequence[str]], values: flags.Fla
 
 def main(name: str, arguments: Sequence[str] | None, *, usage: str, groups: Mapping[str, Sequence[str]],
          define_flags: Callable[[], flags.FlagValues], body: Callable[..., int], words: bool = False) -> int:
-    """A command from its arguments (None: the process's own) to its exit code: `--help`, or `body` on its flags.
+    """Runs a command on its arguments (None: the process's own): prints `--help`, or calls `body` with the flags.
 
-    With `words`, those that belong to no flag (files, say) are the second argument of `body`.
+    With `words`, the arguments that belong to no flag, such as files, are the second argument of `body`.
+
+    Returns:
+        The exit code.
     """
 
     def answer() -> int:

@@ -6,21 +6,33 @@ import dataclasses
 import json
 import os
 import pathlib
-from typing import Any
+from typing import Any, Mapping
 
 from fmnist_zoo import registry
 from fmnist_zoo.errors import ZooError
+from fmnist_zoo.settings import (
+    DATA,
+    OUTPUT,
+    TRAINING,
+    Choice,
+    Setting,
+    Switch,
+    Text,
+    Whole,
+    check_settings,
+    setting,
+    settings_of,
+)
 from fmnist_zoo.spec import FULL_BATCH, OPTIMIZERS, ModelSpec, Recipe, SpecError
+from trainers import THREADS, THREADS_GIVEN
 
-TRAINERS = ("tape", "fit", "scratch")
-PRECISIONS = ("float32", "mixed_bfloat16")
-CHANGE_NO_NUMBER = ("data_dir", "checkpoint_every", "histogram_every")  # where, and how often something is written
-_RECIPE_FIELDS = tuple(field.name for field in dataclasses.fields(Recipe))
-_SPEC_FIELDS = ("hidden", "dropout", "l1", "l2", "initializer")
+DATA_VARIABLE = "FMNIST_ZOO_DATA"
+DEPENDENT = ("learning_rate", "weight_decay")  # settings that a new optimizer resets to its own defaults
+MIXED = "mixed_bfloat16"
 
 
 class ConfigError(ZooError, ValueError):
-    """Settings that do not go together, or a config file that does not read: says which and what to do."""
+    """Settings that exclude each other, or a config file that does not read: says which and what to do."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,71 +45,73 @@ class RunConfig:
         precision: "float32", or "mixed_bfloat16": hidden layers compute in bfloat16; logits, weights, loss, optimizer
             and evaluation stay in float32.
         seed: initial weights, shuffle order and dropout masks follow from it.
+        threads: of TensorFlow within an operation. A matrix product's order of summation depends on them.
         data, data_dir, allow_other_data: as in `fmnist_zoo.load_data`.
         checkpoint_every: epochs between checkpoints.
         histogram_every: epochs between histograms and pictures in TensorBoard; 0: none.
-        ranking: one half of the validation images is kept apart, and measured once, with the weights that count. The
-            other half chooses the epoch, so that runs can be ranked by images that chose nothing (a sweep's trials).
+        ranking: one half of the validation images chooses the epoch. The other half is measured once, with the weights
+            that count, so that a sweep ranks its trials by images that chose nothing.
+
+    Raises:
+        SpecError: for a value that a setting cannot have.
+        ConfigError: for settings that exclude each other.
     """
 
     spec: ModelSpec
     recipe: Recipe
-    trainer: str = "tape"
-    precision: str = "float32"
-    seed: int = 0
-    data: str = "fashion_mnist"
-    data_dir: str = ""
-    allow_other_data: bool = False
-    checkpoint_every: int = 1
-    histogram_every: int = 3
+    trainer: str = setting("tape", Choice(("tape", "fit", "scratch")), "tape: our GradientTape loop (the default); "
+                           "fit: Model.fit; scratch: network_* from their equations", group=TRAINING, column=True)
+    precision: str = setting("float32", Choice(("float32", MIXED)), f"{MIXED}: hidden layers compute in bfloat16, on "
+                             "processors that multiply it in hardware; for large batches", group=TRAINING, column=True)
+    seed: int = setting(0, Whole(below=2**32), "initial weights, shuffle order and dropout follow from it (default 0)",
+                        group=TRAINING, column=True)
+    threads: int = setting(THREADS, Whole(low=1, below=1025), f"of TensorFlow within an operation (default {THREADS}); "
+                           "the last digits of a run depend on it", group=TRAINING)
+    data: str = setting("fashion_mnist", Choice(("fashion_mnist", "mini")), "mini: 2,000 real images that come with "
+                        "the package, to try things out", group=DATA, column=True)
+    data_dir: str = setting("", Text(), "a folder with the four IDX files; default: FMNIST_ZOO_DATA, the caches, or a "
+                            "download", group=DATA, decides=False)
+    allow_other_data: bool = setting(False, Switch(), "take another 28x28 ten-class IDX set from --data_dir",
+                                     group=DATA)
+    checkpoint_every: int = setting(1, Whole(low=1, below=2**31), "epochs between checkpoints; default: a tenth of the "
+                                    "run", group=OUTPUT, decides=False)
+    histogram_every: int = setting(3, Whole(below=2**31), "epochs between histograms and pictures in TensorBoard; 0: "
+                                   "none; default: a fifth of the run, in a sweep 0", group=OUTPUT, decides=False)
     ranking: bool = False
 
     def __post_init__(self) -> None:
-        if self.trainer not in TRAINERS:
-            raise ConfigError(f"trainer must be one of {', '.join(TRAINERS)}; received {self.trainer!r}")
-        if self.precision not in PRECISIONS:
-            raise ConfigError(f"precision must be one of {', '.join(PRECISIONS)}; received {self.precision!r}")
+        check_settings(self)
         if self.precision != "float32" and self.trainer != "tape":
             raise ConfigError(f"--precision={self.precision} is for --trainer=tape; received {self.trainer!r}")
         if self.precision != "float32" and not self.spec.hidden:
             raise ConfigError(f"--precision={self.precision} is for hidden layers; {self.spec.name} has none")
-        for field, low, below in (("seed", 0, 2**32), ("checkpoint_every", 1, 2**31), ("histogram_every", 0, 2**31)):
-            value = getattr(self, field)
-            if isinstance(value, bool) or not isinstance(value, int) or not low <= value < below:
-                raise ConfigError(f"{field} must be a whole number in [{low}, {below}), received {value!r}")
-        if self.data not in ("fashion_mnist", "mini"):
-            raise ConfigError(f"data must be fashion_mnist or mini, received {self.data!r}")
         if not isinstance(self.ranking, bool) or self.ranking and not self.recipe.validation_size:
             raise ConfigError("ranking is true or false, and needs validation images; received "
                               f"{self.ranking!r} with validation_size={self.recipe.validation_size}")
-        if not isinstance(self.data_dir, str) or not isinstance(self.allow_other_data, bool):
-            raise ConfigError(f"data_dir must be text and allow_other_data true or false, received {self.data_dir!r} "
-                              f"and {self.allow_other_data!r}")
         if self.data == "mini" and (self.data_dir or self.allow_other_data):
             raise ConfigError("--data=mini comes with the package: drop --data_dir and --allow_other_data")
-        if self.allow_other_data and not (self.data_dir or os.environ.get("FMNIST_ZOO_DATA")):
-            raise ConfigError("--allow_other_data needs --data_dir (or FMNIST_ZOO_DATA) to say where they lie")
-
         if self.trainer == "scratch":
             self._check_scratch()
 
     def _check_scratch(self) -> None:
-        """The low-level page knows the report's Part A and no more."""
-        if not self.spec.name.startswith("network_") or self.spec.initializer != "normal_0.05" or self.spec.dropout:
-            raise ConfigError("--trainer=scratch trains the low-level networks (network_softmax, network_A, network_B "
-                              f"and their L1 and L2 variants), without dropout; received {self.spec.name}")
-        if self.recipe.optimizer not in ("adam", "sgd") or self.recipe.weight_decay:
-            raise ConfigError("--trainer=scratch has adam and sgd, without weight decay, written from their equations; "
-                              f"received {self.recipe.optimizer}, weight_decay {self.recipe.weight_decay:g}")
+        """The low-level page has ReLU layers from N(0, 0.05), L1 and L2, adam and sgd."""
+        wrong = {"initializer": self.spec.initializer != "normal_0.05", "dropout": bool(self.spec.dropout),
+                 "optimizer": self.recipe.optimizer not in ("adam", "sgd"),
+                 "weight_decay": self.recipe.weight_decay > 0}
+        received = [f"{name}={found}" for name, found in flat(self).items() if wrong.get(name)]
+        if received:
+            raise ConfigError("--trainer=scratch trains low-level networks from their equations (network_softmax, "
+                              "network_A, network_B, L1 and L2): initializer normal_0.05, no dropout, adam or sgd "
+                              f"without weight decay; received {self.spec.name} with {', '.join(received)}")
 
     def to_dict(self) -> dict[str, Any]:
-        """As JSON takes it."""
+        """For JSON."""
         return {**{field.name: getattr(self, field.name) for field in dataclasses.fields(self)},
                 "spec": self.spec.to_dict(), "recipe": dataclasses.asdict(self.recipe)}
 
     @classmethod
     def from_dict(cls, fields: dict[str, Any]) -> RunConfig:
-        """The inverse of `to_dict`; `ConfigError` for anything else."""
+        """The inverse of `to_dict`, also for files of earlier versions, which lack settings; else `ConfigError`."""
         try:
             return cls(**{**fields, "spec": ModelSpec(**fields["spec"]), "recipe": Recipe(**fields["recipe"])})
         except (TypeError, KeyError) as error:
@@ -105,12 +119,18 @@ class RunConfig:
 
     @property
     def identity(self) -> str:
-        """What a checkpoint belongs to: everything that decides the numbers of an epoch, as text."""
-        fields = self.to_dict()
-        fields["spec"] = self.spec.architecture
-        fields["recipe"].pop("epochs")
-        return json.dumps({name: value for name, value in fields.items() if name not in CHANGE_NO_NUMBER},
-                          sort_keys=True)
+        """The settings that decide the numbers of an epoch, without those at their default: JSON, for a checkpoint."""
+        return json.dumps(_decisive(flat(self)), sort_keys=True)
+
+    def owns(self, identity: str) -> bool:
+        """Whether a checkpoint with this identity, of this version or an earlier one, is of a run with this config."""
+        try:
+            fields = json.loads(identity)
+            if "recipe" in fields:  # version 0.1.0 wrote all settings, nested, and did not know `threads`
+                fields = {"threads": self.threads, **fields, **fields["recipe"], **fields["spec"]}
+            return json.dumps(_decisive(fields), sort_keys=True) == self.identity
+        except (ValueError, TypeError, AttributeError):
+            return False
 
     @property
     def data_settings(self) -> dict[str, Any]:
@@ -123,57 +143,99 @@ class RunConfig:
         return images if self.recipe.batch_size == FULL_BATCH else min(int(self.recipe.batch_size), images)
 
 
+SETTINGS: dict[str, Setting] = {**settings_of(ModelSpec), **settings_of(Recipe), **settings_of(RunConfig)}
+
+
+def flat(config: RunConfig) -> dict[str, Any]:
+    """All settings of a run by name, whichever part of the config holds them; and `ranking`."""
+    everything = {**vars(config), **vars(config.recipe), **vars(config.spec)}
+    return {name: everything[name] for name in (*SETTINGS, "ranking")}
+
+
+def _decisive(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """Of flat fields those that decide the numbers of an epoch and are not at their default."""
+    defaults = {name: known.default for name, known in SETTINGS.items() if known.decides} | {"ranking": False}
+    canonical = {name: tuple(value) if isinstance(value, list) else value for name, value in fields.items()}
+    return {name: canonical[name] for name, default in defaults.items()
+            if name in canonical and canonical[name] != default}
+
+
 def resolve(model: str | ModelSpec, **settings: Any) -> RunConfig:
-    """The run of a model's recipe with `settings` (named as the flags are) laid over it; None means "not given"."""
-    if isinstance(model, ModelSpec):
-        try:
-            recipe = registry.get_recipe(model.name)
-        except SpecError:  # a spec of the caller's own, never registered
-            recipe = Recipe()
-        return overlay(RunConfig(spec=model, recipe=recipe), _fresh=True, **settings)
-    return overlay(RunConfig(spec=registry.get_spec(model), recipe=registry.get_recipe(model)), _fresh=True, **settings)
+    """A new run: the model's recipe with `settings` laid over it; None means "not given".
+
+    What depends on the environment is looked up here, once, so that the run's record holds it: the threads that
+    `TF_NUM_INTRAOP_THREADS` asks for, and the folder of other data.
+    """
+    spec = model if isinstance(model, ModelSpec) else registry.get_spec(model)
+    try:
+        recipe = registry.get_recipe(spec.name)
+    except SpecError:  # a spec that was never registered
+        recipe = Recipe()
+    given = _given(settings)
+    if THREADS_GIVEN.isdecimal() and int(THREADS_GIVEN):
+        given.setdefault("threads", int(THREADS_GIVEN))
+    if given.get("allow_other_data") and not given.get("data_dir") and given.get("data") != "mini":
+        given["data_dir"] = os.environ.get(DATA_VARIABLE, "")
+        if not given["data_dir"]:
+            raise ConfigError(f"--allow_other_data needs --data_dir (or {DATA_VARIABLE}): the folder of the other data")
+    config = overlay(RunConfig(spec, recipe), **given)
+    epochs = config.recipe.epochs
+    every: dict[str, Any] = {"checkpoint_every": max(1, epochs // 10), "histogram_every": max(1, epochs // 5)}
+    return dataclasses.replace(config, **{name: value for name, value in every.items() if name not in given})
 
 
-def overlay(config: RunConfig, *, _fresh: bool = False, **settings: Any) -> RunConfig:
-    """`config` with `settings` laid over it; what hangs on a changed setting, and is not named itself, follows it."""
-    given = {name: value for name, value in settings.items() if value is not None}
-    known = {*_SPEC_FIELDS, *_RECIPE_FIELDS, *(field.name for field in dataclasses.fields(RunConfig))}
-    for name in given:
-        if name not in known:
-            raise ConfigError(f"a run has no setting {name!r}; {registry.nearest(name, sorted(known))}")
-    spec = registry.derive(config.spec, **{name: given[name] for name in _SPEC_FIELDS if name in given})
-    changes = {name: given[name] for name in _RECIPE_FIELDS if name in given}
-    if changes.get("optimizer", config.recipe.optimizer) != config.recipe.optimizer:
-        defaults = OPTIMIZERS.get(changes["optimizer"])  # None for an unknown name, which Recipe refuses
-        if defaults:
-            changes.setdefault("learning_rate", defaults.learning_rate)
-            changes.setdefault("weight_decay", defaults.weight_decay)
-    recipe = dataclasses.replace(config.recipe, **changes)
-    if _fresh:  # runs of short epochs need not save or draw at each of them
-        given.setdefault("checkpoint_every", max(1, recipe.epochs // 10))
-        given.setdefault("histogram_every", max(1, recipe.epochs // 5))
-    rest = {name: value for name, value in given.items() if name not in (*_SPEC_FIELDS, *_RECIPE_FIELDS)}
-    return dataclasses.replace(config, spec=spec, recipe=recipe, **rest)
+def _given(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Without those that are None; `ConfigError` for unknown names."""
+    for name in settings:
+        if name not in SETTINGS and name != "ranking":
+            raise ConfigError(f"a run has no setting {name!r}; {registry.nearest(name, sorted(SETTINGS))}")
+    return {name: value for name, value in settings.items() if value is not None}
+
+
+def overlay(config: RunConfig, **settings: Any) -> RunConfig:
+    """`config` with `settings` laid over it; None means "not given".
+
+    Settings that depend on a changed one and were not given are recomputed: a new optimizer comes with its default
+    learning rate and weight decay.
+    """
+    given = _given(settings)
+    optimizer = given.get("optimizer", config.recipe.optimizer)
+    if optimizer != config.recipe.optimizer and optimizer in OPTIMIZERS:
+        for name in DEPENDENT:
+            given.setdefault(name, getattr(OPTIMIZERS[optimizer], name))
+    parts: dict[str, dict[str, Any]] = {"spec": {}, "recipe": {}, "run": {}}
+    for name, value in given.items():
+        part = "spec" if name in settings_of(ModelSpec) else "recipe" if name in settings_of(Recipe) else "run"
+        parts[part][name] = value
+    return dataclasses.replace(config, spec=registry.derive(config.spec, **parts["spec"]),
+                               recipe=dataclasses.replace(config.recipe, **parts["recipe"]), **parts["run"])
 
 
 def differences(old: RunConfig, new: RunConfig) -> dict[str, tuple[Any, Any]]:
     """Setting name to (old, new), for each that differs."""
-    flat_old, flat_new = ({**config.to_dict(), **config.spec.architecture, **dataclasses.asdict(config.recipe)}
-                          for config in (old, new))
-    return {name: (flat_old[name], flat_new[name]) for name in flat_old
-            if name not in ("spec", "recipe") and flat_old[name] != flat_new[name]}
+    before, after = flat(old), flat(new)
+    return {name: (before[name], after[name]) for name in before if before[name] != after[name]}
+
+
+def decisive_differences(old: RunConfig, new: RunConfig) -> dict[str, tuple[Any, Any]]:
+    """Those `differences` on which numbers depend, the number of epochs included."""
+    undecisive = [name for name, known in SETTINGS.items() if not known.decides and name != "epochs"]
+    return {name: pair for name, pair in differences(old, new).items() if name not in undecisive}
 
 
 def read_record(path: str | os.PathLike[str]) -> dict[str, Any]:
     """A run's `config.json`: {"config": ..., "data": ..., "environment": ...}; `path` may be its folder.
 
     Raises:
-        ConfigError: if it is missing or does not read, naming the file.
+        ConfigError: if it is missing or does not read, with the file's name.
     """
-    path = pathlib.Path(path)
+    path = pathlib.Path(os.path.expanduser(path))
     try:
         path = path / "config.json" if path.is_dir() else path
         record = json.loads(path.read_text())
+        if "threads" not in record["config"]:  # version 0.1.0 knew them as a part of the environment alone
+            threads = record["environment"].get("threads", {}).get("intra_op", THREADS)
+            record["config"] = {**record["config"], "threads": threads}
         RunConfig.from_dict(record["config"])
         for part, names in (("data", ("name", "sha256", "split_sha256", "fit", "validation")),
                             ("environment", ("versions", "cpu", "cores"))):
@@ -184,6 +246,6 @@ def read_record(path: str | os.PathLike[str]) -> dict[str, Any]:
             raise ConfigError(f"its data have {record['data']['fit']!r} fit images")
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read: {error.strerror}") from error
-    except (ValueError, LookupError, TypeError, RecursionError) as error:
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         raise ConfigError(f"{path}: not the config.json of a run: {error}") from error
     return record

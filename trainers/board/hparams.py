@@ -13,34 +13,40 @@ from tensorboard.plugins.hparams import api_pb2, metadata, plugin_data_pb2
 from tensorboard.summary.writer.record_writer import RecordWriter
 
 from fmnist_zoo.files import atomic_write
-from trainers.config import RunConfig
+from fmnist_zoo.settings import Number, Whole
+from trainers.config import SETTINGS, RunConfig, flat
 
-DROPOUT_COLUMNS = 4
+DROPOUT_COLUMNS = 4  # `dropout` is the mean rate; the rates of the first layers have columns of their own
+_KINDS = {name: known.kind for name, known in SETTINGS.items() if known.column}
+_TYPES = {
+    "model": str,
+    **{name: float if isinstance(kind, (Number, Whole)) or name == "dropout" else str for name, kind in _KINDS.items()},
+    **{f"dropout.{layer}": float for layer in range(1, DROPOUT_COLUMNS + 1)},
+}
 
 
 def hyperparameters(config: RunConfig, batch_size: int) -> dict[str, Any]:
-    """A run's column values for the HParams tab: one for each declared column, none missing.
+    """A run's values for the HParams tab, one for each declared column.
 
-    In a sweep a changed model bears its base's name: what was changed is in columns of its own.
+    In a sweep, a changed model has the name of its base, because the changes have columns of their own.
+
+    Args:
+        batch_size: images a step, where the config may say "full".
     """
+    settings = flat(config)
+    cells = {name: settings[name] if _TYPES[name] is float else kind.write(settings[name])
+             for name, kind in _KINDS.items()}
     rates = config.spec.dropout or (0.0,)
+    by_layer = [*rates, *[0.0] * DROPOUT_COLUMNS]
     return {
+        **cells,
         "model": config.spec.name.split(",")[0] if config.ranking else config.spec.name,
-        "dropout": float(np.mean(rates)), "l1": config.spec.l1, "l2": config.spec.l2,
-        "seed": config.seed, "batch_size": batch_size, "optimizer": config.recipe.optimizer,
-        "learning_rate": config.recipe.learning_rate, "weight_decay": config.recipe.weight_decay,
-        "hidden": "-".join(map(str, config.spec.hidden)) or "none", "epochs": config.recipe.epochs,
-        "trainer": config.trainer, "precision": config.precision, "data": config.data,
-        **{f"dropout.{layer + 1}": rates[layer] if layer < len(rates) else 0.0 for layer in range(DROPOUT_COLUMNS)},
+        "hidden": "-".join(map(str, config.spec.hidden)) or "none", "dropout": float(np.mean(rates)),
+        "batch_size": batch_size,
+        **{f"dropout.{layer}": by_layer[layer - 1] for layer in range(1, DROPOUT_COLUMNS + 1)},
     }
 
 
-_HPARAMS = {
-    "model": str, "dropout": float, "l1": float, "l2": float, "seed": float, "batch_size": float, "optimizer": str,
-    "learning_rate": float, "weight_decay": float, "hidden": str, "epochs": float, "trainer": str, "precision": str,
-    "data": str,
-    **{f"dropout.{layer + 1}": float for layer in range(DROPOUT_COLUMNS)},
-}
 _SHOWN_FIRST = ("model", "dropout", "l1", "l2", "seed")  # TensorBoard shows five columns: those that "differ" first
 _METRICS = (  # group (a folder of the run), tag, name shown: short, for the axes of parallel coordinates
     ("", "final/validation_loss", "validation loss"),
@@ -60,7 +66,7 @@ def declare(logdir: pathlib.Path) -> None:
     """The project's one declaration of columns, at the root of the log folder: TensorBoard takes the first it finds."""
     kinds = {str: "DATA_TYPE_STRING", float: "DATA_TYPE_FLOAT64"}
     infos = [api_pb2.HParamInfo(name=name, type=getattr(api_pb2, kinds[kind]), differs=name in _SHOWN_FIRST)
-             for name, kind in _HPARAMS.items()]
+             for name, kind in _TYPES.items()]
     metrics = [api_pb2.MetricInfo(name=api_pb2.MetricName(group=group, tag=tag), display_name=shown)
                for group, tag, shown in _METRICS]
     summary = _hparams(metadata.EXPERIMENT_TAG,

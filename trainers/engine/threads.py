@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import sys
 
-from trainers import VARIABLE
+from trainers import THREADS_VARIABLE
 from trainers.config import ConfigError
 from trainers.engine.processor import cores
 
@@ -23,7 +23,7 @@ def use(threads: int) -> None:
     """
     wanted = threads or cores()
     if "tensorflow" not in sys.modules:
-        os.environ[VARIABLE] = str(wanted)
+        os.environ[THREADS_VARIABLE] = str(wanted)
         return
     found = in_use()
     if found == wanted:
@@ -42,7 +42,8 @@ def use(threads: int) -> None:
 def in_use() -> int:
     """Threads within an operation: as set in TensorFlow, else as the environment says, else one for each core."""
     tensorflow = sys.modules.get("tensorflow")
-    return (tensorflow.config.threading.get_intra_op_parallelism_threads() if tensorflow else 0) or asked(VARIABLE)
+    number = tensorflow.config.threading.get_intra_op_parallelism_threads() if tensorflow else 0
+    return number or asked(THREADS_VARIABLE)
 
 
 def asked(variable: str) -> int:

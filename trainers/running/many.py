@@ -18,7 +18,7 @@ def standing(logdir: str, config: RunConfig) -> folders.RunFolder | None:
             old = RunConfig.from_dict(configs.read_record(path)["config"])
         except ValueError:
             continue
-        if not set(configs.differences(old, config)) - set(configs.CHANGE_NO_NUMBER):
+        if not configs.decisive_differences(old, config):
             found.append((folders.finished(folders.RunFolder(path.parent), old), folders.RunFolder(path.parent)))
     return max(found, key=lambda entry: entry[0])[1] if found else None
 
@@ -58,7 +58,7 @@ def finish(runs: Sequence[RunConfig], logdir: str, should_stop: Callable[[], boo
             else:
                 record = configs.read_record(folder.path)
                 old, expected = RunConfig.from_dict(record["config"]), record["data"]
-            outcome = run.execute(folder, old, reporter=progress.Reporter(), should_stop=should_stop, expected=expected)
+            outcome = run.execute(folder, old, reporter=progress.Silent(), should_stop=should_stop, expected=expected)
             if outcome.result is None:
                 return
             telling.after(index, watch.seconds())

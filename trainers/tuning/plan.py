@@ -33,9 +33,10 @@ class Plan:
             if value not in known:
                 raise ConfigError(f"{field} must be one of {', '.join(known)}; received {value!r}")
         require_counts(executions=executions, max_trials=1 if max_trials is None else max_trials)
-        settings = {"histogram_every": 0, "checkpoint_every": 1, **{
-            name: value for name, value in settings.items() if value is not None}}
-        self.base = configs.resolve(model, ranking=True, **settings)
+        self.given = sorted(name for name, value in settings.items() if value is not None)
+        sparing = {"histogram_every": 0, "checkpoint_every": 1}
+        self.base = configs.resolve(model, ranking=True, **{
+            **sparing, **{name: settings[name] for name in self.given}})
         self.tuner, self.objective, self.executions = tuner, objective, executions
         self.space = spaces.parse(catalog.default_space(self.base.spec) if space is None else space, self.base,
                                   listed_only=tuner == "grid")
@@ -57,7 +58,7 @@ class Plan:
 
     def seconds(self) -> tuple[float, float]:
         """The least and the most that all trials should take, one after the other, all cores at work."""
-        ends = [estimate.seconds(config) for config in self.space.configs(self.base)]
+        ends = [estimate.seconds(config) for config in self.space.corners(self.base)]
         if self.tuner == "hyperband":
             epochs = sum(trials * more for trials, more in oracles.hyperband_rounds(self.base.recipe.epochs))
             trials = epochs / self.base.recipe.epochs
@@ -89,8 +90,9 @@ class Plan:
         from trainers.running import provenance
 
         data = load_data(**self.base.data_settings)
-        return {"base": self.base.to_dict(), "space": self.space.text, "tuner": self.tuner, "objective": self.objective,
-                "executions": self.executions, "data": {"sha256": data.sha256, "split_sha256": data.split_sha256},
+        return {"base": self.base.to_dict(), "given": self.given, "space": self.space.text, "tuner": self.tuner,
+                "objective": self.objective, "executions": self.executions,
+                "data": {"sha256": data.sha256, "split_sha256": data.split_sha256},
                 "versions": {"fmnist_zoo": __version__, **{library: importlib.metadata.version(library)
                                                            for library in LIBRARIES}},
                 "commit": provenance.commit()}

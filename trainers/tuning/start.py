@@ -72,7 +72,7 @@ def _lead(study: Study, plan: Plan, pool: Any, max_failures: int, logdir: str | 
     from trainers.tuning import leader as search
 
     hparams.declare(pathlib.Path(logdir))
-    reporter = progress.for_output() if verbose else progress.Reporter()
+    reporter = progress.for_output() if verbose else progress.Silent()
     try:
         reporter.note(f"sweep    {study.path}: {len(study.ended)} of {plan.max_trials} trials done")
         reporter.note(f"space    {study.space.text}")
@@ -146,8 +146,7 @@ def open_or_create(path: pathlib.Path, manifest: dict[str, Any]) -> Study:
 
 def differences(old: dict[str, Any], new: dict[str, Any]) -> dict[str, tuple[Any, Any]]:
     """What two manifests differ in, of all that decides numbers: name to (old, new)."""
-    runs = configs.differences(*(RunConfig.from_dict(manifest["base"]) for manifest in (old, new)))
-    found = {name: pair for name, pair in runs.items() if name not in configs.CHANGE_NO_NUMBER}
+    found = configs.decisive_differences(*(RunConfig.from_dict(manifest["base"]) for manifest in (old, new)))
     if old["base"]["spec"]["name"] != new["base"]["spec"]["name"]:
         found["model"] = (old["base"]["spec"]["name"], new["base"]["spec"]["name"])
     for name in ("space", "tuner", "objective", "executions", "data", "versions"):

@@ -1,0 +1,306 @@
+"""One place for a setting: a dataclass field that carries its kind of value, its help and where it appears.
+
+    learning_rate: float = setting(0.001, Number(above=0.0), "step size of the optimizer", group=TRAINING)
+
+From such fields of `ModelSpec`, `Recipe` and `trainers.config.RunConfig` everything else is generated: checks, flags,
+`--help`, columns of TensorBoard's HParams tab, the names of `--space`, the signatures of `train` and `sweep`, names of
+changed models. Standard library alone, because listings must not wait for imports.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import math
+import os
+import re
+from typing import Any, Protocol
+
+from fmnist_zoo.errors import SpecError
+
+MODEL, TRAINING, DATA, OUTPUT = "model", "training", "data", "output"  # groups of `--help`
+
+
+class Kind(Protocol):
+    """The values that a setting takes, in Python and as text.
+
+    Attributes:
+        words: what it takes, as an error message says it.
+        annotation: the type that a caller may pass, as source text.
+    """
+
+    @property
+    def words(self) -> str: ...
+
+    @property
+    def annotation(self) -> str: ...
+
+    def check(self, name: str, value: Any) -> Any:
+        """`value` in its one canonical form; `SpecError` if setting `name` cannot have it."""
+
+    def read(self, text: str) -> Any:
+        """The value that `text` spells, not checked yet; `ValueError` if it spells none."""
+
+    def write(self, value: Any) -> str:
+        """The text that `read` turns back into `value`; safe in a folder's name."""
+
+
+def refuse(name: str, kind: Kind, received: Any) -> SpecError:
+    """The error for a value that a setting cannot have."""
+    return SpecError(f"{name} must be {kind.words}, received {received!r:.80}")
+
+
+def parse(name: str, kind: Kind, text: str) -> Any:
+    """The checked value that `text` spells; `SpecError` if there is none."""
+    try:
+        value = kind.read(text)
+    except ValueError:
+        raise refuse(name, kind, text) from None
+    return kind.check(name, value)
+
+
+@dataclasses.dataclass(frozen=True)
+class Number:
+    """A finite float: at least `low`, or above `above` where that is given, and less than `below`."""
+
+    low: float = 0.0
+    below: float = math.inf
+    above: float | None = None
+    annotation = "float"
+
+    @property
+    def words(self) -> str:
+        if self.above is not None:
+            return f"a finite number above {self.above:g}"
+        if self.below < math.inf:
+            return f"a number in [{self.low:g}, {self.below:g})"
+        return f"a finite number of at least {self.low:g}"
+
+    def check(self, name: str, value: Any) -> float:
+        try:
+            number = float(value)
+        except (TypeError, ValueError, OverflowError):
+            raise refuse(name, self, value) from None
+        inside = self.low <= number < self.below  # False for NaN
+        if isinstance(value, bool) or not inside or self.above is not None and number <= self.above:
+            raise refuse(name, self, value)
+        return number
+
+    def read(self, text: str) -> float:
+        if "_" in text:  # Python reads 1_0 as 10
+            raise ValueError(text)
+        return float(text)
+
+    def write(self, value: float) -> str:
+        return str(value)
+
+
+@dataclasses.dataclass(frozen=True)
+class Whole:
+    """An int in [low, below), or the one `word` that is allowed instead. A float or a bool is refused."""
+
+    low: int = 0
+    below: int = 2**63
+    word: str = ""
+
+    @property
+    def annotation(self) -> str:
+        return "int | str" if self.word else "int"
+
+    @property
+    def words(self) -> str:
+        bounds = f"of at least {self.low}" if self.below == 2**63 else f"in [{self.low}, {self.below})"
+        return f"a whole number {bounds}" + (f", or {self.word}" if self.word else "")
+
+    def check(self, name: str, value: Any) -> int | str:
+        if self.word and isinstance(value, str) and value == self.word:
+            return self.word
+        if isinstance(value, bool) or not hasattr(value, "__index__"):
+            raise refuse(name, self, value)
+        try:
+            number = int(value.__index__())
+        except TypeError:  # an array of NumPy's
+            raise refuse(name, self, value) from None
+        if not self.low <= number < self.below:
+            raise refuse(name, self, value)
+        return number
+
+    def read(self, text: str) -> int | str:
+        if text == self.word and self.word:
+            return text
+        if not re.fullmatch(r"[+-]?[0-9]+", text):
+            raise ValueError(text)
+        return int(text)
+
+    def write(self, value: int | str) -> str:
+        return str(value)
+
+
+@dataclasses.dataclass(frozen=True)
+class Size:
+    """A share in [0, 1) or a whole number above 1."""
+
+    annotation = "float"
+    words = "a share in [0, 1) or a whole number above 1"
+
+    def check(self, name: str, value: Any) -> float:
+        try:
+            size = Number().check(name, value)
+        except SpecError:
+            raise refuse(name, self, value) from None
+        if size < 1:
+            return size or 0
+        if size == 1 or size != int(size):
+            raise refuse(name, self, value)
+        return int(size)
+
+    def read(self, text: str) -> float:
+        return Number().read(text)
+
+    def write(self, value: float) -> str:
+        return str(value)
+
+
+@dataclasses.dataclass(frozen=True)
+class Choice:
+    """One of some words."""
+
+    values: tuple[str, ...]
+
+    @property
+    def annotation(self) -> str:
+        return f"Literal[{', '.join(map(repr, self.values))}]"
+
+    @property
+    def words(self) -> str:
+        return f"one of {', '.join(self.values)}"
+
+    def check(self, name: str, value: Any) -> str:
+        if not isinstance(value, str) or value not in self.values:
+            raise refuse(name, self, value)
+        return value
+
+    def read(self, text: str) -> str:
+        return text
+
+    def write(self, value: str) -> str:
+        return value
+
+
+@dataclasses.dataclass(frozen=True)
+class Switch:
+    """True or false."""
+
+    annotation = "bool"
+    words = "true or false"
+
+    def check(self, name: str, value: Any) -> bool:
+        if not isinstance(value, bool):
+            raise refuse(name, self, value)
+        return value
+
+    def read(self, text: str) -> bool:
+        return {"true": True, "false": False}[text.lower()] if text.lower() in ("true", "false") else bool(int(text))
+
+    def write(self, value: bool) -> str:
+        return str(value).lower()
+
+
+@dataclasses.dataclass(frozen=True)
+class Text:
+    """Any text, or a path."""
+
+    annotation = "str | os.PathLike[str]"
+    words = "text"
+
+    def check(self, name: str, value: Any) -> str:
+        if not isinstance(value, (str, os.PathLike)):
+            raise refuse(name, self, value)
+        return os.fspath(value)
+
+    def read(self, text: str) -> str:
+        return text
+
+    def write(self, value: str) -> str:
+        return value
+
+
+@dataclasses.dataclass(frozen=True)
+class Each:
+    """A tuple with one value for each hidden layer; a single value may be given without its tuple.
+
+    As text `0.3,0.2,0.1` or `0.3_0.2_0.1` (commas separate the values of a sweep and the fields of a model's name), and
+    `none` for the empty tuple.
+    """
+
+    of: Number | Whole
+
+    @property
+    def annotation(self) -> str:
+        return f"{self.of.annotation} | Sequence[{self.of.annotation}]"
+
+    @property
+    def words(self) -> str:
+        return f"{self.of.words}, or one for each hidden layer"
+
+    def check(self, name: str, value: Any) -> tuple[Any, ...]:
+        values = tuple(value) if hasattr(value, "__iter__") and not isinstance(value, str) else (value,)
+        return tuple(self._check_one(name, one) for one in values)
+
+    def _check_one(self, name: str, value: Any) -> Any:
+        try:
+            return self.of.check(name, value)
+        except SpecError:
+            raise refuse(name, self, value) from None
+
+    def read(self, text: str) -> tuple[Any, ...]:
+        return () if text == "none" else tuple(self.of.read(part) for part in re.split("[,_]", text))
+
+    def write(self, value: tuple[Any, ...]) -> str:
+        return "_".join(map(self.of.write, value)) or "none"
+
+
+@dataclasses.dataclass(frozen=True)
+class Setting:
+    """What is known of one setting.
+
+    Attributes:
+        name: of the field, of the flag `--name`, of the column and in `--space`.
+        default: without a recipe that says otherwise.
+        kind: its values.
+        help: one line for `--help`.
+        group: its heading there: MODEL, TRAINING, DATA or OUTPUT.
+        column: whether TensorBoard's HParams tab has a column for it.
+        searched: whether a sweep can search it.
+        decides: whether the numbers of an epoch depend on it. If so, a checkpoint belongs to one value of it.
+    """
+
+    name: str
+    default: Any
+    kind: Kind
+    help: str
+    group: str
+    column: bool
+    searched: bool
+    decides: bool
+
+
+def setting(default: Any, kind: Kind, help: str, *, group: str, column: bool = False, searched: bool = False,
+            decides: bool = True) -> Any:
+    """A dataclass field that is a setting; the arguments are the attributes of `Setting`."""
+    known = dict(kind=kind, help=help, group=group, column=column, searched=searched, decides=decides)
+    return dataclasses.field(default=default, metadata={"setting": known})
+
+
+@functools.cache
+def settings_of(holder: type) -> dict[str, Setting]:
+    """The settings of a dataclass by name, in the order of its fields."""
+    return {field.name: Setting(field.name, field.default, **field.metadata["setting"])
+            for field in dataclasses.fields(holder) if "setting" in field.metadata}
+
+
+def check_settings(instance: Any) -> None:
+    """Puts each setting of a frozen dataclass into its canonical form; for `__post_init__`."""
+    holder: type = type(instance)
+    for name, known in settings_of(holder).items():
+        object.__setattr__(instance, name, known.kind.check(name, getattr(instance, name)))

@@ -1,0 +1,109 @@
+"""A setting is written in one place, and appears in flags, columns, spaces, signatures, names and identities."""
+
+import json
+import shutil
+import subprocess
+import sys
+
+import pytest
+
+from fmnist_zoo.errors import SpecError
+from fmnist_zoo.settings import Choice, Each, Number, Size, Switch, Text, Whole, parse
+from tests import make_settings
+from tests.conftest import ROOT
+from trainers.config import SETTINGS, RunConfig, resolve
+
+
+def test_generated_signature_is_up_to_date():
+    assert make_settings.PATH.read_text() == make_settings.text(), "run python -m tests.make_settings"
+
+
+NEW = '''    label_smoothing: float = setting(0.0, Number(below=1.0), "share of probability spread over all classes",
+                                     group=TRAINING, column=True, searched=True)
+    weights: str = '''
+LOOK = '''
+import json, sys
+from tests import make_settings
+from trainers import cli, config, sweep, train
+from trainers.board import hparams
+from trainers.tuning import space
+plain, changed = config.resolve("4L"), config.resolve("4L", label_smoothing=0.25)
+values = train.define_flags()
+cli.parse(values, ["--label_smoothing=0.1"])
+print(json.dumps({
+    "given": cli.given_settings(values),
+    "help": [any("label_smoothing" in names for names in one.GROUPS.values()) for one in (train, sweep)],
+    "column": [hparams.hyperparameters(one, 256)["label_smoothing"] for one in (plain, changed)],
+    "declared": "label_smoothing" in hparams._TYPES,
+    "space": space.apply(plain, {"label_smoothing": 0.5}).recipe.label_smoothing,
+    "searched": space.parse("label_smoothing=0,0.1", plain).text,
+    "signature": "label_smoothing: float | None" in make_settings.text(),
+    "identity": [one.identity for one in (plain, changed)],
+    "owns": plain.owns(sys.argv[1]),
+    "differences": config.differences(plain, changed),
+}))
+'''
+
+
+def test_new_setting_is_written_in_one_place(tmp_path):
+    for package in ("fmnist_zoo", "trainers", "tests"):
+        shutil.copytree(ROOT / package, tmp_path / package, ignore=shutil.ignore_patterns(
+            "__pycache__", "*.gz", "*.safetensors", "fixtures"))
+    spec = tmp_path / "fmnist_zoo" / "spec.py"
+    text = spec.read_text()
+    assert text.count("    weights: str = ") == 1
+    spec.write_text(text.replace("    weights: str = ", NEW))
+    done = subprocess.run([sys.executable, "-c", LOOK, resolve("4L").identity], cwd=tmp_path, capture_output=True,
+                          text=True, env={"PYTHONPATH": str(tmp_path)})
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert found.pop("identity") == ['{"hidden": [600, 400, 200]}',
+                                     '{"hidden": [600, 400, 200], "label_smoothing": 0.25}']
+    assert found == {
+        "given": {"label_smoothing": 0.1}, "help": [True, True], "column": [0.0, 0.25], "declared": True, "space": 0.5,
+        "searched": "label_smoothing=0.0,0.1", "signature": True, "owns": True,
+        "differences": {"label_smoothing": [0.0, 0.25]}}
+
+
+@pytest.mark.parametrize("settings", [{}, {"seed": 3, "l2": 1e-4, "hidden": (30, 20), "batch_size": "full"}])
+def test_identity_of_version_0_1_0_is_recognised(settings):
+    config = resolve("4L", **settings)
+    fields = config.to_dict()  # what version 0.1.0 wrote, and from which it left these out
+    old = {name: value for name, value in fields.items()
+           if name not in ("threads", "data_dir", "checkpoint_every", "histogram_every")}
+    old["spec"] = {name: old["spec"][name] for name in ("hidden", "dropout", "l1", "l2", "initializer")}
+    old["recipe"] = {name: value for name, value in old["recipe"].items() if name != "epochs"}
+    assert config.owns(json.dumps(old)) and config.owns(config.identity)
+    assert not resolve("4L", **{**settings, "seed": 4}).owns(json.dumps(old))
+    for wrong in ("", "[]", "{", '{"seed": 9}'):
+        assert not config.owns(wrong)
+
+
+@pytest.mark.parametrize("kind, text, value", [
+    (Number(), "1e-05", 1e-5), (Whole(word="full"), "full", "full"), (Whole(), "7", 7), (Size(), "0.25", 0.25),
+    (Choice(("a", "b")), "b", "b"), (Switch(), "true", True), (Text(), "x y", "x y"),
+    (Each(Number(below=1.0)), "0.3_0.2", (0.3, 0.2)), (Each(Whole(low=1)), "none", ()),
+])
+def test_each_kind_reads_what_it_writes(kind, text, value):
+    assert parse("x", kind, text) == value and kind.write(value) == text
+    assert kind.check("x", value) == value
+
+
+@pytest.mark.parametrize("kind, text", [
+    (Number(), "1_0"), (Number(), "nan"), (Number(above=0.0), "0"), (Whole(), "1.0"), (Whole(), "full"), (Size(), "1"),
+    (Choice(("a",)), "b"), (Switch(), "maybe"), (Each(Number()), "0.1,,0.2"), (Each(Whole(low=1)), "0"),
+])
+def test_text_that_spells_no_value_is_refused(kind, text):
+    with pytest.raises(SpecError, match=rf"x must be .*, received '?{text.split(',')[0]}"):
+        parse("x", kind, text)
+
+
+def test_every_setting_has_help_a_group_and_a_default_it_accepts():
+    for name, known in SETTINGS.items():
+        assert known.help and known.group and known.kind.check(name, known.default) == known.default
+
+
+def test_record_without_a_setting_reads_with_its_default():
+    fields = resolve("4L").to_dict()
+    del fields["threads"], fields["recipe"]["weights"], fields["spec"]["initializer"]
+    assert RunConfig.from_dict(fields) == resolve("4L")
