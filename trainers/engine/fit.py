@@ -1,7 +1,7 @@
 """The same run through `Model.fit`: Keras' own layers, loss, optimizers and loop.
 
-It visits the images in our order, and its figures are split into loss and penalty as ours are. Its dropout masks are
-Keras' own, so that with dropout it agrees with `tape` in kind, not in digits. Gradient norms are not to be had here.
+It visits the images in the order of our loop, and reports loss and penalty apart. The dropout masks are Keras' own:
+with dropout, its numbers agree with those of our loop statistically, not digit by digit. It gives no gradient norms.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from trainers.engine.optimizers import MOMENTUM
 def make_optimizer(recipe: Recipe) -> Any:
     """The Keras optimizer of a recipe; kernels decay, biases do not."""
     options: dict[str, Any] = {"momentum": MOMENTUM} if recipe.optimizer == "momentum" else {}
-    if recipe.weight_decay or recipe.optimizer == "adamw":  # None is Keras' word for none, but AdamW takes no None
+    if recipe.weight_decay or recipe.optimizer == "adamw":  # no decay is None in Keras, but AdamW refuses None
         options["weight_decay"] = recipe.weight_decay
     make = getattr(keras.optimizers, OPTIMIZERS[recipe.optimizer].keras_class)
     optimizer = make(learning_rate=recipe.learning_rate, **options)
@@ -28,7 +28,7 @@ def make_optimizer(recipe: Recipe) -> Any:
 
 
 class FitEngine:
-    """Trains a Keras model of the zoo by `Model.fit`, an epoch a call; the arguments are `TapeEngine`'s."""
+    """Trains a Keras model of the zoo by one `Model.fit` an epoch; the other arguments are those of `TapeEngine`."""
 
     def __init__(self, model: Any, recipe: Recipe, images: np.ndarray, labels: np.ndarray, *,
                  batch_size: int, seed: int):
@@ -43,10 +43,14 @@ class FitEngine:
                      keras.metrics.SparseCategoricalAccuracy(name="accuracy")])
 
     def run_epoch(self, epoch: int, on_part: OnPart | None = None) -> EpochMeans:
-        """Runs epoch `epoch`; `NonFiniteError` as soon as the running loss is not finite (that update is applied)."""
+        """Runs epoch number `epoch` (0 is the first); calls `on_part` every 100 steps.
+
+        Raises:
+            NonFiniteError: as soon as the running loss is not finite; that update was applied.
+        """
         order = epoch_order(len(self._labels), seed=self._seed, epoch=epoch)
-        last: dict[str, float] = {}
         first_step = epoch * self.steps_an_epoch
+        last: dict[str, float] = {}
 
         def on_batch_end(batch: int, logs: dict[str, float]) -> None:
             if not np.isfinite(logs["loss"]):
@@ -65,6 +69,9 @@ class FitEngine:
         return EpochMeans(float(logs["cross_entropy"]), float(penalty), float(logs["accuracy"]))
 
     def variables(self) -> dict[str, Any]:
-        """Everything that changes while it trains: weights, dropout's seed states, the optimizer's variables."""
+        """Everything that changes in training: weights, the seed states of dropout, the optimizer's variables.
+
+        They are numbered, because Keras' names depend on what was built before in the process.
+        """
         everything = [*self._model.variables, *self._model.optimizer.variables]
-        return {f"{place:03d}": variable for place, variable in enumerate(everything)}  # Keras' names depend on history
+        return {f"{place:03d}": variable for place, variable in enumerate(everything)}

@@ -1,15 +1,14 @@
 """The low-level networks from their equations, in raw TensorFlow: variables, products, softmax, loss, penalties, Adam.
 
 This is the page that teaches; read it from top to bottom. It uses nothing of `keras.layers`, `keras.losses` or
-`keras.optimizers`. `make_network` and `OPTIMIZERS` hand it to the loop that trains everything else; tests hold it to
-Keras, to finite differences, and to the fast engine.
+`keras.optimizers`. Through `make_network` and `OPTIMIZERS` the same loop trains it that trains all other models; tests
+compare it with Keras, with finite differences, and with the fast engine.
 
-Images are (batch, 784) float32 in [0, 1], labels (batch,) int32, logits (batch, 10) float32: an example a row, always.
+Images are (batch, 784) float32 in [0, 1], labels (batch,) int32, logits (batch, 10) float32. Each row is an example.
 """
 
 from __future__ import annotations
 
-import functools
 from typing import Any, Sequence
 
 from fmnist_zoo import models
@@ -21,9 +20,9 @@ DEVIATION = 0.05
 
 
 def initial_variables(spec: ModelSpec, seed: int) -> list[Any]:
-    """W1, b1, W2, b2, ...: weights drawn from N(0, 0.05), a zero bias vector a layer.
+    """W1, b1, W2, b2, ...: weights drawn from N(0, 0.05), biases of zero.
 
-    The same seed gives the same start as the Keras model of the same spec, so that the engines can be compared.
+    The same seed gives the same initial values as in the Keras model of the spec, so that engines can be compared.
     """
     variables = []
     for index, shape in enumerate(zip(spec.widths, spec.widths[1:])):
@@ -34,9 +33,10 @@ def initial_variables(spec: ModelSpec, seed: int) -> list[Any]:
 
 
 def forward_pass(variables: Sequence[Any], images: Any) -> Any:
-    """Logits: ReLU(x W + b) layer after layer, and x W + b for the last one.
+    """Logits: ReLU(x W + b) for each hidden layer, x W + b for the last one.
 
-    There is no softmax here: the loss takes logits, because log(softmax(z)) loses what the logits still know.
+    There is no softmax here. The loss takes the logits, because softmax rounds small probabilities to 0, whose
+    logarithm is lost; the logits still hold it.
     """
     flow = images
     for index in range(0, len(variables) - 2, 2):
@@ -47,7 +47,7 @@ def forward_pass(variables: Sequence[Any], images: Any) -> Any:
 def softmax(logits: Any) -> Any:
     """Probabilities: exp(z_j) / sum_k exp(z_k), each row on its own.
 
-    Taking the row's maximum out first changes nothing, since it cancels, but keeps exp from overflowing above 88.7.
+    Subtracting the row's maximum first changes nothing, because it cancels; without it, exp overflows above 88.7.
     """
     exponentials = tf.exp(logits - tf.reduce_max(logits, axis=1, keepdims=True))
     return exponentials / tf.reduce_sum(exponentials, axis=1, keepdims=True)
@@ -56,7 +56,7 @@ def softmax(logits: Any) -> Any:
 def log_softmax(logits: Any) -> Any:
     """log softmax(z) = z - max z - log sum_k exp(z_k - max z).
 
-    It is finite for any finite logits, and has a gradient everywhere. The maximum is a constant to the gradient: its
+    It is finite, and has a gradient, for all finite logits. The gradient treats the maximum as a constant, because its
     two contributions cancel.
     """
     shifted = logits - tf.stop_gradient(tf.reduce_max(logits, axis=1, keepdims=True))
@@ -64,12 +64,12 @@ def log_softmax(logits: Any) -> Any:
 
 
 def cross_entropy(labels: Any, logits: Any) -> Any:
-    """-sum_j y_j log p_j of each example, y one-hot: (batch,), in nats. The loss is its mean over the batch."""
+    """-sum_j y_j log p_j for each example, y one-hot: (batch,), in nats. The loss is the mean over the batch."""
     return -tf.reduce_sum(tf.one_hot(labels, CLASSES) * log_softmax(logits), axis=1)
 
 
 def l1_penalty(kernels: Sequence[Any], rate: float) -> Any:
-    """rate * sum |w| over all weight matrices; its gradient, rate * sign(w), pulls every weight equally."""
+    """rate * sum |w| over all weight matrices; its gradient, rate * sign(w), pulls all weights equally."""
     return rate * tf.add_n([tf.reduce_sum(tf.abs(kernel)) for kernel in kernels])
 
 
@@ -79,16 +79,16 @@ def l2_penalty(kernels: Sequence[Any], rate: float) -> Any:
 
 
 def accuracy(labels: Any, logits: Any) -> Any:
-    """Share of the examples whose largest logit is the label's."""
+    """Share of the examples whose largest logit is that of the label."""
     return tf.reduce_mean(tf.cast(tf.argmax(logits, axis=1, output_type=tf.int32) == labels, tf.float32))
 
 
 def rounded_accuracy(labels: Any, logits: Any) -> Any:
-    """Share of the entries of the rounded probabilities that equal the one-hot labels' entries.
+    """Share of entries at which the rounded probabilities equal the one-hot labels.
 
-    Not an accuracy of examples: nine entries of ten are zeros that nearly every prediction gets right. It is
-    0.9 + (c - w) / 10, with c and w the shares of examples whose top probability is over one half and right, or wrong
-    (`fmnist_zoo.metrics.rounded_accuracy` has the parts). An untrained network scores 0.9.
+    This is not the accuracy over examples: nine of ten entries are zeros, which nearly every prediction gets right. It
+    is 0.9 + (c - w) / 10, where c and w are the shares of examples whose top probability is above one half and right,
+    or wrong (`fmnist_zoo.metrics.rounded_accuracy` returns the parts). An untrained network scores 0.9.
     """
     agree = tf.round(softmax(logits)) == tf.one_hot(labels, CLASSES)
     return tf.reduce_mean(tf.cast(agree, tf.float32))
@@ -101,19 +101,19 @@ class Adam:
 
         m = beta_1 m + (1 - beta_1) g              first moment: a running mean of the gradient
         v = beta_2 v + (1 - beta_2) g^2            second moment: a running mean of its square
-        m' = m / (1 - beta_1^t)                    both start at zero; section 3 shows that
-        v' = v / (1 - beta_2^t)                    this takes the bias out
-        w = w - rate m' / (sqrt(v') + epsilon)     update rule
+        m' = m / (1 - beta_1^t)                    m and v start at zero, and this removes
+        v' = v / (1 - beta_2^t)                    the resulting bias (section 3)
+        w = w - rate m' / (sqrt(v') + epsilon)     update
 
-    The end of section 2 has a form with fewer operations, in which epsilon (there "epsilon-hat") is added to the
-    uncorrected root: rate' = rate sqrt(1 - beta_2^t) / (1 - beta_1^t), w = w - rate' m / (sqrt(v) + epsilon). It is
-    what Keras computes and the default here. The two agree where sqrt(v) is large against epsilon; early on, and for
-    tiny gradients, the second takes the smaller steps.
+    The end of section 2 gives a form with fewer operations, in which epsilon (there "epsilon-hat") is added to the
+    uncorrected root: rate' = rate sqrt(1 - beta_2^t) / (1 - beta_1^t), w = w - rate' m / (sqrt(v) + epsilon). Keras
+    computes this form, and it is the default here. The two agree where sqrt(v) is large compared to epsilon; in early
+    steps, and for tiny gradients, the second takes smaller steps.
 
     Args:
         variables: what is trained, in place.
-        learning_rate, beta_1, beta_2, epsilon: as in the paper; epsilon has Keras' default, the paper suggests 1e-8.
-        epsilon_hat: the form at the end of section 2; False: Algorithm 1 to the letter.
+        learning_rate, beta_1, beta_2, epsilon: as in the paper; epsilon is 1e-8 there, 1e-7 in Keras.
+        epsilon_hat: True for the form at the end of section 2, False for Algorithm 1.
     """
 
     def __init__(self, variables: Sequence[Any], *, learning_rate: float = 0.001, beta_1: float = 0.9,
@@ -157,7 +157,7 @@ class GradientDescent:
             variable.assign_sub(self._learning_rate * gradient)
 
     def state(self, names: Sequence[str]) -> dict[str, Any]:
-        """It remembers nothing."""
+        """Gradient descent keeps no state."""
         return {}
 
 
@@ -165,25 +165,23 @@ OPTIMIZERS = {"adam": Adam, "sgd": GradientDescent}
 
 
 def make_network(spec: ModelSpec, seed: int) -> Network:
-    """The network of a spec for the loop; `trainers.config` has seen to it that there is no dropout."""
+    """The network of a spec, for the loop; `trainers.config` refuses specs with dropout."""
     variables = initial_variables(spec, seed)
-    kernels = variables[::2]
 
     def forward(variables: Sequence[Any], images: Any, **unused: Any) -> Any:
         return forward_pass(variables, images)
 
-    return Network(variables, names(spec), forward, functools.partial(_penalty, spec, kernels), cross_entropy)
+    def penalty() -> Any:
+        total = tf.zeros(())
+        if spec.l1:
+            total += l1_penalty(variables[::2], spec.l1)
+        if spec.l2:
+            total += l2_penalty(variables[::2], spec.l2)
+        return total
+
+    return Network(variables, names(spec), forward, penalty, cross_entropy)
 
 
 def names(spec: ModelSpec) -> list[str]:
-    """`weights_1`, `bias_1`, ...: names of the variables."""
+    """The names of the variables: `weights_1`, `bias_1`, `weights_2`, ..."""
     return [f"{part}_{index + 1}" for index in range(len(spec.widths) - 1) for part in ("weights", "bias")]
-
-
-def _penalty(spec: ModelSpec, kernels: Sequence[Any]) -> Any:
-    penalty = tf.zeros(())
-    if spec.l1:
-        penalty += l1_penalty(kernels, spec.l1)
-    if spec.l2:
-        penalty += l2_penalty(kernels, spec.l2)
-    return penalty

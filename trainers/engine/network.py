@@ -1,9 +1,9 @@
-"""A spec as a function of its variables: the seam between the models and the engines.
+"""A spec as a function of its variables: what the engines know of a model.
 
 `forward(variables, images, *, seed, step, training) -> logits` computes what the Keras model of the same spec computes
-(a test holds the two together), but over a plain list of variables, and with dropout masks that are a function of
-(seed, step, layer) instead of a state. That is what makes a resumed run equal an uninterrupted one, and it is twice as
-fast as calling the model in the loop.
+(a test compares the two), but takes a plain list of variables, and its dropout masks are a function of
+(seed, step, layer) instead of a state. So a resumed run equals an uninterrupted one, and the loop is twice as fast as
+one that calls the Keras model.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ Forward = Callable[..., Any]
 
 
 def cross_entropy(labels: Any, logits: Any) -> Any:
-    """Of each example, in nats: (batch,) float32."""
+    """Cross-entropy of each example in nats, (batch,) float32."""
     return tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits)
 
 
@@ -31,12 +31,12 @@ class Network:
     """What an engine trains.
 
     Attributes:
-        variables: kernel and bias of each layer, in turn: W1 (784, n1), b1 (n1), ..., float32 `tf.Variable`s.
+        variables: kernel and bias of each layer, W1 (784, n1), b1 (n1), W2, b2, ...: float32 `tf.Variable`s.
         names: one for each variable.
         forward: as above; images are (batch, 784) float32 in [0, 1], logits (batch, 10) float32.
-        penalty: () -> scalar, the L1 and L2 terms of the objective at the variables' values.
-        cross_entropy: (labels (batch,) int32, logits) -> (batch,), of each example.
-        bfloat16: whether the forward function computes hidden layers in bfloat16 where `training` is true.
+        penalty: () -> scalar, the L1 and L2 terms of the objective at the current values of the variables.
+        cross_entropy: (labels (batch,) int32, logits) -> (batch,), one value for each example.
+        bfloat16: whether `forward` computes the hidden layers in bfloat16 in training.
     """
 
     variables: list[Any]
@@ -53,7 +53,7 @@ class Network:
 
 
 def from_model(spec: ModelSpec, model: Any, *, bfloat16: bool = False) -> Network:
-    """The network of a Keras model that `fmnist_zoo.models.build` made: it trains the model's own variables."""
+    """The network that trains the variables of a Keras model built by `fmnist_zoo.models.build`."""
     variables = [variable.value for variable in model.trainable_variables]
     names = [variable.path for variable in model.trainable_variables]
     return Network(variables, names, make_forward(spec, bfloat16=bfloat16),
@@ -61,9 +61,12 @@ def from_model(spec: ModelSpec, model: Any, *, bfloat16: bool = False) -> Networ
 
 
 def make_forward(spec: ModelSpec, *, bfloat16: bool = False) -> Forward:
-    """The forward function of a spec; with `bfloat16` its hidden layers compute in that type when they train, as Keras'
-    policy mixed_bfloat16 has it: 8 bits of float32's 24, its full range, so that no loss needs to be scaled. The layer
-    of the logits stays in float32, as Keras' guide to mixed precision advises."""
+    """The forward function of a spec.
+
+    With `bfloat16` its hidden layers compute in that type in training, like Keras' policy mixed_bfloat16. The type has
+    8 of float32's 24 bits of precision and all of its range, so the loss needs no scaling. The layer of the logits
+    stays in float32, as Keras' guide to mixed precision advises.
+    """
 
     def forward(variables: Sequence[Any], images: Any, *, seed: int, step: Any, training: bool) -> Any:
         kind = tf.bfloat16 if bfloat16 and training else tf.float32
@@ -91,15 +94,15 @@ def dropout(units: Any, rate: float, *, seed: int, step: Any, layer: int) -> Any
 def random_words(shape: tuple[int, int], *, seed: int, step: Any, layer: int) -> Any:
     """32 random bits for each unit of a layer at a step: `shape` uint32.
 
-    A counter-based generator, as Salmon et al. (2011) name those that are a function of place and key instead of a
-    state: two rounds of a mixing function over the unit's place, each with a key of its own. XLA computes it where the
-    bits are used, in registers; Philox costs a sixth of an epoch more.
+    A counter-based generator (Salmon et al. 2011): a function of a unit's place and a key, without state. It applies
+    two rounds of a mixing function to the place, each with its own key. XLA computes the bits in registers where they
+    are used; with Philox an epoch takes a sixth longer.
     """
     low, high = tf.unstack(tf.bitcast(step, tf.uint32))
     return _words([tf.constant(seed, tf.uint32), low, high, tf.constant(layer, tf.uint32)], shape)
 
 
-@tf.function(jit_compile=True)
+@tf.function(jit_compile=True)  # where the loop is not compiled by XLA, this still runs as one pass
 def _words(parts: Sequence[Any], shape: tuple[int, int]) -> Any:
     key = tf.constant(0x9E3779B9, tf.uint32)
     for part in parts:
@@ -109,8 +112,11 @@ def _words(parts: Sequence[Any], shape: tuple[int, int]) -> Any:
 
 
 def _mix(word: Any) -> Any:
-    """A permutation of uint32 in which each bit of the result depends on all bits of `word`: `lowbias32` of Wellons'
-    "Prospecting for hash functions" (2018), whose bias is the smallest that was found for its two multiplications."""
+    """A permutation of uint32 in which each bit of the result depends on all bits of `word`.
+
+    It is `lowbias32` of Wellons, "Prospecting for hash functions" (2018), the least biased that was found there with
+    two multiplications.
+    """
     for shift, factor in ((16, 0x7FEB352D), (15, 0x846CA68B)):
         word = (word ^ tf.bitwise.right_shift(word, tf.constant(shift, tf.uint32))) * tf.constant(factor, tf.uint32)
     return word ^ tf.bitwise.right_shift(word, tf.constant(16, tf.uint32))
@@ -129,7 +135,7 @@ def scale(images: Any) -> Any:
 
 
 def make_predictor(network: Network) -> Callable[[np.ndarray], np.ndarray]:
-    """A function from images (n, 784) uint8 to logits (n, 10) float32, dropout off, each image once."""
+    """A function from images (n, 784) uint8 to logits (n, 10) float32, dropout off."""
 
     def forward(images: Any) -> Any:
         return network.forward(network.variables, scale(images), seed=0, step=tf.zeros((), tf.int64), training=False)

@@ -1,8 +1,8 @@
-"""The optimizers as TensorFlow's fused kernels, with the numbers of `keras.optimizers` (a test holds each to its twin).
+"""The optimizers as TensorFlow's fused kernels, with the numbers of `keras.optimizers` (a test compares each pair).
 
-One kernel reads and writes a variable and its slots, where Keras runs ten small ops: at batch 32 those cost more than
-the matrix products. (Under XLA it is a name for what XLA compiles, a pass for each array that is written.) The update's
-number is given (step + 1), never stored: nothing but the slots is state.
+A fused kernel updates a variable and its slots in one operation, where Keras runs about ten; at batch 32 those ten cost
+more than the matrix products. (XLA replaces the kernel by its own code, one pass over each array that is written.) The
+number of the update is an argument, so the slots are the only state.
 """
 
 from __future__ import annotations
@@ -20,7 +20,13 @@ RHO = 0.9
 
 @dataclasses.dataclass(frozen=True)
 class Rule:
-    """An update rule: `apply(variable, gradient, slots, learning_rate, t)` with t = 1 at the first update."""
+    """An update rule.
+
+    Attributes:
+        apply: (variable, gradient, slots, learning_rate, t) changes variable and slots; t = 1 at the first update.
+        slots: names of the arrays, shaped like the variable, that the rule keeps for each variable.
+        start: their value before the first update.
+    """
 
     apply: Callable[[Any, Any, Sequence[Any], Any, Any], None]
     slots: tuple[str, ...] = ()
@@ -52,7 +58,7 @@ def _rmsprop(variable: Any, gradient: Any, slots: Sequence[Any], learning_rate: 
 
 
 def _adagrad(variable: Any, gradient: Any, slots: Sequence[Any], learning_rate: Any, t: Any) -> None:
-    """a = a + g^2; w = w - rate * g / sqrt(a) (Duchi et al. 2011). Keras' epsilon under the root is in a's start."""
+    """a = a + g^2; w = w - rate * g / sqrt(a) (Duchi et al. 2011). Keras adds epsilon to a; here it is in a's start."""
     tf.raw_ops.ResourceApplyAdagrad(var=variable.handle, accum=slots[0].handle, lr=learning_rate, grad=gradient)
 
 
@@ -65,7 +71,7 @@ def _adamax(variable: Any, gradient: Any, slots: Sequence[Any], learning_rate: A
 
 RULES = {
     "adam": Rule(_adam, ("first_moment", "second_moment")),
-    "adamw": Rule(_adam, ("first_moment", "second_moment")),  # plus the decay that any of them may have
+    "adamw": Rule(_adam, ("first_moment", "second_moment")),  # Adam: weight decay is an option of every rule
     "sgd": Rule(_sgd),
     "momentum": Rule(_momentum, ("momentum",)),
     "rmsprop": Rule(_rmsprop, ("mean_square", "unused_momentum")),
@@ -79,10 +85,10 @@ class Optimizer:
 
     Args:
         name: a key of `RULES`.
-        variables: float32 `tf.Variable`s, kernels at the even places, biases at the odd ones.
-        learning_rate: constant.
-        weight_decay: share of the learning rate by which kernels shrink before each update (Loshchilov and Hutter
-            2019, Algorithm 2); biases do not decay.
+        variables: float32 `tf.Variable`s: kernel, bias, kernel, bias, ...
+        learning_rate: the same at each update.
+        weight_decay: before each update, kernels shrink by the share learning_rate * weight_decay (Loshchilov and
+            Hutter 2019, Algorithm 2); biases do not.
     """
 
     def __init__(self, name: str, variables: Sequence[Any], *, learning_rate: float, weight_decay: float = 0.0):
@@ -92,8 +98,9 @@ class Optimizer:
                        for _ in self._rule.slots] for variable in self._variables]
 
     def apply(self, gradients: Sequence[Any], step: Any) -> None:
-        """Update number `step` + 1 of all variables; with a step of -1 the learning rate is 0."""
-        t, learning_rate = tf.cast(step + 1, tf.float32), tf.where(step < 0, 0.0, self._learning_rate)
+        """Update number `step` + 1 of all variables; the learning rate is 0 where `step` is -1 (not finite)."""
+        t = tf.cast(step + 1, tf.float32)
+        learning_rate = tf.where(step < 0, 0.0, self._learning_rate)
         for index, (variable, gradient, slots) in enumerate(zip(self._variables, gradients, self.slots)):
             if self._weight_decay and index % 2 == 0:
                 _sgd(variable, variable * self._weight_decay, (), learning_rate, t)
