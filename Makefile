@@ -1,9 +1,9 @@
 # make train   trains a model on the real data:  make train MODEL=5L EPOCHS=3
 # make test    lint, types, tests
-# make board   TensorBoard on tb_logs, on this machine alone
-# make results makes the table of scores anew, two hours on two cores; what was interrupted goes on
-# make check-results MODEL=4D_drop03 SEED=0   trains one row of it anew and compares
-# Each sets up .venv when it is needed, and not again before setup.cfg or constraints.txt change.
+# make board   TensorBoard on tb_logs, served to this machine alone
+# make results trains every row of the table of scores: two hours on two cores; after an interruption it continues
+# make check-results MODEL=4D_drop03 SEED=0   trains one row of the table again and compares the scores
+# Each target first sets up .venv if it is missing, or if setup.cfg, pyproject.toml or constraints.txt have changed.
 
 SHELL := /bin/sh
 MODEL ?= 4D_drop03
@@ -31,8 +31,11 @@ lint: .venv/dev.stamp
 types: .venv/dev.stamp
 	@$(RUN) -m mypy
 
+# fmnist_zoo.backend imports TensorFlow without its start-up lines; with --load_fast=auto TensorBoard would print a note.
 board: .venv/run.stamp
-	@.venv/bin/tensorboard --logdir=tb_logs
+	@$(RUN) -c "import sys, fmnist_zoo.backend, tensorboard.main, tensorboard_data_server as server; \
+		sys.argv.insert(1, '--load_fast=true' if server.server_binary() else '--load_fast=false'); \
+		tensorboard.main.run_main()" --logdir=tb_logs --host=localhost $(FLAGS)
 
 results: .venv/run.stamp
 	@$(RUN) -m trainers.results $(FLAGS)

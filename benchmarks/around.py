@@ -23,7 +23,7 @@ def measure(model: str, batch: int | str, epochs: int, data: str, folder: str) -
     from trainers import config as configs
     from trainers.running import folder as folders, progress, run
 
-    class Watch(progress.Silent):
+    class Watch(progress.Reporter):
         """Notes when epochs end."""
 
         def __init__(self) -> None:

@@ -5,8 +5,9 @@
     model = fmnist_zoo.build_model("4D_drop03", seed=0)    # new
     model = fmnist_zoo.load_model("4D_drop03")             # trained
     (fit_images, fit_labels), (validation_images, validation_labels) = fmnist_zoo.load_data()
+    labels, probabilities = fmnist_zoo.predict("shoe.jpg")
 
-Names that need NumPy or TensorFlow are imported when they are first used.
+Names that need NumPy or TensorFlow are imported when they are first used, so that listings stay fast.
 """
 
 import importlib
@@ -15,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from fmnist_zoo import catalog as _catalog  # noqa: F401  (registers the models)
 from fmnist_zoo.registry import derive, get_recipe, get_spec, list_models, register
 from fmnist_zoo.spec import CLASS_NAMES, ModelSpec, Recipe, SpecError
+from fmnist_zoo.version import __version__  # noqa: F401
 
 if TYPE_CHECKING:
     from fmnist_zoo.data import Data, DataError, Split, load_data
@@ -22,10 +24,12 @@ if TYPE_CHECKING:
     from fmnist_zoo.prediction import PredictionError, Predictions, predict
     from fmnist_zoo.weights import WeightsError
 
-__version__ = "0.1.0"
-_LAZY = {"Data": "data", "DataError": "data", "Split": "data", "load_data": "data", "build_model": "models",
-         "feature_model": "models", "load_model": "models", "Predictions": "prediction", "predict": "prediction",
-         "PredictionError": "prediction", "WeightsError": "weights"}
+_LAZY = {
+    "Data": "data", "DataError": "data", "Split": "data", "load_data": "data",
+    "build_model": "models", "feature_model": "models", "load_model": "models",
+    "PredictionError": "prediction", "Predictions": "prediction", "predict": "prediction",
+    "WeightsError": "weights",
+}
 
 __all__ = [
     "CLASS_NAMES", "Data", "DataError", "ModelSpec", "PredictionError", "Predictions", "Recipe", "SpecError", "Split",

@@ -1,8 +1,8 @@
-"""The zoo: one line a model.
+"""The models of the zoo, one line each.
 
-`nL` counts the layers, softmax included; `D` marks dropout, and the digits behind it are the rates, first hidden layer
-to last. In a schedule the rate belongs to the width that is dropped: 800 units 0.4, 600 0.3, 400 0.2, 200 0.1.
-The `network_*` models are trained as the report's low-level part does: full batch, 500 updates, the last weights count.
+`nL` counts the layers, softmax included. `D` marks dropout; the digits after it are the rates, from the first hidden
+layer to the last. Where rates differ, wider layers have higher ones: 800 units 0.4, 600 0.3, 400 0.2, 200 0.1.
+The `network_*` models are trained as in the low-level part of the report: full batch, 500 updates, the last weights.
 """
 
 from fmnist_zoo.registry import register
@@ -33,8 +33,10 @@ register("network_B_l2", "network B with an L2 penalty", hidden=(300, 100), l2=0
 
 
 def default_space(spec: ModelSpec) -> str:
-    """What a sweep of a model searches unless told otherwise: one rate, or one a layer for a schedule; L1 and L2."""
+    """What a sweep of a model searches by default: L1, L2, and a dropout rate, one for each layer if they differ."""
     rates = "0,0.1,0.2,0.3,0.4,0.5"
-    layers = range(1, len(spec.hidden) + 1)
-    dropout = [f"dropout.{layer}={rates}" for layer in layers] if len(set(spec.dropout)) > 1 else [f"dropout={rates}"]
-    return "; ".join([*(dropout if spec.hidden else []), "l1=0,1e-6,1e-5,1e-4", "l2=0,1e-5,1e-4,1e-3"])
+    if len(set(spec.dropout)) > 1:
+        dropout = [f"dropout.{layer}={rates}" for layer in range(1, len(spec.hidden) + 1)]
+    else:
+        dropout = [f"dropout={rates}"] if spec.hidden else []
+    return "; ".join([*dropout, "l1=0,1e-6,1e-5,1e-4", "l2=0,1e-5,1e-4,1e-3"])

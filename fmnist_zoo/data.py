@@ -1,8 +1,8 @@
-"""Fashion-MNIST as arrays: found, verified, parsed, split. Nothing here knows of models or of TensorFlow.
+"""Fashion-MNIST as arrays: finds, verifies and splits it. Knows neither models nor TensorFlow.
 
-The 60,000 training images are split once and for all, class by class, into `fit` and `validation`; which image goes
-where depends on the labels and the validation size alone. The 10,000 `test` images are opened only where the split
-`test` is asked for by name.
+The 60,000 training images are split, class by class, into `fit` and `validation`. Which image goes where depends on the
+labels and the validation size alone, and never changes. The files of the 10,000 `test` images are opened only if the
+split `test` is asked for by name.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ SPLITS = ("fit", "validation", "test")
 SETS = ("fashion_mnist", "mini")
 ENVIRONMENT = "FMNIST_ZOO_DATA"
 TRAINING_IMAGES = 60_000
-_SPLIT_SEED = 20170825  # any number; the day Fashion-MNIST was published
+_SPLIT_SEED = 20170825  # any number would do; the day on which Fashion-MNIST was published
 
 
 class Split(NamedTuple):
@@ -35,15 +35,15 @@ class Split(NamedTuple):
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Data:
-    """The splits that were asked for; `data["fit"]`, or unpacked in the order of asking.
+    """The splits that were asked for: `data["fit"]`, or unpacked in the order in which they were asked for.
 
     Attributes:
-        name: `fashion_mnist`, `mini`, or `other` for a set of the user's.
-        folder: where the files lie.
-        sha256: of the hex digests of the four payloads, joined in the order train images, train labels, test images,
-            test labels. For `other` data, whose test files stay closed, of the files that were read.
+        name: `fashion_mnist`, `mini`, or `other` for a user's own set.
+        folder: the folder of the files.
+        sha256: SHA-256 of the hex digests of the four payloads, joined in the order train images, train labels, test
+            images, test labels. For `other` data, only files that were read count; test files are not opened for this.
         split_sha256: of the sorted indices (int64, little-endian) of the validation images within the training images.
-        splits: name to arrays.
+        splits: arrays by name.
     """
 
     name: str
@@ -63,18 +63,19 @@ def load_data(
     splits: Sequence[str] = ("fit", "validation"), *, data: str = "fashion_mnist",
     data_dir: str | os.PathLike[str] | None = None, allow_other_data: bool = False, validation_size: float = 0.1,
 ) -> Data:
-    """Loads splits of Fashion-MNIST, each file verified by the SHA-256 of its payload.
+    """Loads splits of Fashion-MNIST; verifies each file by the SHA-256 of its payload.
 
     Args:
-        splits: of "fit", "validation" and "test".
-        data: "fashion_mnist", or "mini": 2,000 + 500 real images that come with the package.
-        data_dir: a folder with the four IDX files (`.gz` or plain), and no other place; default: `FMNIST_ZOO_DATA`.
-            Without both: our cache, the Keras cache, the Debian package's folder; else the files are fetched.
-        allow_other_data: take any 28x28 ten-class IDX set from `data_dir`; shapes are checked, digests are told.
-        validation_size: share (below 1) or number of training images held out, the same share of each class; 0: none.
+        splits: any of "fit", "validation" and "test".
+        data: "fashion_mnist", or "mini": 2,000 + 500 of its images, which come with the package.
+        data_dir: the folder of the four IDX files (`.gz` or plain); no other folder is tried. Default:
+            `FMNIST_ZOO_DATA`. Without both: our cache, Keras' cache, the Debian package's folder; else a download.
+        allow_other_data: accept any 28x28 ten-class IDX set in `data_dir`; shapes are checked, digests are recorded.
+        validation_size: the share (below 1) or number of training images to hold out, the same share of each class;
+            0 holds out none.
 
     Raises:
-        DataError: if a file is wrong or nothing can be had, saying which file or source; for unknown names.
+        DataError: for unknown names, and if a file is damaged or there are no data; names the file or the sources.
     """
     _check(splits, data, data_dir, allow_other_data)
     if data == "mini":
@@ -85,13 +86,13 @@ def load_data(
         if allow_other_data:
             return _load("other", folder, {}, splits, validation_size)
         return _load("fashion_mnist", folder, sources.FASHION_MNIST, splits, validation_size)
-    validation_count(validation_size, TRAINING_IMAGES)  # a wrong size is no fault of the folders below
+    validation_count(validation_size, TRAINING_IMAGES)  # before a folder is blamed for a wrong size
     for folder in sources.places():
         try:
             if all(sources.find_file(folder, name) for name in sources.FASHION_MNIST):
                 return _load("fashion_mnist", folder, sources.FASHION_MNIST, splits, validation_size)
         except DataError as error:
-            warnings.warn(f"passed over: {error}", stacklevel=2)
+            warnings.warn(f"skipped: {error}", stacklevel=2)
     return _load("fashion_mnist", sources.fetch(), sources.FASHION_MNIST, splits, validation_size)
 
 
@@ -104,31 +105,76 @@ def _check(splits: Sequence[str], data: str, data_dir: object, allow_other_data:
     if data == "mini" and (data_dir or allow_other_data):
         raise DataError("data=mini comes with the package: drop data_dir and allow_other_data")
     if allow_other_data and not (data_dir or os.environ.get(ENVIRONMENT)):
-        raise DataError(f"allow_other_data needs data_dir (or {ENVIRONMENT}) to say where the other data lie")
+        raise DataError(f"allow_other_data needs data_dir (or {ENVIRONMENT}) to name the folder of the other data")
 
 
 def _load(
     name: str, folder: pathlib.Path, known: dict[str, str], splits: Sequence[str], validation_size: float,
 ) -> Data:
-    """Reads what `splits` need from one folder; `known` are the payloads' digests, empty for other data."""
-    digests: dict[str, str] = {}
+    """Reads the files that `splits` need from one folder; `known` are the payloads' digests, empty for other data."""
+    files = _Files(folder, known)
     arrays: dict[str, Split] = {}
     split_digest = ""
     if {"fit", "validation"} & set(splits):
-        labels = _read_labels(folder, sources.TRAIN_LABELS, known, digests)
+        labels = files.labels(sources.TRAIN_LABELS)
         held_out = validation_mask(labels, validation_size)
         split_digest = hashlib.sha256(np.flatnonzero(held_out).astype("<i8").tobytes()).hexdigest()
-        masks = {"fit": ~held_out, "validation": held_out}
-        wanted = {split: masks[split] for split in splits if split in masks}
-        images = _read_images(folder, sources.TRAIN_IMAGES, known, digests, wanted)
-        arrays.update({split: Split(images[split], labels[mask]) for split, mask in wanted.items()})
+        images = files.images(sources.TRAIN_IMAGES, len(labels))
+        for split, mask in (("fit", ~held_out), ("validation", held_out)):
+            if split in splits:
+                arrays[split] = Split(images[mask], labels[mask])
     if "test" in splits:
-        labels = _read_labels(folder, sources.TEST_LABELS, known, digests)
-        everything = {"test": np.ones(len(labels), bool)}
-        arrays["test"] = Split(_read_images(folder, sources.TEST_IMAGES, known, digests, everything)["test"], labels)
-    joined = "".join((known or digests).get(file, "") for file in sources.FASHION_MNIST)
+        labels = files.labels(sources.TEST_LABELS)
+        arrays["test"] = Split(files.images(sources.TEST_IMAGES, len(labels)), labels)
+    joined = "".join((known or files.digests).get(file, "") for file in sources.FASHION_MNIST)
     return Data(name, folder, hashlib.sha256(joined.encode()).hexdigest(), split_digest,
                 {split: arrays[split] for split in splits})
+
+
+class _Files:
+    """Reads and verifies the files of one folder.
+
+    Attributes:
+        digests: SHA-256 of the payloads that have been read, by file name.
+    """
+
+    def __init__(self, folder: pathlib.Path, known: dict[str, str]):
+        self._folder, self._known = folder, known
+        self.digests: dict[str, str] = {}
+
+    def labels(self, name: str) -> np.ndarray:
+        """(n,) uint8, n > 0."""
+        path, labels = self._read(name, row=())
+        if not labels.size:
+            raise DataError(f"{path}: no labels in it")
+        if labels.max() > 9:
+            raise DataError(f"{path}: a label of {labels.max()}; ten classes have labels 0 to 9")
+        self._verify(path, name)
+        return labels
+
+    def images(self, name: str, count: int) -> np.ndarray:
+        """(count, 784) uint8."""
+        path, images = self._read(name, row=(28, 28), count=count)
+        self._verify(path, name)
+        return images.reshape(count, 784)
+
+    def _read(
+        self, name: str, *, row: tuple[int, ...], count: int | None = None,
+    ) -> tuple[pathlib.Path, np.ndarray]:
+        path = sources.find_file(self._folder, name)
+        if path is None:
+            raise DataError(f"{self._folder / name}.gz: no such file")
+        with open_idx(path, row=row) as reader:
+            if count not in (None, reader.shape[0]):  # before anything is read
+                raise DataError(f"{path}: {reader.shape[0]} images for {count} labels")
+            rows = np.concatenate([np.empty((0, *row), np.uint8), *reader.blocks()])
+        self.digests[name] = reader.sha256
+        return path, rows
+
+    def _verify(self, path: pathlib.Path, name: str) -> None:
+        if self._known and self.digests[name] != self._known[name]:
+            raise DataError(f"{path}: not Fashion-MNIST's {name}: payload SHA-256 {self.digests[name]}, expected "
+                            f"{self._known[name]} (for another 28x28 ten-class set: --allow_other_data)")
 
 
 def validation_mask(labels: np.ndarray, size: float) -> np.ndarray:
@@ -177,51 +223,3 @@ def halves(split: Split) -> tuple[Split, Split]:
     """The two halves of a split, each with half of every class, always the same."""
     mask = stratified_mask(split.labels, len(split.labels) // 2)
     return Split(split.images[~mask], split.labels[~mask]), Split(split.images[mask], split.labels[mask])
-
-
-def _find(folder: pathlib.Path, name: str) -> pathlib.Path:
-    path = sources.find_file(folder, name)
-    if path is None:
-        raise DataError(f"{folder / name}.gz: no such file")
-    return path
-
-
-def _verify(path: pathlib.Path, name: str, received: str, known: dict[str, str], digests: dict[str, str]) -> None:
-    digests[name] = received
-    if known and received != known[name]:
-        raise DataError(f"{path}: not Fashion-MNIST's {name}: payload SHA-256 {received}, expected {known[name]} "
-                        "(for another 28x28 ten-class set: --allow_other_data)")
-
-
-def _read_labels(folder: pathlib.Path, name: str, known: dict[str, str], digests: dict[str, str]) -> np.ndarray:
-    path = _find(folder, name)
-    with open_idx(path, row=()) as reader:
-        labels = np.concatenate([np.empty(0, np.uint8), *reader.blocks()])
-    if labels.size and labels.max() > 9:
-        raise DataError(f"{path}: a label of {labels.max()}; ten classes have labels 0 to 9")
-    if not labels.size:
-        raise DataError(f"{path}: no labels in it")
-    _verify(path, name, reader.sha256, known, digests)
-    return labels
-
-
-def _read_images(
-    folder: pathlib.Path, name: str, known: dict[str, str], digests: dict[str, str], wanted: dict[str, np.ndarray],
-) -> dict[str, np.ndarray]:
-    """(n, 784) uint8 for each mask of `wanted`, filled block by block, so that the file is never in memory whole."""
-    path = _find(folder, name)
-    with open_idx(path, row=(28, 28)) as reader:
-        rows = len(next(iter(wanted.values())))
-        if reader.shape[0] != rows:
-            raise DataError(f"{path}: {reader.shape[0]} images for {rows} labels")
-        arrays = {split: np.empty((int(mask.sum()), 784), np.uint8) for split, mask in wanted.items()}
-        filled = dict.fromkeys(wanted, 0)
-        start = 0
-        for block in reader.blocks():
-            for split, mask in wanted.items():
-                chosen = block.reshape(len(block), 784)[mask[start:start + len(block)]]
-                arrays[split][filled[split]:filled[split] + len(chosen)] = chosen
-                filled[split] += len(chosen)
-            start += len(block)
-    _verify(path, name, reader.sha256, known, digests)
-    return arrays

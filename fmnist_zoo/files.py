@@ -11,6 +11,8 @@ import pathlib
 import warnings
 from typing import IO, Any, Iterator
 
+from fmnist_zoo.version import __version__
+
 
 @contextlib.contextmanager
 def atomic_write(path: str | os.PathLike[str], mode: str = "wb") -> Iterator[IO]:
@@ -38,10 +40,10 @@ def atomic_write(path: str | os.PathLike[str], mode: str = "wb") -> Iterator[IO]
         raise
 
 
-def write_json(path: str | os.PathLike[str], content: Any) -> None:
-    """Writes `content` as indented JSON, whole or not at all."""
+def write_json(path: str | os.PathLike[str], content: dict[str, Any]) -> None:
+    """Writes a record as indented JSON, whole or not at all; the key "version" says which version of the code did."""
     with atomic_write(path, "w") as file:
-        json.dump(content, file, indent=2)
+        json.dump({**content, "version": __version__}, file, indent=2)
         file.write("\n")
 
 

@@ -1,7 +1,7 @@
-"""IDX files (Y. LeCun, "The MNIST database", the format at the page's end), read with suspicion.
+"""Reads IDX files (Y. LeCun, "The MNIST database"; the page ends with the format) without trusting them.
 
-A header is believed only as far as the file's size allows, nothing is allocated for more than one block of rows, and
-every byte that is read goes through SHA-256.
+A header may not claim more than the file's size allows, at most one block of rows is allocated at a time, and every
+byte that is read is hashed.
 """
 
 from __future__ import annotations
@@ -21,19 +21,19 @@ from fmnist_zoo.errors import ZooError
 
 IMAGES_MAGIC, LABELS_MAGIC = 0x00000803, 0x00000801  # unsigned bytes in three dimensions, in one
 ROWS_A_BLOCK = 4096
-DEFLATE_LIMIT = 1032  # no deflate stream grows by more (zlib's technical details, "Maximum compression factor")
+DEFLATE_LIMIT = 1032  # the largest factor of deflate (zlib's technical details, "Maximum compression factor")
 
 
 class DataError(ZooError, ValueError):
-    """Data that is not what it should be, or not to be had: names the file or the source."""
+    """Data are missing, damaged, or other data than were asked for: names the file or the source."""
 
 
 class IdxReader:
     """An open IDX file of unsigned bytes.
 
     Attributes:
-        shape: as the header says, checked against the file's size and the expected row.
-        sha256: hex digest of the uncompressed payload, header included; known once all blocks were read.
+        shape: from the header, checked against the file's size and the expected shape of a row.
+        sha256: hex digest of the uncompressed payload with its header; empty until all blocks have been read.
     """
 
     def __init__(self, path: pathlib.Path, file: IO[bytes], *, row: tuple[int, ...]):
@@ -54,7 +54,7 @@ class IdxReader:
                             f"{os.path.getsize(path)} bytes can hold")
 
     def blocks(self) -> Iterator[np.ndarray]:
-        """All rows in file order, uint8, at most `ROWS_A_BLOCK` at a time; afterwards `sha256` is known."""
+        """All rows in the file's order, uint8, at most `ROWS_A_BLOCK` at a time. Sets `sha256` at the end."""
         width = int(np.prod(self._row, dtype=int))
         for start in range(0, self.shape[0], ROWS_A_BLOCK):
             rows = min(ROWS_A_BLOCK, self.shape[0] - start)
@@ -73,10 +73,13 @@ class IdxReader:
 
 @contextlib.contextmanager
 def open_idx(path: str | os.PathLike[str], *, row: tuple[int, ...]) -> Iterator[IdxReader]:
-    """An `IdxReader` of a gzip (`.gz`) or plain file; `row` is (28, 28) for images, () for labels.
+    """Opens a gzip (`.gz`) or plain file as an `IdxReader`.
+
+    Args:
+        row: the shape that each row must have: (28, 28) for images, () for labels.
 
     Raises:
-        DataError: for anything that is not such a file, naming it; also while blocks are read.
+        DataError: if the file is missing, damaged or of another format, also while blocks are read; names the file.
     """
     path = pathlib.Path(path)
     try:

@@ -1,19 +1,18 @@
-"""Where Fashion-MNIST's four files are found, and how they are fetched where there are none.
+"""Finds Fashion-MNIST's four files, or fetches them.
 
-Places are tried in a fixed order; a file counts only if the SHA-256 of its uncompressed payload is the known one, so
-that a broken download or plain MNIST under the same names is never taken, and never enters our cache.
+Folders and mirrors are tried in a fixed order. A file counts only if the SHA-256 of its uncompressed payload is the
+known one, so plain MNIST under the same names and broken downloads never enter our cache. The compressed files differ
+between mirrors; that, and an import of TensorFlow, rules out `keras.utils.get_file`, and the former `pooch` too.
 """
 
 from __future__ import annotations
 
-import functools
 import os
 import pathlib
 import shutil
 import subprocess
 import sys
 import tempfile
-from typing import Callable
 
 from fmnist_zoo.files import atomic_write
 from fmnist_zoo.idx import DataError, open_idx
@@ -41,6 +40,7 @@ MIRRORS = (
 LARGEST_DOWNLOAD = 64 << 20
 DEBIAN_FOLDER = pathlib.Path("/usr/share/datasets/fashion-mnist")
 DEBIAN_PACKAGE = "dataset-fashion-mnist"
+DEBIAN_SOURCE = f"Debian's package {DEBIAN_PACKAGE}"
 
 
 def cache_folder() -> pathlib.Path:
@@ -55,18 +55,18 @@ def keras_folder() -> pathlib.Path:
 
 
 def find_file(folder: pathlib.Path, name: str) -> pathlib.Path | None:
-    """`folder/name.gz` or `folder/name`, whichever exists; `DataError` if that cannot be told."""
+    """`folder/name.gz` or `folder/name`, whichever exists, or None; `DataError` if the system does not say."""
     for path in (folder / f"{name}.gz", folder / name):
         try:
             if path.is_file():
                 return path
         except OSError as error:
-            raise DataError(f"{path}: cannot be looked at: {error.strerror}") from error
+            raise DataError(f"{path}: cannot be read: {error.strerror}") from error
     return None
 
 
 def payload_sha256(path: pathlib.Path) -> str:
-    """The digest of a whole IDX file's uncompressed payload; `DataError` if it is not one."""
+    """The SHA-256 of an IDX file's uncompressed payload, which is read to its end; `DataError` if it is damaged."""
     with open_idx(path, row=(28, 28) if "images" in path.name else ()) as reader:
         for _ in reader.blocks():
             pass
@@ -74,14 +74,15 @@ def payload_sha256(path: pathlib.Path) -> str:
 
 
 def places() -> list[pathlib.Path]:
-    """The folders in which Fashion-MNIST may lie already, in the order in which they are tried."""
+    """The folders that may hold Fashion-MNIST already, in the order in which they are tried."""
     return [cache_folder(), keras_folder(), DEBIAN_FOLDER]
 
 
 def fetch() -> pathlib.Path:
-    """Fetches all four files into our cache, the folder returned: from the mirrors, else from Debian's package.
+    """Fetches and verifies all four files, from a mirror or else from Debian's package; returns our cache's folder.
 
-    They are verified before they enter. Raises `DataError` with a line a source if all of them fail.
+    Raises:
+        DataError: with a line for each source if all of them fail, or if the cache cannot be written.
     """
     import http.client
 
@@ -91,31 +92,32 @@ def fetch() -> pathlib.Path:
     try:
         cache.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=cache, prefix=".fetch.") as scratch:
-            ways: list[tuple[str, Callable[[pathlib.Path], None]]] = [
-                (mirror, functools.partial(_from_mirror, mirror)) for mirror in MIRRORS]
-            ways.append((f"Debian's package {DEBIAN_PACKAGE}", _from_debian))
-            for source, way in ways:
+            folder = pathlib.Path(scratch)
+            for source in (*MIRRORS, DEBIAN_SOURCE):
                 try:
-                    way(pathlib.Path(scratch))
-                    _admit(pathlib.Path(scratch), cache)
+                    if source == DEBIAN_SOURCE:
+                        _from_debian(folder)
+                    else:
+                        _from_mirror(source, folder)
+                    _admit(folder, cache)
                     return cache
                 except (DataError, OSError, http.client.HTTPException, subprocess.SubprocessError) as error:
                     failures.append(f"  {source}: {' '.join(str(error).split())[:300]}")
     except OSError as error:
         raise DataError(f"the cache {cache} cannot be written: {error.strerror}; "
                         "set XDG_CACHE_HOME to a folder that can") from error
-    raise DataError("Fashion-MNIST is neither on this machine nor to be had:\n" + "\n".join(failures)
+    raise DataError("Fashion-MNIST is not on this machine, and every source failed:\n" + "\n".join(failures)
                     + "\nput its four IDX files into a folder and name it with --data_dir, or use --data=mini")
 
 
-def _admit(scratch: pathlib.Path, cache: pathlib.Path) -> None:
-    """Moves four verified files from `scratch` into the cache."""
+def _admit(folder: pathlib.Path, cache: pathlib.Path) -> None:
+    """Verifies the four files in `folder`, then copies them into the cache."""
     for name, expected in FASHION_MNIST.items():
-        received = payload_sha256(scratch / f"{name}.gz")
+        received = payload_sha256(folder / f"{name}.gz")
         if received != expected:
             raise DataError(f"{name}.gz is not Fashion-MNIST's: payload SHA-256 {received}")
     for name in FASHION_MNIST:
-        with open(scratch / f"{name}.gz", "rb") as source, atomic_write(cache / f"{name}.gz") as target:
+        with open(folder / f"{name}.gz", "rb") as source, atomic_write(cache / f"{name}.gz") as target:
             shutil.copyfileobj(source, target)
 
 
@@ -131,7 +133,7 @@ def _from_mirror(mirror: str, folder: pathlib.Path) -> None:
 
 
 def _from_debian(folder: pathlib.Path) -> None:
-    """`apt-get download` needs no root; where the package lists are missing, ours are made beside the download."""
+    """`apt-get download` needs no root. If the system's package lists are missing, new ones are made in `folder`."""
     if not shutil.which("apt-get") or not shutil.which("dpkg-deb"):
         raise DataError("this system has no apt-get and dpkg-deb")
     state = folder / "apt"
@@ -146,7 +148,7 @@ def _from_debian(folder: pathlib.Path) -> None:
         _run(["apt-get", "-q", *own_lists, "download", DEBIAN_PACKAGE], folder)
     package = next(folder.glob(f"{DEBIAN_PACKAGE}_*.deb"), None)
     if package is None:
-        raise DataError("apt-get left no package behind")
+        raise DataError("apt-get downloaded no package")
     _run(["dpkg-deb", "-x", str(package), str(folder / "unpacked")], folder)
     for name in FASHION_MNIST:
         shutil.move(folder / "unpacked" / DEBIAN_FOLDER.relative_to("/") / f"{name}.gz", folder / f"{name}.gz")

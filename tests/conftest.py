@@ -1,5 +1,6 @@
-"""What the tests share: runs on the mini set, and ways to look at what a run left."""
+"""What the tests share: commands, pools, runs on the mini set, trained weights."""
 
+import contextlib
 import dataclasses
 import os
 import pathlib
@@ -19,9 +20,29 @@ def _no_data_of_the_developer(monkeypatch):
     monkeypatch.delenv("FMNIST_ZOO_DATA", raising=False)
 
 
+@contextlib.contextmanager
+def tape_without_xla():
+    """`--trainer=tape` trains by TensorFlow's own kernels, as it does where batches are large.
+
+    XLA compiles every new network for one to three seconds, and a test trains for less.
+    """
+    from trainers.engine import loop
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(loop, "LARGEST_XLA_BATCH", 0)
+        yield
+
+
+@pytest.fixture(scope="module")
+def without_xla():
+    """The runs that a module trains in this process are not compiled; for modules that compare none with other runs."""
+    with tape_without_xla():
+        yield
+
+
 @pytest.fixture
 def command():
-    """Runs `python -m MODULE ARGUMENTS...` in the checkout; returns the finished process, output as text."""
+    """Runs `python -m MODULE ARGUMENTS...` in the checkout; returns the finished process with its output as text."""
 
     def run(*arguments, timeout=180, **options):
         environment = {**os.environ, "PYTHONPATH": str(ROOT)}
@@ -33,7 +54,7 @@ def command():
 
 @pytest.fixture
 def inline_pool(monkeypatch):
-    """Sweeps of this test run in this process, in the pool that is returned."""
+    """Runs the trials of this test's sweeps in this process; returns the pool."""
     from trainers.tuning import pool as pools
 
     pool = sweeps.Inline()
@@ -43,7 +64,7 @@ def inline_pool(monkeypatch):
 
 @pytest.fixture(scope="session")
 def finished_sweep(tmp_path_factory):
-    """The log folder of a finished grid of four named `grid`, run in a child process, and the table it returned."""
+    """A finished grid of four trials, `grid`, run in a child process: its log folder and the table it returned."""
     from trainers.sweep import sweep
 
     logdir = tmp_path_factory.mktemp("logs")
@@ -55,12 +76,13 @@ def mini_run(tmp_path_factory):
     """A run of 4D_drop03 on the mini set."""
     from trainers.train import train
 
-    return train("4D_drop03", data="mini", epochs=12, logdir=tmp_path_factory.mktemp("logs"), histogram_every=0)
+    with tape_without_xla():
+        return train("4D_drop03", data="mini", epochs=12, logdir=tmp_path_factory.mktemp("logs"), histogram_every=0)
 
 
 @pytest.fixture(scope="session")
 def mini_trained(mini_run, tmp_path_factory):
-    """A folder of trained weights as the package has it: the run's, calibrated."""
+    """A folder of trained weights in the package's format: those of `mini_run`, calibrated."""
     from fmnist_zoo import weights
     from fmnist_zoo.files import write_json
     from trainers.running import trained
@@ -78,7 +100,7 @@ def mini_trained(mini_run, tmp_path_factory):
 
 @pytest.fixture
 def shipped(mini_trained, monkeypatch):
-    """Those weights are the package's in this test; the manifest's entry of 4D_drop03."""
+    """Makes those weights the package's own for this test; returns the manifest's entry of 4D_drop03."""
     from fmnist_zoo import prediction, weights
 
     monkeypatch.setattr(weights, "FOLDER", mini_trained)

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+import fmnist_zoo
 from trainers.running import checkpoints
 
 ARRAYS: dict[str, np.ndarray] = {"a": np.arange(6, dtype=np.float32).reshape(2, 3), "b/c": np.array(7, np.int64)}
@@ -16,7 +17,7 @@ def path(tmp_path):
 
 def test_round_trip(path):
     arrays, note = checkpoints.load(path)
-    assert note == {"epoch": 3, "best_loss": float("inf")}
+    assert note == {"epoch": 3, "best_loss": float("inf"), "version": fmnist_zoo.__version__}
     assert checkpoints.digest(arrays) == checkpoints.digest(ARRAYS)
     assert [array.dtype for array in arrays.values()] == [array.dtype for array in ARRAYS.values()]
 

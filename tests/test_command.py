@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from trainers.engine.loop import EpochMeans
+from trainers.engine.epoch import EpochMeans
 from trainers.running import progress
 from trainers.train import GROUPS, define_flags, main, train
 

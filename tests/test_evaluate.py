@@ -13,6 +13,7 @@ from PIL import Image
 
 from fmnist_zoo import data, metrics, prediction, statistics
 from fmnist_zoo.spec import CLASS_NAMES
+from fmnist_zoo.version import __version__
 from tests import helpers
 from tests.conftest import ROOT
 from trainers import evaluate as command, train as train_command
@@ -74,7 +75,8 @@ def test_figures_are_those_of_the_saved_model(evaluated):
 
 def test_report_pictures_and_events_are_written(evaluated):
     folder, report, _ = evaluated
-    assert json.loads((folder / "evaluation" / "evaluation.json").read_text()) == json.loads(json.dumps(report))
+    assert json.loads((folder / "evaluation" / "evaluation.json").read_text()) == {
+        **json.loads(json.dumps(report)), "version": __version__}
     for name in ("confusion", "reliability"):
         with Image.open(folder / "evaluation" / f"{name}.png") as image:
             assert image.width > 300

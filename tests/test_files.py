@@ -2,6 +2,7 @@
 
 import errno
 import fcntl
+import json
 import os
 import stat
 import threading
@@ -9,7 +10,8 @@ import threading
 import pytest
 
 from fmnist_zoo import files
-from fmnist_zoo.files import atomic_write
+from fmnist_zoo.files import atomic_write, write_json
+from fmnist_zoo.version import __version__
 
 
 @pytest.fixture
@@ -77,6 +79,11 @@ def test_the_mode_follows_the_umask_which_is_never_changed(tmp_path, umask, monk
             file.write(b"content")
     assert stat.S_IMODE((tmp_path / "new.bin").stat().st_mode) == mode
     assert umask(mask) == mask
+
+
+def test_json_record_names_the_version_that_wrote_it(tmp_path):
+    write_json(tmp_path / "record.json", {"one": 1, "version": "an earlier one"})
+    assert json.loads((tmp_path / "record.json").read_text()) == {"one": 1, "version": __version__}
 
 
 def test_exclusive_keeps_concurrent_changes_of_a_file_apart(tmp_path):

@@ -15,8 +15,9 @@ from fmnist_zoo.backend import tf
 from fmnist_zoo.spec import OPTIMIZERS, Recipe
 from tests.conftest import ROOT
 from trainers.engine import loop, network
+from trainers.engine.epoch import NonFiniteError, epoch_order
 from trainers.engine.fit import FitEngine
-from trainers.engine.loop import NonFiniteError, TapeEngine, epoch_order
+from trainers.engine.loop import TapeEngine
 from trainers.engine.optimizers import Optimizer
 
 BATCH = 250  # does not divide 1,800
@@ -134,7 +135,7 @@ def test_the_compiled_steps_copy_no_kernel(fit_split, optimizer):
     _, engine = tape(fmnist_zoo.get_spec("3L"), fit_split, optimizer=optimizer)
     order = tf.zeros(engine.steps_an_epoch * BATCH, tf.int32)
     steps = tf.function(engine._steps, jit_compile=True).experimental_get_compiler_ir(
-        order, tf.constant(0), tf.constant(1), tf.constant(0, tf.int64), tf.zeros(7, tf.float64))
+        order, tf.constant(0), tf.constant(1), tf.constant(0, tf.int64), tf.zeros(loop.SUMS, tf.float64))
     program = steps(stage="optimized_hlo")
     assert re.search(r"f32\[784,\d+\]\S* dot\(", program), "the gradient of the first kernel"
     assert not re.search(r"f32\[\d+,\d+\]\S* copy\(", program)

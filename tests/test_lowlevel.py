@@ -1,4 +1,4 @@
-"""The page that teaches, held to Keras, to finite differences, to the fast engine; and the report's mistakes."""
+"""The page that teaches, held to Keras, to finite differences and to the fast engine."""
 
 import numpy as np
 import pytest
@@ -10,7 +10,6 @@ from fmnist_zoo.backend import keras, tf
 from tests import helpers
 from trainers.config import ConfigError, resolve
 from trainers.engine import lowlevel, network
-from trainers.reproduction import as_written
 from trainers.train import train
 
 PART_A = [name for name in fmnist_zoo.list_models("network_*")]
@@ -213,55 +212,3 @@ def test_rounded_accuracy_ties_extremes_and_order():
     labels = np.arange(10)
     assert metrics.accuracy(timid, labels) > metrics.accuracy(bold, labels)
     assert metrics.rounded_accuracy(timid, labels)["value"] < metrics.rounded_accuracy(bold, labels)["value"]
-
-
-# The report's mistakes. Examples are columns here, as it had them.
-
-def test_the_softmax_as_written_overflows():
-    logits = tf.constant([[89.0], [0.0]])
-    assert np.isnan(as_written.softmax(logits).numpy()).any()
-    assert np.isfinite(lowlevel.softmax(tf.transpose(logits)).numpy()).all()
-
-
-def test_the_unused_clip_makes_the_mean_nan():
-    """One class of one example underflows to 0, though it is not even the true one: 0 * log 0."""
-    logits = tf.constant([[0.0, 1.0], [-200.0, 0.0]])
-    one_hot = tf.constant([[1.0, 1.0], [0.0, 0.0]])
-    assert np.isnan(float(as_written.cross_entropy(one_hot, as_written.softmax(logits))))
-    wide = tf.concat([tf.transpose(logits), tf.fill((2, 8), -300.0)], axis=1)
-    assert np.isfinite(lowlevel.cross_entropy(tf.constant([0, 0]), wide)).all()
-
-
-def test_the_clip_stops_the_gradient_of_the_worst_error():
-    logits = tf.constant([[0.0], [60.0]])
-    one_hot = tf.constant([[1.0], [0.0]])
-    with tf.GradientTape() as tape:
-        tape.watch(logits)
-        loss = as_written.cross_entropy_clipped(one_hot, as_written.softmax(logits))
-    assert float(loss) == pytest.approx(23.03, abs=0.01)
-    assert not tape.gradient(loss, logits).numpy().any()
-    rows = tf.concat([tf.transpose(logits), tf.fill((1, 8), -300.0)], axis=1)
-    with tf.GradientTape() as tape:
-        tape.watch(rows)
-        loss = lowlevel.cross_entropy(tf.constant([0]), rows)[0]
-    assert float(loss) == pytest.approx(60.0) and tape.gradient(loss, rows).numpy()[0, 0] == pytest.approx(-1.0)
-
-
-def test_one_scalar_bias_does_nothing_in_the_softmax_layer():
-    random = np.random.default_rng(0)
-    weights = [tf.constant(random.normal(0, 0.05, (10, 784)), tf.float32)]
-    images = tf.constant(random.uniform(0, 1, (784, 6)), tf.float32)
-    low, high = (as_written.softmax(as_written.forward_pass(weights, tf.constant(bias), images)) for bias in (0.0, 3.0))
-    np.testing.assert_allclose(low, high, atol=1e-6)
-
-
-def test_nothing_that_trains_imports_what_the_report_wrote():
-    from tests.test_house import MODULES, imported
-
-    def importers(name):
-        return [module for module in MODULES if name in imported(module)]
-
-    assert importers("trainers.reproduction.as_written") == ["trainers.reproduction.mistakes"]
-    assert importers("trainers.reproduction.mistakes") == ["trainers.reproduction.document"]
-    assert importers("trainers.reproduction.document") == ["trainers.reproduction.page"]
-    assert importers("trainers.reproduction.page") == ["trainers.report"]

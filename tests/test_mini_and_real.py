@@ -1,4 +1,4 @@
-"""The mini set as it ships, and the real set behind it (slow; skipped where it is not to be had)."""
+"""The mini set as it ships, and the real set behind it (slow; skipped if it cannot be found or fetched)."""
 
 import pytest
 
@@ -24,7 +24,7 @@ def real():
     try:
         return load_data(("fit", "validation", "test"))
     except DataError as error:
-        if "nor to be had" not in str(error):
+        if "every source failed" not in str(error):
             raise
         pytest.skip(str(error))
 

@@ -56,7 +56,7 @@ def test_command(line, workplace, monkeypatch, capsys):
     if program == "make":  # what it would run; running it sets up environments and trains for minutes
         done = subprocess.run(["make", "-n", *arguments], cwd=ROOT, capture_output=True, text=True)
         assert done.returncode == 0, done.stderr
-        runs = {"train": "-m trainers.train", "test": "-m pytest", "board": "tensorboard --logdir",
+        runs = {"train": "-m trainers.train", "test": "-m pytest", "board": "tensorboard.main",
                 "results": "-m trainers.results", "check-results": "--check --models=softmax --seeds=0"}
         assert runs[arguments[0]] in done.stdout
         return

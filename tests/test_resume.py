@@ -15,7 +15,7 @@ from tests import helpers
 from tests.conftest import ROOT
 from trainers import config
 from trainers.running import folder as folders, run
-from trainers.running.progress import Silent
+from trainers.running.progress import Reporter
 from trainers.train import main, train
 
 EPOCHS = 5
@@ -102,7 +102,7 @@ def test_rows_and_events_past_the_checkpoint_go(tmp_path):
     resolved = config.resolve("3L", **settings)
     folder = folders.create(tmp_path, resolved, "crashed")
     with pytest.raises(Crash):
-        run.execute(folder, resolved, reporter=Silent(), should_stop=crash_after(5))
+        run.execute(folder, resolved, reporter=Reporter(), should_stop=crash_after(5))
     with open(folder.metrics, "a") as file:
         file.write("6,48,0.1")
     assert len(folder.rows()) == 6 and len(helpers.scalars(folder.path / "train")["loss"]) == 5
@@ -141,7 +141,7 @@ def unfinished(tmp_path_factory):
     resolved = config.resolve("4D_drop03", data="mini", epochs=6, l2=1e-4)
     folder = folders.create(tmp_path_factory.mktemp("unfinished"), resolved, "one")
     epochs = iter((False, False, True))
-    outcome = run.execute(folder, resolved, reporter=Silent(), should_stop=lambda: next(epochs))
+    outcome = run.execute(folder, resolved, reporter=Reporter(), should_stop=lambda: next(epochs))
     assert outcome.result is None and len(outcome.history) == 2
     return folder.path
 
@@ -206,7 +206,7 @@ def test_a_moved_run_leaves_nothing_above_it(tmp_path):
 def test_stopped_before_the_first_epoch(tmp_path):
     resolved = config.resolve("2L", data="mini", epochs=2)
     folder = folders.create(tmp_path, resolved, "one")
-    assert run.execute(folder, resolved, reporter=Silent(), should_stop=lambda: True).result is None
+    assert run.execute(folder, resolved, reporter=Reporter(), should_stop=lambda: True).result is None
     assert main([f"--resume={folder.path}"]) == 0 and len(folder.rows()) == 2
 
 

@@ -73,7 +73,7 @@ def test_an_incomplete_folder_does_not_serve(places):
 def test_a_wrong_file_is_passed_over_with_a_warning(places, break_it):
     break_it(copy_mini(places.cache))
     copy_mini(places.keras)
-    with pytest.warns(UserWarning, match=f"passed over: {re.escape(str(places.cache))}/train-") as warned:
+    with pytest.warns(UserWarning, match=f"skipped: {re.escape(str(places.cache))}/train-") as warned:
         assert load_data().folder == places.keras
     assert len(warned) == 1 and warned[0].filename == __file__
 
@@ -119,7 +119,7 @@ def test_what_a_mirror_serves_enters_the_cache(places, capsys):
 def test_a_damaged_cache_is_healed(places):
     damage(copy_mini(places.cache))
     copy_mini(places.mirror)
-    with pytest.warns(UserWarning, match="passed over"):
+    with pytest.warns(UserWarning, match="skipped"):
         load_data()
     assert load_data().folder == places.cache
 
@@ -132,7 +132,7 @@ def test_a_damaged_cache_is_healed(places):
 ], ids=["a pixel", "other data", "a label", "a web page", "cut short", "missing"])
 def test_wrong_files_never_enter_the_cache(places, break_it):
     break_it(copy_mini(places.mirror))
-    with pytest.raises(DataError, match="neither on this machine nor to be had") as caught:
+    with pytest.raises(DataError, match="every source failed") as caught:
         load_data()
     assert os.listdir(places.cache) == []
     lines = str(caught.value).splitlines()
@@ -176,7 +176,7 @@ def test_a_broken_answer_is_a_source_that_failed(places, monkeypatch):
         raise http.client.IncompleteRead(b"")
 
     monkeypatch.setattr(urllib.request, "urlopen", break_off)
-    with pytest.raises(DataError, match="neither on this machine nor to be had"):
+    with pytest.raises(DataError, match="every source failed"):
         load_data()
 
 

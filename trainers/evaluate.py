@@ -76,9 +76,9 @@ def _main(values: flags.FlagValues) -> int:
 
 def _check_data(runs: Sequence[str], models: Sequence[str], *, mini: bool) -> None:
     """Refuses runs and models that do not exist, are not finished, or were trained on different data."""
-    data = {path: trained.facts(run=path)[1] for path in runs}
+    data = {path: trained.spec_and_data(run=path)[1] for path in runs}
     for name in models:
-        data[name] = trained.facts(model=name)[1]
+        data[name] = trained.spec_and_data(model=name)[1]
     if len({one["sha256"] for one in data.values()}) > 1 and not mini:
         raise UsageError("trained on different data, these have no images to be compared on: " + ", ".join(
             f"{title} on {one['name']} {one['sha256'][:12]}" for title, one in data.items()))

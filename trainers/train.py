@@ -102,7 +102,7 @@ def _execute(folder: RunFolder, config: RunConfig, *, expected: dict[str, Any] |
              should_stop: Callable[[], bool]) -> Run:
     from trainers.running import progress, run
 
-    return run.execute(folder, config, reporter=progress.for_output() if verbose else progress.Silent(),
+    return run.execute(folder, config, reporter=progress.for_output() if verbose else progress.Reporter(),
                        should_stop=should_stop, expected=expected)
 
 
@@ -183,9 +183,7 @@ def _resume(values: flags.FlagValues) -> int:
 
 def _report(run: Run, stop: cli.StopSignal) -> int:
     """Prints what the run came to; returns the exit code."""
-    from trainers.running import progress
-
-    print(progress.last_words(run))
+    print(run.summary())
     return 0 if run.result else 128 + stop.number
 
 

@@ -13,7 +13,7 @@ from fmnist_zoo.data import Split
 from fmnist_zoo.spec import CLASS_NAMES, PIXELS
 from trainers.board import events, hparams, pictures
 from trainers.config import RunConfig
-from trainers.engine.loop import EpochMeans
+from trainers.engine.epoch import EpochMeans
 from trainers.engine.network import Network, scale
 
 GRADIENT_PROBE = 1000

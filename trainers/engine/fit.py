@@ -12,7 +12,7 @@ import numpy as np
 
 from fmnist_zoo.backend import keras, tf
 from fmnist_zoo.spec import OPTIMIZERS, Recipe
-from trainers.engine.loop import EpochMeans, NonFiniteError, OnPart, epoch_order
+from trainers.engine.epoch import EpochMeans, NonFiniteError, OnPart, epoch_order
 from trainers.engine.optimizers import MOMENTUM
 
 

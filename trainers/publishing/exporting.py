@@ -72,7 +72,7 @@ def export(model: str | Trained, format: str, out: str | os.PathLike[str] | None
         ValueError: for a wrong format, model or `out` (`UsageError`, `SpecError`, `WeightsError`).
         ExportError: if it cannot be written, or gives other numbers than Keras; nothing is left on the disk.
     """
-    name = (trained.facts(model=model)[0] if isinstance(model, str) else model.spec).name
+    name = (trained.spec_and_data(model=model)[0] if isinstance(model, str) else model.spec).name
     path = destination(name, format, out, overwrite)
     from fmnist_zoo import prediction
 

@@ -1,25 +1,31 @@
-"""What the report ran, what it printed, and what it claimed: plain data, from which `trainers.report` works.
+"""What the assignment report ran, printed and claimed, as plain data; see `trainers.reproduction` for the document.
 
-Part B's numbers name no data set; they stand beside ours and are no target. Imports nothing heavy.
+Part B's numbers name no data set: the page prints them beside ours, but they are no target. Imports nothing heavy.
 """
 
 from __future__ import annotations
 
 import dataclasses
+from typing import Any, Mapping, Sequence
+
+from fmnist_zoo.errors import UsageError
+
+History = list[dict[str, Any]]  # the rows of one run's metrics.csv
+Runs = Mapping[str, Sequence[History]]  # model to its runs, one a seed
 
 
 @dataclasses.dataclass(frozen=True)
 class Printed:
-    """A row of numbers that the report printed, None where it printed none.
+    """A row of numbers that the report printed; None where it printed no number.
 
     Attributes:
-        model: whose they are.
-        epoch: after which they were taken; 1 stands for the start of a full-batch run.
-        objective: whether its losses hold the penalty.
+        model: the model that has these numbers.
+        epoch: the epoch after which they were taken; 1 is the start of a full-batch run, None the last epoch.
+        objective: whether the losses include the penalty.
     """
 
     model: str
-    epoch: int
+    epoch: int | None = None
     train_loss: float | None = None
     validation_loss: float | None = None
     train_accuracy: float | None = None
@@ -29,7 +35,7 @@ class Printed:
 
 @dataclasses.dataclass(frozen=True)
 class Claim:
-    """`better` is said to do better than `worse` in `column` of the last epoch's row (lower for losses)."""
+    """The report says that `better` beats `worse` in `column` of the last epoch's row (losses: lower is better)."""
 
     text: str
     better: str
@@ -39,7 +45,7 @@ class Claim:
 
 @dataclasses.dataclass(frozen=True)
 class Experiment:
-    """Models that the report compared; `group` is a name for `--only`, as `name` and `part` are."""
+    """Models that the report compared. `--only` accepts its `name`, `group` or `part`."""
 
     name: str
     part: str
@@ -52,7 +58,7 @@ class Experiment:
 
     @property
     def trainer(self) -> str:
-        """Part A runs from its equations, Part B on the fast engine."""
+        """The engine: Part A is trained from its equations, Part B by the fast loop."""
         return "scratch" if self.part == "part_a" else "tape"
 
 
@@ -64,8 +70,8 @@ EXPERIMENTS = (
     Experiment(
         "softmax_full_batch", "part_a", "softmax", "Part A: the softmax classifier", ("network_softmax",),
         (Printed("network_softmax", 350, 0.501, 0.518), Printed("network_softmax", 500, 0.4860666, 0.5207719)),
-        note="The report validates on 10,000 images, we on 6,000 of the 60,000; the learning rate is not stated, and "
-             "0.001 is what fits."),
+        note="The report validates on 10,000 images, we on 6,000 of the 60,000. It does not state the learning rate; "
+             "0.001 comes closest."),
     Experiment(
         "networks_a_b", "part_a", "networks", "Part A: networks A and B", ("network_A", "network_B"),
         claims=(Claim("B does a little better than A in loss", "network_B", "network_A", LOSS),),
@@ -77,8 +83,8 @@ EXPERIMENTS = (
          Printed("network_A_l2", 1, 3.0, objective=True), Printed("network_A_l2", 500, 0.42, 0.48, objective=True)),
         (Claim("L2 beats no penalty on unseen images", "network_A_l2", "network_A", LOSS),
          Claim("L1 does better than L2", "network_A_l1", "network_A_l2", LOSS)),
-        "These losses are objectives, penalty included, which cannot be compared between L1 and L2. The report prints "
-        "L2's train and validation figures the wrong way round; here they are turned back."),
+        "These losses are objectives: they include the penalty, so L1 and L2 cannot be compared by them. The report "
+        "swaps L2's train and validation figures; here they are swapped back."),
     Experiment(
         "penalties_b", "part_a", "penalties", "Part A: L1 and L2 on network B",
         ("network_B", "network_B_l1", "network_B_l2"),
@@ -113,14 +119,14 @@ EXPERIMENTS = (
 )
 
 
-def chosen(only: str) -> tuple[Experiment, ...]:
-    """Experiments by `--only`: names, groups or parts with commas between them; all where it is empty.
+def select(only: str) -> tuple[Experiment, ...]:
+    """The experiments that `--only` selects: names, groups or parts, separated by commas; all if it is empty.
 
     Raises:
-        KeyError: with the first word that names none.
+        UsageError: for a word that selects none.
     """
     words = [word for word in only.split(",") if word]
     for word in words:
         if not any(word in (one.name, one.group, one.part) for one in EXPERIMENTS):
-            raise KeyError(word)
+            raise UsageError(f"--only={only}: there is no experiment {word!r}; see --help for their names")
     return tuple(one for one in EXPERIMENTS if not words or {one.name, one.group, one.part} & set(words))

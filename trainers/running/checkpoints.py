@@ -17,6 +17,7 @@ import numpy as np
 
 from fmnist_zoo.errors import ZooError
 from fmnist_zoo.files import atomic_write
+from fmnist_zoo.version import __version__
 
 _NOTE = "note.json"
 
@@ -36,8 +37,11 @@ def digest(arrays: dict[str, np.ndarray]) -> str:
 
 
 def save(path: pathlib.Path, arrays: dict[str, np.ndarray], note: dict[str, Any]) -> None:
-    """Writes `arrays` and the JSON-able `note` as one file, atomically; `OSError` if the disk does not take it."""
-    text = json.dumps({**note, "sha256": digest(arrays)})
+    """Writes `arrays` and the JSON-able `note` as one file, atomically; `OSError` if the disk does not take it.
+
+    The note gets the key "version": the version of the code that wrote the file.
+    """
+    text = json.dumps({**note, "version": __version__, "sha256": digest(arrays)})
     with atomic_write(path) as file:
         np.savez(file, allow_pickle=False, **{_NOTE: np.frombuffer(text.encode(), np.uint8), **arrays})
 

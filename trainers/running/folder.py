@@ -100,7 +100,7 @@ class RunFolder:
             raise ConfigError(f"{self.checkpoint}: is gone, and without it the run cannot go on; train it anew in "
                               f"another folder with --config={self.config}")
 
-    def sweep(self) -> None:
+    def remove_partial_files(self) -> None:
         """Removes what a killed process left half-written. Call it under the lock."""
         for folder in (self.path, self.checkpoint.parent):
             for pattern in (".config.json.*", ".metrics.csv.*", ".result.json.*", ".latest.npz.*", "saving.*"):

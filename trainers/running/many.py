@@ -58,7 +58,7 @@ def finish(runs: Sequence[RunConfig], logdir: str, should_stop: Callable[[], boo
             else:
                 record = configs.read_record(folder.path)
                 old, expected = RunConfig.from_dict(record["config"]), record["data"]
-            outcome = run.execute(folder, old, reporter=progress.Silent(), should_stop=should_stop, expected=expected)
+            outcome = run.execute(folder, old, reporter=progress.Reporter(), should_stop=should_stop, expected=expected)
             if outcome.result is None:
                 return
             telling.after(index, watch.seconds())

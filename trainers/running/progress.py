@@ -1,21 +1,18 @@
-"""What a person sees of a run: a bar on a terminal, a line an epoch where output is piped, nothing for `Silent`."""
+"""What a person sees of a run: a bar on a terminal, a line an epoch where output is piped, nothing for a `Reporter`."""
 
 from __future__ import annotations
 
 import pathlib
 import sys
 import time
-from typing import TYPE_CHECKING, Any, Callable, Sequence, TextIO
+from typing import Any, Callable, Sequence, TextIO
 
 from trainers.config import RunConfig
-from trainers.engine.loop import EpochMeans
+from trainers.engine.epoch import EpochMeans
 from trainers.running import estimate
 
-if TYPE_CHECKING:
-    from trainers.running.run import Run
 
-
-class Silent:
+class Reporter:
     """Reports nothing; the base of those that do."""
 
     def header(self, facts: dict[str, Any]) -> None:
@@ -37,7 +34,7 @@ class Silent:
         """After the last word, however the run ended."""
 
 
-class Lines(Silent):
+class Lines(Reporter):
     """Plain lines on standard output, or in a file."""
 
     def __init__(self, file: TextIO | None = None):
@@ -99,7 +96,7 @@ class Bar(Lines):
         self._progress.stop()  # also gives the cursor back
 
 
-def for_output() -> Silent:
+def for_output() -> Reporter:
     """A bar if a person looks on, else lines."""
     return Bar() if sys.stdout is not None and sys.stdout.isatty() else Lines()
 
@@ -140,25 +137,3 @@ class Stopwatch:
 
     def seconds(self) -> float:
         return time.perf_counter() - self._started
-
-
-def last_words(run: Run) -> str:
-    """What the run came to, and the commands that come next."""
-    if run.result is None:
-        return (f"interrupted after epoch {len(run.history)}; go on with\n"
-                f"  python -m trainers.train --resume={run.folder}")
-    return (f"done: {figures(run.result)}\n"
-            f"  look at it    make board   (tensorboard --logdir={run.folder.parent.parent})\n"
-            f"  train longer  python -m trainers.train --resume={run.folder} --epochs={2 * run.config.recipe.epochs}\n"
-            f"  run it again  python -m trainers.train --config={run.folder / 'config.json'}\n"
-            f"  use it        keras.saving.load_model('{run.folder / 'model.keras'}')")
-
-
-def figures(result: dict[str, Any]) -> str:
-    """A finished run in one line."""
-    final = result["final"]
-    validation = "" if "validation_loss" not in final else (
-        f"validation loss {final['validation_loss']:.4f}, accuracy {final['validation_accuracy']:.4f}, ")
-    early = f", stopped early after {result['epochs']}" if result["stopped_early"] else ""
-    return (f"{result['weights']} weights from epoch {final['epoch']}{early}: {validation}"
-            f"train loss {final['train_loss']:.4f}; {result['seconds']:.0f} s of training")

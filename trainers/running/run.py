@@ -12,7 +12,7 @@ from fmnist_zoo.data import Data, load_data
 from fmnist_zoo.errors import ZooError
 from trainers.board import hparams
 from trainers.config import RunConfig
-from trainers.engine.loop import NonFiniteError
+from trainers.engine.epoch import NonFiniteError
 from trainers.running import progress
 from trainers.running.folder import RunFolder
 from trainers.running.session import Session
@@ -40,8 +40,27 @@ class Run:
     result: dict[str, Any] | None
     model: Any
 
+    def summary(self) -> str:
+        """The result in one line, then the commands that may come next."""
+        if self.result is None:
+            return (f"interrupted after epoch {len(self.history)}; continue with\n"
+                    f"  python -m trainers.train --resume={self.folder}")
+        final = self.result["final"]
+        validation = ""
+        if "validation_loss" in final:
+            validation = (f"validation loss {final['validation_loss']:.4f}, "
+                          f"accuracy {final['validation_accuracy']:.4f}, ")
+        early = f", stopped early after {self.result['epochs']}" if self.result["stopped_early"] else ""
+        epochs = 2 * self.config.recipe.epochs
+        return (f"done: {self.result['weights']} weights from epoch {final['epoch']}{early}: {validation}"
+                f"train loss {final['train_loss']:.4f}; {self.result['seconds']:.0f} s of training\n"
+                f"  look at it    make board   (tensorboard --logdir={self.folder.parent.parent})\n"
+                f"  train longer  python -m trainers.train --resume={self.folder} --epochs={epochs}\n"
+                f"  run it again  python -m trainers.train --config={self.folder / 'config.json'}\n"
+                f"  use it        keras.saving.load_model('{self.folder / 'model.keras'}')")
 
-def execute(folder: RunFolder, config: RunConfig, *, reporter: progress.Silent, should_stop: Callable[[], bool],
+
+def execute(folder: RunFolder, config: RunConfig, *, reporter: progress.Reporter, should_stop: Callable[[], bool],
             expected: dict[str, Any] | None = None, data: Data | None = None) -> Run:
     """Trains a run to its end, from its last checkpoint if it has one.
 

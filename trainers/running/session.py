@@ -23,7 +23,7 @@ from trainers.board import events as summaries
 from trainers.board.observer import Observer
 from trainers.config import ConfigError, RunConfig, read_record
 from trainers.engine import factory as engines, network as networks
-from trainers.engine.loop import EpochMeans, NonFiniteError
+from trainers.engine.epoch import EpochMeans, NonFiniteError
 from trainers.running import checkpoints, progress, provenance
 from trainers.running.folder import RunFolder
 
@@ -39,6 +39,9 @@ class State:
     best: dict[str, np.ndarray] = dataclasses.field(default_factory=dict)
 
 
+NOTED = ("epoch", "best_epoch", "best_loss", "seconds")  # the fields of a state that go into the checkpoint's note
+
+
 class Session:
     """Trains the run in `folder` from its last checkpoint, or from the start where there is none.
 
@@ -47,7 +50,7 @@ class Session:
         expected: the `data` part of the record that is resumed or replayed; other data are refused.
     """
 
-    def __init__(self, folder: RunFolder, config: RunConfig, reporter: progress.Silent, data: Data,
+    def __init__(self, folder: RunFolder, config: RunConfig, reporter: progress.Reporter, data: Data,
                  expected: dict[str, Any] | None):
         self.folder, self.config, self.reporter = folder, config, reporter
         self.fit, self.validation = data["fit"], data["validation"]
@@ -69,7 +72,7 @@ class Session:
             write_json(folder.config, record)
             summaries.remove(folder.path)  # TensorBoard holds on to the first HParams record it reads
             shutil.rmtree(folder.evaluation, ignore_errors=True)  # it is of weights that will not count any more
-        folder.sweep()
+        folder.remove_partial_files()
         summaries.cut_back(folder.path, events)
         folder.cut_rows(self.state.epoch)
         self.first_epoch, self.watch = self.state.epoch, progress.Stopwatch()
@@ -117,7 +120,7 @@ class Session:
         if summaries.missing(self.folder.path, events):
             self.reporter.note("event files of earlier epochs are missing: TensorBoard will show gaps")
         best = {name: arrays[f"best/{name}"] for name in self.network.names if note["best_epoch"]}
-        return State(best=best, **note), events
+        return State(best=best, **{name: note[name] for name in NOTED}), events
 
     def run(self, should_stop: Callable[[], bool]) -> dict[str, Any] | None:
         """All epochs that are left, then the end; returns `result.json`, or None if it was stopped between epochs."""
@@ -214,7 +217,7 @@ class Session:
     def _save(self) -> None:
         arrays = {f"state/{name}": np.asarray(variable) for name, variable in self.engine.variables().items()}
         arrays.update({f"best/{name}": array for name, array in self.state.best.items()})
-        note = {**{field: getattr(self.state, field) for field in ("epoch", "best_epoch", "best_loss", "seconds")},
+        note = {**{name: getattr(self.state, name) for name in NOTED},
                 "events": summaries.sizes(self.folder.path), "identity": self.config.identity}
         self.folder.checkpoint.parent.mkdir(exist_ok=True)
         checkpoints.save(self.folder.checkpoint, arrays, note)

@@ -111,8 +111,8 @@ def _finished(path: str | os.PathLike[str]) -> tuple[RunFolder, dict[str, Any], 
     return folder, record, result
 
 
-def facts(*, run: str = "", model: str = "") -> tuple[ModelSpec, dict[str, Any]]:
-    """Spec and `data` of what `--run` or `--model` name: told, or refused as `named` would, without TensorFlow."""
+def spec_and_data(*, run: str = "", model: str = "") -> tuple[ModelSpec, dict[str, Any]]:
+    """Spec and `data` of what `--run` or `--model` name: told, or refused as `load` would, without TensorFlow."""
     if run:
         record = _finished(run)[1]
         return RunConfig.from_dict(record["config"]).spec, record["data"]
@@ -120,7 +120,7 @@ def facts(*, run: str = "", model: str = "") -> tuple[ModelSpec, dict[str, Any]]
     return spec, weights.entry(spec.name)["data"]
 
 
-def named(*, run: str = "", model: str = "") -> Trained:
+def load(*, run: str = "", model: str = "") -> Trained:
     """What `--run` or `--model` name; shipped weights for a model."""
     return from_run(run) if run else from_zoo(model)
 

@@ -32,7 +32,7 @@ class Leader:
     """
 
     def __init__(self, study: Study, pool: ChildPool | DaskPool, oracle: Oracle, *, max_trials: int,
-                 max_failures: int, reporter: progress.Silent):
+                 max_failures: int, reporter: progress.Reporter):
         self.study, self.pool, self.oracle, self.reporter = study, pool, oracle, reporter
         self.max_trials, self.max_failures, self.failures = max_trials, max_failures, 0
         self._jobs: collections.deque[tuple[Trial, int]] = collections.deque()

@@ -72,7 +72,7 @@ def _lead(study: Study, plan: Plan, pool: Any, max_failures: int, logdir: str | 
     from trainers.tuning import leader as search
 
     hparams.declare(pathlib.Path(logdir))
-    reporter = progress.for_output() if verbose else progress.Silent()
+    reporter = progress.for_output() if verbose else progress.Reporter()
     try:
         reporter.note(f"sweep    {study.path}: {len(study.ended)} of {plan.max_trials} trials done")
         reporter.note(f"space    {study.space.text}")

@@ -27,6 +27,7 @@ from trainers.tuning import space as spaces
 from trainers.tuning.oracle import Proposal
 
 OBJECTIVES = {"val_loss": ("ranking_loss", True), "val_accuracy": ("ranking_accuracy", False)}  # and lower is better
+PROPOSAL = ("values", "seed", "epochs", "parent", "ended_before")  # of a proposal.json, which may hold more
 RESULT = ("status", "reason", "objective", "objective_std", "epochs", "seconds", "executions", "order")
 _ADVICE = "put the file back, or take the trial's folder away: grid and random run it again"
 COMPLETED, FAILED, RUNNING = "COMPLETED", "FAILED", "RUNNING"
@@ -81,7 +82,8 @@ class Study:
     def _trial(self, proposal: pathlib.Path) -> Trial:
         result = proposal.parent / "result.json"
         try:
-            trial = Trial(proposal.parent.name, **_read(proposal, _ADVICE))
+            content = _read(proposal, _ADVICE)
+            trial = Trial(proposal.parent.name, **{name: content[name] for name in PROPOSAL})
             self.config(trial, 0)
         except (TypeError, LookupError, ValueError) as error:
             raise error if isinstance(error, ConfigError) else ConfigError(
@@ -127,8 +129,7 @@ class Study:
         trial = Trial(proposal.trial, proposal.values, seed, proposal.epochs, proposal.parent, self.ends)
         folder = self.path / trial.name
         folder.mkdir(exist_ok=True)
-        write_json(folder / "proposal.json", {field: getattr(trial, field) for field in (
-            "values", "seed", "epochs", "parent", "ended_before")})
+        write_json(folder / "proposal.json", {name: getattr(trial, name) for name in PROPOSAL})
         self.trials = dict(sorted({**self.trials, trial.name: trial}.items()))
         return trial
 
