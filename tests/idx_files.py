@@ -1,4 +1,4 @@
-"""IDX files for the tests of the data: written from arrays, or copies of the mini set's."""
+"""IDX files for tests: written from arrays, or copied from the mini set."""
 
 import gzip
 import pathlib
@@ -11,19 +11,19 @@ from fmnist_zoo import sources
 
 
 def payload(array: np.ndarray) -> bytes:
-    """An IDX file's bytes, header and all."""
+    """An IDX file's bytes, with the header."""
     return struct.pack(f">{1 + array.ndim}I", 0x800 + array.ndim, *array.shape) + array.astype(np.uint8).tobytes()
 
 
 def write(path: pathlib.Path, content: bytes) -> pathlib.Path:
-    """`content` as a file, compressed if its name ends with `.gz`."""
+    """Writes `content`, compressed if the path ends with `.gz`; returns the path."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(gzip.compress(content, 1, mtime=0) if path.suffix == ".gz" else content)
     return path
 
 
 def copy_mini(folder: pathlib.Path, *, plain: bool = False) -> pathlib.Path:
-    """The mini set's four files in a folder of the test's own."""
+    """Copies the mini set's four files into a folder, uncompressed if `plain`."""
     folder.mkdir(parents=True, exist_ok=True)
     for name in sources.MINI:
         shutil.copyfile(sources.MINI_FOLDER / f"{name}.gz", folder / f"{name}.gz")
@@ -34,7 +34,7 @@ def copy_mini(folder: pathlib.Path, *, plain: bool = False) -> pathlib.Path:
 
 
 def write_set(folder: pathlib.Path, *, train: int = 40, test: int = 20, suffix: str = ".gz") -> pathlib.Path:
-    """A set that is not Fashion-MNIST under the same four names: noise, the classes taking turns."""
+    """Writes noise under Fashion-MNIST's four names, with labels 0 to 9 in turn."""
     random = np.random.default_rng(5)
     for images, labels, count in ((sources.TRAIN_IMAGES, sources.TRAIN_LABELS, train),
                                   (sources.TEST_IMAGES, sources.TEST_LABELS, test)):

@@ -1,29 +1,28 @@
-"""Makes `fmnist_zoo/mini` from the real data: `python -m tests.make_mini`. Run once; its output is in the package.
+"""Makes `fmnist_zoo/mini` from the real data: `python -m tests.make_mini`. Its output is part of the package.
 
-2,000 fit images (200 a class) and 500 test images (50 a class), drawn by a fixed seed, in file order, as IDX files that
-the usual loader reads. Prints the digests that `fmnist_zoo/sources.py` holds.
+Writes 2,000 fit images (200 of each class) and 500 test images (50 of each class), drawn by a fixed seed, in the order
+of the files they come from, as IDX files. Prints the digests that `fmnist_zoo/sources.py` contains.
 """
 
 import gzip
-import struct
 
 import numpy as np
 
 from fmnist_zoo import data, sources
+from tests.idx_files import payload
 
 
 def draw(labels: np.ndarray, each: int, seed: int) -> np.ndarray:
-    """Sorted indices of `each` examples a class."""
+    """Sorted indices of `each` examples of every class."""
     random = np.random.RandomState(seed)
     return np.sort(np.concatenate([random.permutation(np.flatnonzero(labels == k))[:each] for k in range(10)]))
 
 
 def write(name: str, array: np.ndarray) -> None:
-    """An IDX file; gzip with no time and no name in it, so that it is the same each time."""
-    header = struct.pack(f">{1 + array.ndim}I", 0x800 + array.ndim, *array.shape)
-    with open(sources.MINI_FOLDER / f"{name}.gz", "wb") as file:
-        file.write(gzip.compress(header + array.tobytes(), 9, mtime=0))
-    print(f'    "{name}": "{sources.payload_sha256(sources.MINI_FOLDER / (name + ".gz"))}",')
+    """Writes an IDX file and prints its digest; its gzip header has neither a time nor a name, so it never changes."""
+    path = sources.MINI_FOLDER / f"{name}.gz"
+    path.write_bytes(gzip.compress(payload(array), 9, mtime=0))
+    print(f'    "{name}": "{sources.payload_sha256(path)}",')
 
 
 if __name__ == "__main__":

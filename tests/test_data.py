@@ -1,4 +1,4 @@
-"""What load_data hands out: splits, their sizes and order, and what it refuses, naming the file."""
+"""`load_data`: the splits, their sizes and order; what it refuses, with the file's name."""
 
 import gzip
 import hashlib
@@ -31,7 +31,7 @@ def folder(tmp_path):
 
 
 def everything(split):
-    """Image bytes to label; each image must be there once."""
+    """Labels by the bytes of the image; fails if an image is there twice."""
     found = {image.tobytes(): label for image, label in zip(split.images, split.labels)}
     assert len(found) == len(split.labels)
     return found
@@ -61,7 +61,7 @@ def test_arrays_are_uint8_rows_of_784(mini):
         assert (mini[split].labels.shape, mini[split].labels.dtype) == ((count,), np.uint8)
 
 
-def test_every_image_keeps_its_label_and_the_order_of_the_file(mini):
+def test_images_keep_their_labels_and_the_order_of_the_file(mini):
     images = mini_array(sources.TRAIN_IMAGES, 16).reshape(-1, 784)
     labels = mini_array(sources.TRAIN_LABELS, 8)
     held_out = validation_mask(labels, 0.1)
@@ -72,7 +72,7 @@ def test_every_image_keeps_its_label_and_the_order_of_the_file(mini):
     np.testing.assert_array_equal(mini["test"].labels, mini_array(sources.TEST_LABELS, 8))
 
 
-def test_splits_are_the_same_in_blocks(mini, monkeypatch):
+def test_splits_do_not_depend_on_the_size_of_blocks(mini, monkeypatch):
     monkeypatch.setattr(idx, "ROWS_A_BLOCK", 170)  # the real set is read in fifteen blocks, mini in one
     for split, again in zip(mini, load_data(SPLITS, data="mini")):
         np.testing.assert_array_equal(split.images, again.images)
@@ -93,7 +93,7 @@ def test_the_split_never_changes(mini):
     assert hashlib.sha256(held_out.astype("<i8").tobytes()).hexdigest() == MINI_SPLIT_SHA256
 
 
-def test_a_split_is_the_same_whatever_else_is_asked_for(mini):
+def test_a_split_does_not_depend_on_the_others_asked_for(mini):
     alone = load_data(("validation",), data="mini")
     np.testing.assert_array_equal(alone["validation"].images, mini["validation"].images)
     assert (alone.sha256, alone.split_sha256) == (MINI_SHA256, MINI_SPLIT_SHA256)
@@ -106,18 +106,18 @@ def test_a_split_is_the_same_whatever_else_is_asked_for(mini):
     ({"data": "mini", "allow_other_data": True}, "data=mini comes with the package"),
     ({"allow_other_data": True}, r"allow_other_data needs data_dir \(or FMNIST_ZOO_DATA\)"),
 ])
-def test_a_question_that_makes_no_sense_is_refused(options, complaint):
+def test_contradictory_arguments_are_refused(options, complaint):
     with pytest.raises(DataError, match=complaint):
         load_data(**options)
 
 
-def test_splits_unpack_in_the_order_of_asking():
+def test_splits_unpack_in_the_order_asked_for():
     test, fit = load_data(("test", "fit"), data="mini")
     assert (len(test.labels), len(fit.labels)) == (500, 1800)
 
 
 @pytest.mark.parametrize("suffix", ["", ".gz"])
-def test_the_test_files_stay_closed_unless_asked_for(tmp_path, suffix):
+def test_test_files_are_not_opened_unless_asked_for(tmp_path, suffix):
     folder = write_set(tmp_path, suffix=suffix)
     for name in TEST_FILES:
         (folder / f"{name}{suffix}").unlink()
@@ -126,14 +126,14 @@ def test_the_test_files_stay_closed_unless_asked_for(tmp_path, suffix):
     assert f"{sources.TEST_LABELS}.gz: no such file" in refused(folder, allow_other_data=True)
 
 
-def test_the_training_files_stay_closed_for_the_test_split(folder):
+def test_training_files_are_not_opened_for_the_test_split(folder):
     for name in TRAIN_FILES:
         (folder / f"{name}.gz").unlink()
     (test,) = load_data(("test",), data_dir=folder, allow_other_data=True)
     assert len(test.labels) == 20
 
 
-def test_other_data_tells_what_was_read(folder):
+def test_other_data_have_the_digests_of_what_was_read(folder):
     other = load_data(SPLITS, data_dir=folder, allow_other_data=True)
     assert (other.name, other.folder) == ("other", folder)
     np.testing.assert_array_equal(other["test"].labels, np.arange(20) % 10)
@@ -178,7 +178,7 @@ DAMAGES = {
     "narrow images": (sources.TEST_IMAGES, payload(np.zeros((20, 28, 20))), "rows of shape (28, 20)"),
     "images cut short": (sources.TRAIN_IMAGES, payload(np.zeros((40, 28, 28)))[:-1], "cut short"),
     "labels cut short": (sources.TEST_LABELS, payload(np.zeros(20))[:-1], "cut short"),
-    "bytes behind": (sources.TEST_IMAGES, payload(np.zeros((20, 28, 28))) + b"x", "more bytes than the 20 rows"),
+    "extra bytes": (sources.TEST_IMAGES, payload(np.zeros((20, 28, 28))) + b"x", "more bytes than the 20 rows"),
 }
 
 

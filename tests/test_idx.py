@@ -1,4 +1,4 @@
-"""IDX files: read right, and refused with the file's name when they are not what they say."""
+"""`fmnist_zoo.idx`: files are read to the bit, and refused with their name if they are damaged."""
 
 import gzip
 import hashlib
@@ -24,21 +24,21 @@ def read(path, row=(28, 28)):
 
 
 def refused(path, row=(28, 28)):
-    """The complaint about a file, which names it."""
+    """The error message for a file, which names it."""
     with pytest.raises(DataError, match=re.escape(str(path))) as caught:
         read(path, row)
     return str(caught.value)
 
 
 @SUFFIXES
-def test_images_come_back(tmp_path, suffix):
+def test_images_are_read(tmp_path, suffix):
     images, digest = read(write(tmp_path / f"images{suffix}", WHOLE))
     np.testing.assert_array_equal(images, IMAGES)
     assert digest == hashlib.sha256(WHOLE).hexdigest()
 
 
 @SUFFIXES
-def test_labels_come_back_in_blocks(tmp_path, suffix):
+def test_labels_are_read_in_blocks(tmp_path, suffix):
     labels = (np.arange(2 * ROWS_A_BLOCK + 5) % 251).astype(np.uint8)
     path = write(tmp_path / f"labels{suffix}", payload(labels))
     with open_idx(path, row=()) as reader:
@@ -76,7 +76,7 @@ PACKED = gzip.compress(WHOLE, mtime=0)
     PACKED[:-9], PACKED[:len(PACKED) // 2], PACKED[:5], PACKED + b"garbage", WHOLE, b"<html>not here</html>",
     PACKED[:10] + b"\x07" + PACKED[11:],
     PACKED[:5000] + bytes(64) + PACKED[5064:], PACKED[:-8] + bytes(4) + PACKED[-4:], PACKED[:-4] + bytes(4),
-], ids=["end cut", "halved", "header cut", "garbage behind", "not packed", "a web page", "no deflate",
+], ids=["end cut", "halved", "header cut", "garbage after", "not packed", "a web page", "no deflate",
         "zeros within", "bad CRC", "bad length"])
 def test_a_corrupt_gzip_file_is_refused(tmp_path, content):
     path = tmp_path / "images.gz"
@@ -89,7 +89,7 @@ def test_a_flipped_bit_never_changes_an_image(tmp_path):
     for place in range(10, len(PACKED), 499):
         path.write_bytes(PACKED[:place] + bytes([PACKED[place] ^ 0x10]) + PACKED[place + 1:])
         try:
-            np.testing.assert_array_equal(read(path)[0], IMAGES)  # some bits of the format mean nothing
+            np.testing.assert_array_equal(read(path)[0], IMAGES)  # some bits of the format have no meaning
         except DataError:
             refusals += 1
     assert refusals > 40
@@ -97,14 +97,14 @@ def test_a_flipped_bit_never_changes_an_image(tmp_path):
 
 @SUFFIXES
 @pytest.mark.parametrize("rows", [127_551_021, 2**32 - 1])  # 100 GB, and the most a header can say
-def test_a_header_that_claims_too_much_costs_nothing(tmp_path, suffix, rows):
+def test_a_header_that_claims_too_much_allocates_nothing(tmp_path, suffix, rows):
     path = write(tmp_path / f"images{suffix}", struct.pack(">4I", 0x803, rows, 28, 28) + bytes(784))
     complaint, peak = measured(refused, path)
     assert f"claims {rows} rows, more than a file of {path.stat().st_size} bytes can hold" in complaint
     assert peak < 2**20
 
 
-def test_a_claim_that_gzip_could_meet_costs_a_block(tmp_path):
+def test_a_claim_that_gzip_could_meet_allocates_one_block(tmp_path):
     path = write(tmp_path / "images.gz", struct.pack(">4I", 0x803, 5 * ROWS_A_BLOCK, 28, 28) + IMAGES.tobytes())
     complaint, peak = measured(refused, path)
     assert "cut short" in complaint
@@ -112,7 +112,7 @@ def test_a_claim_that_gzip_could_meet_costs_a_block(tmp_path):
 
 
 def measured(function, *arguments):
-    """What `function` returns, and the most memory it held."""
+    """What `function` returns, and the largest memory that it held in bytes."""
     tracemalloc.start()
     try:
         return function(*arguments), tracemalloc.get_traced_memory()[1]

@@ -14,7 +14,7 @@ def test_mini_is_small_and_brings_its_licence():
 
 
 @pytest.mark.parametrize("name", sources.MINI)
-def test_mini_is_what_its_digests_say(name):
+def test_mini_has_its_known_digests(name):
     assert sources.payload_sha256(sources.MINI_FOLDER / f"{name}.gz") == sources.MINI[name]
 
 
@@ -30,12 +30,12 @@ def real():
 
 
 def pairs(*splits):
-    """Images as bytes, each with its label."""
+    """The images as bytes, with their labels."""
     return {(image.tobytes(), int(label)) for split in splits for image, label in zip(*split)}
 
 
 @pytest.mark.slow
-def test_the_real_set_is_what_it_was(real):
+def test_the_real_set_and_its_split_never_change(real):
     assert real.name == "fashion_mnist"
     assert real.sha256 == "d1fd84a877f3b78fa9a171b3de73f93e7b6f69ed94bada3feae9d96821401f5c"
     assert real.split_sha256 == "591efed90083c7655c44a75fbabb6ecb39d0dd639b69725839a6872e9136b2a6"
@@ -45,7 +45,7 @@ def test_the_real_set_is_what_it_was(real):
 
 
 @pytest.mark.slow
-def test_mini_is_a_part_of_the_real_set(real):
+def test_mini_is_a_subset_of_the_real_set(real):
     mini = load_data(("fit", "validation", "test"), data="mini")
     drawn = pairs(mini["fit"], mini["validation"])
     assert len(drawn) == 2000 and drawn <= pairs(real["fit"])

@@ -1,4 +1,4 @@
-"""The Keras models: what the spec says is what is built, started and computed. Imports TensorFlow."""
+"""`fmnist_zoo.models`: layers, initial weights and logits are those of the spec."""
 
 import numpy as np
 import pytest
@@ -10,7 +10,6 @@ from fmnist_zoo.registry import get_spec, list_models
 from fmnist_zoo.spec import ModelSpec, SpecError
 
 IMAGES = np.random.default_rng(0).random((8, 784), np.float32)
-EVERY_MODEL = pytest.mark.parametrize("name", list_models())
 
 
 def kernels(model):
@@ -24,21 +23,27 @@ def equal(left, right):
     return all(np.array_equal(ours, theirs) for ours, theirs in pairs)
 
 
-@EVERY_MODEL
-def test_parameters_equal_the_closed_form(name):
-    model = build_model(name)
-    assert model.count_params() == get_spec(name).parameters
-    assert sum(matrix.size for matrix in kernels(model)) == get_spec(name).weight_count
+@pytest.fixture(scope="module", params=list_models())
+def registered(request):
+    """A model of the zoo, its weights changed so that biases are not zero, and its spec."""
+    model = build_model(request.param, seed=1)
+    model.set_weights([weights + np.float32(0.01) for weights in model.get_weights()])
+    return model, get_spec(request.param)
 
 
-@EVERY_MODEL
-def test_layers_are_the_specs(name):
-    model, spec = build_model(name), get_spec(name)
+def test_parameters_equal_the_closed_form(registered):
+    model, spec = registered
+    assert model.count_params() == spec.parameters
+    assert sum(matrix.size for matrix in kernels(model)) == spec.weight_count
+
+
+def test_layers_are_those_of_the_spec(registered):
+    model, spec = registered
     expected = ["pixels"]
     for place, _ in enumerate(spec.hidden, 1):
         expected += [f"dense_{place}", f"dropout_{place}"] if spec.dropout else [f"dense_{place}"]
     assert [layer.name for layer in model.layers] == [*expected, "logits"]
-    assert model.name == name
+    assert model.name == spec.name
     dense = [layer for layer in model.layers if isinstance(layer, keras.layers.Dense)]
     assert tuple(layer.units for layer in dense) == (*spec.hidden, 10)
     assert [layer.activation.__name__ for layer in dense] == ["relu"] * len(spec.hidden) + ["linear"]
@@ -46,16 +51,15 @@ def test_layers_are_the_specs(name):
     assert tuple(rates) == spec.dropout
 
 
-@EVERY_MODEL
-def test_logits_are_the_matrix_products(name):
-    model = build_model(name, seed=1)
-    model.set_weights([weights + np.float32(0.01) for weights in model.get_weights()])  # biases that show
+def test_logits_are_the_matrix_products(registered):
+    model, _ = registered
     flow = IMAGES.astype(np.float64)
     for kernel, bias in zip(model.get_weights()[::2], model.get_weights()[1::2]):
         logits = flow @ kernel + bias
         flow = np.maximum(logits, 0)
     received = model(IMAGES)
     assert (received.shape, received.dtype) == ((8, 10), "float32")
+    # float32 sums: the absolute error is some 1e-7 of the largest terms, in each layer
     np.testing.assert_allclose(received.numpy(), logits, rtol=1e-4, atol=1e-4)
 
 
@@ -68,35 +72,35 @@ def test_input_and_output():
 @pytest.mark.parametrize("name, l1, l2", [
     ("network_A_l1", 1e-3, 0), ("network_B_l1", 1e-3, 0), ("network_A_l2", 0, 1e-3), ("network_B_l2", 0, 1e-3),
     ("4D_drop02,l1=0.25,l2=0.5", 0.25, 0.5)])
-def test_the_penalty_is_of_all_weight_matrices_and_no_bias(name, l1, l2):
+def test_the_penalty_is_of_all_kernels_and_no_bias(name, l1, l2):
     model = build_model(name)
     model.set_weights([weights if weights.ndim == 2 else weights + 7 for weights in model.get_weights()])
     expected = sum(l1 * np.abs(matrix.astype(float)).sum() + l2 * np.square(matrix.astype(float)).sum()
                    for matrix in kernels(model))
-    assert float(sum(model.losses)) == pytest.approx(expected, rel=1e-5)
+    assert float(sum(model.losses)) == pytest.approx(expected, rel=1e-4)  # float32 sums of up to 235,200 terms
 
 
-@pytest.mark.parametrize("name", [name for name in list_models() if not name.endswith(("l1", "l2"))])
-def test_without_l1_and_l2_there_is_no_penalty(name):
-    assert build_model(name).losses == []
+def test_without_l1_and_l2_there_is_no_penalty(registered):
+    model, spec = registered
+    assert bool(model.losses) == bool(spec.l1 or spec.l2)
 
 
 @pytest.mark.parametrize("name", ["softmax", "4D_drop03", "network_B"])
-def test_weights_follow_from_the_seed(name):
+def test_initial_weights_are_a_function_of_the_seed(name):
     model = build_model(name, seed=3)
     assert equal(model, build_model(name, seed=3))
     assert equal(build_model(name), build_model(name, seed=0))
     for ours, theirs in zip(kernels(model), kernels(build_model(name, seed=4))):
-        assert not np.isclose(ours, theirs).mean() > 0.01
+        assert np.isclose(ours, theirs).mean() <= 0.01
 
 
-def test_weights_do_not_follow_from_the_name_or_the_dropout():
+def test_initial_weights_do_not_depend_on_name_dropout_or_penalty():
     plain = build_model("4L", seed=3)
-    for name in ("4D_drop03", "4D_drop03_02_01", ModelSpec("mine", hidden=(600, 400, 200), l2=0.5)):
+    for name in ("4D_drop03_02_01", ModelSpec("mine", hidden=(600, 400, 200), l2=0.5)):
         assert equal(plain, build_model(name, seed=3))
 
 
-def test_layers_of_one_shape_start_apart():
+def test_layers_of_equal_shape_start_uncorrelated():
     first, second, third = kernels(build_model(ModelSpec("square", hidden=(784, 784, 784)), seed=0))[:3]
     next_seed = kernels(build_model(ModelSpec("square", hidden=(784,)), seed=1))[0]
     for other in (second, third, next_seed):
@@ -104,7 +108,7 @@ def test_layers_of_one_shape_start_apart():
 
 
 @pytest.mark.parametrize("name", ["softmax", "2L", "5D_drop03"])
-def test_glorot_bounds(name):
+def test_kernels_start_uniform_within_the_bound_of_glorot(name):
     for matrix in kernels(build_model(name)):
         bound = np.sqrt(6 / sum(matrix.shape))
         assert np.abs(matrix).max() <= np.float32(bound)
@@ -113,7 +117,7 @@ def test_glorot_bounds(name):
 
 
 @pytest.mark.parametrize("name", ["network_softmax", "network_A_l2", "network_B"])
-def test_networks_start_normal(name):
+def test_networks_start_normal_with_deviation_0_05(name):
     values = np.concatenate([matrix.ravel() for matrix in kernels(build_model(name))])
     assert values.std() == pytest.approx(0.05, rel=0.03)
     assert abs(values.mean()) < 5 * 0.05 / np.sqrt(values.size)
@@ -127,7 +131,7 @@ def test_biases_start_at_zero(name):
     assert not any(bias.any() for bias in biases)
 
 
-def test_dropout_drops_its_share_in_training_alone():
+def test_dropout_drops_its_share_in_training_only():
     model = build_model(ModelSpec("x", hidden=(50, 50), dropout=(0.25, 0.5)), seed=2)
     first, second = model.get_layer("dropout_1"), model.get_layer("dropout_2")
     ones = np.ones((200, 50), np.float32)
@@ -148,7 +152,7 @@ def test_dropout_masks_differ_between_layers_and_seeds():
     assert build_model(spec, 0).get_layer("dropout_1")(ones, training=True).numpy().tobytes() == masks[0]
 
 
-def test_a_layer_without_dropout_gets_none():
+def test_a_layer_with_rate_0_has_no_dropout_layer():
     names = [layer.name for layer in build_model("4L", dropout=(0.5, 0, 0.25)).layers]
     assert names == ["pixels", "dense_1", "dropout_1", "dense_2", "dense_3", "dropout_3", "logits"]
 
@@ -160,18 +164,18 @@ def test_a_bad_seed_is_refused(seed):
 
 
 @pytest.mark.parametrize("seed", [np.int64(5), np.uint8(5)])
-def test_a_numpy_seed_is_a_number(seed):
+def test_a_numpy_integer_is_a_seed(seed):
     assert equal(build_model("2L", seed=seed), build_model("2L", seed=5))
 
 
-def test_a_spec_is_as_good_as_a_name():
+def test_a_spec_can_be_built():
     assert fmnist_zoo.build_model is build_model
     model = build_model(ModelSpec("mine", hidden=(8,)))
     assert (model.name, model.count_params()) == ("mine", 785 * 8 + 9 * 10)
     assert build_model(ModelSpec("mine", hidden=(8,)), l1=0.5).losses
 
 
-def test_overrides_and_truthful_names():
+def test_overrides_change_the_name():
     assert build_model("4L", dropout=0.3).name == "4D_drop03"
     assert build_model(get_spec("4D_drop03"), dropout=0).name == "4L"
     assert build_model("3L", hidden=(20, 10)).count_params() == 785 * 20 + 21 * 10 + 11 * 10
@@ -181,18 +185,19 @@ def test_overrides_and_truthful_names():
         build_model("4M")
 
 
-def test_what_is_saved_opens_with_keras_alone(tmp_path):
+def test_a_saved_model_opens_with_plain_keras(tmp_path):
     model = build_model("4D_drop03,l2=0.5", seed=1)
     model.save(tmp_path / "model.keras")
     opened = keras.models.load_model(tmp_path / "model.keras")
-    np.testing.assert_array_equal(opened(IMAGES), model(IMAGES))
+    assert equal(opened, model)
+    np.testing.assert_allclose(opened(IMAGES), model(IMAGES), rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("model, name", [
-    ("4D_drop03", "4D_drop03"), ("4L,dropout=0.25,l2=1e-05", "4L__dropout_0.25_0.25_0.25__l2_1e-05"),
-    (ModelSpec("mine+1", hidden=(8,)), "mine_1"),
+    ("2L,l2=1e-05", "2L__l2_1e-05"), (ModelSpec("mine+1", hidden=(8,)), "mine_1"),
 ])
-def test_keras_own_methods_work_under_every_name(model, name):
-    built = build_model(model)  # Keras opens a TensorFlow scope of the model's name, which refuses some characters
+def test_keras_predict_works_for_names_with_special_characters(model, name):
+    """Keras opens a TensorFlow scope with the model's name, in which some characters are not allowed."""
+    built = build_model(model)
     assert built.name == name
     np.testing.assert_allclose(built.predict(IMAGES, verbose=0), built(IMAGES), rtol=1e-4, atol=1e-5)

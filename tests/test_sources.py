@@ -1,4 +1,4 @@
-"""Where the data are looked for and how they are fetched: copies of the mini files play the real set; no network."""
+"""`fmnist_zoo.sources`: where data are found and how they are fetched. Mini files stand in for the real; no network."""
 
 import gzip
 import http.client
@@ -19,7 +19,7 @@ FILES = sorted(f"{name}.gz" for name in sources.MINI)
 
 @pytest.fixture
 def places(tmp_path, monkeypatch):
-    """The three folders that are looked into, all missing, and a mirror that serves nothing."""
+    """The three folders that are searched, all missing, and an empty mirror."""
     def no_package(folder):
         raise DataError("no package\nhere")
 
@@ -34,7 +34,7 @@ def places(tmp_path, monkeypatch):
 
 
 def damage(folder, name=sources.TRAIN_IMAGES):
-    """Turns one pixel of a file over."""
+    """Inverts one pixel in a file."""
     content = bytearray(gzip.decompress((folder / f"{name}.gz").read_bytes()))
     content[-1] ^= 255
     write(folder / f"{name}.gz", bytes(content))
@@ -50,19 +50,19 @@ def test_places_in_a_fresh_home(monkeypatch, tmp_path):
 
 
 @pytest.mark.parametrize("place", ["cache", "keras", "debian"])
-def test_each_place_serves(places, place):
+def test_each_folder_is_searched(places, place):
     folder = copy_mini(getattr(places, place))
     loaded = load_data()
     assert (loaded.name, loaded.folder, len(loaded["fit"].labels)) == ("fashion_mnist", folder, 1800)
 
 
-def test_places_are_tried_in_order(places):
+def test_folders_are_searched_in_order(places):
     for folder in (places.debian, places.keras, places.cache):
         copy_mini(folder)
         assert load_data().folder == folder
 
 
-def test_an_incomplete_folder_does_not_serve(places):
+def test_an_incomplete_folder_is_skipped(places):
     copy_mini(places.cache)
     (places.cache / f"{sources.TEST_LABELS}.gz").unlink()
     copy_mini(places.debian)
@@ -70,7 +70,7 @@ def test_an_incomplete_folder_does_not_serve(places):
 
 
 @pytest.mark.parametrize("break_it", [damage, write_set, lambda folder: (folder / FILES[2]).write_bytes(b"no")])
-def test_a_wrong_file_is_passed_over_with_a_warning(places, break_it):
+def test_a_wrong_file_is_skipped_with_a_warning(places, break_it):
     break_it(copy_mini(places.cache))
     copy_mini(places.keras)
     with pytest.warns(UserWarning, match=f"skipped: {re.escape(str(places.cache))}/train-") as warned:
@@ -89,7 +89,7 @@ def test_the_environment_names_the_folder(places, tmp_path, monkeypatch):
     assert load_data(allow_other_data=True).name == "other"
 
 
-def test_a_named_folder_is_the_only_place(places, tmp_path):
+def test_no_other_folder_is_searched_if_one_is_named(places, tmp_path):
     copy_mini(places.cache)
     with pytest.raises(DataError, match=re.escape(f"{tmp_path / 'empty' / sources.TRAIN_LABELS}.gz: no such file")):
         load_data(data_dir=tmp_path / "empty")
@@ -99,7 +99,7 @@ def test_a_named_folder_is_the_only_place(places, tmp_path):
         load_data(data_dir=named)
 
 
-def test_plain_files_serve_as_well(places, tmp_path):
+def test_uncompressed_files_are_read(places, tmp_path):
     plain = load_data(("fit", "test"), data_dir=copy_mini(tmp_path / "plain", plain=True))
     packed = load_data(("fit", "test"), data="mini")
     assert (plain.sha256, plain.split_sha256) == (packed.sha256, packed.split_sha256)
@@ -107,7 +107,7 @@ def test_plain_files_serve_as_well(places, tmp_path):
         np.testing.assert_array_equal(plain[split].images, packed[split].images)
 
 
-def test_what_a_mirror_serves_enters_the_cache(places, capsys):
+def test_files_of_a_mirror_enter_the_cache(places, capsys):
     copy_mini(places.mirror)
     assert load_data().folder == places.cache
     assert sorted(os.listdir(places.cache)) == FILES
@@ -116,7 +116,7 @@ def test_what_a_mirror_serves_enters_the_cache(places, capsys):
     assert capsys.readouterr().err == ""  # not fetched twice
 
 
-def test_a_damaged_cache_is_healed(places):
+def test_a_damaged_cache_is_replaced(places):
     damage(copy_mini(places.cache))
     copy_mini(places.mirror)
     with pytest.warns(UserWarning, match="skipped"):
@@ -141,7 +141,7 @@ def test_wrong_files_never_enter_the_cache(places, break_it):
     assert lines[2].endswith("no package here") and "--data_dir" in lines[-1] and "--data=mini" in lines[-1]
 
 
-def test_the_next_mirror_serves_where_one_is_wrong(places, tmp_path, monkeypatch):
+def test_the_next_mirror_is_used_after_a_wrong_one(places, tmp_path, monkeypatch):
     wrong = copy_mini(tmp_path / "wrong")
     damage(wrong, sources.TEST_IMAGES)
     copy_mini(places.mirror)
@@ -151,7 +151,7 @@ def test_the_next_mirror_serves_where_one_is_wrong(places, tmp_path, monkeypatch
     assert sorted(os.listdir(places.cache)) == FILES
 
 
-def test_the_package_serves_where_no_mirror_does(places, monkeypatch):
+def test_the_debian_package_is_used_after_all_mirrors(places, monkeypatch):
     monkeypatch.setattr(sources, "_from_debian", copy_mini)
     assert load_data().folder == places.cache
     assert sorted(os.listdir(places.cache)) == FILES
@@ -171,7 +171,7 @@ def test_a_cache_that_cannot_be_made_is_named(places, tmp_path):
         load_data()
 
 
-def test_a_broken_answer_is_a_source_that_failed(places, monkeypatch):
+def test_a_broken_answer_counts_as_a_failed_source(places, monkeypatch):
     def break_off(*arguments, **options):
         raise http.client.IncompleteRead(b"")
 
@@ -180,12 +180,12 @@ def test_a_broken_answer_is_a_source_that_failed(places, monkeypatch):
         load_data()
 
 
-def test_a_wrong_validation_size_is_not_blamed_on_the_files(places):
+def test_a_wrong_validation_size_is_not_reported_as_a_wrong_folder(places):
     copy_mini(places.cache)
     with pytest.raises(DataError, match="validation_size=60000 of 60000 training images leaves none to fit"):
         load_data(validation_size=60_000)
 
 
-def test_a_folder_that_cannot_be_looked_into_is_named(places, tmp_path):
+def test_a_folder_with_an_impossible_name_is_named(places, tmp_path):
     with pytest.raises(DataError, match="x" * 300):
         load_data(data_dir=tmp_path / ("x" * 300))

@@ -1,4 +1,4 @@
-"""The split of the training images: as large as asked for, the same share of each class, the same for ever."""
+"""The split of the training images: its size is exact, classes have equal shares, and it never changes."""
 
 import numpy as np
 import pytest
