@@ -7,6 +7,7 @@ TensorBoard reads next. The x axis is the step, the number of updates.
 
 from __future__ import annotations
 
+import os
 import pathlib
 import time
 from typing import Any
@@ -20,11 +21,11 @@ from tensorboard.plugins.text.summary_v2 import text_pb
 from tensorboard.summary.writer.record_writer import RecordWriter
 from tensorboard.util import tensor_util
 
-WRITERS = ("", "train", "validation")  # folders of a run that hold events; "" is the run itself
+WRITERS = ("", "train", "validation")  # folders of a run with events; "" is the run's own folder
 
 
 class EventWriter:
-    """Events of one folder, in a new file; nothing is created before the first event."""
+    """Writes events to a new file in `folder`; creates neither before the first event."""
 
     def __init__(self, folder: pathlib.Path):
         self._folder = folder
@@ -50,7 +51,7 @@ class EventWriter:
         self.summary(histogram_pb(tag, values), step)
 
     def image(self, tag: str, png: bytes, size: tuple[int, int], step: int, *, description: str) -> None:
-        """One PNG; `size` is its width and height in pixels."""
+        """A picture as PNG; `size` is its width and height in pixels."""
         metadata = image_metadata.create_summary_metadata(display_name=None, description=description)
         strings = np.array([str(size[0]).encode(), str(size[1]).encode(), png], dtype=object)
         value = summary_pb2.Summary.Value(tag=tag, metadata=metadata, tensor=tensor_util.make_tensor_proto(strings))
@@ -61,7 +62,8 @@ class EventWriter:
         from tensorboard.plugins.pr_curve.summary import pb
 
         made = pb(tag, labels, probabilities, num_thresholds=201)
-        self.summary(summary_pb2.Summary.FromString(made.SerializeToString()), step)  # TensorFlow's class, then ours
+        # `pb` returns TensorFlow's class of the message, and the event takes TensorBoard's
+        self.summary(summary_pb2.Summary.FromString(made.SerializeToString()), step)
 
     def text(self, tag: str, markdown: str, step: int = 0) -> None:
         self.summary(text_pb(tag, markdown), step)
@@ -78,43 +80,38 @@ class EventWriter:
             self._file.close()
 
 
-def event_files(run: pathlib.Path) -> list[pathlib.Path]:
-    """The event files of a run's own folders, oldest first."""
-    return [path for folder in WRITERS for path in _events(run / folder)]
-
-
-def _events(folder: pathlib.Path) -> list[pathlib.Path]:
-    return sorted(folder.glob("events.out.tfevents.*"))
-
-
 def sizes(run: pathlib.Path) -> dict[str, int]:
-    """Length in bytes of each event file, by its path within the run."""
-    return {path.relative_to(run).as_posix(): path.stat().st_size for path in event_files(run)}
+    """Length in bytes of each event file of a run, by its path within the run."""
+    return {path.relative_to(run).as_posix(): path.stat().st_size
+            for folder in WRITERS for path in _event_files(run / folder)}
 
 
 def cut_back(run: pathlib.Path, noted: dict[str, int]) -> None:
-    """Undoes all events after `sizes` was noted: longer files are cut, newer ones removed."""
-    for path in event_files(run):
-        length = noted.get(path.relative_to(run).as_posix())
-        if length is None:
-            path.unlink()
-        elif path.stat().st_size > length:
-            with open(path, "r+b") as file:
-                file.truncate(length)
+    """Undoes all events after `sizes` returned `noted`: cuts longer files, removes newer ones."""
+    for name, size in sizes(run).items():
+        if name not in noted:
+            (run / name).unlink()
+        elif size > noted[name]:
+            os.truncate(run / name, noted[name])
 
 
 def missing(run: pathlib.Path, noted: dict[str, int]) -> bool:
-    """Whether event files that were noted are gone, or shorter than they were."""
+    """Whether a file in `noted` is gone or shorter; the run's own folder, which `remove` empties, does not count."""
     found = sizes(run)
     return any(found.get(name, -1) < length for name, length in noted.items() if "/" in name)
 
 
 def opened(run: pathlib.Path) -> bool:
-    """Whether the run's own events, which open with its HParams record, are there."""
-    return bool(_events(run))
+    """Whether the run has events of its own; the first of them is its HParams record."""
+    return bool(_event_files(run))
 
 
 def remove(folder: pathlib.Path) -> None:
-    """Removes a folder's own events, because what they tell has changed."""
-    for path in _events(folder):
+    """Removes the events directly in a folder, because what they say is no longer true."""
+    for path in _event_files(folder):
         path.unlink()
+
+
+def _event_files(folder: pathlib.Path) -> list[pathlib.Path]:
+    """The event files directly in a folder, oldest first."""
+    return sorted(folder.glob("events.out.tfevents.*"))

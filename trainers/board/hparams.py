@@ -63,7 +63,10 @@ _METRICS = (  # group (a folder of the run), tag, name shown: short, for the axe
 
 
 def declare(logdir: pathlib.Path) -> None:
-    """The project's one declaration of columns, at the root of the log folder: TensorBoard takes the first it finds."""
+    """Writes the project's declaration of columns to the root of the log folder.
+
+    There is one for all runs and sweeps, because TensorBoard uses the first that it finds.
+    """
     kinds = {str: "DATA_TYPE_STRING", float: "DATA_TYPE_FLOAT64"}
     infos = [api_pb2.HParamInfo(name=name, type=getattr(api_pb2, kinds[kind]), differs=name in _SHOWN_FIRST)
              for name, kind in _TYPES.items()]
@@ -87,7 +90,7 @@ def _record(event: Any) -> bytes:
 
 
 def session_start(values: dict[str, Any]) -> Any:
-    """The HParams record that opens a run; `values` are numbers and strings, one for each declared column."""
+    """The HParams record at the start of a run; `values` has a number or a string for each declared column."""
     info = plugin_data_pb2.SessionStartInfo(start_time_secs=time.time())
     for name, value in values.items():
         field = "string_value" if isinstance(value, str) else "number_value"
@@ -96,14 +99,14 @@ def session_start(values: dict[str, Any]) -> Any:
 
 
 def session_end(*, success: bool) -> Any:
-    """The HParams record that closes a run."""
+    """The HParams record at the end of a run."""
     status = api_pb2.STATUS_SUCCESS if success else api_pb2.STATUS_FAILURE
     info = plugin_data_pb2.SessionEndInfo(status=status, end_time_secs=time.time())
     return _hparams(metadata.SESSION_END_INFO_TAG, session_end_info=info)
 
 
 def _hparams(tag: str, **content: Any) -> Any:
-    """A record for the HParams tab; made here because TensorBoard's own helper imports TensorFlow."""
+    """A record for the HParams tab. TensorBoard has a helper for it, but that one imports TensorFlow."""
     described = metadata.create_summary_metadata(plugin_data_pb2.HParamsPluginData(**content))
     value = summary_pb2.Summary.Value(tag=tag, metadata=described, tensor=metadata.NULL_TENSOR)
     return summary_pb2.Summary(value=[value])

@@ -24,19 +24,20 @@ class Observer:
     """Writes a run's events.
 
     Args:
-        folder, config, network: of the run.
-        probe: fit images on which gradients are taken for their histograms, dropout off.
-        validation: the split that the pictures show; may be empty.
+        folder: of the run.
+        config, network: of the run.
+        probe: training images; the histograms show gradients on the first of them, with dropout off.
+        validation: the images that the pictures are about; may be empty.
     """
 
     def __init__(self, folder: pathlib.Path, config: RunConfig, network: Network, probe: Split, validation: Split):
         self._config, self._network, self._validation = config, network, validation
         self._probe = Split(probe.images[:GRADIENT_PROBE], probe.labels[:GRADIENT_PROBE])
-        self._run, self._train, self._valid = (
-            events.EventWriter(folder / name) for name in events.WRITERS)
+        self._writers = [events.EventWriter(folder / name) for name in events.WRITERS]
+        self._run, self._train, self._valid = self._writers
 
     def start(self, model: Any, *, batch_size: int, replay: str) -> None:
-        """Once a run: HParams, the card, the graph."""
+        """Before the first epoch of a run: HParams, the model's card with the command `replay`, and the graph."""
         self._run.summary(hparams.session_start(hparams.hyperparameters(self._config, batch_size)), 0)
         text = f"```\n{card.card(self._config.spec, self._config.recipe)}\n```\n\nreplay it\n\n```\n{replay}\n```\n"
         self._run.text("model", text)
@@ -44,7 +45,11 @@ class Observer:
         self._run.graph(graph.as_graph_def().SerializeToString())
 
     def epoch(self, row: dict[str, Any], means: EpochMeans, validation_logits: np.ndarray) -> None:
-        """After an epoch: scalars, and every `histogram_every` epochs distributions and pictures."""
+        """After an epoch: scalars, and every `histogram_every` epochs histograms and pictures.
+
+        Args:
+            row: the epoch's row of `metrics.csv`.
+        """
         step = row["step"]
         scalars = {"loss": row["train_loss"], "penalty": row["train_penalty"], "objective": row["train_objective"],
                    "accuracy": row["train_accuracy"], "loss_eval": row["train_loss_eval"], "epoch": row["epoch"],
@@ -61,29 +66,30 @@ class Observer:
                                  "rounded_accuracy": row["validation_rounded_accuracy"]}, step)
         every = self._config.histogram_every
         if every and row["epoch"] % every == 0:
-            self._distributions(step)
+            self._histograms(step)
             self._pictures(validation_logits, step)
 
     def finish(self, final: dict[str, float], validation_logits: np.ndarray, step: int) -> None:
-        """At the end: the figures of the weights that count, pictures, success. Call it with those weights in place."""
+        """At the end, with the weights that count in the network: their metrics, pictures, and success in HParams."""
         self._run.scalars({f"final/{name}": value for name, value in final.items()}, step)
         if self._config.histogram_every:
             self._pictures(validation_logits, step, suffix="_final")
         self._run.summary(hparams.session_end(success=True), step)
 
     def fail(self, step: int) -> None:
-        """The run ended in an error, such as NaN."""
+        """After an error, such as a loss of NaN: failure in HParams."""
         self._run.summary(hparams.session_end(success=False), step)
 
     def flush(self) -> None:
-        for writer in (self._run, self._train, self._valid):
+        for writer in self._writers:
             writer.flush()
 
     def close(self) -> None:
-        for writer in (self._run, self._train, self._valid):
+        for writer in self._writers:
             writer.close()
 
-    def _distributions(self, step: int) -> None:
+    def _histograms(self, step: int) -> None:
+        """Weights, and gradients of the objective on the probe."""
         with tf.GradientTape() as tape:
             logits = self._network.forward(self._network.variables, scale(tf.constant(self._probe.images)), seed=0,
                                            step=tf.zeros((), tf.int64), training=False)

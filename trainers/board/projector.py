@@ -1,4 +1,4 @@
-"""A model's penultimate features for TensorBoard's projector: points, labels, and the images as a sprite."""
+"""The features before a model's last layer, for TensorBoard's projector: points, labels, and images as a sprite."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ POINTS = 2000
 
 
 def points(split: Split) -> Split:
-    """The images that are shown: at most `POINTS`, the same share of each class, always the same ones."""
+    """The images to show: at most `POINTS`, the same share of each class, always the same images."""
     mask = stratified_mask(split.labels, min(POINTS, len(split.labels)))
     return Split(split.images[mask], split.labels[mask])
 
 
 def write(folder: pathlib.Path, features: np.ndarray, shown: Split, predicted: np.ndarray) -> None:
-    """Writes what the projector reads.
+    """Writes the projector's files and its configuration.
 
     Args:
-        folder: one with events, without which TensorBoard takes none for a run.
+        folder: where to; TensorBoard shows it only if it holds events.
         features: (n, units) float32, of the images `shown`.
-        predicted: (n,) classes.
+        predicted: (n,) predicted classes.
     """
     with atomic_write(folder / "features.tsv", "w") as file:
         csv.writer(file, delimiter="\t", lineterminator="\n").writerows(
