@@ -16,8 +16,8 @@ from typing import Iterator, NamedTuple, Sequence
 
 import numpy as np
 
-from fmnist_zoo import sources
-from fmnist_zoo.idx import DataError, open_idx
+from fmnist_zoo import idx, sources
+from fmnist_zoo.idx import DataError
 
 SPLITS = ("fit", "validation", "test")
 SETS = ("fashion_mnist", "mini")
@@ -158,17 +158,14 @@ class _Files:
         self._verify(path, name)
         return images.reshape(count, 784)
 
-    def _read(
-        self, name: str, *, row: tuple[int, ...], count: int | None = None,
-    ) -> tuple[pathlib.Path, np.ndarray]:
+    def _read(self, name: str, *, row: tuple[int, ...], count: int | None = None) -> tuple[pathlib.Path, np.ndarray]:
         path = sources.find_file(self._folder, name)
         if path is None:
             raise DataError(f"{self._folder / name}.gz: no such file")
-        with open_idx(path, row=row) as reader:
-            if count not in (None, reader.shape[0]):  # before anything is read
-                raise DataError(f"{path}: {reader.shape[0]} images for {count} labels")
-            rows = np.concatenate([np.empty((0, *row), np.uint8), *reader.blocks()])
-        self.digests[name] = reader.sha256
+        digest = hashlib.sha256()
+        blocks = idx.blocks(path, row=row, count=count, digest=digest)
+        rows = np.concatenate([np.empty((0, *row), np.uint8), *blocks])
+        self.digests[name] = digest.hexdigest()
         return path, rows
 
     def _verify(self, path: pathlib.Path, name: str) -> None:

@@ -6,14 +6,13 @@ byte that is read is hashed.
 
 from __future__ import annotations
 
-import contextlib
 import gzip
 import hashlib
 import os
 import pathlib
 import struct
 import zlib
-from typing import IO, Iterator
+from typing import Any, Iterator, Sequence
 
 import numpy as np
 
@@ -28,64 +27,53 @@ class DataError(ZooError, ValueError):
     """Data are missing, damaged, or other data than were asked for: names the file or the source."""
 
 
-class IdxReader:
-    """An open IDX file of unsigned bytes.
-
-    Attributes:
-        shape: from the header, checked against the file's size and the expected shape of a row.
-        sha256: hex digest of the uncompressed payload with its header; empty until all blocks have been read.
-    """
-
-    def __init__(self, path: pathlib.Path, file: IO[bytes], *, row: tuple[int, ...]):
-        self.path, self.sha256, self._file, self._row = path, "", file, row
-        self._hash = hashlib.sha256()
-        magic = IMAGES_MAGIC if row else LABELS_MAGIC
-        header = self._read(4 * (2 + len(row)))
-        received, *shape = struct.unpack(f">{2 + len(row)}I", header)
-        if received != magic:
-            raise DataError(f"{path}: not an IDX file of {'images' if row else 'labels'}: "
-                            f"it starts with {received:#010x} instead of {magic:#010x}")
-        if tuple(shape[1:]) != row:
-            raise DataError(f"{path}: rows of shape {tuple(shape[1:])}, expected {row}")
-        self.shape = tuple(shape)
-        most = os.path.getsize(path) * (DEFLATE_LIMIT if path.suffix == ".gz" else 1)
-        if int(np.prod(shape, dtype=object)) > most:
-            raise DataError(f"{path}: its header claims {shape[0]} rows, more than a file of "
-                            f"{os.path.getsize(path)} bytes can hold")
-
-    def blocks(self) -> Iterator[np.ndarray]:
-        """All rows in the file's order, uint8, at most `ROWS_A_BLOCK` at a time. Sets `sha256` at the end."""
-        width = int(np.prod(self._row, dtype=int))
-        for start in range(0, self.shape[0], ROWS_A_BLOCK):
-            rows = min(ROWS_A_BLOCK, self.shape[0] - start)
-            yield np.frombuffer(self._read(rows * width), np.uint8).reshape(rows, *self._row)
-        if self._file.read(1):
-            raise DataError(f"{self.path}: more bytes than the {self.shape[0]} rows its header promises")
-        self.sha256 = self._hash.hexdigest()
-
-    def _read(self, count: int) -> bytes:
-        payload = self._file.read(count)
-        if len(payload) != count:
-            raise DataError(f"{self.path}: cut short: the payload ends {count - len(payload)} bytes early")
-        self._hash.update(payload)
-        return payload
-
-
-@contextlib.contextmanager
-def open_idx(path: str | os.PathLike[str], *, row: tuple[int, ...]) -> Iterator[IdxReader]:
-    """Opens a gzip (`.gz`) or plain file as an `IdxReader`.
+def blocks(path: str | os.PathLike[str], *, row: tuple[int, ...], count: int | None = None,
+           digest: Any = None) -> Iterator[np.ndarray]:
+    """All rows of a gzip (`.gz`) or plain file in its order, uint8, at most `ROWS_A_BLOCK` at a time.
 
     Args:
         row: the shape that each row must have: (28, 28) for images, () for labels.
+        count: how many rows there must be; None allows any number.
+        digest: an object of hashlib; it is updated with the uncompressed payload, header included.
 
     Raises:
-        DataError: if the file is missing, damaged or of another format, also while blocks are read; names the file.
+        DataError: if the file is missing, damaged or of another format; names it. This may show after some blocks.
     """
     path = pathlib.Path(path)
+    digest = digest or hashlib.sha256()
+
+    def take(size: int) -> bytes:
+        payload = file.read(size)
+        if len(payload) != size:
+            raise DataError(f"{path}: cut short: the payload ends {size - len(payload)} bytes early")
+        digest.update(payload)
+        return payload
+
     try:
         with gzip.open(path, "rb") if path.suffix == ".gz" else open(path, "rb") as file:
-            yield IdxReader(path, file, row=row)  # type: ignore[arg-type]
+            magic, *shape = struct.unpack(f">{2 + len(row)}I", take(4 * (2 + len(row))))
+            _check_header(path, magic, shape, row)
+            if count not in (None, shape[0]):
+                raise DataError(f"{path}: {shape[0]} images for {count} labels")
+            width = int(np.prod(row, dtype=int))
+            for start in range(0, shape[0], ROWS_A_BLOCK):
+                rows = min(ROWS_A_BLOCK, shape[0] - start)
+                yield np.frombuffer(take(rows * width), np.uint8).reshape(rows, *row)
+            if file.read(1):
+                raise DataError(f"{path}: more bytes than the {shape[0]} rows its header promises")
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise DataError(f"{path}: corrupt or cut short: {error}") from error
     except OSError as error:
         raise DataError(f"{path}: cannot be read: {error.strerror or error}") from error
+
+
+def _check_header(path: pathlib.Path, magic: int, shape: Sequence[int], row: tuple[int, ...]) -> None:
+    expected = IMAGES_MAGIC if row else LABELS_MAGIC
+    if magic != expected:
+        raise DataError(f"{path}: not an IDX file of {'images' if row else 'labels'}: "
+                        f"it starts with {magic:#010x} instead of {expected:#010x}")
+    if tuple(shape[1:]) != row:
+        raise DataError(f"{path}: rows of shape {tuple(shape[1:])}, expected {row}")
+    size = os.path.getsize(path)
+    if int(np.prod(shape, dtype=object)) > size * (DEFLATE_LIMIT if path.suffix == ".gz" else 1):
+        raise DataError(f"{path}: its header claims {shape[0]} rows, more than a file of {size} bytes can hold")

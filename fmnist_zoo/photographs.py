@@ -16,8 +16,9 @@ from typing import IO, Any, Iterator, Sequence
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from fmnist_zoo import idx
 from fmnist_zoo.errors import ZooError
-from fmnist_zoo.idx import DataError, open_idx
+from fmnist_zoo.idx import DataError
 from fmnist_zoo.spec import PIXELS
 
 SIDE = 28
@@ -118,8 +119,6 @@ def blocks(path: str | os.PathLike[str], invert: str = "auto") -> Iterator[np.nd
         for block in _read(path, invert):
             images += len(block)
             yield block
-    except PhotographError:
-        raise
     except PredictionError as error:
         raise PhotographError(str(error)) from error
     except DataError as error:
@@ -147,15 +146,10 @@ def _read(path: str, invert: str) -> Iterator[np.ndarray]:
     if start.startswith(_GZIP) and not path.endswith(".gz"):
         raise PhotographError("is compressed by gzip; let its name end with .gz if it is IDX, or unpack it")
     if start.startswith((_NPY, _GZIP, *_IDX)):
-        for block in _npy(path) if start == _NPY else _idx(path):
+        for block in _npy(path) if start == _NPY else idx.blocks(path, row=(SIDE, SIDE)):
             yield 255 - block if invert == "yes" else block
     else:
         yield photograph(path, invert)[None]
-
-
-def _idx(path: str) -> Iterator[np.ndarray]:
-    with open_idx(path, row=(SIDE, SIDE)) as reader:
-        yield from reader.blocks()
 
 
 def _npy(path: str) -> Iterator[np.ndarray]:

@@ -7,6 +7,7 @@ between mirrors; that, and an import of TensorFlow, rules out `keras.utils.get_f
 
 from __future__ import annotations
 
+import hashlib
 import os
 import pathlib
 import shutil
@@ -15,7 +16,7 @@ import sys
 import tempfile
 
 from fmnist_zoo.files import atomic_write
-from fmnist_zoo.idx import DataError, open_idx
+from fmnist_zoo.idx import DataError, blocks
 
 TRAIN_IMAGES, TRAIN_LABELS = "train-images-idx3-ubyte", "train-labels-idx1-ubyte"
 TEST_IMAGES, TEST_LABELS = "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte"
@@ -48,12 +49,6 @@ def cache_folder() -> pathlib.Path:
     return pathlib.Path(os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache") / "fmnist_zoo"
 
 
-def keras_folder() -> pathlib.Path:
-    """Where `keras.datasets.fashion_mnist` keeps its copy."""
-    home = os.environ.get("KERAS_HOME") or pathlib.Path.home() / ".keras"
-    return pathlib.Path(home) / "datasets" / "fashion-mnist"
-
-
 def find_file(folder: pathlib.Path, name: str) -> pathlib.Path | None:
     """`folder/name.gz` or `folder/name`, whichever exists, or None; `DataError` if the system does not say."""
     for path in (folder / f"{name}.gz", folder / name):
@@ -67,15 +62,16 @@ def find_file(folder: pathlib.Path, name: str) -> pathlib.Path | None:
 
 def payload_sha256(path: pathlib.Path) -> str:
     """The SHA-256 of an IDX file's uncompressed payload, which is read to its end; `DataError` if it is damaged."""
-    with open_idx(path, row=(28, 28) if "images" in path.name else ()) as reader:
-        for _ in reader.blocks():
-            pass
-        return reader.sha256
+    digest = hashlib.sha256()
+    for _ in blocks(path, row=(28, 28) if "images" in path.name else (), digest=digest):
+        pass
+    return digest.hexdigest()
 
 
 def places() -> list[pathlib.Path]:
     """The folders that may hold Fashion-MNIST already, in the order in which they are tried."""
-    return [cache_folder(), keras_folder(), DEBIAN_FOLDER]
+    keras_home = pathlib.Path(os.environ.get("KERAS_HOME") or pathlib.Path.home() / ".keras")
+    return [cache_folder(), keras_home / "datasets" / "fashion-mnist", DEBIAN_FOLDER]
 
 
 def fetch() -> pathlib.Path:
