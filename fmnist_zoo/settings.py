@@ -14,35 +14,39 @@ import functools
 import math
 import os
 import re
-from typing import Any, Protocol
+from typing import Any
 
 from fmnist_zoo.errors import SpecError
 
 MODEL, TRAINING, DATA, OUTPUT = "model", "training", "data", "output"  # groups of `--help`
 
 
-class Kind(Protocol):
-    """The values that a setting takes, in Python and as text.
-
-    Attributes:
-        words: what it takes, as an error message says it.
-        annotation: the type that a caller may pass, as source text.
-    """
+class Kind:
+    """The values that a setting takes, in Python and as text."""
 
     @property
-    def words(self) -> str: ...
+    def words(self) -> str:
+        """What it takes, as an error message says it."""
+        return "text"
 
     @property
-    def annotation(self) -> str: ...
+    def annotation(self) -> str:
+        """The type that a caller may pass, as source text."""
+        return "str | os.PathLike[str]"
 
     def check(self, name: str, value: Any) -> Any:
         """`value` in its one canonical form; `SpecError` if setting `name` cannot have it."""
+        if not isinstance(value, (str, os.PathLike)):
+            raise refuse(name, self, value)
+        return os.fspath(value)
 
     def read(self, text: str) -> Any:
         """The value that `text` spells, not checked yet; `ValueError` if it spells none."""
+        return text
 
     def write(self, value: Any) -> str:
-        """The text that `read` turns back into `value`; safe in a folder's name."""
+        """The text that `read` turns back into `value`; valid in a folder's name."""
+        return str(value)
 
 
 def refuse(name: str, kind: Kind, received: Any) -> SpecError:
@@ -60,7 +64,7 @@ def parse(name: str, kind: Kind, text: str) -> Any:
 
 
 @dataclasses.dataclass(frozen=True)
-class Number:
+class Number(Kind):
     """A finite float: at least `low`, or above `above` where that is given, and less than `below`."""
 
     low: float = 0.0
@@ -91,12 +95,9 @@ class Number:
             raise ValueError(text)
         return float(text)
 
-    def write(self, value: float) -> str:
-        return str(value)
-
 
 @dataclasses.dataclass(frozen=True)
-class Whole:
+class Whole(Kind):
     """An int in [low, below), or the one `word` that is allowed instead. A float or a bool is refused."""
 
     low: int = 0
@@ -132,12 +133,9 @@ class Whole:
             raise ValueError(text)
         return int(text)
 
-    def write(self, value: int | str) -> str:
-        return str(value)
-
 
 @dataclasses.dataclass(frozen=True)
-class Size:
+class Size(Kind):
     """A share in [0, 1) or a whole number above 1."""
 
     annotation = "float"
@@ -157,12 +155,9 @@ class Size:
     def read(self, text: str) -> float:
         return Number().read(text)
 
-    def write(self, value: float) -> str:
-        return str(value)
-
 
 @dataclasses.dataclass(frozen=True)
-class Choice:
+class Choice(Kind):
     """One of some words."""
 
     values: tuple[str, ...]
@@ -180,15 +175,9 @@ class Choice:
             raise refuse(name, self, value)
         return value
 
-    def read(self, text: str) -> str:
-        return text
-
-    def write(self, value: str) -> str:
-        return value
-
 
 @dataclasses.dataclass(frozen=True)
-class Switch:
+class Switch(Kind):
     """True or false."""
 
     annotation = "bool"
@@ -199,34 +188,14 @@ class Switch:
             raise refuse(name, self, value)
         return value
 
-    def read(self, text: str) -> bool:
-        return {"true": True, "false": False}[text.lower()] if text.lower() in ("true", "false") else bool(int(text))
-
-    def write(self, value: bool) -> str:
-        return str(value).lower()
-
 
 @dataclasses.dataclass(frozen=True)
-class Text:
+class Text(Kind):
     """Any text, or a path."""
 
-    annotation = "str | os.PathLike[str]"
-    words = "text"
-
-    def check(self, name: str, value: Any) -> str:
-        if not isinstance(value, (str, os.PathLike)):
-            raise refuse(name, self, value)
-        return os.fspath(value)
-
-    def read(self, text: str) -> str:
-        return text
-
-    def write(self, value: str) -> str:
-        return value
-
 
 @dataclasses.dataclass(frozen=True)
-class Each:
+class Each(Kind):
     """A tuple with one value for each hidden layer; a single value may be given without its tuple.
 
     As text `0.3,0.2,0.1` or `0.3_0.2_0.1` (commas separate the values of a sweep and the fields of a model's name), and
@@ -245,13 +214,7 @@ class Each:
 
     def check(self, name: str, value: Any) -> tuple[Any, ...]:
         values = tuple(value) if hasattr(value, "__iter__") and not isinstance(value, str) else (value,)
-        return tuple(self._check_one(name, one) for one in values)
-
-    def _check_one(self, name: str, value: Any) -> Any:
-        try:
-            return self.of.check(name, value)
-        except SpecError:
-            raise refuse(name, self, value) from None
+        return tuple(self.of.check(name, one) for one in values)
 
     def read(self, text: str) -> tuple[Any, ...]:
         return () if text == "none" else tuple(self.of.read(part) for part in re.split("[,_]", text))

@@ -5,7 +5,6 @@ generated and committed.
 """
 
 import pathlib
-import textwrap
 
 from trainers.config import SETTINGS
 
@@ -30,9 +29,7 @@ def text() -> str:
     """The source of trainers/settings.py."""
     lines = [HEAD]
     for name, known in SETTINGS.items():
-        lines += textwrap.wrap(f"# {known.help}", 116, initial_indent="    ", subsequent_indent="    # ")
-        field = f"    {name}: {known.kind.annotation} | None"
-        lines += textwrap.wrap(field, 120, subsequent_indent=" " * (len(name) + 14), break_long_words=False)
+        lines.append(f"    {name}: {known.kind.annotation} | None")
     return "\n".join(lines) + "\n"
 
 

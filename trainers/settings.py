@@ -12,48 +12,25 @@ from typing import Literal, Sequence, TypedDict
 class Settings(TypedDict, total=False):
     """Settings of a run by name. None means "not given": the model's recipe decides."""
 
-    # units of the hidden layers, such as 300,100; none for no hidden layer
     hidden: int | Sequence[int] | None
-    # share dropped after each hidden layer: one rate, or one a layer such as 0.3,0.2,0.1
     dropout: float | Sequence[float] | None
-    # factor of the sum of |W| in the objective
     l1: float | None
-    # factor of the sum of W^2 in the objective
     l2: float | None
-    # how the weight matrices start
     initializer: Literal['glorot_uniform', 'normal_0.05'] | None
-    # passes over the fit images
     epochs: int | None
-    # images an update, or full
     batch_size: int | str | None
-    # a new one comes with Keras' learning rate for it
     optimizer: Literal['adam', 'sgd', 'momentum', 'rmsprop', 'adagrad', 'adamax', 'adamw'] | None
-    # constant over the run
     learning_rate: float | None
-    # decoupled decay of the weight matrices (AdamW's)
     weight_decay: float | None
-    # share, or number, of the training images held out (default 0.1)
     validation_size: float | None
-    # epochs without a better validation loss after which the run ends; 0: never
     early_stopping: int | None
-    # the weights that count in the end: of the lowest validation loss, or the last
     weights: Literal['best', 'last'] | None
-    # tape: our GradientTape loop (the default); fit: Model.fit; scratch: network_* from their equations
     trainer: Literal['tape', 'fit', 'scratch'] | None
-    # mixed_bfloat16: hidden layers compute in bfloat16, on processors that multiply it in hardware; for large
-    # batches
     precision: Literal['float32', 'mixed_bfloat16'] | None
-    # initial weights, shuffle order and dropout follow from it (default 0)
     seed: int | None
-    # of TensorFlow within an operation (default 2); the last digits of a run depend on it
     threads: int | None
-    # mini: 2,000 real images that come with the package, to try things out
     data: Literal['fashion_mnist', 'mini'] | None
-    # a folder with the four IDX files; default: FMNIST_ZOO_DATA, the caches, or a download
     data_dir: str | os.PathLike[str] | None
-    # take another 28x28 ten-class IDX set from --data_dir
     allow_other_data: bool | None
-    # epochs between checkpoints; default: a tenth of the run
     checkpoint_every: int | None
-    # epochs between histograms and pictures in TensorBoard; 0: none; default: a fifth of the run, in a sweep 0
     histogram_every: int | None
