@@ -1,4 +1,4 @@
-"""The sweep as its users meet it: the command line, TensorBoard's HParams tab, kills at random moments."""
+"""The command trainers.sweep: flags, output, TensorBoard's HParams tab, Ctrl-C, kills at random moments."""
 
 import csv
 import json
@@ -17,12 +17,12 @@ import pytest
 
 from tests.conftest import ROOT
 from trainers import sweep
-from trainers.tuning import study as studies
+from trainers.tuning.study import load
 
 GRID = ("--model=softmax", "--data=mini", "--epochs=2", "--tuner=grid", "--space=l2=0,0.01; learning_rate=0.001,1e30")
 
 
-def test_help_and_dry_run_and_show_without_tensorflow(command, tmp_path):
+def test_help_and_dry_run_import_nothing_heavy(command, tmp_path):
     code = """
 import sys
 from trainers import sweep
@@ -39,14 +39,14 @@ for module in ("tensorflow", "keras", "keras_tuner", "dask", "sklearn", "matplot
     assert re.search(r"hyperband: \d+ trials of 1 execution, up to 30 epochs", done.stdout)
 
 
-@pytest.mark.parametrize("arguments, told", [
+@pytest.mark.parametrize("arguments, message", [
     ([], "which model"),
     (["--model=4X"], "did you mean"),
-    (["--model=4L", "--space=dropout=0,2"], "character 11"),
-    (["--model=4L", "--tuner=grid", "--space=dropout=0..1"], "character 9"),
+    (["--model=4L", "--space=dropout=0,2"], "in 'dropout=0,2'"),
+    (["--model=4L", "--tuner=grid", "--space=dropout=0..0.5"], "a grid needs its values listed"),
     (["--model=4L", "--tuner=genetic"], "genetic"),
     (["--model=4L", "--epochs=0"], "epochs"),
-    (["--model=4L", "--batch_size=x"], "--batch_size takes"),
+    (["--model=4L", "--batch_size=x"], "--batch_size must be"),
     (["--model=4L", "--validation_size=0"], "ranking"),
     (["--model=4L", "--tuner=hyperband", "--space=epochs=1,2"], "take epochs out of --space"),
     (["--model=4L", "--name=a/b", "--data=mini"], "--name names a folder"),
@@ -54,11 +54,11 @@ for module in ("tensorflow", "keras", "keras_tuner", "dask", "sklearn", "matplot
     (["--model=4L", "--space=dropout=0", "word"], "belongs to no flag"),
     (["--show=nowhere"], "holds no sweep"),
 ])
-def test_a_wrong_command_line_is_told_in_words(arguments, told, capsys, tmp_path, monkeypatch):
+def test_wrong_command_line_is_refused_in_words(arguments, message, capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert sweep.main(arguments) == 2
     error = capsys.readouterr().err
-    assert told in error and error.startswith("sweep: ") and "Traceback" not in error
+    assert message in error and error.startswith("sweep: ") and "Traceback" not in error
     assert not list(tmp_path.iterdir())
 
 
@@ -72,7 +72,7 @@ def swept(tmp_path_factory):
     return folder / "tb_logs", done
 
 
-def test_it_prints_progress_the_ranked_table_and_what_comes_next(swept, capsys):
+def test_output_has_progress_ranked_table_and_next_command(swept, capsys):
     logdir, done = swept
     path = logdir / "sweeps" / "softmax-grid-seed0"
     assert re.search(r"^\[1/4\] 0000  l2=0 learning_rate=0.001: val_loss \d\.\d{4}, the best so far", done.stdout, re.M)
@@ -82,7 +82,7 @@ def test_it_prints_progress_the_ranked_table_and_what_comes_next(swept, capsys):
     assert sweep.main([f"--show={path}"]) == 0
     shown = capsys.readouterr().out
     assert shown.split("\n\n")[0] in done.stdout
-    (path / "0001" / "result.json").rename(path / "0001" / "away")  # as if it were running now
+    (path / "0001" / "result.json").rename(path / "0001" / "away")  # as a trial that is running
     try:
         assert sweep.main([f"--show={path}"]) == 0
         assert re.search(r"0001 .* RUNNING", capsys.readouterr().out)
@@ -98,7 +98,7 @@ def get(url, payload=None):
 
 
 def test_tensorboard_serves_values_metrics_and_statuses(swept):
-    """TensorBoard on loopback, asked by HTTP, says what trials.csv says."""
+    """TensorBoard's HTTP answers equal trials.csv."""
     logdir, _ = swept
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -134,7 +134,7 @@ def test_tensorboard_serves_values_metrics_and_statuses(swept):
             assert metrics["final/ranking_loss"] == pytest.approx(float(row["objective"]), rel=1e-6)
 
 
-def test_a_second_leader_is_told_of_the_first(tmp_path, capsys):
+def test_second_leader_is_refused_with_the_process_of_the_first(tmp_path, capsys):
     import fcntl
 
     path = tmp_path / "sweeps" / "softmax-grid-seed0"
@@ -147,7 +147,7 @@ def test_a_second_leader_is_told_of_the_first(tmp_path, capsys):
     assert "process 4242 is sweeping in this folder" in capsys.readouterr().err
 
 
-def test_ctrl_c_keeps_what_was_done(tmp_path):
+def test_ctrl_c_keeps_finished_epochs(tmp_path):
     command = [sys.executable, "-m", "trainers.sweep", *GRID[:2], "--epochs=2000", *GRID[3:]]
     with subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
                           env={**os.environ, "PYTHONPATH": str(ROOT)}, start_new_session=True) as process:
@@ -158,7 +158,7 @@ def test_ctrl_c_keeps_what_was_done(tmp_path):
         os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to the workers too
         output, error = process.communicate(timeout=60)
     assert process.returncode == 130, error
-    assert "interrupted; the same command goes on" in output and "RUNNING" in output and "Traceback" not in error
+    assert "interrupted; the same command continues" in output and "RUNNING" in output and "Traceback" not in error
     assert (metrics.parent / "checkpoints" / "latest.npz").exists()
 
 
@@ -179,7 +179,7 @@ def test_ctrl_c_while_workers_start_leaves_no_traceback(workers, tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("workers", [1, 2])
-def test_a_sweep_that_is_killed_ten_times_equals_one_that_never_was(workers, tmp_path):
+def test_sweep_killed_ten_times_equals_uninterrupted_sweep(workers, tmp_path):
     """kill -9 of the leader, of a worker, or of both, at random moments."""
     dice = random.Random(workers)
     base = [sys.executable, "-m", "trainers.sweep", "--model=4D_drop02", "--data=mini", "--epochs=60", "--tuner=grid",
@@ -217,7 +217,7 @@ def test_a_sweep_that_is_killed_ten_times_equals_one_that_never_was(workers, tmp
     tables = []
     for name in ("calm", "killed"):
         path = tmp_path / "tb_logs" / "sweeps" / name
-        rows = [{**row, "seconds": None} for row in studies.load(path).rows()]
+        rows = [{**row, "seconds": None} for row in load(path).rows()]
         weights = [json.loads(result.read_text())["weights_sha256"] for result in sorted(path.glob("*/0/result.json"))]
         tables.append((rows, weights))
     assert tables[0] == tables[1] and len(tables[0][1]) == 6

@@ -1,4 +1,4 @@
-"""A run from start to end, on the mini set: what it returns, what it leaves, how it is replayed."""
+"""A run on the mini set from start to end: its results, its files, its replay."""
 
 import json
 import math
@@ -15,6 +15,8 @@ from trainers.running import folder as folders
 from trainers.running.run import RunError
 from trainers.train import main, train
 
+pytestmark = pytest.mark.usefixtures("without_xla")
+
 
 @pytest.fixture(scope="module")
 def logdir(tmp_path_factory):
@@ -26,7 +28,7 @@ def run(logdir):
     return train("4D_drop03", data="mini", epochs=4, l2=1e-4, seed=2, logdir=logdir, run_name="one", histogram_every=2)
 
 
-def test_the_row_an_epoch(run):
+def test_each_epoch_has_a_row(run):
     rows = folders.RunFolder(run.folder).rows()
     assert tuple(rows[0]) == folders.COLUMNS and rows == run.history
     assert [(row["epoch"], row["step"]) for row in rows] == [(1, 8), (2, 16), (3, 24), (4, 32)]
@@ -37,7 +39,7 @@ def test_the_row_an_epoch(run):
     assert rows[-1]["validation_loss"] < rows[0]["validation_loss"] < math.log(10)
 
 
-def test_the_result_is_that_of_the_best_epoch(run):
+def test_result_is_of_the_best_epoch(run):
     best = min(run.history, key=lambda row: row["validation_loss"])
     final = run.result["final"]
     assert final["epoch"] == best["epoch"]
@@ -47,13 +49,13 @@ def test_the_result_is_that_of_the_best_epoch(run):
     assert final["train_loss"] == pytest.approx(metrics.cross_entropy(logits, data["fit"].labels).mean(), rel=1e-5)
 
 
-def test_loss_eval_has_dropout_off(run):
-    """At these weights dropout costs; the loss that is evaluated again is the lower one."""
+def test_train_loss_eval_is_taken_without_dropout(run):
+    """With dropout the loss of these weights is higher."""
     last = run.history[-1]
     assert last["train_loss_eval"] < last["train_loss"]
 
 
-def test_the_record_replays_to_the_same_metrics(run, logdir):
+def test_replay_of_the_record_gives_the_same_numbers(run, logdir):
     record = json.loads((run.folder / "config.json").read_text())
     assert record["data"]["sha256"] == fmnist_zoo.load_data(data="mini").sha256
     assert {"versions", "commit", "command", "cpu", "threads"} <= set(record["environment"])
@@ -64,7 +66,7 @@ def test_the_record_replays_to_the_same_metrics(run, logdir):
     assert json.loads((again / "result.json").read_text())["weights_sha256"] == run.result["weights_sha256"]
 
 
-def test_scalars_overlay(run):
+def test_train_and_validation_have_the_same_tags(run):
     fit, validation = helpers.scalars(run.folder / "train"), helpers.scalars(run.folder / "validation")
     assert set(validation) == {"loss", "penalty", "objective", "accuracy", "rounded_accuracy"}
     assert set(fit) == set(validation) - {"rounded_accuracy"} | {
@@ -79,7 +81,7 @@ def test_scalars_overlay(run):
             validation["loss"][step] + validation["penalty"][step], rel=1e-6)
 
 
-def test_pictures_histograms_graph_and_text(run):
+def test_events_hold_pictures_histograms_graph_and_card(run):
     fit, validation, root = (helpers.summaries(run.folder / name) for name in ("train", "validation", ""))
     kinds = {tag: values[0][1].metadata.plugin_data.plugin_name
              for group in (fit, validation, root) for tag, values in group.items()}
@@ -96,7 +98,7 @@ def test_pictures_histograms_graph_and_text(run):
     assert any(event.graph_def for event in helpers.events(run.folder))
 
 
-def test_hparams_tell_values_metrics_and_success(run, logdir):
+def test_hparams_records_hold_values_metrics_and_status(run, logdir):
     root = helpers.summaries(run.folder)
 
     def content(summaries, tag):
@@ -112,10 +114,10 @@ def test_hparams_tell_values_metrics_and_success(run, logdir):
     assert final["final/validation_loss"][32] == pytest.approx(run.result["final"]["validation_loss"], rel=1e-6)
     known = {(group, tag) for group in ("", "train", "validation") for tag in helpers.scalars(run.folder / group)}
     declared = {(info.name.group, info.name.tag) for info in experiment.metric_infos}
-    assert {one for one in declared if "ranking" not in one[1]} <= known  # those are a sweep's
+    assert {one for one in declared if "ranking" not in one[1]} <= known  # those exist in sweeps only
 
 
-def test_the_model_opens_without_our_package(run, command, tmp_path):
+def test_saved_model_opens_in_plain_keras(run, command, tmp_path):
     images = fmnist_zoo.load_data(data="mini")["validation"].images[:20].astype(np.float32) / 255
     np.save(tmp_path / "images.npy", images)
     (tmp_path / "look.py").write_text(
@@ -139,7 +141,7 @@ def test_the_model_opens_without_our_package(run, command, tmp_path):
     np.testing.assert_allclose(np.load(tmp_path / "logits.npy"), run.model(images).numpy(), atol=1e-5)
 
 
-def test_last_weights_count_for_part_a(logdir):
+def test_last_weights_count_for_the_low_level_networks(logdir):
     run = train("network_A_l1", data="mini", epochs=12, logdir=logdir)
     assert run.result["weights"] == "last" and run.result["final"]["epoch"] == 12
     assert run.history[-1]["step"] == 12 and run.config.recipe.batch_size == "full"
@@ -163,7 +165,7 @@ def test_early_stopping(logdir):
     assert run.result["final"]["epoch"] == best
 
 
-def test_not_finite_is_told_and_leaves_the_last_checkpoint(logdir):
+def test_run_that_becomes_nan_fails_with_advice(logdir):
     with pytest.raises(RunError, match=r"at step \d+; .*--learning_rate \(this was 2e\+07\)"):
         train("2L", data="mini", epochs=40, optimizer="sgd", learning_rate=2e7, logdir=logdir, run_name="nan")
     folder = logdir / "2L" / "nan"
@@ -171,25 +173,25 @@ def test_not_finite_is_told_and_leaves_the_last_checkpoint(logdir):
     assert plugin_data_pb2.HParamsPluginData.FromString(ends).session_end_info.status == api_pb2.STATUS_FAILURE
 
 
-def test_wrong_data_leave_no_folder(logdir, tmp_path):
+def test_wrong_data_leaves_no_folder(logdir, tmp_path):
     with pytest.raises(fmnist_zoo.DataError, match="no such file"):
         train("3L", data_dir=str(tmp_path), logdir=logdir)
     assert not (logdir / "3L").exists()
 
 
-def test_a_name_that_is_taken_is_refused(run, logdir, capsys):
+def test_existing_run_name_is_refused(run, logdir, capsys):
     assert main(["--model=4D_drop03", "--l2=1e-4", "--data=mini", f"--logdir={logdir}", "--run_name=one"]) == 2
     assert "exists already: go on with --resume=" in capsys.readouterr().err
 
 
-def test_fit_engine_leaves_the_same(logdir):
+def test_fit_engine_writes_the_same_files(logdir):
     run = train("4D_drop02", data="mini", epochs=2, trainer="fit", logdir=logdir)
     assert tuple(run.history[0]) == folders.COLUMNS
     assert "norm/gradient" not in helpers.scalars(run.folder / "train")
     assert run.history[1]["train_loss"] < run.history[0]["train_loss"]
 
 
-def test_bfloat16_is_refused_where_the_processor_has_none(logdir, monkeypatch, capsys):
+def test_bfloat16_is_refused_on_processors_without_it(logdir, monkeypatch, capsys):
     monkeypatch.setattr(processor, "has_bfloat16", lambda: False)
     flags = ["--model=4L", "--data=mini", "--precision=mixed_bfloat16", f"--logdir={logdir}", "--run_name=mixed"]
     assert main(flags) == 2
