@@ -23,11 +23,12 @@ from trainers.running import trained
 from trainers.running.folder import locked
 from trainers.train import train
 
+pytestmark = pytest.mark.usefixtures("without_xla")
 OLD_RUN = ROOT / "tests" / "fixtures" / "v0.1.0" / "logs" / "2L,hidden=2" / "finished"
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory):
+def run(tmp_path_factory, without_xla):
     """A finished run, never evaluated."""
     return train("2L", hidden=(32,), data="mini", epochs=8, batch_size=64, histogram_every=0,
                  logdir=tmp_path_factory.mktemp("logs")).folder

@@ -18,12 +18,13 @@ from trainers.publishing import evaluation, scores, shipping
 from trainers.running import many, trained
 from trainers.running.folder import RunFolder
 
+pytestmark = pytest.mark.usefixtures("without_xla")
 PUBLISHED = results.read()
 OLD_RUN = ROOT / "tests" / "fixtures" / "v0.1.0" / "logs" / "2L,hidden=2" / "finished"
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory):
+def made(tmp_path_factory, without_xla):
     """What the command wrote for two seeds: its flags, the table's path, and the log folder."""
     folder = tmp_path_factory.mktemp("results")
     flags = ["--data=mini", "--models=softmax", f"--out={folder / 'table.csv'}", f"--logdir={folder / 'logs'}"]
