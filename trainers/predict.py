@@ -1,7 +1,7 @@
 """The command that says what is on pictures: `python -m trainers.predict shoe.jpg`.
 
-`fmnist_zoo.predict` does the same from Python. The command also takes folders and the models of runs, and goes on after
-a broken file. TensorFlow is imported for the first file that can be read, so that mistakes are reported at once.
+`fmnist_zoo.predict` does the same from Python. The command also takes folders and the models of runs, and continues
+after a broken file. TensorFlow is imported for the first file that can be read: mistakes are reported at once.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ Says which garment is on each picture, with calibrated probabilities.
     python -m trainers.predict shoe.jpg --run=tb_logs/4L/first
 
 Takes PNG, JPEG, WebP, BMP and GIF of any size, one garment each on a plain ground; IDX and npy of 28x28 images; folders
-of these. A file that cannot be read is one line on standard error; all others are answered, then the exit code is 1.
+of these. A file that cannot be read is one line on standard error; all others are answered, and the exit code is 1.
 """
 GROUPS = {"Which model": ("model", "run", "data_dir"), "How files are read": ("invert",), "What is printed": ("json",)}
 BEST = 3  # classes printed for each image
