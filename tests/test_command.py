@@ -1,10 +1,12 @@
-"""The command line: `--help`, `--dry_run`, and mistakes, each of which is one line and exit code 2."""
+"""The command line of training: help, `--dry_run`, piped output; a mistake of the user is one line and exit code 2."""
 
 import json
+import subprocess
 import sys
 
 import pytest
 
+from fmnist_zoo import registry
 from trainers.engine.epoch import EpochMeans
 from trainers.running import progress
 from trainers.train import GROUPS, define_flags, main, train
@@ -30,7 +32,7 @@ from trainers.train import GROUPS, define_flags, main, train
     (["--model=4L", "--run_name=../x"], "received '../x'"),
     (["--model=4L", "--logdir=setup.cfg"], "choose another --logdir"),
 ])
-def test_a_mistake_is_one_line(flags, text, capsys):
+def test_mistake_is_one_line(flags, text, capsys):
     assert main(flags) == 2
     captured = capsys.readouterr()
     assert captured.err.startswith("train: ") and captured.err.count("\n") == 1
@@ -68,31 +70,26 @@ LIGHT = ("import sys, runpy; sys.argv = sys.argv[1:]\n"
     (["fmnist_zoo", "--help"], 0), (["fmnist_zoo", "4L", "--json"], 0),
 ])
 def test_nothing_heavy_is_imported(arguments, code):
-    import subprocess
-
     done = subprocess.run([sys.executable, "-c", LIGHT, *arguments], capture_output=True, text=True)
     assert done.returncode == code, done.stderr
 
 
-def test_a_module_of_the_users_own(command, tmp_path):
+def test_piped_output_is_plain_lines_and_a_user_module_is_needed_once(command, tmp_path):
+    """One process with a module of the user's own: what it prints to a pipe; its record replays without the module."""
     (tmp_path / "my_models.py").write_text(
         "from fmnist_zoo import register\nregister('tiny', 'mine', hidden=(8,), dropout=0.1)\n")
-    done = command("trainers.train", "--zoo_module=my_models", "--model=tiny", "--data=mini", "--epochs=2",
-                   "--logdir=logs", "--run_name=one", cwd=tmp_path)
+    done = command("trainers.train", "--zoo_module=my_models", "--model=tiny", "--data=mini", "--epochs=3",
+                   "--batch_size=full", "--logdir=logs", "--run_name=one", cwd=tmp_path)
     assert done.returncode == 0 and "tiny: mine, 6370 parameters" in done.stdout, done.stderr
-    assert not done.stderr  # no start-up noise, and nothing to warn of
-    replay = command("trainers.train", "--config=logs/tiny/one/config.json", "--logdir=logs", cwd=tmp_path)
-    assert replay.returncode == 0, replay.stderr  # the record holds the spec; the module is not needed
-
-
-def test_piped_output_is_plain_lines(command, tmp_path):
-    done = command("trainers.train", "--model=softmax", "--data=mini", "--epochs=3", f"--logdir={tmp_path}")
     lines = done.stdout.splitlines()
     assert [line.split()[0] for line in lines[:5]] == ["model", "data", "training", "device", "folder"]
     assert [line.split()[1] for line in lines[5:8]] == ["1/3", "2/3", "3/3"]
     assert all("validation loss" in line and "images/s" in line and line.endswith("left") for line in lines[5:8])
     assert lines[8].startswith("done: best weights from epoch") and "make board" in lines[9]
-    assert "\x1b" not in done.stdout and "\r" not in done.stdout and not done.stderr
+    assert "\x1b" not in done.stdout and "\r" not in done.stdout
+    assert not done.stderr  # neither start-up lines nor warnings
+    assert "tiny" not in registry._MODELS
+    assert main([f"--config={tmp_path / 'logs/tiny/one/config.json'}", f"--logdir={tmp_path / 'others'}"]) == 0
 
 
 def test_python_api_is_silent_by_default(tmp_path, capfd):
@@ -101,12 +98,12 @@ def test_python_api_is_silent_by_default(tmp_path, capfd):
     assert not captured.out and not captured.err
 
 
-def test_python_api_refuses_an_unknown_setting(tmp_path):
+def test_python_api_refuses_unknown_setting(tmp_path):
     with pytest.raises(ValueError, match="no setting 'dropuot'; did you mean dropout"):
         train("4L", dropuot=0.3, logdir=tmp_path)
 
 
-def test_the_bar_shows_figures_and_gives_the_terminal_back(capsys):
+def test_progress_bar_shows_figures_and_restores_the_cursor(capsys):
     import io
 
     from rich.console import Console
