@@ -1,25 +1,44 @@
-"""Every command of the README is run, on the mini set; its table is what the listing prints."""
+"""The README: each command and each example runs, on the mini set; tables and links are those of the project."""
 
+import contextlib
+import importlib
+import io
 import re
 import shlex
 import subprocess
+import sys
 
 import pytest
 from PIL import Image
 
 import fmnist_zoo.__main__ as listing
-from benchmarks import epoch, full_batch, sweep as sweep_benchmark, table
+import trainers
+from benchmarks import table
 from fmnist_zoo import registry
 from fmnist_zoo.data import load_data
 from tests.conftest import ROOT
 from tests.sweeps import Inline
-from trainers import evaluate, export, predict, report, sweep, train
+from trainers import sweep, train
 from trainers.tuning import pool
 
 README = (ROOT / "README.md").read_text()
 COMMANDS = [line for block in re.findall(r"```sh\n(.*?)```", README, re.DOTALL) for line in block.splitlines()]
 PYTHON = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
-QUICK = ["--data=mini", "--epochs=1"]
+# What a command is given beside what the README says, so that it trains for seconds.
+QUICK = {
+    "benchmarks.epoch": ["--data=mini", "--epochs=1", "--rounds=1", "--batches=256"],
+    "benchmarks.full_batch": ["--data=mini", "--rounds=2"],
+    "benchmarks.sweep": ["--data=mini", "--epochs=1", "--trials=2", "--rounds=1", "--batches=128", "--workers=1"],
+    "trainers.evaluate": ["--data=mini", "--logdir=others"],
+    "trainers.report": ["--data=mini", "--quick", "--only=softmax_2l"],
+    "trainers.sweep": ["--data=mini", "--epochs=1", "--max_trials=2", "--logdir=others"],
+    "trainers.train": ["--data=mini", "--epochs=1", "--logdir=others"],
+}
+RECORDED = ("--resume", "--config", "--run=", "--show")  # a run or sweep of the workplace brings its own settings
+# What `make` would run. Running it sets up environments and trains for minutes.
+TARGETS = {"train": "-m trainers.train", "test": "-m pytest", "board": "tensorboard.main",
+           "results": "-m trainers.results", "check-results": "--check --models=softmax --seeds=0"}
+pytestmark = pytest.mark.usefixtures("without_xla")
 
 
 @pytest.fixture(scope="module")
@@ -46,40 +65,35 @@ def python_that_begins(text):
     return block
 
 
+def run_here(arguments, *, _run=subprocess.run, **options):
+    """`subprocess.run`, but `python -m MODULE ...` runs in this process, which has imported TensorFlow already."""
+    if arguments[1] != "-m":
+        return _run(arguments, **options)
+    with contextlib.redirect_stdout(io.TextIOWrapper(io.BytesIO(), write_through=True)) as output:
+        code = importlib.import_module(arguments[2]).main(arguments[3:])
+    return subprocess.CompletedProcess(arguments, code, output.buffer.getvalue().decode(), "")
+
+
 @pytest.mark.parametrize("line", COMMANDS)
 def test_command(line, workplace, monkeypatch, capsys):
     monkeypatch.chdir(workplace)
     monkeypatch.setattr(registry, "_MODELS", dict(registry._MODELS))
-    monkeypatch.delitem(__import__("sys").modules, "my_models", raising=False)
+    monkeypatch.delitem(sys.modules, "my_models", raising=False)
     monkeypatch.setattr(pool, "make", lambda workers, scheduler: Inline())
     program, *arguments = shlex.split(line)
-    if program == "make":  # what it would run; running it sets up environments and trains for minutes
+    if program == "make":
         done = subprocess.run(["make", "-n", *arguments], cwd=ROOT, capture_output=True, text=True)
         assert done.returncode == 0, done.stderr
-        runs = {"train": "-m trainers.train", "test": "-m pytest", "board": "tensorboard.main",
-                "results": "-m trainers.results", "check-results": "--check --models=softmax --seeds=0"}
-        assert runs[arguments[0]] in done.stdout
+        assert TARGETS[arguments[0]] in done.stdout
         return
     assert (program, arguments[0]) == ("python", "-m")
-    module, flags = arguments[1], arguments[2:]
-    if module == "benchmarks.epoch":
-        flags = [*flags, "--data=mini", "--epochs=1", "--rounds=1", "--batches=256"]
-    elif module == "benchmarks.full_batch":
-        flags = [*flags, "--data=mini", "--rounds=2"]
-    elif module == "benchmarks.sweep":
-        flags = [*flags, "--data=mini", "--epochs=1", "--trials=2", "--rounds=1", "--batches=128", "--workers=1"]
-    elif module == "trainers.sweep" and not flags[0].startswith("--show"):
-        flags = [*flags, "--data=mini", "--epochs=1", "--max_trials=2", "--logdir=others"]
-    elif module == "trainers.evaluate" and not any(flag.startswith("--run") for flag in flags):
-        flags = [*flags, "--data=mini", "--logdir=others"]
-    elif module == "trainers.report":
-        flags = [*flags, "--data=mini", "--quick", "--only=dropout"]
-    elif module == "trainers.train" and not any(flag.startswith(("--resume", "--config")) for flag in flags):
-        flags = [*flags, *QUICK, "--logdir=others"]  # its runs must not meet those that stand in the workplace
-    main = {"fmnist_zoo": listing.main, "trainers.train": train.main, "benchmarks.epoch": epoch.main,
-            "benchmarks.full_batch": full_batch.main, "trainers.report": report.main, "trainers.sweep": sweep.main,
-            "benchmarks.sweep": sweep_benchmark.main, "trainers.evaluate": evaluate.main,
-            "trainers.predict": predict.main, "trainers.export": export.main}[module]
+    module, *flags = arguments[1:]
+    if not any(flag.startswith(RECORDED) for flag in flags):
+        flags += QUICK.get(module, [])
+    if module.startswith("benchmarks."):
+        monkeypatch.setattr(subprocess, "run", run_here)
+        monkeypatch.setenv(trainers.VARIABLE, str(trainers.THREADS))  # a benchmark's worker changes it
+    main = importlib.import_module(f"{module}.__main__" if module == "fmnist_zoo" else module).main
     assert main(flags) == 0, capsys.readouterr().err
 
 
