@@ -1,4 +1,4 @@
-"""The house's own rules: where imports point, flags are defined and test images are opened, and what is packed."""
+"""Rules for the code as a whole: imports between rooms, flags, the test images, the wheel."""
 
 import ast
 import graphlib
@@ -30,23 +30,21 @@ def tree(module):
 
 
 def imported(module):
-    """Modules of ours that a file imports, at its top or within its functions; not those for type checkers alone."""
+    """The modules of ours that a file imports: at its top, within its functions, or for type checkers alone."""
     found = set()
-    parsed = tree(module)
-    for branch in ast.walk(parsed):
-        if isinstance(branch, ast.If) and isinstance(branch.test, ast.Name) and branch.test.id == "TYPE_CHECKING":
-            branch.body = []
-    for node in ast.walk(parsed):
+    for node in ast.walk(tree(module)):
         if isinstance(node, ast.Import):
             found |= {name.name for name in node.names}
-        elif isinstance(node, ast.ImportFrom) and node.module:
-            found |= {f"{node.module}.{name.name}" if f"{node.module}.{name.name}" in MODULES else node.module
-                      for name in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert not node.level, "write the whole path of an imported module"
+            for name in node.names:
+                submodule = f"{node.module}.{name.name}"
+                found.add(submodule if submodule in MODULES else node.module)
     return {name for name in found if name.split(".")[0] in PACKAGES}
 
 
 def room(module):
-    """The room that a module belongs to; `trainers` itself is the package's own docstring and belongs to none."""
+    """The room of a module. The package `trainers` itself holds a docstring and belongs to none."""
     if module in COMMANDS and module.startswith("trainers."):
         return "commands"
     return "fmnist_zoo" if module.startswith("fmnist_zoo") else ".".join(module.split(".")[:2])
@@ -65,14 +63,14 @@ def test_imports_point_to_the_same_room_or_an_earlier_one(module):
 
 
 @pytest.mark.parametrize("name", sorted(set.union(*ROOMS)))
-def test_no_imports_run_in_a_circle_within_a_room(name):
+def test_no_circle_of_imports_within_a_room(name):
     graph = {module: {other for other in imported(module) if room(other) == name and other != "fmnist_zoo"}
              for module in MODULES if room(module) == name}
     graphlib.TopologicalSorter(graph).prepare()
 
 
 @pytest.mark.parametrize("module", MODULES)
-def test_flags_are_defined_in_commands_alone_and_within_functions(module):
+def test_flags_are_defined_in_functions_of_commands_and_cli_alone(module):
     for node in ast.walk(tree(module)):
         name = node.attr if isinstance(node, ast.Attribute) else ""
         if name.startswith("DEFINE_") or name == "ArgumentParser":
@@ -89,7 +87,7 @@ def test_one_module_asks_for_the_test_images():
 
 
 @pytest.mark.parametrize("module", MODULES)
-def test_docstrings_and_sizes(module):
+def test_docstring_and_size(module):
     parsed = tree(module)
     assert ast.get_docstring(parsed)
     assert len(MODULES[module].read_text().splitlines()) <= 320
@@ -104,13 +102,13 @@ def test_nothing_unpickles():
         assert "import pickle" not in text and "allow_pickle=True" not in text
 
 
-def test_flags_of_a_command_stay_off_the_global_ones():
+def test_a_command_defines_no_global_flags():
     code = ("from absl import flags; before = set(flags.FLAGS); import trainers.train; trainers.train.define_flags(); "
             "assert set(flags.FLAGS) == before")
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == 0
 
 
-def test_the_wheel_holds_what_it_needs_and_nothing_else(tmp_path):
+def test_wheel_holds_modules_and_data_files_and_nothing_else(tmp_path):
     copy = tmp_path / "source"
     shutil.copytree(ROOT, copy, ignore=shutil.ignore_patterns(".git", ".venv", "build", "*.egg-info", "__pycache__"))
     built = subprocess.run([sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", tmp_path, copy],

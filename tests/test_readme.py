@@ -92,7 +92,7 @@ def test_command(line, workplace, monkeypatch, capsys):
         flags += QUICK.get(module, [])
     if module.startswith("benchmarks."):
         monkeypatch.setattr(subprocess, "run", run_here)
-        monkeypatch.setenv(trainers.VARIABLE, str(trainers.THREADS))  # a benchmark's worker changes it
+        monkeypatch.setenv(trainers.THREADS_VARIABLE, str(trainers.THREADS))  # a benchmark's worker changes it
     main = importlib.import_module(f"{module}.__main__" if module == "fmnist_zoo" else module).main
     assert main(flags) == 0, capsys.readouterr().err
 
