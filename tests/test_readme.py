@@ -46,7 +46,7 @@ def workplace(tmp_path_factory):
     """A folder as the README's reader has it: a finished run named `first`, an unfinished one, and their own module."""
     folder = tmp_path_factory.mktemp("reader")
     settings = dict(data="mini", logdir=folder / "tb_logs")
-    train.train("4D_drop03", epochs=30, run_name="first", batch_size="full", histogram_every=0, **settings)
+    train.train("4D_drop03", epochs=8, run_name="first", batch_size="full", histogram_every=0, **settings)
     late = train.train("4D_drop03", epochs=1, run_name="second", **settings).folder
     (late / "result.json").unlink()
     (folder / "my_models.py").write_text(python_that_begins("from fmnist_zoo import register"))
