@@ -35,11 +35,6 @@ def penalty_text(spec: ModelSpec) -> str:
     return " + ".join(f"{kind} {rate:g}" for kind, rate in (("L1", spec.l1), ("L2", spec.l2)) if rate) or "-"
 
 
-def layers_text(spec: ModelSpec) -> str:
-    """Units of each layer: `600-400-200-10`."""
-    return "-".join(map(str, spec.widths[1:]))
-
-
 def to_dicts(models: list[tuple[ModelSpec, Recipe]]) -> list[dict[str, Any]]:
     """Everything known about models, ready for JSON; `score` and `weights` are None for a model that has none."""
     scores = {name: dataclasses.asdict(score) for name, score in results.scores().items()}
@@ -56,7 +51,7 @@ NUMERIC = ("parameters", "test accuracy", "NLL", "ECE", "seconds")
 
 def _rows(models: list[ModelSpec]) -> list[tuple[str, ...]]:
     scores = results.scores()
-    return [(spec.name, layers_text(spec), rates_text(spec), penalty_text(spec), str(spec.parameters),
+    return [(spec.name, "-".join(map(str, spec.widths[1:])), rates_text(spec), penalty_text(spec), str(spec.parameters),
              *_score_cells(scores.get(spec.name)), spec.description) for spec in models]
 
 

@@ -112,7 +112,8 @@ def test_json_of_all(capsys):
     (["4D_drop3"], "no model is named '4D_drop3'; did you mean 4D_drop03"),
     (["4D_drop3", "--json"], "no model is named '4D_drop3'; did you mean 4D_drop03"),
     (["6D*"], "no model is named '6D*'"), ([""], "no model is named ''; known: softmax, 2L"),
-    (["4L,droput=0.3"], "no field 'droput'; did you mean dropout"), (["4L,dropout=2"], "dropout must be in [0, 1)"),
+    (["4L,droput=0.3"], "no field 'droput'; did you mean dropout"),
+    (["4L,dropout=2"], "dropout must be a number in [0, 1)"),
     (["--zoo_module=zoo_of_nobody"], "--zoo_module=zoo_of_nobody cannot be imported"),
 ])
 def test_mistake_is_one_line(capsys, arguments, complaint):

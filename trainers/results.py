@@ -16,7 +16,6 @@ from absl import flags
 
 from fmnist_zoo import results
 from fmnist_zoo.errors import UsageError
-from fmnist_zoo.spec import SpecError
 from trainers import cli
 from trainers.config import RunConfig
 from trainers.publishing import scores
@@ -64,7 +63,7 @@ def _main(values: flags.FlagValues) -> int:
     seeds = _seeds(values.seeds)
     runs = scores.plan(values.models, seeds, data=values.data, data_dir=data_dir)
     if not runs:
-        raise SpecError("no rows: --models and --seeds name none")
+        raise UsageError("no rows: --models and --seeds name none")
     if values.dry_run:
         for run in runs:
             print(f"{run.spec.name}, seed {run.seed}: {run.recipe.epochs} epochs, batch size {run.recipe.batch_size}")

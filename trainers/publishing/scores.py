@@ -50,16 +50,15 @@ def row(folder: RunFolder, data_dir: str | None = None) -> dict[str, Any]:
 
 
 def add(new: Sequence[dict[str, Any]], path: str | os.PathLike[str] = results.PATH) -> None:
-    """Puts rows into the table at `path`; rows that other processes write at the same time are kept."""
-    with files.exclusive(pathlib.Path(path).absolute().parent):
-        results.write(merged(results.read(path), new), path)
+    """Puts rows into the table at `path`, in place of those of the same model and seed, in the catalog's order.
 
-
-def merged(old: Sequence[dict[str, Any]], new: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """`old` rows, replaced by `new` ones of the same model and seed, in the catalog's order; unknown models last."""
-    found = {(one["model"], one["seed"]): one for one in (*old, *new)}
+    Rows that other processes write at the same time are kept, and so are those of unknown models, at the end.
+    """
     order = {name: place for place, name in enumerate(registry.list_models())}
-    return sorted(found.values(), key=lambda one: (order.get(one["model"], len(order)), one["model"], one["seed"]))
+    with files.exclusive(pathlib.Path(path).absolute().parent):
+        rows = {(one["model"], one["seed"]): one for one in (*results.read(path), *new)}
+        places = sorted(rows, key=lambda key: (order.get(key[0], len(order)), *key))
+        results.write([rows[key] for key in places], path)
 
 
 def compare(published: dict[str, Any], again: dict[str, Any], rows: Sequence[dict[str, Any]]) -> tuple[bool, str]:
