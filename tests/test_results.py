@@ -3,6 +3,7 @@
 import csv
 import dataclasses
 import json
+import shutil
 import statistics
 import threading
 
@@ -114,6 +115,21 @@ def test_rows_are_those_of_the_runs(made):
         assert row["test_accuracy"] == metrics.accuracy(logits, labels)
         assert row["test_nll"] == metrics.mean_cross_entropy(logits, labels)
         assert row["images_per_second"] == 1800 * row["epochs"] / row["seconds"]
+
+
+def test_row_names_each_commit_and_all_versions_that_trained_the_run(run, tmp_path):
+    """The run was started, resumed under another commit and TensorFlow, and resumed once more without a change."""
+    folder = shutil.copytree(run.path, tmp_path / "run")
+    record = json.loads((folder / "config.json").read_text())
+    first = {**record["environment"], "commit": "a" * 40, "versions": {"tensorflow": "2.20.0", "keras": "3.15.1"}}
+    second = {**first, "commit": "b" * 40, "versions": {"tensorflow": "2.21.0", "keras": "3.15.1"}}
+    record["starts"] = [{"epoch": epoch, "time": 0.0, "environment": environment}
+                        for epoch, environment in ((0, first), (3, second), (5, second))]
+    (folder / "config.json").write_text(json.dumps({**record, "environment": first}))
+    row = scores.row(RunFolder(folder))
+    assert row["commit"] == f"{'a' * 40} then {'b' * 40}"
+    assert row["versions"] == "tensorflow=2.20.0 keras=3.15.1 then tensorflow=2.21.0 keras=3.15.1"
+    assert scores.row(run)["commit"] == record["environment"]["commit"]
 
 
 def test_finished_runs_are_used_again_and_their_test_images_stay_closed(made, monkeypatch, capsys):

@@ -38,15 +38,26 @@ def row(folder: RunFolder, data_dir: str | None = None) -> dict[str, Any]:
     subject = trained.from_run(folder.path)
     report = evaluation.once(subject, data_dir)
     record, result = read_record(folder.path), folder.read_result() or {}
-    environment, images = record["environment"], record["data"]["fit"]
+    images = record["data"]["fit"]
     return {
         "model": subject.spec.name, "seed": subject.seed, "epochs": result["epochs"],
         "chosen_epoch": result["final"]["epoch"], "validation_accuracy": result["final"]["validation_accuracy"],
         "test_accuracy": report["accuracy"], "test_nll": report["nll"], "test_ece": report["ece"],
         "seconds": result["seconds"], "images_per_second": images * result["epochs"] / result["seconds"],
-        "data_sha256": record["data"]["sha256"], "commit": environment["commit"],
-        "versions": " ".join(f"{name}={version}" for name, version in environment["versions"].items()),
+        "data_sha256": record["data"]["sha256"], **origin(record),
     }
+
+
+def origin(record: dict[str, Any]) -> dict[str, str]:
+    """The columns `commit` and `versions` of a run; each joins several by "then" if the run was resumed under others.
+
+    Args:
+        record: from `trainers.config.read_record`.
+    """
+    environments = [start["environment"] for start in record.get("starts", [record])]
+    commits = [one.get("commit", "unknown") for one in environments]
+    versions = [" ".join(f"{name}={version}" for name, version in one["versions"].items()) for one in environments]
+    return {"commit": " then ".join(dict.fromkeys(commits)), "versions": " then ".join(dict.fromkeys(versions))}
 
 
 def add(new: Sequence[dict[str, Any]], path: str | os.PathLike[str] = results.PATH) -> None:

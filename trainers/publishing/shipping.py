@@ -11,7 +11,7 @@ from typing import Any, Sequence
 from fmnist_zoo import models, prediction, weights
 from fmnist_zoo.files import exclusive, publish, write_json
 from trainers.config import read_record
-from trainers.publishing import evaluation
+from trainers.publishing import evaluation, scores
 from trainers.running import trained
 from trainers.running.folder import RunFolder
 from trainers.running.trained import Trained
@@ -43,15 +43,15 @@ def _ship(folder: RunFolder, data_dir: str | None) -> str:
         if not len(images) or _changed_classes(subject, stored, images) > MOST_CHANGED:
             dtype = "float32"
             stored, digest = _store(subject, written, dtype)
-        scores = evaluation.measure(stored, data_dir)[0]
-        entry = _entry(subject, folder, scores, file=path.name, sha256=digest, dtype=dtype,
+        report = evaluation.measure(stored, data_dir)[0]
+        entry = _entry(subject, folder, report, file=path.name, sha256=digest, dtype=dtype,
                        bytes=written.stat().st_size)
         with exclusive(weights.FOLDER):  # other processes may ship other models at the same time
             entries = weights.manifest()
             entries[subject.spec.name] = entry
             publish(written, path)
             write_json(weights.FOLDER / "manifest.json", {"models": entries})
-    return f"{path.name}: {dtype}, {entry['bytes']} bytes, test accuracy {scores['accuracy']:.4f}"
+    return f"{path.name}: {dtype}, {entry['bytes']} bytes, test accuracy {report['accuracy']:.4f}"
 
 
 def _store(subject: Trained, path: pathlib.Path, dtype: str) -> tuple[Trained, str]:
@@ -67,7 +67,7 @@ def _changed_classes(first: Trained, second: Trained, images: Any) -> int:
     return int((classes[0] != classes[1]).sum())
 
 
-def _entry(subject: Trained, folder: RunFolder, scores: dict[str, Any], **file: Any) -> dict[str, Any]:
+def _entry(subject: Trained, folder: RunFolder, report: dict[str, Any], **file: Any) -> dict[str, Any]:
     """A model's entry of the manifest; `file` describes its file."""
     final = (folder.read_result() or {})["final"]
     measured = ("accuracy", "nll", "ece", "nll_calibrated", "ece_calibrated")
@@ -77,6 +77,6 @@ def _entry(subject: Trained, folder: RunFolder, scores: dict[str, Any], **file: 
         "temperature": subject.temperature,
         "data": {name: subject.data[name] for name in ("name", "sha256", "split_sha256")},
         "scores": {"validation_accuracy": final.get("validation_accuracy"),
-                   **{f"test_{name}": scores[name] for name in measured}},
-        "date": time.strftime("%Y-%m-%d"), "commit": read_record(folder.path)["environment"]["commit"],
+                   **{f"test_{name}": report[name] for name in measured}},
+        "date": time.strftime("%Y-%m-%d"), "commit": scores.origin(read_record(folder.path))["commit"],
     }
