@@ -1,4 +1,4 @@
-"""The forward function of a spec: equal to the Keras model, dropout as it should be, penalties as Keras has them."""
+"""The forward function of a spec: it equals the Keras model, its dropout is random and repeatable."""
 
 import numpy as np
 import pytest
@@ -15,30 +15,31 @@ def images():
 
 
 @pytest.mark.parametrize("name", fmnist_zoo.list_models())
-def test_forward_is_the_keras_model(name, images):
+def test_forward_and_penalty_equal_the_keras_model(name, images):
     model = fmnist_zoo.build_model(name, seed=3)
     net = network.from_model(fmnist_zoo.get_spec(name), model)
-    logits = network.make_predictor(net)(images[:300])
-    np.testing.assert_allclose(logits, model(images[:300].astype(np.float32) / 255).numpy(), atol=2e-5)
+    pixels = network.scale(tf.constant(images[:300]))
+    logits = net.forward(net.variables, pixels, seed=0, step=tf.zeros((), tf.int64), training=False)
+    np.testing.assert_allclose(logits.numpy(), model(pixels).numpy(), atol=2e-5)
     np.testing.assert_allclose(float(net.penalty()), float(sum(model.losses)), rtol=1e-5)
 
 
-def test_predictor_sees_every_image_once(images):
+def test_predictor_returns_the_logits_of_every_image_in_order(images):
     net = network.from_model(fmnist_zoo.get_spec("softmax"), fmnist_zoo.build_model("softmax"))
     predict = network.make_predictor(net)
     many = np.concatenate([images, images, images])[: 2 * network.EVALUATION_BATCH + 7]
     assert predict(many).shape == (2 * network.EVALUATION_BATCH + 7, 10)
-    np.testing.assert_allclose(predict(many)[-7:], predict(many[-7:]), atol=1e-5)
+    np.testing.assert_allclose(predict(many)[-7:], predict(many[-7:]), atol=1e-5)  # a batch of another size
     assert predict(images[:0]).shape == (0, 10)
 
 
-def dropped(rate, *, seed=0, step=0, layer=0, shape=(400, 301)):
+def dropped_ones(rate, *, seed=0, step=0, layer=0, shape=(400, 301)):
     return network.dropout(tf.ones(shape), rate, seed=seed, step=tf.constant(step, tf.int64), layer=layer).numpy()
 
 
 @pytest.mark.parametrize("rate", [0.1, 0.25, 0.5, 0.9])
-def test_dropout_keeps_the_share_and_the_mean(rate):
-    units = dropped(rate)
+def test_dropout_zeroes_its_share_and_keeps_the_mean(rate):
+    units = dropped_ones(rate)
     count = units.size
     zeros = np.mean(units == 0)
     assert abs(zeros - rate) < 5 * np.sqrt(rate * (1 - rate) / count)
@@ -46,16 +47,16 @@ def test_dropout_keeps_the_share_and_the_mean(rate):
 
 
 def test_dropout_masks_are_a_function_of_seed_step_and_layer():
-    base = dropped(0.5)
-    np.testing.assert_array_equal(base, dropped(0.5))
+    base = dropped_ones(0.5)
+    np.testing.assert_array_equal(base, dropped_ones(0.5))
     for other in (dict(seed=1), dict(step=1), dict(layer=1), dict(step=2**33)):
-        agreement = np.mean((base == 0) == (dropped(0.5, **other) == 0))
+        agreement = np.mean((base == 0) == (dropped_ones(0.5, **other) == 0))
         assert abs(agreement - 0.5) < 0.01, other
 
 
-def test_neighbouring_streams_do_not_overlap():
-    """A counter that moved by a step would make step 1's mask a shifted copy of step 0's."""
-    first, second = (dropped(0.5, step=step).ravel() == 0 for step in (0, 1))
+def test_masks_of_neighbouring_steps_are_not_shifted_copies():
+    """They would be, if the step were added to the counter."""
+    first, second = (dropped_ones(0.5, step=step).ravel() == 0 for step in (0, 1))
     for shift in range(1, 65):
         assert abs(np.mean(first[shift:] == second[:-shift]) - 0.5) < 0.02
 
@@ -75,7 +76,7 @@ def test_random_words_are_uniform_and_independent():
         assert abs((one * other).mean()) * np.sqrt(one.size) < 4.5
 
 
-def test_gradient_goes_through_the_same_mask():
+def test_gradient_of_dropout_uses_the_same_mask():
     units = tf.ones((50, 40))
     with tf.GradientTape() as tape:
         tape.watch(units)
@@ -96,7 +97,7 @@ def test_dropout_is_on_in_training_and_off_in_evaluation(images):
     np.testing.assert_array_equal(logits(True, 1), logits(True, 1))
 
 
-def test_bfloat16_is_for_training_alone(images):
+def test_bfloat16_changes_training_and_not_evaluation(images):
     model, spec = fmnist_zoo.build_model("4D_drop03"), fmnist_zoo.get_spec("4D_drop03")
     exact, mixed = network.from_model(spec, model), network.from_model(spec, model, bfloat16=True)
     np.testing.assert_array_equal(network.make_predictor(exact)(images), network.make_predictor(mixed)(images))
@@ -105,4 +106,4 @@ def test_bfloat16_is_for_training_alone(images):
              for net in (exact, mixed)]
     assert found[1].dtype == tf.float32
     apart = np.abs(found[0] - found[1]).max() / np.abs(found[0]).max()
-    assert 1e-4 < apart < 0.03  # the same masks, products of 8 bits
+    assert 1e-4 < apart < 0.03  # the same masks; products with 8 bits of precision

@@ -34,16 +34,16 @@ class TapeEngine:
         images, labels: the training images, (n, 784) uint8, and their classes, (n,) uint8.
         batch_size: images an update; the last update of an epoch takes the rest.
         seed: of the order of images and the dropout masks.
-        steps_a_call: steps in one compiled call, for tests; None: as many as take about a second.
     """
 
+    steps_a_call: int | None = None  # tests set it; None: as many as take about a second
+
     def __init__(self, network: Network, optimizer: Optimizer, images: np.ndarray, labels: np.ndarray, *,
-                 batch_size: int, seed: int, steps_a_call: int | None = None):
+                 batch_size: int, seed: int):
         _start_xla()
         self._network, self._optimizer, self._batch_size, self._seed = network, optimizer, batch_size, seed
         self._images, self._labels = tf.constant(images), tf.constant(labels)
         self.steps_an_epoch = -(-len(labels) // batch_size)
-        self._steps_a_call = steps_a_call
         self._learned_steps_a_call = 8
         xla = batch_size <= LARGEST_XLA_BATCH and not network.bfloat16
         self._norm = norm if xla else tf.linalg.global_norm
@@ -63,7 +63,7 @@ class TapeEngine:
         first_step = tf.constant(epoch * self.steps_an_epoch, tf.int64)
         done, totals = 0, tf.zeros(SUMS, tf.float64)
         while done < self.steps_an_epoch:
-            until = min(done + (self._steps_a_call or self._learned_steps_a_call), self.steps_an_epoch)
+            until = min(done + (self.steps_a_call or self._learned_steps_a_call), self.steps_an_epoch)
             started = time.perf_counter()
             before = [tf.identity(variable) for variable in self.variables().values()]
             totals, failed = self._run_steps(order, tf.constant(done), tf.constant(until), first_step, totals)
