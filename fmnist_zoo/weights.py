@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Sequence
 
 from fmnist_zoo.errors import ZooError
 from fmnist_zoo.files import atomic_write
+from fmnist_zoo.settings import settings_of
 from fmnist_zoo.spec import ModelSpec, Recipe
 
 if TYPE_CHECKING:
@@ -98,11 +99,11 @@ def read(path: str | os.PathLike[str], spec: ModelSpec, *, sha256: str = "") -> 
     try:
         arrays = safetensors.numpy.load(content)
         header = json.loads(content[8:8 + int.from_bytes(content[:8], "little")])
-        architecture = json.loads(header["__metadata__"]["architecture"])
+        stored = ModelSpec("stored", **json.loads(header["__metadata__"]["architecture"]))
     except (safetensors.SafetensorError, ValueError, LookupError, TypeError, RecursionError) as error:
         raise WeightsError(f"{path}: damaged, or not weights of this zoo: {error}") from error
-    if architecture != _architecture(spec):
-        raise WeightsError(f"{path}: belongs to another model than {spec.name}: {architecture}, "
+    if stored.architecture != spec.architecture:
+        raise WeightsError(f"{path}: belongs to another model than {spec.name}: {_architecture(stored)}, "
                            f"expected {_architecture(spec)}")
     found, expected = {name: array.shape for name, array in arrays.items()}, dict(zip(layer_names(spec), shapes(spec)))
     if found != expected:
@@ -120,7 +121,7 @@ def write(path: str | os.PathLike[str], spec: ModelSpec, weights: Sequence[np.nd
 
     arrays = {name: array.astype(dtype) for name, array in zip(layer_names(spec), weights)}
     # One entry of metadata: safetensors writes several in no fixed order, which would change the SHA-256.
-    content = safetensors.numpy.save(arrays, {"architecture": json.dumps(_architecture(spec))})
+    content = safetensors.numpy.save(arrays, {"architecture": _architecture(spec)})
     with atomic_write(path) as file:
         file.write(content)
     return hashlib.sha256(content).hexdigest()
@@ -131,6 +132,7 @@ def shapes(spec: ModelSpec) -> list[tuple[int, ...]]:
     return [shape for fan_in, units in zip(spec.widths, spec.widths[1:]) for shape in ((fan_in, units), (units,))]
 
 
-def _architecture(spec: ModelSpec) -> dict[str, Any]:
-    """What tells models apart, as it comes back from JSON: lists, not tuples."""
-    return {**spec.architecture, "hidden": list(spec.hidden), "dropout": list(spec.dropout)}
+def _architecture(spec: ModelSpec) -> str:
+    """The settings that make models different, without those at their default, as JSON: for a file's header."""
+    known = settings_of(ModelSpec)
+    return json.dumps({name: value for name, value in spec.architecture.items() if value != known[name].default})

@@ -9,7 +9,7 @@ import pytest
 import fmnist_zoo
 from fmnist_zoo import data, metrics, models, prediction, registry, results, weights
 from fmnist_zoo.__main__ import main as listing
-from fmnist_zoo.spec import Recipe
+from fmnist_zoo.spec import ModelSpec, Recipe
 from fmnist_zoo.weights import WeightsError
 
 SPEC = fmnist_zoo.get_spec("4D_drop03,hidden=6_4_4")
@@ -84,10 +84,21 @@ def test_non_finite_weights_of_keras_are_refused(tmp_path, arrays):
 def test_arrays_that_contradict_the_metadata_are_refused(file):
     import safetensors.numpy
 
-    header = json.dumps(weights._architecture(SPEC))
+    header = weights._architecture(SPEC)
     file.write_bytes(safetensors.numpy.save({"x": np.zeros(3, np.float32)}, {"architecture": header}))
     with pytest.raises(WeightsError, match="does not hold the arrays"):
         weights.read(file, SPEC)
+
+
+def test_header_leaves_out_settings_at_their_default_and_old_headers_are_read(file, arrays):
+    import safetensors.numpy
+
+    assert set(json.loads(weights._architecture(SPEC))) == {name for name, value in SPEC.architecture.items()
+                                                            if value != getattr(ModelSpec("plain"), name)}
+    named = dict(zip(weights.layer_names(SPEC), arrays))
+    header = json.dumps(SPEC.architecture)  # version 0.1.0 wrote all settings
+    file.write_bytes(safetensors.numpy.save(named, {"architecture": header}))
+    assert all(map(np.array_equal, weights.read(file, SPEC), arrays))
 
 
 @pytest.mark.parametrize("form", ["x.weights.h5", "x.keras", "x.safetensors"])
