@@ -14,6 +14,7 @@ from trainers.reproduction import experiments, mistakes, page
 from trainers.running import many
 from trainers.running.folder import COLUMNS, RunFolder
 
+pytestmark = pytest.mark.usefixtures("without_xla")
 COMMITS = ("a" * 40, "b" * 40 + "-dirty")
 
 
@@ -45,6 +46,8 @@ def made(tmp_path_factory):
     with pytest.MonkeyPatch.context() as here:
         here.setattr("trainers.running.run.execute", lambda *_, **__: pytest.fail("a finished run was trained again"))
         assert report.main(flags) == 0
+        dropout = [*flags[:-1], "--only=dropout", f"--out={folder / 'dropout'}"]
+        assert report.main(dropout) == 0
     return folder / "page", (folder / "page" / "report.md").read_text()
 
 
@@ -103,6 +106,13 @@ def test_page_says_which_report_and_which_runs(made):
     assert 'The source is "Deep Learning Assignment 1"' in text and "A quick run: its numbers mean nothing" in text
     assert "38 runs, seeds 0, 1; 38 minutes of training on A processor, 2 cores. Data: mini, 1800 images" in text
     assert f"Runs of commit {'a' * 12}, {'b' * 12}-dirty, page of commit " in text
+
+
+def test_page_of_dropout_alone_answers_the_question_with_its_own_runs(made):
+    folder, _ = made
+    text = (folder.parent / "dropout" / "report.md").read_text()
+    assert "\n- 4D_drop03: from epoch 1 to 2 " in text or "\n- 4D_drop03: in this run" in text
+    assert "(not run: 2L, 3L)" in text and (folder.parent / "dropout" / "rounded.png").exists()
 
 
 def test_evidence_and_curves_of_2l_are_of_its_own_engine(made):
