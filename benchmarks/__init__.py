@@ -1,1 +1,1 @@
-"""Measurements that a person starts by hand; not part of the package, and nothing in it imports them."""
+"""Measurements of speed and memory. Times are compared within one interleaved run, because machines are noisy."""

@@ -1,6 +1,9 @@
-"""What the benchmarks' commands share: flags that are lists, and workers that answer with a line of JSON.
+"""What the benchmarks share: flags that are lists, worker processes, and the environment of PyTorch and JAX.
 
-Imports neither TensorFlow nor NumPy: the process that starts the others should be idle and small.
+PyTorch and JAX are not installed beside the product: they pin NumPy and thread pools in ways of their own, and nobody
+who trains needs them. `benchmarks/requirements.txt` says how to make their environment, `benchmarks/.venv`.
+
+Imports neither TensorFlow nor NumPy, so that the process that starts the workers stays small and idle.
 """
 
 from __future__ import annotations
@@ -11,72 +14,93 @@ import os
 import pathlib
 import subprocess
 import sys
-from typing import Any, Callable, MutableMapping, Sequence
+from typing import Any, Callable, MutableMapping, Sequence, TypeVar
 
 import trainers
-from fmnist_zoo import SpecError, get_spec
+from fmnist_zoo import get_spec
+from fmnist_zoo.errors import ZooError
 from fmnist_zoo.spec import FULL_BATCH
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
+OUTSIDE = ROOT / "benchmarks" / ".venv"
+DATA = ("fashion_mnist", "mini")
+# Environment variables that change speed, each by its name: other variables may hold secrets.
+SETTINGS = ("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS", "TF_ENABLE_ONEDNN_OPTS", "TF_XLA_FLAGS", "XLA_FLAGS",
+            "OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "OPENBLAS_CORETYPE")
+T = TypeVar("T")
 
 
-class WorkerError(RuntimeError):
-    """A process that failed: says which, and the last it said."""
+class WorkerError(ZooError, RuntimeError):
+    """A worker process failed; the message has its last line."""
+
+
+def outside_python() -> pathlib.Path:
+    """The interpreter of PyTorch's and JAX's environment, which may not exist."""
+    return OUTSIDE / ("Scripts/python.exe" if sys.platform == "win32" else "bin/python")
 
 
 def free_threads(environment: MutableMapping[str, str] = os.environ) -> MutableMapping[str, str]:
-    """Takes back the number of threads that `trainers` asks of TensorFlow, before a peer imports it: those who are
-    compared to us, and the limit, have their own defaults, or what the person asked for. Returns the environment."""
+    """Removes the number of threads that `trainers` asks TensorFlow for, unless the user gave it; returns the rest.
+
+    Call it before a peer imports TensorFlow: those compared with us have their own defaults.
+    """
     if not trainers.THREADS_GIVEN:
         environment.pop(trainers.THREADS_VARIABLE, None)
     return environment
 
 
-def ask(arguments: Sequence[str], what: str, python: str | pathlib.Path = sys.executable) -> dict[str, Any]:
-    """The answer of `python -m arguments` in a fresh process; `WorkerError` about `what` if there is none."""
+def run(arguments: Sequence[str], what: str, python: str | pathlib.Path = sys.executable) -> str:
+    """Runs `python -m arguments` in a new process and returns what it prints.
+
+    Raises:
+        WorkerError: if the process fails; the message names `what` it did.
+    """
     done = subprocess.run([str(python), "-m", *arguments], cwd=ROOT, stdin=subprocess.DEVNULL, capture_output=True,
                           text=True, env=free_threads(dict(os.environ)))
     if done.returncode:
-        said = done.stderr.strip().splitlines() or [f"exit code {done.returncode}, and it said nothing"]
-        raise WorkerError(f"{what} failed: {said[-1]}")
-    answer: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
-    return answer
+        lines = done.stderr.strip().splitlines() or [f"exit code {done.returncode}, no message"]
+        raise WorkerError(f"{what} failed: {lines[-1]}")
+    return done.stdout
 
 
-def interruptible(main: Callable[[], int]) -> int:
-    """The exit code of a command; Ctrl-C is a line, not a traceback."""
+def ask(arguments: Sequence[str], what: str, python: str | pathlib.Path = sys.executable) -> Any:
+    """`run`, for a worker that prints its answer as a last line of JSON."""
+    return json.loads(run(arguments, what, python).splitlines()[-1])
+
+
+def peak_memory_mb() -> float:
+    """The largest memory of this process so far, in MB (2**20 bytes); 0 where the system does not say.
+
+    `resource.getrusage` would include the process that started this one.
+    """
     try:
-        return main()
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        return 130
+        lines = pathlib.Path("/proc/self/status").read_text().splitlines()
+    except OSError:
+        return 0.0
+    return next((int(line.split()[1]) / 1024 for line in lines if line.startswith("VmHWM")), 0.0)
 
 
-def words(text: str) -> list[str]:
-    """Between commas, each once."""
-    return list(dict.fromkeys(text.split(",")))
+def save(path: pathlib.Path, **content: Any) -> None:
+    """Writes the numbers of a benchmark as JSON, with the machine and the commit that they belong to."""
+    from trainers.running import provenance
+
+    given = free_threads(dict(os.environ))
+    machine = {**provenance.machine(), "settings": {name: given[name] for name in SETTINGS if name in given}}
+    path.write_text(json.dumps({"machine": machine, "commit": provenance.commit(), **content}, indent=1) + "\n")
 
 
-def models(text: str) -> list[str]:
-    """Names of the registry; one that is no list may be a changed model, such as `4L,l2=1e-05`."""
-    names: list[str] = []
-    for word in text.split(","):
-        if "=" in word and names:
-            names[-1] += f",{word}"
-        else:
-            names.append(word)
-    try:
-        return list(dict.fromkeys(get_spec(name).name for name in names))
-    except SpecError as error:
-        raise argparse.ArgumentTypeError(str(error)) from None
+def make_parser(module: str, description: str | None) -> argparse.ArgumentParser:
+    """A parser whose help is the module's docstring."""
+    return argparse.ArgumentParser(prog=f"python -m {module}", description=description, allow_abbrev=False,
+                                   formatter_class=argparse.RawDescriptionHelpFormatter)
 
 
-def model(text: str) -> str:
-    """One name of the registry."""
-    names = models(text)
-    if len(names) > 1:
-        raise argparse.ArgumentTypeError(f"must be one model, received {text!r}")
-    return names[0]
+def list_of(parse: Callable[[str], T]) -> Callable[[str], list[T]]:
+    """The parser of a flag with values between commas; each value counts once."""
+    def parse_list(text: str) -> list[T]:
+        return list(dict.fromkeys(parse(word) for word in text.split(",")))
+
+    return parse_list
 
 
 def count(text: str) -> int:
@@ -86,31 +110,30 @@ def count(text: str) -> int:
     return int(text)
 
 
-def counts(text: str) -> list[int]:
-    """Whole numbers of at least 1, each once."""
-    return [count(word) for word in words(text)]
-
-
-def batches(text: str) -> list[int | str]:
-    """Images an update; `full` for all of them."""
-    try:
-        return [word if word == FULL_BATCH else count(word) for word in words(text)]
-    except argparse.ArgumentTypeError:
-        raise argparse.ArgumentTypeError(
-            f"must be whole numbers of at least 1, or {FULL_BATCH!r}, received {text!r}") from None
-
-
 def batch(text: str) -> int | str:
-    """One batch size."""
-    found = batches(text)
-    if len(found) > 1:
-        raise argparse.ArgumentTypeError(f"must be one batch size, received {text!r}")
-    return found[0]
+    """Images an update; `full` for all of them."""
+    if text != FULL_BATCH and (not text.isdecimal() or int(text) < 1):
+        raise argparse.ArgumentTypeError(f"must be a whole number of at least 1, or {FULL_BATCH!r}, received {text!r}")
+    return text if text == FULL_BATCH else int(text)
+
+
+def models(text: str) -> list[str]:
+    """Names of models. A word with `=` changes the model before it: `4L,l2=1e-05,2L` are two."""
+    names: list[str] = []
+    for word in text.split(","):
+        if "=" in word and names:
+            names[-1] += f",{word}"
+        else:
+            names.append(word)
+    try:
+        return list(dict.fromkeys(get_spec(name).name for name in names))
+    except ZooError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 def json_path(text: str) -> pathlib.Path:
-    """A file to be written, in a folder that is there: better known now than after the last round."""
+    """A file to write, in a folder that exists: better refused now than after the last round."""
     path = pathlib.Path(text)
     if path.is_dir() or not path.parent.is_dir():
-        raise argparse.ArgumentTypeError(f"{path} is a folder" if path.is_dir() else f"{path.parent} is no folder")
+        raise argparse.ArgumentTypeError(f"{path} is a folder" if path.is_dir() else f"{path.parent} is not a folder")
     return path

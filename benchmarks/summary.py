@@ -1,4 +1,4 @@
-"""From the runs of `benchmarks.epoch` to figures: medians, ratios within rounds, what counts, shares of the limit."""
+"""From the answers of `benchmarks.epoch`'s workers to figures: medians, ratios within rounds, shares of the limit."""
 
 from __future__ import annotations
 
@@ -6,24 +6,23 @@ import math
 import statistics
 from typing import Any, Sequence
 
-from benchmarks import limit as limits
+from benchmarks.limit import adam_bytes
 from benchmarks.peers import FAMILIES
 from fmnist_zoo import get_spec
 
-# Shuffle orders and dropout masks differ between peers. Epochs of mini have so few updates that chance
-# alone makes 12 % (4D_drop03) or 25 % (4L, batch 256): there only a gross error shows, such as dropout left out.
+# Shuffle orders and dropout masks differ between peers. An epoch of mini has so few updates that chance alone makes
+# 12 % (4D_drop03) or 25 % (4L, batch 256): only a gross error shows there, such as dropout left out.
 LOSS_TOLERANCE = {"fashion_mnist": 0.03, "mini": 0.3}
 
 
-def summarize(runs: list[dict[str, Any]], peers: Sequence[str], limited: Sequence[dict[str, Any]] = (),
-              notes: Sequence[str] = ()) -> dict[str, Any]:
+def summarize(runs: list[dict[str, Any]], peers: Sequence[str], limits: Sequence[dict[str, Any]] = ()
+              ) -> dict[str, Any]:
     """Figures of one model and batch size.
 
     Args:
-        runs: of all `peers` and rounds.
-        peers: ratios are against the first of them, and in the order of rounds.
-        limited: the answers of `benchmarks.limit`, with their `round`; none: no limit is told.
-        notes: who was left out, and why.
+        runs: answers of all `peers` in all rounds.
+        peers: ratios are against the first of them, in the order of rounds.
+        limits: answers of `benchmarks.limit`, if it was measured.
     """
     rows, medians = {}, {}
     for peer in peers:
@@ -32,8 +31,8 @@ def summarize(runs: list[dict[str, Any]], peers: Sequence[str], limited: Sequenc
         low, median, high = statistics.quantiles(seconds, method="inclusive") if len(seconds) > 1 else seconds * 3
         means = {name: statistics.fmean(run[name] for run in mine)
                  for name in ("first_epoch_seconds", "import_seconds", "loss")}
-        rows[peer] = {"seconds": median, "quartiles": [low, high],
-                      "images_per_second": mine[0]["images"] / median, **means}
+        rows[peer] = {"seconds": median, "quartiles": [low, high], "images_per_second": mine[0]["images"] / median,
+                      "memory_mb": max(run["memory_mb"] for run in mine), **means}
         medians[peer] = [statistics.median(run["epoch_seconds"]) for run in mine]
     ratios = {f"{peer}/{peers[0]}": [own / first for own, first in zip(medians[peer], medians[peers[0]])]
               for peer in peers[1:]}
@@ -41,74 +40,70 @@ def summarize(runs: list[dict[str, Any]], peers: Sequence[str], limited: Sequenc
     spread = max(losses) / min(losses) - 1 if all(map(math.isfinite, losses)) else math.inf
     tolerance = LOSS_TOLERANCE[runs[0]["data"]]
     summary = {**{name: runs[0][name] for name in ("model", "batch", "data", "images")}, "peers": rows,
-               "ratios": ratios, "best": best(rows), "loss_spread": spread, "loss_tolerance": tolerance,
-               "agree": spread <= tolerance, "notes": list(notes)}
-    if limited:
-        summary["limit"] = limit(summary, medians, limited)
+               "ratios": ratios, "best": _best(rows), "loss_spread": spread, "loss_tolerance": tolerance,
+               "agree": spread <= tolerance}
+    if limits:
+        summary["limit"] = _limit(summary, medians, limits)
     return summary
 
 
-def best(rows: dict[str, Any]) -> dict[str, str]:
-    """Of each family of peers that was measured, the one with the lowest median: the one that counts."""
-    found = {}
+def _best(rows: dict[str, Any]) -> dict[str, str]:
+    """The fastest member of each family that was measured."""
+    best = {}
     for family, members in FAMILIES.items():
-        there = [peer for peer in members if peer in rows]
-        if there:
-            found[family] = min(there, key=lambda peer: rows[peer]["seconds"])
-    return found
+        measured = [peer for peer in members if peer in rows]
+        if measured:
+            best[family] = min(measured, key=lambda peer: rows[peer]["seconds"])
+    return best
 
 
-def limit(summary: dict[str, Any], medians: dict[str, list[float]],
-          limited: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Seconds an epoch of products and bytes, and the share of them in each peer's epoch, a value a round."""
+def _limit(summary: dict[str, Any], medians: dict[str, list[float]],
+           limits: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Seconds of an epoch's products and bytes, and each peer's share of them: one a round, by its fastest library."""
     spec, images = get_spec(summary["model"]), summary["images"]
     batch = images if summary["batch"] == "full" else min(summary["batch"], images)
-    steps = {library: [answer["step_seconds"] for answer in limited if answer["library"] == library]
-             for library in dict.fromkeys(answer["library"] for answer in limited)}
-    library = min(steps, key=lambda name: statistics.median(steps[name]))  # most often the fastest
-    bandwidths = [answer["bandwidth"] for answer in limited if "bandwidth" in answer]
-    products = [min(seconds) * images / batch for seconds in zip(*steps.values())]  # of each round
-    moved = limits.adam_bytes(spec) * -(-images // batch)
+    steps: dict[str, list[float]] = {}
+    for answer in limits:
+        steps.setdefault(answer["library"], []).append(answer["step_seconds"])
+    bandwidths = [answer["bandwidth"] for answer in limits if "bandwidth" in answer]
+    products = [min(seconds) * images / batch for seconds in zip(*steps.values())]
+    moved = adam_bytes(spec) * math.ceil(images / batch)
     bounds = [product + moved / bandwidth for product, bandwidth in zip(products, bandwidths)]
     product, bandwidth = statistics.median(products), statistics.median(bandwidths)
-    return {"seconds": statistics.median(bounds), "products_seconds": product, "library": library,
-            "flops_per_second": limits.flops(spec, batch) * images / batch / product,
+    return {"seconds": statistics.median(bounds), "products_seconds": product,
+            "library": min(steps, key=lambda library: statistics.median(steps[library])),
+            "flops_per_second": spec.training_flops * images / product,
             "libraries": {name: statistics.median(seconds) * images / batch for name, seconds in steps.items()},
-            "bytes_seconds": moved / bandwidth, "bandwidth": bandwidth, "working_set": limits.working_set(spec),
-            "cache": max(answer.get("cache", 0) for answer in limited),
+            "bytes_seconds": moved / bandwidth, "bandwidth": bandwidth,
             "shares": {peer: [bound / own for bound, own in zip(bounds, found)] for peer, found in medians.items()}}
 
 
 def describe(summary: dict[str, Any]) -> str:
-    """A summary as a person reads it."""
-    lines = [f"{summary['model']}, batch {summary['batch']}, {summary['images']} images"]
-    width = max(8, *map(len, summary["peers"]))
+    """A summary as text for a terminal: a line a peer."""
+    first = next(iter(summary["peers"]))
+    lines = [f"{summary['model']}, batch {summary['batch']}, {summary['images']} images",
+             f"  {'':<14}{'s an epoch':>10}  {'quartiles':<16}{'times ' + first:<22}{'of limit':>8}"
+             f"{'first epoch':>13}{'import':>8}{'peak MB':>9}{'loss':>9}"]
     for peer, row in summary["peers"].items():
         low, high = row["quartiles"]
-        lines.append(f"  {peer:<{width}} {row['seconds']:.3f} s an epoch (quartiles {low:.3f} to {high:.3f}), "
-                     f"{row['images_per_second']:.0f} images/s; first epoch {row['first_epoch_seconds']:.1f} s, "
-                     f"import {row['import_seconds']:.1f} s; loss {row['loss']:.4f}")
-    for name, ratios in summary["ratios"].items():
-        lines.append(f"  {name} {statistics.median(ratios):.2f} (median of rounds; {min(ratios):.2f} to "
-                     f"{max(ratios):.2f}, rounds: {len(ratios)})")
-    lines += [f"  best of {family}: {peer}; this one counts" for family, peer in summary["best"].items()]
-    lines += _describe_limit(summary["limit"]) if "limit" in summary else []
-    lines += [f"  {note}" for note in summary["notes"]]
-    found = f"{summary['loss_spread']:.1%} apart, {summary['loss_tolerance']:.0%} allowed"
+        ratios = summary["ratios"].get(f"{peer}/{first}")
+        ratio = f"{statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})" if ratios else ""
+        share = f"{statistics.median(summary['limit']['shares'][peer]):.0%}" if "limit" in summary else ""
+        mark = "*" if peer in summary["best"].values() else ""
+        lines.append(f"  {peer + mark:<14}{row['seconds']:>10.3f}  {f'{low:.3f} to {high:.3f}':<16}{ratio:<22}"
+                     f"{share:>8}{row['first_epoch_seconds']:>13.1f}{row['import_seconds']:>8.1f}"
+                     f"{row['memory_mb']:>9.0f}{row['loss']:>9.4f}")
+    if summary["best"]:
+        lines.append(f"  * the fastest way of {', '.join(summary['best'])}, which counts")
+    if "limit" in summary:
+        limit = summary["limit"]
+        libraries = ", ".join(f"{name} {seconds:.3f} s" for name, seconds in limit["libraries"].items())
+        lines.append(f"  limit {limit['seconds']:.3f} s an epoch: {limit['products_seconds']:.3f} s of matrix products "
+                     f"({limit['flops_per_second'] / 1e9:.0f} GFLOP/s; {libraries}) and {limit['bytes_seconds']:.3f} s "
+                     f"of Adam's bytes ({limit['bandwidth'] / 1e9:.0f} GB/s)")
+    spread = f"{summary['loss_spread']:.1%} apart, {summary['loss_tolerance']:.0%} allowed"
     if not summary["agree"]:
-        lines.append(f"  *** MISMATCH: training losses are {found}: not the same work, times compare nothing ***")
+        lines.append(f"  *** MISMATCH: training losses are {spread}: the peers do other work, compare no times ***")
     elif summary["ratios"]:
-        lines.append(f"  the peers reach the same training loss: {found}")
+        lines.append(f"  the peers reach the same training loss: {spread}")
     return "\n".join(lines)
-
-
-def _describe_limit(found: dict[str, Any]) -> list[str]:
-    others = ", ".join(f"{name} {seconds:.3f} s" for name, seconds in found["libraries"].items()
-                       if name != found["library"])
-    size, cache = found["working_set"], found["cache"]
-    where = f"{'within' if size <= cache else 'beyond'} the cache of {cache / 1e6:.1f} MB" if cache else "cache unknown"
-    shares = ", ".join(f"{peer} {statistics.median(shares):.0%}" for peer, shares in found["shares"].items())
-    return [f"  limit {found['seconds']:.3f} s an epoch: {found['products_seconds']:.3f} s of matrix products "
-            f"({found['library']}, {found['flops_per_second'] / 1e9:.0f} GFLOP/s{'; ' * bool(others)}{others}) and "
-            f"{found['bytes_seconds']:.3f} s of Adam's bytes ({found['bandwidth'] / 1e9:.0f} GB/s on the "
-            f"{size / 1e6:.1f} MB that it works on, {where})", f"  share of the limit: {shares}"]

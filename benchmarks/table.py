@@ -1,117 +1,108 @@
-"""The README's table of speed, out of the last full run: `python -m benchmarks.table`.
+"""The README's table of speed, from the last full run: `python -m benchmarks.table`.
 
-`python -m benchmarks.epoch --json=benchmarks/results.json` writes it (CONTRIBUTING.md has the whole line); nobody types
-numbers.
+`python -m benchmarks.epoch --json=benchmarks/results.json` writes the file (CONTRIBUTING.md has the whole line); nobody
+types numbers.
 """
 
 from __future__ import annotations
 
-import argparse
 import json
 import pathlib
 import statistics
 import sys
 from typing import Any, Sequence
 
-from benchmarks.command import ROOT
+from benchmarks import command
 from benchmarks.peers import FAMILIES
+from fmnist_zoo.errors import ZooError
 
-RESULTS = ROOT / "benchmarks" / "results.json"
-TITLES = {"tape": "`tape`", "fit": "`Model.fit`", "torch": "PyTorch", "jax": "JAX", "sklearn": "scikit-learn"}
+RESULTS = command.ROOT / "benchmarks" / "results.json"
+TITLES = {"tape": "`tape`", "fit": "`Model.fit`", "torch": "PyTorch", "jax": "JAX"}
 PACKAGES = {"tensorflow": "TensorFlow", "keras": "Keras", "torch": "PyTorch", "jax": "JAX", "sklearn": "scikit-learn",
             "numpy": "NumPy"}
 
 
-class TableError(ValueError):
-    """A file that holds no run of `benchmarks.epoch`: says which, and how to make one."""
+class TableError(ZooError, ValueError):
+    """A file without a run of `benchmarks.epoch`: says which file, and how to make one."""
 
 
-def load(path: pathlib.Path) -> dict[str, Any]:
-    """What `--json` wrote; `TableError` if it is missing or does not read."""
+def read(path: pathlib.Path) -> str:
+    """The table of a file that `benchmarks.epoch --json` wrote.
+
+    Raises:
+        TableError: if it is missing or something else.
+    """
     advice = f"make it with: python -m benchmarks.epoch --json={path}"
     try:
-        content = json.loads(path.read_text())
-        if not content["summaries"] or not {"machine", "versions", "rounds", "commit"} <= set(content):
-            raise KeyError("summaries")
+        return table(json.loads(path.read_text()))
     except OSError as error:
         raise TableError(f"{path}: cannot be read: {error.strerror}; {advice}") from error
-    except (ValueError, LookupError, TypeError) as error:
-        raise TableError(f"{path}: holds no run of benchmarks.epoch; {advice}") from error
-    return dict(content)
-
-
-def engines(summary: dict[str, Any]) -> dict[str, str]:
-    """Column to peer: of a family the one that counts, everybody else under their own name."""
-    members = {member for family in FAMILIES.values() for member in family}
-    return {**{peer: peer for peer in summary["peers"] if peer not in members}, **summary["best"]}
-
-
-def number(value: float) -> str:
-    """Three digits that mean something, without an exponent."""
-    return f"{value:.0f}" if value >= 100 else f"{value:.3g}" if value >= 0.001 else f"{value:.5f}"
-
-
-def cell(summary: dict[str, Any], peer: str | None) -> str:
-    """`1.23 s (2.1x)`: seconds an epoch, and how many times those of the first peer."""
-    if peer is None:
-        return "-"
-    first = next(iter(summary["peers"]))
-    text = f"{number(summary['peers'][peer]['seconds'])} s"
-    if peer == first:
-        return text
-    return f"{text} ({number(statistics.median(summary['ratios'][f'{peer}/{first}']))}x)"
-
-
-def row(summary: dict[str, Any], columns: Sequence[str]) -> list[str]:
-    """A model and batch size."""
-    found = engines(summary)
-    own = next(iter(summary["peers"]))
-    bound = summary.get("limit")
-    limit = f"{number(bound['seconds'])} s ({statistics.median(bound['shares'][own]):.0%})" if bound else "-"
-    mark = "" if summary["agree"] else " (losses differ)"
-    return [f"{summary['model']}{mark}", str(summary["batch"]), *(cell(summary, found.get(name)) for name in columns),
-            limit]
+    except (ValueError, LookupError, TypeError, AttributeError) as error:
+        raise TableError(f"{path}: not a file of benchmarks.epoch ({error!r}); {advice}") from error
 
 
 def table(content: dict[str, Any]) -> str:
-    """The Markdown of a run: a row a model and batch size, a column an engine, and where the numbers are from."""
+    """The Markdown of a run: a row a model and batch size, a column an engine, and where the numbers come from."""
     summaries = content["summaries"]
-    used = {name for summary in summaries for name in engines(summary)}
-    columns = [name for name in TITLES if name in used] + sorted(used - set(TITLES))
-    lines = [["model", "batch", *(TITLES.get(name, name) for name in columns), "limit"], ["---", "---:"]
-             + ["---:"] * (len(columns) + 1), *(row(summary, columns) for summary in summaries)]
-    text = "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    used = {column for summary in summaries for column in _peers(summary)}
+    columns = [column for column in TITLES if column in used]
+    rows = [["model", "batch", *(TITLES[column] for column in columns), "limit"],
+            ["---", "---:"] + ["---:"] * (len(columns) + 1), *(_row(summary, columns) for summary in summaries)]
+    lines = "\n".join(f"| {' | '.join(row)} |" for row in rows)
     versions = {name: version for loaded in content["versions"].values() if isinstance(loaded, dict)
                 for name, version in loaded.items()}
     named = ", ".join(f"{title} {versions[name]}" for name, title in PACKAGES.items() if name in versions)
     own = next(iter(summaries[0]["peers"]))
     best = sorted({member for summary in summaries for member in summary["best"].values()})
     note = f" The best of PyTorch's ways: {', '.join(best)}." if best else ""
-    processor = f"{content['machine']['cpu']}, {content['machine']['cores']} cores"
-    images = summaries[0]["images"]
     commit, *changed = content["commit"].split("-")
-    return (f"{text}\n\nSeconds an epoch of {images} images, medians of {content['rounds']} interleaved rounds. In "
-            f"brackets how many times as long as `{own}` in the same round, at the limit the share of it that `{own}` "
-            f"reaches, both medians over the rounds, so that they need not be quotients of the seconds."
-            f"{note} {processor}; {named}; commit {'-'.join([commit[:12], *changed])}.")
+    return (f"{lines}\n\nSeconds an epoch of {summaries[0]['images']} images, medians of {content['rounds']} "
+            f"interleaved rounds. In brackets how many times as long as `{own}` in the same round, at the limit the "
+            f"share of it that `{own}` reaches, both medians over the rounds, so that they need not be quotients of "
+            f"the seconds.{note} {content['machine']['cpu']}, {content['machine']['cores']} cores; {named}; "
+            f"commit {'-'.join([commit[:12], *changed])}.")
+
+
+def _peers(summary: dict[str, Any]) -> dict[str, str]:
+    """Column to peer: a family's fastest member, and every other peer under its own name."""
+    members = {member for family in FAMILIES.values() for member in family}
+    return {**{peer: peer for peer in summary["peers"] if peer not in members}, **summary["best"]}
+
+
+def _row(summary: dict[str, Any], columns: Sequence[str]) -> list[str]:
+    """A model and batch size: seconds, and in brackets how many times those of the first peer."""
+    first = next(iter(summary["peers"]))
+    cells = [summary["model"] + ("" if summary["agree"] else " (losses differ)"), str(summary["batch"])]
+    for column in columns:
+        peer = _peers(summary).get(column)
+        if peer is None:
+            cells.append("-")
+            continue
+        ratios = summary["ratios"].get(f"{peer}/{first}")
+        ratio = f" ({_digits(statistics.median(ratios))}x)" if ratios else ""
+        cells.append(f"{_digits(summary['peers'][peer]['seconds'])} s{ratio}")
+    limit = summary.get("limit")
+    share = f"{_digits(limit['seconds'])} s ({statistics.median(limit['shares'][first]):.0%})" if limit else "-"
+    return [*cells, share]
+
+
+def _digits(value: float) -> str:
+    """Three significant digits, without an exponent."""
+    return f"{value:.0f}" if value >= 100 else f"{value:.3g}" if value >= 0.001 else f"{value:.5f}"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command; returns the exit code."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.table", description=__doc__, allow_abbrev=False,
-                                     formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("path", nargs="?", type=pathlib.Path, default=RESULTS, help="what `epoch --json` wrote")
+    parser = command.make_parser("benchmarks.table", __doc__)
+    parser.add_argument("path", nargs="?", type=pathlib.Path, default=RESULTS, help="a file of `epoch --json`")
     path = parser.parse_args(arguments).path
-    try:
-        content = load(path)
-        try:
-            print(table(content))
-        except (LookupError, TypeError, AttributeError, ValueError) as error:
-            raise TableError(f"{path}: holds no run of benchmarks.epoch ({error!r})") from error
-    except TableError as error:
-        print(f"table: {error}", file=sys.stderr)
-        return 2
-    return 0
+    from trainers import cli
+
+    def show() -> int:
+        print(read(path))
+        return 0
+
+    return cli.run("table", show)
 
 
 if __name__ == "__main__":

@@ -1,8 +1,6 @@
 """The README: each command and each example runs, on the mini set; tables and links are those of the project."""
 
-import contextlib
 import importlib
-import io
 import re
 import shlex
 import subprocess
@@ -12,10 +10,10 @@ import pytest
 from PIL import Image
 
 import fmnist_zoo.__main__ as listing
-import trainers
 from benchmarks import table
 from fmnist_zoo import registry
 from fmnist_zoo.data import load_data
+from tests import workers
 from tests.conftest import ROOT
 from tests.sweeps import Inline
 from trainers import sweep, train
@@ -65,15 +63,6 @@ def python_that_begins(text):
     return block
 
 
-def run_here(arguments, *, _run=subprocess.run, **options):
-    """`subprocess.run`, but `python -m MODULE ...` runs in this process, which has imported TensorFlow already."""
-    if arguments[1] != "-m":
-        return _run(arguments, **options)
-    with contextlib.redirect_stdout(io.TextIOWrapper(io.BytesIO(), write_through=True)) as output:
-        code = importlib.import_module(arguments[2]).main(arguments[3:])
-    return subprocess.CompletedProcess(arguments, code, output.buffer.getvalue().decode(), "")
-
-
 @pytest.mark.parametrize("line", COMMANDS)
 def test_command(line, workplace, monkeypatch, capsys):
     monkeypatch.chdir(workplace)
@@ -91,8 +80,7 @@ def test_command(line, workplace, monkeypatch, capsys):
     if not any(flag.startswith(RECORDED) for flag in flags):
         flags += QUICK.get(module, [])
     if module.startswith("benchmarks."):
-        monkeypatch.setattr(subprocess, "run", run_here)
-        monkeypatch.setenv(trainers.THREADS_VARIABLE, str(trainers.THREADS))  # a benchmark's worker changes it
+        workers.in_process(monkeypatch)
     main = importlib.import_module(f"{module}.__main__" if module == "fmnist_zoo" else module).main
     assert main(flags) == 0, capsys.readouterr().err
 
@@ -137,7 +125,7 @@ def test_the_table_is_what_the_listing_prints(capsys):
 
 def test_the_speed_is_that_of_the_last_full_run():
     block = re.search(r"<!-- speed: python -m benchmarks.table -->\n(.*?)\n<!-- /speed -->", README, re.DOTALL).group(1)
-    assert block == table.table(table.load(table.RESULTS))
+    assert block == table.read(table.RESULTS)
 
 
 def test_links_lead_somewhere():
