@@ -1,0 +1,117 @@
+"""A run's `metrics.csv`: a row an epoch. It is read by its own header, and damage in it is refused with one line.
+
+A resumed run keeps the columns that its file has, so files of earlier and later versions stay whole.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import os
+import pathlib
+from typing import Any
+
+from fmnist_zoo.files import atomic_write
+from trainers.config import ConfigError
+
+COLUMNS = ("epoch", "step", "seconds", "images_per_second", "learning_rate", "train_loss", "train_penalty",
+           "train_objective", "train_accuracy", "train_loss_eval", "validation_loss", "validation_accuracy",
+           "train_accuracy_eval", "validation_penalty", "validation_rounded_accuracy")
+IN_EVERY_FILE = COLUMNS[:12]  # the others were added later
+
+
+class MetricsTable:
+    """The rows of the epochs 1, 2, ... of one run.
+
+    What a killed process leaves of a row, a last line without its line end, counts as nothing.
+    """
+
+    def __init__(self, path: pathlib.Path):
+        self.path = path
+
+    def rows(self, count: int | None = None) -> list[dict[str, Any]]:
+        """The first `count` rows (None: all) with their numbers read back; an empty cell is None.
+
+        Raises:
+            ConfigError: if the file is damaged, naming the line.
+        """
+        header, *lines = self._lines() or [b""]
+        if not header:
+            if count:
+                raise self._damaged(f"it has no rows, and the checkpoint was saved after epoch {count}")
+            return []
+        columns = header.decode(errors="replace").rstrip("\n").split(",")
+        if not set(IN_EVERY_FILE) <= set(columns) or len(set(columns)) < len(columns):
+            raise self._damaged("its first line does not name the columns of a run")
+        if count is not None and len(lines) < count:
+            raise self._damaged(f"it has {len(lines)} rows, and the checkpoint was saved after epoch {count}")
+        return [self._row(columns, epoch, line) for epoch, line in enumerate(lines[:count], start=1)]
+
+    def _row(self, columns: list[str], epoch: int, line: bytes) -> dict[str, Any]:
+        cells = line.decode(errors="replace").rstrip("\n").split(",")
+        try:
+            row = {name: _number(cell) for name, cell in zip(columns, cells, strict=True)}
+        except ValueError as error:
+            raise self._damaged(f"line {epoch + 1} does not read: {error}") from None
+        if row["epoch"] != epoch:
+            raise self._damaged(f"line {epoch + 1} is not the row of epoch {epoch}")
+        return row
+
+    def _damaged(self, what: str) -> ConfigError:
+        return ConfigError(f"{self.path}: damaged: {what}; put the file back, or train the run again with "
+                           f"--config={self.path.parent / 'config.json'}")
+
+    def _lines(self) -> list[bytes]:
+        """Header and rows as they are in the file, each with its line end."""
+        if not self.path.exists():
+            return []
+        lines = self.path.read_bytes().splitlines(keepends=True)
+        return lines if not lines or lines[-1].endswith(b"\n") else lines[:-1]
+
+    def row_count(self) -> int:
+        """How many rows there are, damaged or not; cheaper than reading them."""
+        return max(0, len(self._lines()) - 1)
+
+    def append(self, row: dict[str, Any]) -> None:
+        """Adds an epoch's row and syncs it to the disk. Columns that the file does not have are left out."""
+        with open(self.path, "a+", newline="") as file:
+            file.seek(0)
+            header = file.readline()
+            if not header:
+                header = ",".join(COLUMNS) + "\n"
+                file.write(header)
+            values = [row.get(name) for name in header.rstrip("\n").split(",")]
+            file.write(",".join("" if value is None else repr(value) for value in values) + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+
+    def digest(self, count: int) -> str:
+        """SHA-256 of the header and the first `count` rows, which a checkpoint notes."""
+        return hashlib.sha256(b"".join(self._lines()[:count + 1])).hexdigest()
+
+    def check(self, count: int, sha256: str | None) -> None:
+        """`ConfigError` unless the first `count` rows are whole, and those that were noted as `sha256` (None: nothing
+        was noted, as in checkpoints of version 0.1)."""
+        self.rows(count)
+        if count and sha256 not in (None, self.digest(count)):
+            raise self._damaged(f"its rows of epochs 1 to {count} were changed after the checkpoint was saved")
+
+    def cut(self, count: int) -> None:
+        """Keeps the first `count` rows; whatever follows goes, damaged or not."""
+        if self.path.exists():
+            lines = self._lines()[:count + 1] if count else []
+            with atomic_write(self.path) as file:
+                file.writelines(lines)
+
+
+def _number(cell: str) -> int | float | None:
+    """`ValueError` for anything but a finite number in Python's own notation."""
+    if not cell:
+        return None
+    try:
+        number = int(cell)
+    except ValueError:
+        number = float(cell)
+    if not math.isfinite(number) or "_" in cell or cell != cell.strip():
+        raise ValueError(f"{cell!r} is not a number")
+    return number
