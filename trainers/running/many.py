@@ -1,65 +1,68 @@
-"""Many runs, one after another: those that stand in the log folder are used again, an interrupted one goes on."""
+"""Many runs, one after another: a run that the log folder already holds is used, an interrupted one is resumed."""
 
 from __future__ import annotations
 
 import pathlib
 from typing import Callable, Iterator, Sequence
 
-from trainers import config as configs
-from trainers.config import RunConfig
-from trainers.running import estimate, folder as folders
+from trainers.config import ConfigError, RunConfig, decisive_differences, read_record
+from trainers.running import estimate, provenance
+from trainers.running.folder import RunFolder, create, finished
 
 
-def standing(logdir: str, config: RunConfig) -> folders.RunFolder | None:
-    """A run below `logdir` with the same config, finished or not; a finished one if there is one."""
+def existing_run(logdir: str, config: RunConfig) -> RunFolder | None:
+    """A run below `logdir` with the same config, a finished one if there is one; None if there is none."""
     found = []
     for path in sorted((pathlib.Path(logdir) / config.spec.name).glob("*/config.json")):
         try:
-            old = RunConfig.from_dict(configs.read_record(path)["config"])
-        except ValueError:
+            old = RunConfig.from_dict(read_record(path)["config"])
+        except ConfigError:
             continue
-        if not configs.decisive_differences(old, config):
-            found.append((folders.finished(folders.RunFolder(path.parent), old), folders.RunFolder(path.parent)))
+        if not decisive_differences(old, config):
+            folder = RunFolder(path.parent)
+            found.append((finished(folder, old), folder))
     return max(found, key=lambda entry: entry[0])[1] if found else None
 
 
-class Progress:
-    """A line before each run: what it is, how many are left, how long they should take, at the pace so far."""
+def finish(runs: Sequence[RunConfig], logdir: str, should_stop: Callable[[], bool]) -> Iterator[RunFolder]:
+    """Brings runs to their end and yields their folders in turn; ends early if it is asked to stop.
 
-    def __init__(self, runs: Sequence[RunConfig]):
-        self._work = [estimate.seconds(config) for config in runs]
-        self._names = [f"{config.spec.name} ({config.trainer}, seed {config.seed})" for config in runs]
-        self._done = self._seconds = 0.0
-
-    def before(self, index: int) -> None:
-        left = sum(self._work[index:]) * self._seconds / self._done if self._done else None
-        time = f"; about {estimate.clock(left)} left" if left else ""
-        print(f"[{index + 1}/{len(self._work)}] {self._names[index]}{time}", flush=True)
-
-    def after(self, index: int, seconds: float) -> None:
-        self._done += self._work[index]
-        self._seconds += seconds
-
-
-def finish(runs: Sequence[RunConfig], logdir: str, should_stop: Callable[[], bool]) -> Iterator[folders.RunFolder]:
-    """Brings runs to their end, reusing what stands, and yields each folder; fewer than `runs` if told to stop."""
+    Prints a line before each run that it trains, and one for each run that was trained under another commit or other
+    versions than those of this process.
+    """
     from trainers.running import progress, run
 
-    telling = Progress(runs)
+    commit, work = provenance.commit(), [estimate.seconds(config) for config in runs]
+    done = spent = 0.0
     for index, config in enumerate(runs):
         if should_stop():
             return
-        folder = standing(logdir, config)
-        if folder is None or not folders.finished(folder, config):
-            telling.before(index)
-            watch = progress.Stopwatch()
+        folder = existing_run(logdir, config)
+        if folder:
+            _tell_other_origin(folder, commit)
+        if folder is None or not finished(folder, config):
+            left = f"; about {estimate.clock(sum(work[index:]) * spent / done)} left" if done else ""
+            print(f"[{index + 1}/{len(runs)}] {config.spec.name} ({config.trainer}, seed {config.seed}){left}",
+                  flush=True)
+            watch, expected = progress.Stopwatch(), None
             if folder is None:
-                folder, old, expected = folders.create(logdir, config), config, None
+                folder = create(logdir, config)
             else:
-                record = configs.read_record(folder.path)
-                old, expected = RunConfig.from_dict(record["config"]), record["data"]
-            outcome = run.execute(folder, old, reporter=progress.Reporter(), should_stop=should_stop, expected=expected)
+                record = read_record(folder.path)
+                config, expected = RunConfig.from_dict(record["config"]), record["data"]
+            outcome = run.execute(folder, config, reporter=progress.Reporter(), should_stop=should_stop,
+                                  expected=expected)
             if outcome.result is None:
                 return
-            telling.after(index, watch.seconds())
+            done, spent = done + work[index], spent + watch.seconds()
         yield folder
+
+
+def _tell_other_origin(folder: RunFolder, commit: str) -> None:
+    now = {"commit": commit, "versions": provenance.versions()}
+    others = [one for one in provenance.environments(read_record(folder.path))
+              if {"commit": one.get("commit"), "versions": one["versions"]} != now]
+    if others:
+        origin = "; and ".join(dict.fromkeys(map(provenance.describe, others)))
+        print(f"{folder.path} is used, and was trained with {origin}; now it would be {provenance.describe(now)}",
+              flush=True)

@@ -1,37 +1,41 @@
-"""What a person sees of a run: a bar on a terminal, a line an epoch where output is piped, nothing for a `Reporter`."""
+"""What a person sees of a run or a sweep: a bar on a terminal, plain lines where output is piped.
+
+The base class `Reporter` shows nothing. Nothing here may import TensorFlow: sweeps and commands show progress too.
+"""
 
 from __future__ import annotations
 
-import pathlib
 import sys
 import time
-from typing import Any, Callable, Sequence, TextIO
+from typing import TYPE_CHECKING, Any, Callable, TextIO
 
-from trainers.config import RunConfig
-from trainers.engine.epoch import EpochMeans
 from trainers.running import estimate
+
+if TYPE_CHECKING:
+    from trainers.engine.epoch import EpochMeans
 
 
 class Reporter:
-    """Reports nothing; the base of those that do."""
+    """The interface, and a reporter that shows nothing."""
 
-    def header(self, facts: dict[str, Any]) -> None:
-        """Before the first step."""
+    def header(self, lines: dict[str, str]) -> None:
+        """Before the first step: what is trained on what, by titles."""
 
     def part(self, epoch: int, share: float, means: EpochMeans, images_per_second: float, seconds_left: float) -> None:
-        """Within an epoch (1 is the first), `share` of it done; `seconds_left` is of the whole run."""
+        """Within an epoch (1 is the first) of which `share` is done; `seconds_left` is for the whole run."""
 
     def epoch(self, row: dict[str, Any], epochs: int, best_epoch: int, seconds_left: float) -> None:
         """After an epoch: its row of `metrics.csv`."""
 
     def trials(self, done: int, total: int, running: Callable[[], dict[str, tuple[int, int]]]) -> None:
-        """Every second of a sweep: trials that ended; `running` looks up epochs done and to do of those that run."""
+        """Every second of a sweep: `done` of `total` trials; `running` returns, for each running trial, how many epochs
+        it has done and how many it has in total."""
 
     def note(self, line: str) -> None:
-        """Anything else worth a line."""
+        """Anything else that is worth a line."""
 
     def close(self) -> None:
-        """After the last word, however the run ended."""
+        """At the very end, however the run ended."""
 
 
 class Lines(Reporter):
@@ -40,9 +44,9 @@ class Lines(Reporter):
     def __init__(self, file: TextIO | None = None):
         self._file = file
 
-    def header(self, facts: dict[str, Any]) -> None:
-        for name, value in facts.items():
-            self.note(f"{name:<11} {value}")
+    def header(self, lines: dict[str, str]) -> None:
+        for title, text in lines.items():
+            self.note(f"{title:<11} {text}")
 
     def epoch(self, row: dict[str, Any], epochs: int, best_epoch: int, seconds_left: float) -> None:
         self.note(epoch_line(row, epochs, best_epoch, seconds_left))
@@ -52,7 +56,7 @@ class Lines(Reporter):
 
 
 class Bar(Lines):
-    """A bar for the epoch that runs, below the lines of those that ended."""
+    """A bar for the current epoch, or for a sweep, below the lines of the epochs or trials before."""
 
     def __init__(self) -> None:
         from rich.console import Console
@@ -93,37 +97,22 @@ class Bar(Lines):
         self._progress.console.print(line, markup=False)
 
     def close(self) -> None:
-        self._progress.stop()  # also gives the cursor back
+        self._progress.stop()  # which also shows the cursor again
 
 
 def for_output() -> Reporter:
-    """A bar if a person looks on, else lines."""
+    """A bar on a terminal, else lines."""
     return Bar() if sys.stdout is not None and sys.stdout.isatty() else Lines()
-
-
-def facts(record: dict[str, Any], folder: pathlib.Path, *, batch_size: int, epoch: int, steps_an_epoch: int,
-          gpus: Sequence[Any]) -> dict[str, str]:
-    """What stands above a run's epochs, from the `record` in its config.json; `epoch` epochs are done already."""
-    config, data, environment = RunConfig.from_dict(record["config"]), record["data"], record["environment"]
-    recipe, ranking = config.recipe, f", {data['ranking']} to rank" if config.ranking else ""
-    return {
-        "model": f"{config.spec.name}: {config.spec.description}, {config.spec.parameters} parameters",
-        "data": f"{data['name']}, {data['fit']} to fit, {data['validation']} to validate{ranking}, "
-                f"sha256 {data['sha256'][:12]}",
-        "training": f"{config.trainer}, {recipe.optimizer} {recipe.learning_rate:g}, batch {batch_size}, "
-                    f"{recipe.epochs} epochs of {steps_an_epoch} steps, seed {config.seed}",
-        "device": ", ".join(gpu.name for gpu in gpus) or f"{environment['cpu']}, {environment['cores']} cores",
-        "folder": str(folder),
-        **({"resumed": f"after epoch {epoch}"} if epoch else {}),
-    }
 
 
 def epoch_line(row: dict[str, Any], epochs: int, best_epoch: int, seconds_left: float) -> str:
     """An epoch in one line; `*` marks the best so far."""
     penalty = f"  penalty {row['train_penalty']:.4f}" if row["train_penalty"] else ""
-    validation = "" if row["validation_loss"] is None else (
-        f"  validation loss {row['validation_loss']:.4f} accuracy {row['validation_accuracy']:.4f}"
-        f"{'*' if best_epoch == row['epoch'] else ' '}")
+    validation = ""
+    if row["validation_loss"] is not None:
+        best = "*" if best_epoch == row["epoch"] else " "
+        validation = (f"  validation loss {row['validation_loss']:.4f} "
+                      f"accuracy {row['validation_accuracy']:.4f}{best}")
     return (f"epoch {row['epoch']:>{len(str(epochs))}}/{epochs}  loss {row['train_loss']:.4f} "
             f"accuracy {row['train_accuracy']:.4f}{penalty}{validation}  {row['images_per_second']:.0f} images/s  "
             f"{estimate.clock(seconds_left)} left")

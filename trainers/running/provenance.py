@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib
+import importlib.metadata
 import os
 import pathlib
 import platform
@@ -10,21 +12,21 @@ import subprocess
 import sys
 from typing import Any
 
-import fmnist_zoo
+from fmnist_zoo.version import __version__
+from trainers.config import ConfigError
 from trainers.engine import threads
 from trainers.engine.processor import machine
 
+LIBRARIES = ("tensorflow", "keras", "numpy")
+
 
 def record() -> dict[str, Any]:
-    """What `config.json` says of the environment. Call it after TensorFlow was imported."""
-    import keras
-    import numpy
+    """The environment of a start of a run. Call it after TensorFlow was imported."""
     import tensorflow
 
     return {
         **machine(),
-        "versions": {"fmnist_zoo": fmnist_zoo.__version__, "python": platform.python_version(),
-                     "tensorflow": tensorflow.__version__, "keras": keras.__version__, "numpy": numpy.__version__},
+        "versions": versions(),
         "threads": {"intra_op": threads.in_use(),
                     "inter_op": tensorflow.config.threading.get_inter_op_parallelism_threads()
                     or threads.asked("TF_NUM_INTEROP_THREADS")},
@@ -34,8 +36,19 @@ def record() -> dict[str, Any]:
     }
 
 
+def versions() -> dict[str, str]:
+    """Versions of this package, of Python and of the libraries that compute, without importing these."""
+    found = {"fmnist_zoo": __version__, "python": platform.python_version()}
+    for name in LIBRARIES:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:  # installed under another name, such as tensorflow-cpu
+            found[name] = importlib.import_module(name).__version__
+    return found
+
+
 def commit() -> str:
-    """The git commit of this code, with `-dirty` where it was changed since; "unknown" outside a checkout."""
+    """The git commit of this code, with `-dirty` if the code was changed since; "unknown" outside a checkout."""
     folder = pathlib.Path(__file__).parent
     try:
         described, tracked = (subprocess.run(["git", *command], cwd=folder, capture_output=True, text=True, timeout=10)
@@ -43,6 +56,51 @@ def commit() -> str:
                                               ["ls-files", "--error-unmatch", __file__]))
     except (OSError, subprocess.SubprocessError):
         return "unknown"
-    if described.returncode or tracked.returncode:  # installed below somebody's repository, this is not its code
+    if described.returncode or tracked.returncode:  # the package is installed within a repository of something else
         return "unknown"
     return described.stdout.strip()
+
+
+def starts(record: dict[str, Any]) -> list[dict[str, Any]]:
+    """The starts of a run that trained its weights, from its `config.json`.
+
+    Each has `epoch` (how many epochs were done before), `time` (Unix time, seconds) and `environment`. Version 0.1
+    recorded the first start alone.
+
+    Raises:
+        ConfigError: if the list of starts was damaged.
+    """
+    found = record.get("starts")
+    if found is None:
+        return [{"epoch": 0, "time": record.get("started", 0.0), "environment": record["environment"]}]
+    try:
+        whole = all(isinstance(one["epoch"], int) and isinstance(one["time"], float)
+                    and isinstance(one["environment"]["versions"], dict) for one in found)
+    except (TypeError, LookupError):
+        whole = False
+    if not whole or not found:
+        raise ConfigError("the list of starts in a run's config.json is damaged; put the file back")
+    return list(found)
+
+
+def environments(record: dict[str, Any]) -> list[dict[str, Any]]:
+    """The environment of each start that trained a run's weights, from its `config.json` of any version."""
+    return [start["environment"] for start in starts(record)]
+
+
+def differences(before: dict[str, Any], now: dict[str, Any]) -> str:
+    """What may change the last digits of a run from one environment to another; empty if nothing does.
+
+    For example "tensorflow 2.22.0 (was 2.21.0)". The number of threads is a setting of the run and cannot differ.
+    """
+    changed = [f"{name} {version} (was {before['versions'].get(name, 'unknown')})"
+               for name, version in now["versions"].items() if before["versions"].get(name) != version]
+    if before["cpu"] != now["cpu"]:
+        changed.append(f"{now['cpu']} (was {before['cpu']})")
+    return ", ".join(changed)
+
+
+def describe(environment: dict[str, Any]) -> str:
+    """Commit and versions in one line."""
+    named = [f"{name} {version}" for name, version in environment["versions"].items()]
+    return ", ".join([f"commit {environment.get('commit', 'unknown')[:12]}", *named])

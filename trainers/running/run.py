@@ -1,4 +1,8 @@
-"""A run as a whole: what comes back from it, and what can go wrong in it."""
+"""A run as a whole: what it returns, and what can go wrong in it.
+
+Importing this module must not import TensorFlow: `execute` sets the number of threads first. What needs TensorFlow is
+in `session.py`.
+"""
 
 from __future__ import annotations
 
@@ -7,19 +11,18 @@ import errno
 import pathlib
 from typing import Any, Callable
 
-from fmnist_zoo.backend import tf
 from fmnist_zoo.data import Data, load_data
 from fmnist_zoo.errors import ZooError
 from trainers.board import hparams
 from trainers.config import RunConfig
+from trainers.engine import threads
 from trainers.engine.epoch import NonFiniteError
-from trainers.running import progress
 from trainers.running.folder import RunFolder
-from trainers.running.session import Session
+from trainers.running.progress import Reporter
 
 
 class RunError(ZooError, RuntimeError):
-    """A run that could not go on (NaN, full disk): says what happened and what helps. Its last checkpoint is intact."""
+    """A run that failed (NaN, full disk): says what happened and what helps. Its last checkpoint is intact."""
 
 
 @dataclasses.dataclass
@@ -27,7 +30,7 @@ class Run:
     """What `train` returns.
 
     Attributes:
-        folder: where everything lies.
+        folder: the run's.
         config: the run, resolved.
         history: the rows of `metrics.csv`.
         result: the content of `result.json`; None if the run was interrupted.
@@ -60,22 +63,28 @@ class Run:
                 f"  use it        keras.saving.load_model('{self.folder / 'model.keras'}')")
 
 
-def execute(folder: RunFolder, config: RunConfig, *, reporter: progress.Reporter, should_stop: Callable[[], bool],
+def execute(folder: RunFolder, config: RunConfig, *, reporter: Reporter, should_stop: Callable[[], bool],
             expected: dict[str, Any] | None = None, data: Data | None = None) -> Run:
     """Trains a run to its end, from its last checkpoint if it has one.
 
     Args:
+        should_stop: asked after each epoch.
         expected: the `data` part of the record that is resumed or replayed; other data are refused.
-        data: the fit and validation images, for those who train more than once on the same; None: they are loaded.
+        data: the training and validation images, for callers that train on the same more than once; None loads them.
 
     Raises:
-        ConfigError: if another process trains in this folder, or the data are not the expected ones.
-        RunError: if the objective is not finite any more, or the disk does not take what is written.
+        ConfigError: if another process trains in this folder, the data are not the expected ones, or TensorFlow already
+            runs with another number of threads.
+        RunError: if the objective becomes NaN or infinite, or a file cannot be written.
     """
+    threads.use(config.threads)
+    from fmnist_zoo.backend import tf
+    from trainers.running.session import Session
+
     tf.config.experimental.enable_op_determinism()
     try:
         parent = folder.path.absolute().parent
-        if parent.name == config.spec.name:  # else the folder was moved, and what lies above it is no log folder
+        if parent.name == config.spec.name:  # otherwise the folder was moved, and is not below a log folder
             hparams.declare(parent.parent)
         with folder.locked():
             session = Session(folder, config, reporter, data or load_data(**config.data_settings), expected)
@@ -85,19 +94,19 @@ def execute(folder: RunFolder, config: RunConfig, *, reporter: progress.Reporter
         helps = [f"a smaller --learning_rate (this was {config.recipe.learning_rate:g})"]
         helps += ["a smaller penalty"] if config.spec.l1 or config.spec.l2 else []
         helps += ["--optimizer=adam"] if config.recipe.optimizer != "adam" else []
-        raise RunError(f"{error}; training stopped{_what_is_left(folder)}. What usually helps: {', '.join(helps)}"
+        raise RunError(f"{error}; training stopped{_checkpoint(folder)}. What usually helps: {', '.join(helps)}"
                        ) from error
-    except BrokenPipeError:  # nobody reads what we print any more; that is no full disk
+    except BrokenPipeError:  # standard output was closed; the disk is not full
         raise
     except OSError as error:
         full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, None)
         advice = "make room" if full else "make it writable"
-        advice += f", then go on with --resume={folder.path}" if folder.config.exists() else ", then start again"
+        advice += f", then continue with --resume={folder.path}" if folder.config.exists() else ", then start again"
         raise RunError(f"{error.filename or folder.path}: cannot be written: {error.strerror or error}"
-                       f"{_what_is_left(folder)}; {advice}") from error
+                       f"{_checkpoint(folder)}; {advice}") from error
     finally:
         reporter.close()
 
 
-def _what_is_left(folder: RunFolder) -> str:
+def _checkpoint(folder: RunFolder) -> str:
     return f"; the last good checkpoint is intact ({folder.checkpoint})" if folder.checkpoint.exists() else ""

@@ -1,8 +1,9 @@
-"""One run in one process: data, model, engine, and the epochs between them.
+"""One run in one process: data, model, engine, and the loop over epochs.
 
-The engine does the updates; here an epoch is measured, told, and made safe. At the end of an epoch events are flushed,
-then the CSV row is written, then the checkpoint, so that a process killed at any moment can be resumed from the last
-checkpoint by cutting off what came after it.
+The engine does the updates; a session measures each epoch, reports it and saves it. At the end of an epoch it flushes
+the events, then writes the CSV row, then the checkpoint. So a process that is killed at any moment can be resumed from
+the last checkpoint: what was written after it is cut off. Importing this module imports TensorFlow; `run.execute` sets
+the number of threads before.
 """
 
 from __future__ import annotations
@@ -19,18 +20,20 @@ from fmnist_zoo import metrics, models
 from fmnist_zoo.backend import tf
 from fmnist_zoo.data import Data, Split, halves, stratified_mask
 from fmnist_zoo.files import publish, require_space, write_json
-from trainers.board import events as summaries
+from trainers.board import events
 from trainers.board.observer import Observer
 from trainers.config import ConfigError, RunConfig, read_record
-from trainers.engine import factory as engines, network as networks
+from trainers.engine import factory, network
 from trainers.engine.epoch import EpochMeans, NonFiniteError
 from trainers.running import checkpoints, progress, provenance
 from trainers.running.folder import RunFolder
 
+NOTED = ("epoch", "best_epoch", "best_loss", "seconds")  # the fields of a state that go into a checkpoint's note
+
 
 @dataclasses.dataclass
 class State:
-    """What a checkpoint holds beside the engine's variables. Patience is `epoch - best_epoch`."""
+    """What a checkpoint holds besides the engine's variables. Patience is `epoch - best_epoch`."""
 
     epoch: int = 0
     best_epoch: int = 0
@@ -39,11 +42,10 @@ class State:
     best: dict[str, np.ndarray] = dataclasses.field(default_factory=dict)
 
 
-NOTED = ("epoch", "best_epoch", "best_loss", "seconds")  # the fields of a state that go into the checkpoint's note
-
-
 class Session:
-    """Trains the run in `folder` from its last checkpoint, or from the start where there is none.
+    """Trains the run in `folder` from its last checkpoint, or from the start if there is none.
+
+    The constructor reads everything that is needed and changes no file; `run` does.
 
     Args:
         data: with the splits fit and validation.
@@ -57,52 +59,29 @@ class Session:
         self.ranking: Split | None = None
         if config.ranking:
             self.validation, self.ranking = halves(self.validation)
-        record = self._record(data, expected)
+        self._check_data(data, expected)
         size = len(self.validation.labels) or max(1, len(self.fit.labels) // 10)
         chosen = stratified_mask(self.fit.labels, min(size, len(self.fit.labels)))
         self.sample = Split(self.fit.images[chosen], self.fit.labels[chosen])
         self.model = models.build(config.spec, config.seed)
-        self.network = engines.make_network(config, self.model)
+        self.network = factory.make_network(config, self.model)
         self.batch_size = config.batch(len(self.fit.labels))
-        self.engine = engines.make_engine(config, self.model, self.network, self.fit)
-        self.predict = networks.make_predictor(self.network)
-        self.state, events = self._load()
-        if record:  # nothing is changed in the folder before all that is needed has been read
-            folder.result.unlink(missing_ok=True)
-            write_json(folder.config, record)
-            summaries.remove(folder.path)  # TensorBoard holds on to the first HParams record it reads
-            shutil.rmtree(folder.evaluation, ignore_errors=True)  # it is of weights that will not count any more
-        folder.remove_partial_files()
-        summaries.cut_back(folder.path, events)
-        folder.cut_rows(self.state.epoch)
+        self.engine = factory.make_engine(config, self.model, self.network, self.fit)
+        self.predict = network.make_predictor(self.network)
+        self.state, self._event_sizes = self._load()
+        self._old_record = read_record(folder.config) if folder.config.exists() else None
+        self.record = self._record(data)
         self.first_epoch, self.watch = self.state.epoch, progress.Stopwatch()
         self.observer = Observer(folder.path, config, self.network, self.sample, self.validation)
 
-    def _record(self, data: Data, expected: dict[str, Any] | None) -> dict[str, Any] | None:
-        """What `config.json` is to hold, None if it holds it already; refuses data that are not the expected ones."""
-        found = {"name": data.name, "sha256": data.sha256, "split_sha256": data.split_sha256,
-                 "fit": len(self.fit.labels), "validation": len(self.validation.labels),
-                 **({"ranking": len(self.ranking.labels)} if self.ranking else {})}
+    def _check_data(self, data: Data, expected: dict[str, Any] | None) -> None:
         for name in ("sha256", "split_sha256"):
-            if expected and expected[name] != found[name]:
-                raise ConfigError(f"the data in {data.folder} are not those of the recorded run: {name} {found[name]}, "
-                                  f"recorded {expected[name]}")
-        record: dict[str, Any] = {
-            "config": self.config.to_dict(), "data": found, "started": time.time(), "environment": provenance.record()}
-        if self.folder.config.exists():
-            old = read_record(self.folder.config)
-            for name in ("versions", "cpu", "threads"):
-                before, now = old["environment"].get(name), record["environment"][name]
-                if before != now:
-                    self.reporter.note(f"this run began with {name} {before}; it goes on with {now}, and need not be "
-                                       "the same to the bit")
-            if old["config"] == record["config"]:
-                return None
-            record.update({name: old[name] for name in ("started", "environment") if name in old})
-        return record
+            if expected and expected[name] != getattr(data, name):
+                raise ConfigError(f"the data in {data.folder} are not those of the recorded run: {name} "
+                                  f"{getattr(data, name)}, recorded {expected[name]}")
 
     def _load(self) -> tuple[State, dict[str, int]]:
-        """State and event sizes of the last checkpoint, its arrays put in place; a new state where there is none."""
+        """State and event file sizes of the last checkpoint, after assigning its arrays; else a new state."""
         if not self.folder.checkpoint.exists():
             self.folder.check_no_loss(self.config.checkpoint_every)
             return State(), {}
@@ -110,25 +89,42 @@ class Session:
         variables = self.engine.variables()
         fits = all(f"state/{name}" in arrays and arrays[f"state/{name}"].shape == tuple(variable.shape)
                    for name, variable in variables.items())
-        if not self.config.owns(note.pop("identity", "")) or not fits:
+        if not self.config.owns(note.get("identity", "")) or not fits:
             raise checkpoints.CheckpointError(f"{self.folder.checkpoint}: belongs to another config than the run's "
                                               "config.json; one of the two was changed")
-        self.folder.check_rows(note["epoch"])
+        self.folder.table.check(note["epoch"], note.get("metrics_sha256"))
         for name, variable in variables.items():
             variable.assign(arrays[f"state/{name}"])
-        events = note.pop("events")
-        if summaries.missing(self.folder.path, events):
+        if events.missing(self.folder.path, note["events"]):
             self.reporter.note("event files of earlier epochs are missing: TensorBoard will show gaps")
         best = {name: arrays[f"best/{name}"] for name in self.network.names if note["best_epoch"]}
-        return State(best=best, **{name: note[name] for name in NOTED}), events
+        return State(best=best, **{name: note[name] for name in NOTED}), note["events"]
+
+    def _record(self, data: Data) -> dict[str, Any]:
+        """What `config.json` will hold."""
+        sizes = {"fit": len(self.fit.labels), "validation": len(self.validation.labels)}
+        if self.ranking:
+            sizes["ranking"] = len(self.ranking.labels)
+        start = {"epoch": self.state.epoch, "time": time.time(), "environment": provenance.record()}
+        starts = [start]
+        if self._old_record:
+            # A start from which no epoch was saved had no part in the weights.
+            starts = [one for one in provenance.starts(self._old_record) if one["epoch"] < self.state.epoch] + starts
+        if len(starts) > 1:
+            changed = provenance.differences(starts[-2]["environment"], start["environment"])
+            if changed:
+                self.reporter.note(f"this run continues with {changed}; its numbers may differ in the last digits from "
+                                   "those of a run without this change")
+        return {"config": self.config.to_dict(),
+                "data": {"name": data.name, "sha256": data.sha256, "split_sha256": data.split_sha256, **sizes},
+                "started": starts[0]["time"], "environment": starts[0]["environment"], "starts": starts}
 
     def run(self, should_stop: Callable[[], bool]) -> dict[str, Any] | None:
-        """All epochs that are left, then the end; returns `result.json`, or None if it was stopped between epochs."""
-        self.reporter.header(progress.facts(
-            read_record(self.folder.config), self.folder.path, batch_size=self.batch_size, epoch=self.state.epoch,
-            steps_an_epoch=self.engine.steps_an_epoch, gpus=tf.config.list_logical_devices("GPU")))
+        """Trains all remaining epochs; returns `result.json`, or None if it was stopped between two epochs."""
+        self._begin()
+        self.reporter.header(self._header())
         try:
-            if not summaries.opened(self.folder.path):
+            if not events.opened(self.folder.path):
                 replay = f"python -m trainers.train --config={self.folder.config}"
                 self.observer.start(self.model, batch_size=self.batch_size, replay=replay)
             while not self._over():
@@ -140,14 +136,48 @@ class Session:
                 self.reporter.epoch(row, self.config.recipe.epochs, self.state.best_epoch, self._seconds_left(0.0))
             return self._finish()
         except Exception as error:
-            with contextlib.suppress(OSError):  # on a full disk the error that tells of it is the first one
+            with contextlib.suppress(OSError):  # on a full disk the first error is the one to report
                 self.observer.fail(getattr(error, "step", self.state.epoch * self.engine.steps_an_epoch))
+                if isinstance(error, NonFiniteError):
+                    self.folder.write_failure(str(error))
             raise
         finally:
             self.observer.close()
 
+    def _begin(self) -> None:
+        """Records this start, and cuts the folder's files back to the checkpoint."""
+        folder, old = self.folder, self._old_record
+        if old is None or RunConfig.from_dict(old["config"]) != self.config:
+            folder.result.unlink(missing_ok=True)
+            events.remove(folder.path)  # TensorBoard keeps the first HParams record that it reads
+            shutil.rmtree(folder.evaluation, ignore_errors=True)  # it is of weights that will no longer count
+        write_json(folder.config, self.record)
+        folder.failure.unlink(missing_ok=True)
+        folder.remove_partial_files()
+        events.cut_back(folder.path, self._event_sizes)
+        folder.table.cut(self.state.epoch)
+
+    def _header(self) -> dict[str, str]:
+        """The lines above a run's epochs, by their titles."""
+        spec, recipe, data, environment = (
+            self.config.spec, self.config.recipe, self.record["data"], self.record["starts"][-1]["environment"])
+        ranking = f", {data['ranking']} to rank" if self.ranking else ""
+        gpus = ", ".join(gpu.name for gpu in tf.config.list_logical_devices("GPU"))
+        header = {
+            "model": f"{spec.name}: {spec.description}, {spec.parameters} parameters",
+            "data": f"{data['name']}, {data['fit']} to fit, {data['validation']} to validate{ranking}, "
+                    f"sha256 {data['sha256'][:12]}",
+            "training": f"{self.config.trainer}, {recipe.optimizer} {recipe.learning_rate:g}, batch {self.batch_size}, "
+                        f"{recipe.epochs} epochs of {self.engine.steps_an_epoch} steps, seed {self.config.seed}",
+            "device": gpus or f"{environment['cpu']}, {environment['cores']} cores",
+            "folder": str(self.folder.path),
+        }
+        if self.state.epoch:
+            header["resumed"] = f"after epoch {self.state.epoch}"
+        return header
+
     def _seconds_left(self, share: float) -> float:
-        """Of the run, if all goes on as in this process so far; `share` of the epoch that runs is done."""
+        """Until the run ends, at the pace of this process so far; `share` of the current epoch is done."""
         done = self.state.epoch - self.first_epoch + share
         return (self.config.recipe.epochs - self.first_epoch - done) * self.watch.seconds() / done
 
@@ -159,7 +189,7 @@ class Session:
         return bool(patience) and self.state.epoch - self.state.best_epoch >= patience
 
     def _epoch(self) -> dict[str, Any]:
-        """One epoch: updates, evaluation, and everything written. Returns its row."""
+        """Trains one epoch, measures it and writes its events, row and checkpoint; returns the row."""
         state, count = self.state, len(self.fit.labels)
         watch = progress.Stopwatch()
 
@@ -177,7 +207,7 @@ class Session:
         self._compare(row)
         self.observer.epoch(row, means, logits)
         self.observer.flush()
-        self.folder.append_row(row)
+        self.folder.table.append(row)
         if state.epoch % self.config.checkpoint_every == 0 or self._over():
             self._save()
         return row
@@ -218,7 +248,8 @@ class Session:
         arrays = {f"state/{name}": np.asarray(variable) for name, variable in self.engine.variables().items()}
         arrays.update({f"best/{name}": array for name, array in self.state.best.items()})
         note = {**{name: getattr(self.state, name) for name in NOTED},
-                "events": summaries.sizes(self.folder.path), "identity": self.config.identity}
+                "events": events.sizes(self.folder.path), "identity": self.config.identity,
+                "metrics_sha256": self.folder.table.digest(self.state.epoch)}
         self.folder.checkpoint.parent.mkdir(exist_ok=True)
         checkpoints.save(self.folder.checkpoint, arrays, note)
 
@@ -230,13 +261,15 @@ class Session:
         require_space(self.folder.path, 12 * self.config.spec.parameters + (2 << 20))
         self.folder.weights.mkdir(exist_ok=True)
         for name, weights in (("best", self.state.best), ("last", last)):
-            self._export(weights).save_weights(beside := self.folder.path / "saving.weights.h5")
+            beside = self.folder.path / "saving.weights.h5"
+            self._export(weights).save_weights(beside)
             publish(beside, self.folder.weights / f"{name}.weights.h5")
         model = self._export(chosen)
-        model.save(beside := self.folder.path / "saving.keras")
+        beside = self.folder.path / "saving.keras"
+        model.save(beside)
         publish(beside, self.folder.model)
         self.model.set_weights(model.get_weights())
-        for variable, array in zip(self.network.variables, model.get_weights()):  # the model's own, but for scratch
+        for variable, array in zip(self.network.variables, model.get_weights()):  # scratch has variables of its own
             variable.assign(array)
         labels, logits = self.validation.labels, self.predict(self.validation.images)
         train_loss = metrics.mean_cross_entropy(self.predict(self.fit.images), self.fit.labels)

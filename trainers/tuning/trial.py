@@ -70,7 +70,7 @@ def warm(share: tuple[int, int] | None = None) -> None:
     """Imports what a job needs, before there is one."""
     with _one_at_a_time:
         _share_cores(share)
-        import trainers.running.run  # noqa: F401
+        import trainers.running.session  # noqa: F401
 
 
 def _run(job: dict[str, Any]) -> dict[str, Any]:
