@@ -9,6 +9,7 @@ from tensorboard.compat.proto import event_pb2
 from trainers.running import checkpoints
 
 TIMES = ("seconds", "images_per_second")
+OLD_FILES = pathlib.Path(__file__).parent / "fixtures" / "v0.1.0"  # written by that version; see its README.md
 
 
 def events(folder):

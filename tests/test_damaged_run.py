@@ -1,12 +1,30 @@
-"""A run's folder that was damaged, half-written or ran out of disk: refused or mended, and never made worse."""
+"""A run's folder that is damaged, half-written or on a full disk: refused or repaired, and never made worse."""
 
 import os
 import resource
+import shutil
+from collections import namedtuple
 
 import pytest
 
 from tests import helpers
+from trainers.running.folder import RunFolder
 from trainers.train import main, train
+
+pytestmark = pytest.mark.usefixtures("without_xla")
+SMALL = dict(hidden=(8,), data="mini", histogram_every=0)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory, without_xla):
+    """A run of three epochs."""
+    return train("2L", epochs=3, logdir=tmp_path_factory.mktemp("logs"), run_name="one", **SMALL).folder
+
+
+@pytest.fixture
+def copy(finished, tmp_path):
+    """A copy of that run, to damage."""
+    return shutil.copytree(finished, tmp_path / finished.parent.name / "copy")
 
 
 def snapshot(folder):
@@ -14,80 +32,78 @@ def snapshot(folder):
             if path.is_file() and path.name != ".lock"}
 
 
-def shorter(path):
-    path.write_bytes(path.read_bytes()[:1000])
-
-
-def without_rows(path):
-    path.write_text("".join(path.read_text().splitlines(keepends=True)[:2]))
-
-
-def other_seed(path):
-    path.write_text(path.read_text().replace('"seed": 0', '"seed": 7'))
+def changed(old, new):
+    return lambda path: path.write_text(path.read_text().replace(old, new, 1))
 
 
 @pytest.mark.parametrize("name, damage, text", [
-    ("checkpoints/latest.npz", shorter, "damaged, or not a checkpoint"),
-    ("checkpoints/latest.npz", os.unlink, "is gone, and without it the run cannot go on"),
-    ("metrics.csv", os.unlink, "the rows of these epochs are not all there"),
-    ("metrics.csv", without_rows, "the rows of these epochs are not all there"),
-    ("metrics.csv", lambda path: path.write_bytes(bytes(range(256)) * 9), "the rows of these epochs are not all there"),
-    ("config.json", other_seed, "one of the two was changed"),
+    ("checkpoints/latest.npz", lambda path: path.write_bytes(path.read_bytes()[:1000]),
+     "damaged, or not a checkpoint"),
+    ("checkpoints/latest.npz", os.unlink, "is gone, and without it the run cannot continue"),
+    ("metrics.csv", os.unlink, "damaged: it has no rows"),
+    ("metrics.csv", lambda path: path.write_text("".join(path.read_text().splitlines(keepends=True)[:2])),
+     "damaged: it has 1 rows, and the checkpoint was saved after epoch 3"),
+    ("metrics.csv", lambda path: path.write_bytes(bytes(range(256)) * 9), "damaged: its first line"),
+    ("metrics.csv", changed("\n2,16,", "\n2,17,"), "epochs 1 to 3 were changed after the checkpoint was saved"),
+    ("config.json", changed('"seed": 0', '"seed": 7'), "one of the two was changed"),
+    ("config.json", changed('"starts": [', '"starts": [1, '), "the list of starts in a run's config.json is damaged"),
     ("config.json", lambda path: path.write_text('{"config": {}}'), "not the config.json of a run"),
     ("config.json", lambda path: path.write_text("[" * 100_000), "not the config.json of a run"),
 ])
-def test_a_damaged_folder_is_refused_and_left_as_it_is(tmp_path, name, damage, text, capsys):
-    folder = train("2L", data="mini", epochs=3, logdir=tmp_path, histogram_every=0).folder
-    damage(folder / name)
-    before = snapshot(folder)
-    assert main([f"--resume={folder}", "--epochs=5"]) == 2
+def test_damage_is_refused_in_one_line_and_changes_nothing(copy, name, damage, text, capsys):
+    damage(copy / name)
+    before = snapshot(copy)
+    assert main([f"--resume={copy}", "--epochs=5"]) == 2
     captured = capsys.readouterr()
     assert text in captured.err and captured.err.count("\n") == 1
-    assert snapshot(folder) == before
+    assert snapshot(copy) == before
 
 
-@pytest.mark.parametrize("content", ["", "[]", "{}", '{"epochs": "3"}'])
-def test_a_result_that_does_not_read_is_made_again(tmp_path, content):
-    folder = train("2L", data="mini", epochs=2, logdir=tmp_path, histogram_every=0).folder
-    before = (folder / "result.json").read_text()
-    (folder / "result.json").write_text(content)
-    assert main([f"--resume={folder}"]) == 0
-    assert (folder / "result.json").read_text() == before
+@pytest.mark.parametrize("content", ["[]", "{}", '{"epochs": "3"}', "\udcff"])
+def test_result_that_does_not_read_counts_as_missing(tmp_path, content):
+    (tmp_path / "result.json").write_text(content, errors="surrogateescape")
+    assert RunFolder(tmp_path).read_result() is None
 
 
-def test_what_a_killed_process_left_half_written_is_swept(tmp_path):
-    folder = train("2L", data="mini", epochs=1, logdir=tmp_path, histogram_every=0).folder
-    for left in ("checkpoints/.latest.npz.abc", "saving.keras", ".metrics.csv.xyz"):
-        (folder / left).write_text("half")
-    assert main([f"--resume={folder / 'config.json'}", "--epochs=2"]) == 0
-    assert not [path.name for path in folder.rglob("*") if path.is_file() and path.read_bytes() == b"half"]
+def test_missing_result_is_written_again_and_partial_files_are_removed(finished, copy):
+    (copy / "result.json").write_text("")
+    partial = [copy / name for name in ("checkpoints/.latest.npz.abc", "saving.keras", ".metrics.csv.xyz")]
+    for path in partial:
+        path.write_text("half")
+    assert main([f"--resume={copy / 'config.json'}"]) == 0
+    assert (copy / "result.json").read_text() == (finished / "result.json").read_text()
+    assert not any(path.exists() for path in partial)
 
 
-def test_a_disk_too_full_for_the_model_is_told_before_it_is_written(tmp_path, monkeypatch, capsys):
-    from collections import namedtuple
+def test_damaged_rows_after_the_checkpoint_are_cut_off(copy):
+    with open(copy / "metrics.csv", "ab") as file:
+        file.write(b"4,32,\xff\x00\n5,")
+    assert main([f"--resume={copy}", "--epochs=4"]) == 0
+    assert [row["epoch"] for row in RunFolder(copy).rows()] == [1, 2, 3, 4]
 
-    folder = train("2L", data="mini", epochs=1, logdir=tmp_path, histogram_every=0).folder
+
+def test_disk_without_room_for_the_model_is_reported_before_the_model_is_written(copy, monkeypatch, capsys):
     free = namedtuple("free", "f_bavail f_frsize")
     monkeypatch.setattr(os, "statvfs", lambda path: free(100, 4096))
-    assert main([f"--resume={folder}", "--epochs=2"]) == 1
+    assert main([f"--resume={copy}", "--epochs=4"]) == 1
     assert "No space left on device" in capsys.readouterr().err
     monkeypatch.undo()
-    assert main([f"--resume={folder}"]) == 0
+    assert main([f"--resume={copy}"]) == 0
 
 
-def test_a_full_disk_is_one_line_and_leaves_the_checkpoint(tmp_path):
-    """No file may grow past a limit: the disk is full in the middle of a run, and then it is not any more."""
+def test_full_disk_is_one_line_and_keeps_the_checkpoint(tmp_path):
+    """No file may grow beyond a limit: the disk is full in the middle of a run, and later it is not."""
     settings = dict(data="mini", seed=1, logdir=tmp_path, run_name="one", histogram_every=0)
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     folder = train("3L", epochs=1, **settings).folder
     good = (folder / "checkpoints" / "latest.npz").read_bytes()
     resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, hard))
     try:
-        assert main([f"--resume={folder}", "--epochs=3"]) == 1
+        assert main([f"--resume={folder}", "--epochs=2"]) == 1
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert (folder / "checkpoints" / "latest.npz").read_bytes() == good
-    assert not [path.name for path in (folder / "checkpoints").iterdir() if path.name != "latest.npz"]
-    assert main([f"--resume={folder}", "--epochs=3"]) == 0
-    whole = train("3L", epochs=3, **{**settings, "run_name": "whole"}).folder
+    assert [path.name for path in (folder / "checkpoints").iterdir()] == ["latest.npz"]
+    assert main([f"--resume={folder}", "--epochs=2"]) == 0
+    whole = train("3L", epochs=2, **{**settings, "run_name": "whole"}).folder
     assert helpers.rows_without_times(folder) == helpers.rows_without_times(whole)

@@ -7,20 +7,18 @@ import pytest
 
 from fmnist_zoo import registry, results, weights
 from tests import helpers, sweeps
-from tests.conftest import ROOT
 from trainers import evaluate, sweep, train
 from trainers.publishing import evaluation
 from trainers.running import trained
 from trainers.tuning import study
 
-FIXTURES = ROOT / "tests" / "fixtures" / "v0.1.0"
 FINISHED = "2L,hidden=2/finished"
 
 
 @pytest.fixture
 def logs(tmp_path):
     """A copy of the log folder."""
-    return shutil.copytree(FIXTURES / "logs", tmp_path / "logs")
+    return shutil.copytree(helpers.OLD_FILES / "logs", tmp_path / "logs")
 
 
 @pytest.mark.parametrize("name, done", [
@@ -80,12 +78,12 @@ def test_sweep_is_shown_and_continues_to_its_end(logs, inline_pool, capsys):
 def test_shipped_weights_and_their_manifest_are_read():
     name = "2L,hidden=2"
     spec = registry.get_spec(name)
-    kernel = weights.read_shipped(spec, FIXTURES / "trained")[0]
-    assert kernel.shape == (784, 2) and weights.entry(name, FIXTURES / "trained")["seed"] == 8
+    kernel = weights.read_shipped(spec, helpers.OLD_FILES / "trained")[0]
+    assert kernel.shape == (784, 2) and weights.entry(name, helpers.OLD_FILES / "trained")["seed"] == 8
 
 
 def test_results_table_is_read():
-    rows = results.read(FIXTURES / "results.csv")
+    rows = results.read(helpers.OLD_FILES / "results.csv")
     assert [(row["model"], row["seed"], row["epochs"]) for row in rows] == [
         ("2L,hidden=2", seed, 4) for seed in (8, 9, 10)]
     assert results.scores(rows)["2L,hidden=2"].seeds == 3

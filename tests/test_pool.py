@@ -20,6 +20,7 @@ from tests.conftest import ROOT
 from trainers import config as configs, sweep
 from trainers.running import run
 from trainers.running.folder import RunFolder
+from trainers.running.table import MetricsTable
 from trainers.tuning import pool as pools, study as studies, trial as trials
 
 EPOCHS = 30
@@ -199,7 +200,7 @@ def test_a_job_waits_for_the_orphan_that_holds_its_folder(make_job, tmp_path):
     (OSError(errno.ENOSPC, "No space left on device"), "No space left on device.*make room"),
 ])
 def test_a_full_disk_is_no_fault_of_the_trial(make_job, monkeypatch, error, told):
-    monkeypatch.setattr(RunFolder, "append_row", lambda self, row: (_ for _ in ()).throw(error))
+    monkeypatch.setattr(MetricsTable, "append", lambda self, row: (_ for _ in ()).throw(error))
     with pytest.raises(trials.TrialError, match=told):
         trials.run(make_job("one"))
     monkeypatch.undo()

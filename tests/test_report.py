@@ -12,7 +12,8 @@ from tests.conftest import ROOT
 from trainers import report
 from trainers.reproduction import experiments, mistakes, page
 from trainers.running import many
-from trainers.running.folder import COLUMNS, RunFolder
+from trainers.running.folder import RunFolder
+from trainers.running.table import COLUMNS
 
 pytestmark = pytest.mark.usefixtures("without_xla")
 COMMITS = ("a" * 40, "b" * 40 + "-dirty")
@@ -29,7 +30,7 @@ def store(folder, config, commit):
     random = np.random.default_rng([len(config.spec.name), len(config.trainer), config.seed])
     for epoch in range(1, config.recipe.epochs + 1):
         row = dict(zip(COLUMNS, random.uniform(0.1, 0.9, len(COLUMNS)).tolist()))
-        folder.append_row({**row, "epoch": epoch, "step": 8 * epoch})
+        folder.table.append({**row, "epoch": epoch, "step": 8 * epoch})
     folder.result.write_text(json.dumps({
         "epochs": config.recipe.epochs, "stopped_early": False, "weights": "best", "final": {"epoch": 1},
         "seconds": 60.0, "weights_sha256": "f" * 64}))

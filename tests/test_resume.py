@@ -1,4 +1,4 @@
-"""An interrupted and resumed run is the uninterrupted one, bit for bit; and what may not be resumed is refused."""
+"""An interrupted and resumed run equals the uninterrupted one to the bit; what must not be resumed is refused."""
 
 import json
 import os
@@ -7,31 +7,69 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 
 import pytest
 
+import fmnist_zoo
 from tests import helpers
-from tests.conftest import ROOT
-from trainers import config
-from trainers.running import folder as folders, run
-from trainers.running.progress import Reporter
+from tests.conftest import ROOT, tape_without_xla
+from trainers.config import read_record, resolve
+from trainers.running import many, provenance, run
+from trainers.running.folder import RunFolder, create, latest_unfinished
+from trainers.running.progress import Lines, Reporter
 from trainers.train import main, train
 
-EPOCHS = 5
+
+@pytest.fixture(scope="module")
+def quick():
+    """Nothing is compiled by XLA; for tests that start no other process."""
+    with tape_without_xla():
+        yield
 
 
-def start(*arguments, **options):
+def start(*arguments):
     return subprocess.Popen([sys.executable, "-m", "trainers.train", *map(str, arguments)], cwd=ROOT, text=True,
-                            stdout=subprocess.PIPE, stderr=subprocess.PIPE, **options)
+                            stdout=subprocess.PIPE, stderr=subprocess.PIPE)
 
 
-def wait_for_rows(folder, count, process):
+def wait_for_rows(folder, count, process=None):
     deadline = time.monotonic() + 120
-    while len(folders.RunFolder(folder).rows() if (folder / "metrics.csv").exists() else []) < count:
-        assert process.poll() is None, process.stderr.read()
+    while RunFolder(folder).table.row_count() < count:
+        assert process is None or process.poll() is None, process.stderr.read()
         assert time.monotonic() < deadline
         time.sleep(0.01)
+
+
+def stop_after(epochs):
+    """A `should_stop` that asks to stop once so many epochs are done."""
+    answers = iter([False] * epochs + [True])
+    return lambda: next(answers)
+
+
+class Crash(Exception):
+    """Ends a run between two epochs with nothing saved."""
+
+
+def crash_after(epochs):
+    answers = iter([False] * epochs)
+
+    def should_stop():
+        for answer in answers:
+            return answer
+        raise Crash
+
+    return should_stop
+
+
+def stopped_run(logdir, done, *, model="4D_drop03", **settings):
+    """A run that was stopped when so many epochs were done."""
+    config = resolve(model, data="mini", **settings)
+    folder = create(logdir, config, "one")
+    outcome = run.execute(folder, config, reporter=Reporter(), should_stop=stop_after(done))
+    assert outcome.result is None and len(outcome.history) == done
+    return folder.path
 
 
 def assert_equal_runs(one, other):
@@ -46,20 +84,18 @@ def assert_equal_runs(one, other):
         assert first == second
 
 
-@pytest.mark.parametrize("optimizer, kills", [("adam", (0, 2)), ("momentum", (3,))])
-def test_killed_in_mid_epoch(tmp_path, optimizer, kills):
-    """SIGKILL while an epoch runs, at several epochs (the first before any checkpoint), then the same to the end."""
-    settings = dict(data="mini", epochs=EPOCHS, batch_size=3, seed=11, optimizer=optimizer, histogram_every=2)
-    whole = train("4D_drop03", logdir=tmp_path, run_name="whole", **settings).folder
-    folder = tmp_path / "4D_drop03" / "killed"
+def test_run_killed_within_epochs_equals_uninterrupted_run(tmp_path):
+    """SIGKILL before the first checkpoint and within a later epoch."""
+    settings = dict(data="mini", epochs=4, batch_size=3, seed=11, histogram_every=2)
+    whole = train("4D_drop03", hidden=(16, 16, 16), logdir=tmp_path, run_name="whole", **settings).folder
+    folder = whole.parent / "killed"
     flags = [f"--{name}={value}" for name, value in settings.items()]
-    process = start("--model=4D_drop03", f"--logdir={tmp_path}", "--run_name=killed", *flags)
-    for rows in kills:
+    process = start("--model=4D_drop03", "--hidden=16,16,16", f"--logdir={tmp_path}", "--run_name=killed", *flags)
+    for rows in (0, 2):
         wait_for_rows(folder, rows, process)
-        if not rows:
-            while not (folder / "config.json").exists():
-                time.sleep(0.01)
-        time.sleep(0.3)
+        while not (folder / "config.json").exists():
+            time.sleep(0.01)
+        time.sleep(0.1)
         process.send_signal(signal.SIGKILL)
         process.communicate()
         assert not (folder / "result.json").exists(), "too late: the run had ended"
@@ -69,61 +105,7 @@ def test_killed_in_mid_epoch(tmp_path, optimizer, kills):
     assert_equal_runs(folder, whole)
 
 
-@pytest.mark.parametrize("trainer", ["tape", "fit"])
-def test_more_epochs_are_as_if_planned(tmp_path, trainer, capsys):
-    settings = dict(data="mini", trainer=trainer, seed=1, logdir=tmp_path, histogram_every=1, checkpoint_every=1)
-    whole = train("4D_drop03", epochs=4, run_name="whole", **settings).folder
-    parts = train("4D_drop03", epochs=2, run_name="parts", **settings).folder
-    assert main([f"--resume={parts}"]) == 0
-    assert "is finished" in capsys.readouterr().out
-    assert main([f"--resume={parts}", "--epochs=4"]) == 0
-    assert_equal_runs(parts, whole)
-
-
-class Crash(Exception):
-    """Ends a run between two epochs with nothing saved."""
-
-
-def crash_after(epoch):
-    calls = iter(range(epoch + 1))
-
-    def should_stop():
-        if next(calls) == epoch:
-            raise Crash
-        return False
-
-    return should_stop
-
-
-def test_rows_and_events_past_the_checkpoint_go(tmp_path):
-    """A checkpoint every third epoch, a crash after the fifth: two epochs are written again, not twice."""
-    settings = dict(data="mini", epochs=6, seed=4, checkpoint_every=3, histogram_every=1)
-    whole = train("3L", logdir=tmp_path, run_name="whole", **settings).folder
-    resolved = config.resolve("3L", **settings)
-    folder = folders.create(tmp_path, resolved, "crashed")
-    with pytest.raises(Crash):
-        run.execute(folder, resolved, reporter=Reporter(), should_stop=crash_after(5))
-    with open(folder.metrics, "a") as file:
-        file.write("6,48,0.1")
-    assert len(folder.rows()) == 6 and len(helpers.scalars(folder.path / "train")["loss"]) == 5
-    assert main([f"--resume={folder.path}"]) == 0
-    assert_equal_runs(folder.path, whole)
-
-
-def test_ctrl_c_finishes_the_epoch_and_tells_how_to_go_on(tmp_path):
-    process = start("--model=2L", "--data=mini", "--epochs=5000", f"--logdir={tmp_path}", "--run_name=one")
-    folder = tmp_path / "2L" / "one"
-    wait_for_rows(folder, 1, process)
-    process.send_signal(signal.SIGINT)
-    output, errors = process.communicate(timeout=60)
-    assert process.returncode == 130
-    assert f"python -m trainers.train --resume={folder}" in output and "finishing this epoch" in errors
-    assert "Traceback" not in errors
-    rows = folders.RunFolder(folder).rows()
-    assert helpers.checkpoints.load(folder / "checkpoints" / "latest.npz")[1]["epoch"] == len(rows)
-
-
-def test_a_second_ctrl_c_leaves_at_once(tmp_path):
+def test_second_ctrl_c_leaves_at_once(tmp_path):
     process = start("--model=5L", "--data=mini", "--batch_size=1", "--epochs=500", f"--logdir={tmp_path}",
                     "--run_name=one")
     wait_for_rows(tmp_path / "5L" / "one", 1, process)
@@ -135,15 +117,61 @@ def test_a_second_ctrl_c_leaves_at_once(tmp_path):
     assert process.returncode == 130 and time.monotonic() - started < 1
 
 
+def test_ctrl_c_finishes_the_epoch_saves_and_names_the_command_to_continue(quick, tmp_path, capsys):
+    folder = tmp_path / "softmax" / "one"
+
+    def interrupt():
+        wait_for_rows(folder, 1)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    thread = threading.Thread(target=interrupt)
+    thread.start()
+    code = main(["--model=softmax", "--data=mini", "--epochs=5000", f"--logdir={tmp_path}", "--run_name=one"])
+    thread.join()
+    captured = capsys.readouterr()
+    assert code == 130 and "finishing this epoch" in captured.err
+    assert f"python -m trainers.train --resume={folder}" in captured.out
+    note = helpers.checkpoints.load(folder / "checkpoints" / "latest.npz")[1]
+    assert note["epoch"] == len(RunFolder(folder).rows())
+
+
+@pytest.mark.parametrize("trainer", ["tape", "fit"])
+def test_run_resumed_with_more_epochs_equals_run_planned_with_them(quick, tmp_path, trainer, capsys):
+    settings = dict(hidden=(16, 16, 16), data="mini", trainer=trainer, seed=1, logdir=tmp_path, histogram_every=1,
+                    checkpoint_every=1)
+    whole = train("4D_drop03", epochs=3, run_name="whole", **settings).folder
+    parts = train("4D_drop03", epochs=2, run_name="parts", **settings).folder
+    assert main([f"--resume={parts}"]) == 0
+    assert "is finished" in capsys.readouterr().out
+    assert main([f"--resume={parts}", "--epochs=3"]) == 0
+    assert_equal_runs(parts, whole)
+
+
+def test_rows_and_events_after_the_checkpoint_are_written_again_once(quick, tmp_path):
+    """A checkpoint every third epoch, and a crash after the fifth."""
+    settings = dict(hidden=(16,), data="mini", epochs=6, seed=4, checkpoint_every=3, histogram_every=1,
+                    optimizer="momentum")
+    whole = train("2L", logdir=tmp_path, run_name="whole", **settings).folder
+    config = resolve("2L", **settings)
+    folder = create(tmp_path, config, "crashed")
+    with pytest.raises(Crash):
+        run.execute(folder, config, reporter=Reporter(), should_stop=crash_after(5))
+    with open(folder.table.path, "a") as file:
+        file.write("6,48,0.1")
+    assert len(folder.rows()) == 5 and len(helpers.scalars(folder.path / "train")["loss"]) == 5
+    assert main([f"--resume={folder.path}"]) == 0
+    assert_equal_runs(folder.path, whole)
+
+
 @pytest.fixture(scope="module")
-def unfinished(tmp_path_factory):
+def unfinished(quick, tmp_path_factory):
     """A run that was stopped after its second epoch."""
-    resolved = config.resolve("4D_drop03", data="mini", epochs=6, l2=1e-4)
-    folder = folders.create(tmp_path_factory.mktemp("unfinished"), resolved, "one")
-    epochs = iter((False, False, True))
-    outcome = run.execute(folder, resolved, reporter=Reporter(), should_stop=lambda: next(epochs))
-    assert outcome.result is None and len(outcome.history) == 2
-    return folder.path
+    return stopped_run(tmp_path_factory.mktemp("unfinished"), 2, hidden=(16, 16, 16), epochs=6, l2=1e-4)
+
+
+@pytest.fixture
+def copy(unfinished, tmp_path):
+    return shutil.copytree(unfinished, tmp_path / "logs" / unfinished.parent.name / "copy")
 
 
 @pytest.mark.parametrize("flags, text", [
@@ -152,72 +180,146 @@ def unfinished(tmp_path_factory):
     (["--seed=3"], "--seed=3 disagrees"), (["--data=fashion_mnist"], "--data=fashion_mnist disagrees"),
     (["--model=4L"], "--model=4L disagrees"), (["--run_name=x"], "drop --run_name"), (["--config=x"], "drop --config"),
 ])
-def test_flags_that_disagree_are_refused_by_name(unfinished, flags, text, capsys):
+def test_flag_that_disagrees_is_refused_by_name(unfinished, flags, text, capsys):
     assert main([f"--resume={unfinished}", *flags]) == 2
     assert re.search(text, capsys.readouterr().err)
 
 
-def test_flags_that_agree_are_taken(unfinished, capsys):
-    flags = ["--model=4D_drop03", "--l2=1e-4", "--batch_size=256", "--dropout=0.3", "--epochs=7", "--dry_run"]
+def test_flags_that_agree_are_accepted(unfinished, capsys):
+    flags = ["--model=4D_drop03", "--hidden=16,16,16", "--l2=1e-4", "--batch_size=256", "--dropout=0.3", "--epochs=7",
+             "--dry_run"]
     assert main([f"--resume={unfinished}", *flags]) == 0
     assert json.loads(capsys.readouterr().out)["recipe"]["epochs"] == 7
 
 
-def test_latest_is_the_newest_unfinished(unfinished, capsys):
-    logdir = unfinished.parent.parent
-    train("2L", data="mini", epochs=1, logdir=logdir)
-    (logdir / "sweeps" / "one").mkdir(parents=True, exist_ok=True)
-    (logdir / "sweeps" / "one" / "config.json").write_text((unfinished / "config.json").read_text())
-    (logdir / "broken" / "one").mkdir(parents=True, exist_ok=True)
-    (logdir / "broken" / "one" / "config.json").write_text("{")
-    assert folders.latest_unfinished(logdir).path == unfinished
+def test_latest_is_the_newest_unfinished_run(copy, capsys):
+    logdir = copy.parent.parent
+    shutil.copytree(helpers.OLD_FILES / "logs" / "2L,hidden=2" / "finished", logdir / "2L" / "finished")
+    for name, content in (("sweeps", (copy / "config.json").read_text()), ("broken", "{")):
+        (logdir / name / "one").mkdir(parents=True)
+        (logdir / name / "one" / "config.json").write_text(content)
+    assert latest_unfinished(logdir).path == copy
     assert main([f"--logdir={logdir}", "--resume=latest", "--model=2L"]) == 2
     assert "no unfinished run of 2L" in capsys.readouterr().err
 
 
-def test_two_trainers_on_one_folder(unfinished, capsys):
-    with folders.RunFolder(unfinished).locked():
+def test_run_that_ended_in_nan_is_resumed_only_by_name(quick, copy, capsys):
+    logdir = copy.parent.parent
+    with pytest.raises(run.RunError, match="NaN"):
+        train("2L", hidden=(8,), data="mini", epochs=40, optimizer="sgd", learning_rate=2e30, logdir=logdir,
+              run_name="nan", histogram_every=0)
+    failed = logdir / "2L,hidden=8" / "nan"
+    failure = json.loads((failed / "failure.json").read_text())
+    assert failure["version"] == fmnist_zoo.__version__ and "NaN" in failure["reason"]
+    assert latest_unfinished(logdir).path == copy  # which is older
+    assert main([f"--logdir={logdir}", "--resume=latest", "--model=2L", "--hidden=8"]) == 2
+    captured = capsys.readouterr()
+    assert captured.err.count("\n") == 1 and failure["reason"] in captured.err
+    assert f"--resume={failed}" in captured.err
+    assert main([f"--resume={failed}"]) == 1  # tried again, to the same end
+    assert "NaN" in capsys.readouterr().err
+
+
+def test_start_of_a_failed_run_removes_the_mark(quick, copy):
+    (copy / "failure.json").write_text("{")
+    with pytest.raises(fmnist_zoo.errors.ZooError, match="a run that failed .for an unknown reason."):
+        latest_unfinished(copy.parent.parent)
+    assert main([f"--resume={copy}", "--epochs=6"]) == 0
+    assert not (copy / "failure.json").exists()
+
+
+def test_second_trainer_in_one_folder_is_refused(unfinished, capsys):
+    with RunFolder(unfinished).locked():
         assert main([f"--resume={unfinished}"]) == 2
     assert f"process {os.getpid()} is training in this folder" in capsys.readouterr().err
 
 
-def test_a_stale_lock_is_no_lock(unfinished):
+def test_lock_of_a_dead_process_does_not_count(unfinished):
     (unfinished / ".lock").write_text("999999")
-    with folders.RunFolder(unfinished).locked():
+    with RunFolder(unfinished).locked():
         assert (unfinished / ".lock").read_text() == str(os.getpid())
 
 
-def test_a_damaged_checkpoint_is_named(unfinished, tmp_path, capsys):
-    copy = tmp_path / "logs" / unfinished.parent.name / "copy"
-    shutil.copytree(unfinished, copy)
-    checkpoint = copy / "checkpoints" / "latest.npz"
-    checkpoint.write_bytes(checkpoint.read_bytes()[:5000])
-    assert main([f"--resume={copy}"]) == 2
-    assert f"{checkpoint}: damaged, or not a checkpoint" in capsys.readouterr().err
-
-
-def test_a_moved_run_leaves_nothing_above_it(tmp_path):
-    folder = train("2L", data="mini", epochs=1, logdir=tmp_path / "logs", histogram_every=0).folder
-    os.rename(folder, tmp_path / "moved")
-    assert main([f"--resume={tmp_path / 'moved'}", "--epochs=2"]) == 0
+def test_run_in_a_moved_folder_resumes_and_writes_nothing_above_it(quick, copy, tmp_path):
+    os.rename(copy, tmp_path / "moved")
+    assert main([f"--resume={tmp_path / 'moved'}"]) == 0
     assert sorted(path.name for path in tmp_path.iterdir()) == ["logs", "moved"]
 
 
-def test_stopped_before_the_first_epoch(tmp_path):
-    resolved = config.resolve("2L", data="mini", epochs=2)
-    folder = folders.create(tmp_path, resolved, "one")
-    assert run.execute(folder, resolved, reporter=Reporter(), should_stop=lambda: True).result is None
+def test_run_stopped_before_its_first_epoch_resumes(quick, tmp_path):
+    folder = RunFolder(stopped_run(tmp_path, 0, model="softmax", epochs=2))
     assert main([f"--resume={folder.path}"]) == 0 and len(folder.rows()) == 2
 
 
-def test_other_data_are_refused(unfinished, tmp_path, capsys):
-    """On resume and on replay: the record says which data it was trained on."""
-    copy = tmp_path / unfinished.parent.name / "copy"
-    shutil.copytree(unfinished, copy)
+def test_other_data_are_refused_on_resume_and_replay(copy, tmp_path, capsys):
     record = json.loads((copy / "config.json").read_text())
     record["data"]["sha256"] = "0" * 64
     (copy / "config.json").write_text(json.dumps(record))
-    for flags in ([f"--resume={copy}"], [f"--config={copy / 'config.json'}", f"--logdir={tmp_path}"]):
+    for flags in ([f"--resume={copy}"], [f"--config={copy / 'config.json'}", f"--logdir={tmp_path / 'logs'}"]):
         assert main(flags) == 2
         assert "are not those of the recorded run: sha256" in capsys.readouterr().err
     assert [path.name for path in copy.parent.iterdir()] == ["copy"]
+
+
+def test_constructed_session_changes_no_file(quick, copy):
+    from trainers.running.session import Session
+
+    (copy / "saving.keras").write_text("half")
+    (copy / "evaluation").mkdir()
+    before = {path: path.read_bytes() for path in copy.rglob("*") if path.is_file()}
+    config = resolve("4D_drop03", hidden=(16, 16, 16), data="mini", epochs=9, l2=1e-4)
+    Session(RunFolder(copy), config, Reporter(), fmnist_zoo.load_data(data="mini"), None)
+    assert {path: path.read_bytes() for path in copy.rglob("*") if path.is_file()} == before
+    assert (copy / "evaluation").is_dir()
+
+
+class Notes(Lines):
+    def __init__(self):
+        self.lines = []
+
+    def note(self, line):
+        self.lines.append(line)
+
+
+def test_record_has_an_entry_for_each_start_that_trained(quick, copy):
+    """Stopped after epoch 2, then started with other versions, which is noted, then crashed with nothing saved."""
+    record = json.loads((copy / "config.json").read_text())
+    first = record["starts"][0]
+    assert [one["epoch"] for one in record["starts"]] == [0] and first["environment"] == record["environment"]
+    first["environment"]["versions"]["keras"] = record["environment"]["versions"]["keras"] = "3.0.0"
+    first["environment"]["commit"] = record["environment"]["commit"] = "f" * 40
+    (copy / "config.json").write_text(json.dumps(record))
+    config = resolve("4D_drop03", hidden=(16, 16, 16), data="mini", epochs=6, l2=1e-4, checkpoint_every=2)
+    for _ in range(2):
+        notes = Notes()
+        with pytest.raises(Crash):
+            run.execute(RunFolder(copy), config, reporter=notes, should_stop=crash_after(1))
+        now = provenance.versions()["keras"]
+        assert any(f"continues with keras {now} (was 3.0.0); its numbers may differ" in line for line in notes.lines)
+    again = read_record(copy)
+    assert [one["epoch"] for one in again["starts"]] == [0, 2]
+    assert again["environment"] == record["environment"] and again["started"] == record["started"]
+    assert [one["commit"] for one in provenance.environments(again)] == ["f" * 40, provenance.commit()]
+
+
+def test_reused_run_of_another_commit_and_version_is_named(tmp_path, capsys):
+    logs = shutil.copytree(helpers.OLD_FILES / "logs", tmp_path / "logs")
+    config = resolve("2L", hidden=(2,), optimizer="momentum", epochs=4, batch_size=16, seed=8, data="mini")
+    (folder,) = many.finish([config], str(logs), lambda: False)
+    assert folder.path == logs / "2L,hidden=2" / "finished"
+    printed = capsys.readouterr().out
+    assert printed.count("\n") == 1 and f"{folder.path} is used, and was trained with commit 883289da4a7e" in printed
+    assert "fmnist_zoo 0.1.0, python 3.11.7, tensorflow 2.21.0" in printed and provenance.commit()[:12] in printed
+
+
+def test_run_is_imported_without_tensorflow_and_sets_threads_before_it():
+    code = ("import sys; from trainers.running import many, progress, run; assert 'tensorflow' not in sys.modules\n"
+            "from trainers.config import resolve; from trainers.engine import threads\n"
+            "class Stop(Exception): pass\n"
+            "def use(count):\n"
+            "    assert 'tensorflow' not in sys.modules and count == 3; raise Stop\n"
+            "threads.use = use\n"
+            "try: run.execute(None, resolve('2L', threads=3), reporter=None, should_stop=None)\n"
+            "except Stop: sys.exit(7)")
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 7, done.stderr

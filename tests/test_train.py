@@ -13,6 +13,7 @@ from tests import helpers
 from trainers.engine import processor
 from trainers.running import folder as folders
 from trainers.running.run import RunError
+from trainers.running.table import COLUMNS
 from trainers.train import main, train
 
 pytestmark = pytest.mark.usefixtures("without_xla")
@@ -30,7 +31,7 @@ def run(logdir):
 
 def test_each_epoch_has_a_row(run):
     rows = folders.RunFolder(run.folder).rows()
-    assert tuple(rows[0]) == folders.COLUMNS and rows == run.history
+    assert tuple(rows[0]) == COLUMNS and rows == run.history
     assert [(row["epoch"], row["step"]) for row in rows] == [(1, 8), (2, 16), (3, 24), (4, 32)]
     for row in rows:
         assert row["train_objective"] == pytest.approx(row["train_loss"] + row["train_penalty"], rel=1e-12)
@@ -186,7 +187,7 @@ def test_existing_run_name_is_refused(run, logdir, capsys):
 
 def test_fit_engine_writes_the_same_files(logdir):
     run = train("4D_drop02", data="mini", epochs=2, trainer="fit", logdir=logdir)
-    assert tuple(run.history[0]) == folders.COLUMNS
+    assert tuple(run.history[0]) == COLUMNS
     assert "norm/gradient" not in helpers.scalars(run.folder / "train")
     assert run.history[1]["train_loss"] < run.history[0]["train_loss"]
 
