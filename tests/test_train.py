@@ -182,7 +182,7 @@ def test_wrong_data_leaves_no_folder(logdir, tmp_path):
 
 def test_existing_run_name_is_refused(run, logdir, capsys):
     assert main(["--model=4D_drop03", "--l2=1e-4", "--data=mini", f"--logdir={logdir}", "--run_name=one"]) == 2
-    assert "exists already: go on with --resume=" in capsys.readouterr().err
+    assert "exists already: continue that run with --resume=" in capsys.readouterr().err
 
 
 def test_fit_engine_writes_the_same_files(logdir):
