@@ -51,19 +51,15 @@ class Observer:
             row: the epoch's row of `metrics.csv`.
         """
         step = row["step"]
-        scalars = {"loss": row["train_loss"], "penalty": row["train_penalty"], "objective": row["train_objective"],
-                   "accuracy": row["train_accuracy"], "loss_eval": row["train_loss_eval"], "epoch": row["epoch"],
-                   "accuracy_eval": row["train_accuracy_eval"],
-                   "learning_rate": row["learning_rate"], "images_per_second": row["images_per_second"]}
+        of_training = ("loss", "penalty", "objective", "accuracy", "loss_eval", "accuracy_eval")
+        self._train.scalars({name: row[f"train_{name}"] for name in of_training}, step)
+        self._train.scalars({name: row[name] for name in ("epoch", "learning_rate", "images_per_second")}, step)
         if means.gradient_norm is not None and means.weight_norm is not None:
-            scalars.update({"norm/gradient": means.gradient_norm, "norm/weight": means.weight_norm})
-        self._train.scalars(scalars, step)
+            self._train.scalars({"norm/gradient": means.gradient_norm, "norm/weight": means.weight_norm}, step)
         if row["validation_loss"] is not None:
-            penalty = row["validation_penalty"]
-            self._valid.scalars({"loss": row["validation_loss"], "penalty": penalty,
-                                 "objective": row["validation_loss"] + penalty,
-                                 "accuracy": row["validation_accuracy"],
-                                 "rounded_accuracy": row["validation_rounded_accuracy"]}, step)
+            of_validation = ("loss", "penalty", "accuracy", "rounded_accuracy")
+            self._valid.scalars({name: row[f"validation_{name}"] for name in of_validation}, step)
+            self._valid.scalars({"objective": row["validation_loss"] + row["validation_penalty"]}, step)
         every = self._config.histogram_every
         if every and row["epoch"] % every == 0:
             self._histograms(step)

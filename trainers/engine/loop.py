@@ -74,7 +74,7 @@ class TapeEngine:
             done = until
             if on_part:
                 on_part(done, _means(totals))
-        return _means(totals, float(norm(self._network.kernels)))
+        return _means(totals, float(tf.linalg.global_norm(self._network.kernels)))
 
     def _restore(self, values: list[Any], order: Any, begin: int, end: int, first_step: Any) -> None:
         """Sets the variables to `values`, taken before step `begin` of an epoch, and replays the steps [begin, end).

@@ -78,11 +78,6 @@ def l2_penalty(kernels: Sequence[Any], rate: float) -> Any:
     return rate * tf.add_n([tf.reduce_sum(tf.square(kernel)) for kernel in kernels])
 
 
-def accuracy(labels: Any, logits: Any) -> Any:
-    """Share of the examples whose largest logit is that of the label."""
-    return tf.reduce_mean(tf.cast(tf.argmax(logits, axis=1, output_type=tf.int32) == labels, tf.float32))
-
-
 def rounded_accuracy(labels: Any, logits: Any) -> Any:
     """Share of entries at which the rounded probabilities equal the one-hot labels.
 
