@@ -12,6 +12,9 @@ import pytest
 from tests import sweeps
 
 ROOT = pathlib.Path(__file__).parent.parent
+# TensorFlow asks the processor whether oneDNN computes bfloat16, not oneDNN: limited to AVX2, that ends the process.
+computes_bfloat16 = pytest.mark.skipif("AVX2" in os.environ.get("ONEDNN_MAX_CPU_ISA", ""),
+                                       reason="under ONEDNN_MAX_CPU_ISA=AVX2 oneDNN refuses bfloat16")
 
 
 @pytest.fixture(autouse=True)

@@ -14,7 +14,7 @@ import fmnist_zoo
 from fmnist_zoo import metrics, models
 from fmnist_zoo.backend import tf
 from fmnist_zoo.spec import OPTIMIZERS, Recipe
-from tests.conftest import ROOT
+from tests.conftest import ROOT, computes_bfloat16
 from trainers import THREADS_VARIABLE
 from trainers.engine import loop, network, threads
 from trainers.engine.epoch import NonFiniteError, epoch_order
@@ -172,6 +172,7 @@ def test_xla_and_kernels_do_the_same_work(split):
     assert means[0] != means[1]
 
 
+@computes_bfloat16
 def test_bfloat16_learns_what_float32_learns(split):
     losses = []
     for bfloat16 in (False, True):

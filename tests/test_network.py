@@ -6,6 +6,7 @@ import scipy.stats
 
 import fmnist_zoo
 from fmnist_zoo.backend import tf
+from tests.conftest import computes_bfloat16
 from trainers.engine import network
 
 
@@ -97,6 +98,7 @@ def test_dropout_is_on_in_training_and_off_in_evaluation(images):
     np.testing.assert_array_equal(logits(True, 1), logits(True, 1))
 
 
+@computes_bfloat16
 def test_bfloat16_changes_training_and_not_evaluation(images):
     model, spec = fmnist_zoo.build_model("4D_drop03"), fmnist_zoo.get_spec("4D_drop03")
     exact, mixed = network.from_model(spec, model), network.from_model(spec, model, bfloat16=True)

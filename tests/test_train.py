@@ -10,6 +10,7 @@ from tensorboard.plugins.hparams import api_pb2, plugin_data_pb2
 import fmnist_zoo
 from fmnist_zoo import metrics
 from tests import helpers
+from tests.conftest import computes_bfloat16
 from trainers.engine import processor
 from trainers.running import folder as folders
 from trainers.running.run import RunError
@@ -192,6 +193,7 @@ def test_fit_engine_writes_the_same_files(logdir):
     assert run.history[1]["train_loss"] < run.history[0]["train_loss"]
 
 
+@computes_bfloat16
 def test_bfloat16_is_refused_on_processors_without_it(logdir, monkeypatch, capsys):
     monkeypatch.setattr(processor, "has_bfloat16", lambda: False)
     flags = ["--model=4L", "--data=mini", "--precision=mixed_bfloat16", f"--logdir={logdir}", "--run_name=mixed"]
