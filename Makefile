@@ -22,7 +22,7 @@ train: .venv/run.stamp
 	@$(RUN) -m trainers.train --model=$(MODEL) $(if $(EPOCHS),--epochs=$(EPOCHS)) $(FLAGS)
 
 test: .venv/dev.stamp lint types
-	@$(RUN) -m pytest -n 2 -q
+	@$(RUN) -m pytest -n logical --maxprocesses=4 --dist=worksteal -q
 
 lint: .venv/dev.stamp
 	@$(RUN) -m flake8
