@@ -10,7 +10,7 @@ from typing import Any, Sequence
 from fmnist_zoo import files, registry, results
 from trainers.config import RunConfig, read_record, resolve
 from trainers.publishing import evaluation
-from trainers.running import trained
+from trainers.running import provenance, trained
 from trainers.running.folder import RunFolder
 
 COMPARED = ("epochs", "chosen_epoch", "validation_accuracy", "test_accuracy", "test_nll", "test_ece", "data_sha256")
@@ -54,7 +54,7 @@ def origin(record: dict[str, Any]) -> dict[str, str]:
     Args:
         record: from `trainers.config.read_record`.
     """
-    environments = [start["environment"] for start in record.get("starts", [record])]
+    environments = provenance.environments(record)
     commits = [one.get("commit", "unknown") for one in environments]
     versions = [" ".join(f"{name}={version}" for name, version in one["versions"].items()) for one in environments]
     return {"commit": " then ".join(dict.fromkeys(commits)), "versions": " then ".join(dict.fromkeys(versions))}
