@@ -3,11 +3,9 @@
 import csv
 import json
 import os
-import pathlib
 import random
 import re
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -97,28 +95,28 @@ def get(url, payload=None):
         return json.load(answer)
 
 
-def test_tensorboard_serves_values_metrics_and_statuses(swept):
-    """TensorBoard's HTTP answers equal trials.csv."""
+def test_make_board_prints_its_address_alone_and_serves_values_metrics_and_statuses(swept):
+    """The first line of `make board` is TensorBoard's address; its HTTP answers equal trials.csv."""
     logdir, _ = swept
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    server = subprocess.Popen([str(pathlib.Path(sys.executable).with_name("tensorboard")), f"--logdir={logdir}",
-                               f"--port={port}", "--load_fast=false"],
-                              stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    server = subprocess.Popen(
+        ["make", "-o", ".venv/run.stamp", "board", f"RUN={sys.executable}", f"FLAGS=--logdir={logdir} --port=0"],
+        cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, start_new_session=True)
     ask = {"experimentName": "", "colParams": [], "startIndex": 0, "sliceSize": 100, "allowedStatuses": [
         "STATUS_SUCCESS", "STATUS_FAILURE", "STATUS_RUNNING", "STATUS_UNKNOWN"]}
     try:
+        line = server.stderr.readline()
+        address = re.fullmatch(r"TensorBoard \S+ at (http://localhost:\d+)/ \(Press CTRL\+C to quit\)\n", line)
+        assert address, line
         groups, until = [], time.monotonic() + 90
         while len(groups) < 4 and time.monotonic() < until:
-            time.sleep(1)
+            time.sleep(0.2)
             try:
-                groups = get(f"http://127.0.0.1:{port}/data/plugin/hparams/session_groups", ask)["sessionGroups"]
+                groups = get(f"{address[1]}/data/plugin/hparams/session_groups", ask)["sessionGroups"]
             except (OSError, ValueError, LookupError):
                 continue
     finally:
-        server.terminate()
-        server.wait(30)
+        os.killpg(server.pid, signal.SIGTERM)
+        server.communicate(timeout=30)
     with open(logdir / "sweeps" / "softmax-grid-seed0" / "trials.csv", newline="") as file:
         rows = {row["trial"]: row for row in csv.DictReader(file)}
     assert len(groups) == len(rows) == 4
