@@ -1,20 +1,21 @@
-"""keras-tuner's oracles, asked and told: what they propose, and that a told-again oracle stands where it stood."""
+"""keras-tuner's oracles: what they propose, and that repeating the same requests and results restores their state."""
 
 import collections
+import copy
 import itertools
 
 import pytest
 
-from trainers import config as configs
-from trainers.tuning import space as spaces
-from trainers.tuning.oracle import Oracle, hyperband_rounds
+from trainers.config import resolve
+from trainers.tuning.oracle import STATE, Oracle, hyperband_brackets
+from trainers.tuning.space import apply, parse
 
-BASE = configs.resolve("4L", data="mini")
+BASE = resolve("4L", data="mini")
 MIXED = "dropout=0,0.1,0.3_0.2_0.1; l2=log(1e-6..1e-2); batch_size=32,full; epochs=2..9"
 
 
 def make(tuner, text, *, seed=0, epochs=9):
-    return Oracle(tuner, spaces.parse(text, BASE), lower_is_better=True, seed=seed, epochs=epochs)
+    return Oracle(tuner, parse(text, BASE), lower_is_better=True, seed=seed, epochs=epochs)
 
 
 def objective(proposal):
@@ -22,7 +23,7 @@ def objective(proposal):
 
 
 def drive(oracle, count, *, failing=()):
-    """Proposals one after the other, each told of before the next; stops where the oracle does."""
+    """At most `count` proposals, each followed by its result."""
     found = []
     for index in range(count):
         proposal = oracle.propose()
@@ -30,39 +31,64 @@ def drive(oracle, count, *, failing=()):
             assert proposal == "done"
             break
         found.append(proposal)
-        oracle.tell(proposal.trial, None if index in failing else objective(proposal))
+        oracle.report(proposal.trial, None if index in failing else objective(proposal))
     return found
 
 
-def test_grid_tries_each_combination_once_whatever_the_workers_do():
+def drive_two_workers(oracle, *, polls):
+    """All proposals; an idle worker asks `polls` times more before the next result arrives."""
+    found, running = [], []
+    while True:
+        answer = ""
+        while len(running) < 2 and answer not in ("wait", "done"):
+            answer = oracle.propose()
+            if not isinstance(answer, str):
+                running.append(answer)
+                found.append(answer)
+        for _ in range(polls if answer in ("wait", "done") else 0):
+            assert oracle.propose() == answer
+        if not running:
+            return found
+        ended = running.pop(0)
+        oracle.report(ended.trial, objective(ended))
+
+
+def test_grid_proposes_each_combination_once_before_any_has_ended():
     oracle = make("grid", "dropout=0,0.1,0.5; l2=0,1e-5; batch_size=32,full")
-    found = [oracle.propose() for _ in range(12)]  # none has ended yet
+    found = [oracle.propose() for _ in range(12)]
     combinations = {(one.values["dropout"], one.values["l2"], one.values["batch_size"]) for one in found}
     assert combinations == set(itertools.product((0.0, 0.1, 0.5), (0.0, 1e-5), (32, "full")))
     assert oracle.propose() == "done"
     assert [one.trial for one in found] == [f"{number:04}" for number in range(12)]
 
 
-def test_random_depends_on_the_seed_alone_and_keeps_to_the_space():
+def test_random_depends_only_on_the_seed_and_stays_within_the_space():
     first, again, other = (make("random", MIXED, seed=seed) for seed in (0, 0, 1))
     proposals = [first.propose() for _ in range(20)]
-    for trial in reversed(range(20)):  # results, in whatever order, change nothing
-        again_proposal = again.propose()
-        first.tell(f"{trial:04}", 1.0)
-        assert again_proposal == proposals[19 - trial]
+    for number in reversed(range(20)):  # results change nothing, in any order
+        proposal = again.propose()
+        first.report(f"{number:04}", 1.0)
+        assert proposal == proposals[19 - number]
     assert [other.propose() for _ in range(20)] != proposals
     for one in proposals:
         assert one.values["dropout"] in (0.0, 0.1, "0.3_0.2_0.1") and one.values["batch_size"] in (32, "full")
         assert 1e-6 <= one.values["l2"] <= 1e-2 and one.values["epochs"] in range(2, 10)
-        assert type(one.values["epochs"]) is int and spaces.apply(BASE, one.values)
+        assert type(one.values["epochs"]) is int and apply(BASE, one.values)
 
 
 def test_many_failures_do_not_end_a_search():
     assert len(drive(make("random", "dropout=0..0.5"), 12, failing=range(12))) == 12
 
 
+@pytest.mark.parametrize("seed", range(4))
+def test_random_finds_all_combinations_of_a_small_space(seed):
+    rates = [index / 100 for index in range(30)]
+    found = drive(make("random", f"dropout={','.join(map(str, rates))}", seed=seed), 100)
+    assert sorted(one.values["dropout"] for one in found) == rates
+
+
 @pytest.mark.parametrize("epochs", [1, 2, 9, 10, 27, 30])
-def test_hyperband_goes_on_from_its_best_and_keeps_to_the_plan(epochs):
+def test_hyperband_continues_its_best_trials_as_planned(epochs):
     found = drive(make("hyperband", "dropout=0..0.5", epochs=epochs), 500)
     by_name = {one.trial: one for one in found}
     added = collections.Counter()
@@ -73,19 +99,37 @@ def test_hyperband_goes_on_from_its_best_and_keeps_to_the_plan(epochs):
         if one.parent:
             assert one.values == by_name[one.parent].values
     planned = collections.Counter()
-    for trials, more in hyperband_rounds(epochs):
+    for trials, more in itertools.chain(*hyperband_brackets(epochs)):
         planned[more] += trials
     assert added == planned
     assert max(one.epochs for one in found) == epochs
 
 
-@pytest.mark.parametrize("tuner, count", [("hyperband", 30), ("bayesian", 8)])
-def test_an_oracle_that_is_told_again_stands_where_it_stood(tuner, count):
-    whole = drive(make(tuner, "dropout=0..0.5"), count + 3, failing=(2,))
+@pytest.mark.parametrize("seed", range(4))
+def test_hyperband_with_idle_workers_completes_on_the_smallest_space_that_fits(seed):
+    """Nine epochs draw 9 + 5 + 3 combinations, and this space has 17. How often idle workers ask must not matter."""
+    space = f"dropout={','.join(str(index / 100) for index in range(17))}"
+    found = drive_two_workers(make("hyperband", space, seed=seed), polls=0)
+    assert [sum(trials for trials, _ in rounds) for rounds in hyperband_brackets(9)] == [13, 7, 3]
+    assert len(found) == 23 and len({one.values["dropout"] for one in found}) == 17
+    assert drive_two_workers(make("hyperband", space, seed=seed), polls=3) == found
+
+
+def test_request_without_a_proposal_changes_no_state():
+    oracle = make("hyperband", "dropout=0,0.1,0.2,0.3")  # too small: the oracle draws in vain and has to wait
+    for _ in range(4):
+        oracle.propose()
+    before = copy.deepcopy([vars(oracle._oracle)[name] for name in STATE])
+    assert [oracle.propose() for _ in range(3)] == ["wait"] * 3
+    assert [vars(oracle._oracle)[name] for name in STATE] == before
+
+
+@pytest.mark.parametrize("tuner, count, more", [("hyperband", 20, 3), ("bayesian", 5, 2)])
+def test_repeating_proposals_and_results_restores_the_state(tuner, count, more):
+    whole = drive(make(tuner, "dropout=0..0.5"), count + more, failing=(2,))
     again = make(tuner, "dropout=0..0.5")
     assert drive(again, count, failing=(2,)) == whole[:count]
-    assert drive(again, 3) == whole[count:count + 3]
+    assert drive(again, more) == whole[count:]
     if tuner == "bayesian":
-        late = [abs(one.values["dropout"] - 0.2) for one in whole[4:]]
-        assert min(late) < 0.05  # it found the valley
+        assert min(abs(one.values["dropout"] - 0.2) for one in whole[4:]) < 0.05  # near the minimum
         assert all(type(one.values["dropout"]) is float for one in whole)

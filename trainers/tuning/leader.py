@@ -103,7 +103,7 @@ class Leader:
 
     def _tell(self, trial: Trial) -> None:
         assert trial.result is not None
-        self.oracle.tell(trial.name, trial.result["objective"])
+        self.oracle.report(trial.name, trial.result["objective"])
 
     def _queue(self, trial: Trial) -> None:
         self._jobs.extend((trial, execution) for execution in range(self.study.executions))

@@ -1,18 +1,24 @@
-"""What to try next: keras-tuner's oracles, asked and told, and nothing else of keras-tuner.
+"""Which values to try next: keras-tuner's oracles, without the rest of keras-tuner.
 
-The oracle only proposes. It lives in the memory of the process that leads the sweep, and writes no files: its own are
-written in place and tear. After a restart it is told again all that happened, in the same order, and stands where it
-stood. What is known of its ways, and closed here:
+The oracle only proposes. It lives in the memory of the process that leads the sweep and writes no files: keras-tuner
+writes its files in place, and a crash can leave half of one. After a restart the leader repeats all proposals and
+results in their recorded order, which brings a new oracle into the same state. keras-tuner has traps; this module
+avoids them:
 
-- a seed of 0 becomes a random one: it gets seed + 1;
-- `Float` with a step drops the upper end: values that are listed are a `Choice`;
-- its grid waits for results before it goes on, and three failures in a row end a search: grid and random are told of
-  the end of a trial when it is proposed, since their proposals depend on nothing but the seed;
-- Hyperband names the trial it goes on from; here that means its checkpoint with all of the optimizer's state.
+- A seed of 0 becomes a random seed: the oracle gets seed + 1.
+- `Float` with a step never tries the upper end: listed values become a `Choice`.
+- The grid waits for results before it continues, and three failures in a row end a search. The proposals of grid and
+  random do not depend on results, so their trials are reported as ended as soon as they are proposed.
+- A request that yields no proposal changes the state, so that a later proposal depends on how often idle workers asked:
+  the state is restored.
+- Random draws stop after 20 repetitions, before all combinations of a small space are found: the limit is raised.
+- Hyperband names the trial that a new one continues; here a trial continues from the checkpoint, with the optimizer's
+  state.
 """
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import math
 import warnings
@@ -22,12 +28,14 @@ from trainers.tuning.space import Space
 
 TUNERS = ("random", "grid", "hyperband", "bayesian")
 BLIND = ("random", "grid")  # proposals do not depend on results
-FACTOR = 3  # Hyperband: a third of the trials goes on, three times as long
+FACTOR = 3  # Hyperband: a third of the trials continue, for three times as many epochs
+DRAWS = 50  # per combination: with n of them, 50 n draws miss the last untried one with probability e^-50
+STATE = ("_seed_state", "_brackets", "_current_bracket", "_current_iteration")  # what a request may change
 
 
 @dataclasses.dataclass(frozen=True)
 class Proposal:
-    """What the oracle wants tried. `epochs` and `parent` (the trial it goes on from) are Hyperband's."""
+    """A trial to run. Only Hyperband sets `epochs` and `parent`, the trial whose training it continues."""
 
     trial: str
     values: dict[str, Any]
@@ -36,12 +44,12 @@ class Proposal:
 
 
 class Oracle:
-    """Asked by `propose`, told by `tell`.
+    """Proposes trials and learns from their results.
 
     Args:
         tuner: one of `TUNERS`.
         lower_is_better: the direction of the objective.
-        epochs: the longest that Hyperband trains a trial.
+        epochs: the longest training of a trial by Hyperband.
     """
 
     def __init__(self, tuner: str, space: Space, *, lower_is_better: bool, seed: int, epochs: int):
@@ -54,41 +62,47 @@ class Oracle:
         for parameter in space.parameters:
             values = list(parameter.values)
             if parameter.kind == "choice":
-                same = len({type(value) for value in values}) == 1
-                parameters.Choice(parameter.name, values if same else list(map(str, values)), default=values[0]
-                                  if same else str(values[0]))
+                if len({type(value) for value in values}) > 1:  # a Choice takes values of one type
+                    values = list(map(str, values))
+                parameters.Choice(parameter.name, values, default=values[0])
             else:
                 kind = parameters.Int if isinstance(values[0], int) else parameters.Float
                 kind(parameter.name, *values, sampling=parameter.kind)
         self._types = {parameter.name: {str(value): value for value in parameter.values}
                        for parameter in space.parameters if parameter.kind == "choice"}
-        kind = {"random": oracles.RandomSearchOracle, "grid": oracles.GridSearchOracle,
-                "hyperband": oracles.HyperbandOracle, "bayesian": oracles.BayesianOptimizationOracle}[tuner]
+        oracle = {"random": oracles.RandomSearchOracle, "grid": oracles.GridSearchOracle,
+                  "hyperband": oracles.HyperbandOracle, "bayesian": oracles.BayesianOptimizationOracle}[tuner]
         more = {"max_epochs": epochs, "factor": FACTOR} if tuner == "hyperband" else {"max_trials": None}
-        self._oracle = kind(objective=keras_tuner.Objective("objective", "min" if lower_is_better else "max"),
-                            hyperparameters=parameters, allow_new_entries=False, tune_new_entries=False,
-                            seed=seed + 1, max_consecutive_failed_trials=None, **more)
+        self._oracle = oracle(objective=keras_tuner.Objective("objective", "min" if lower_is_better else "max"),
+                              hyperparameters=parameters, allow_new_entries=False, tune_new_entries=False,
+                              seed=seed + 1, max_consecutive_failed_trials=None, **more)
         self._oracle.save = self._oracle._save_trial = lambda *trial: None
         self._oracle.verbose = 0
+        if space.size is not None:
+            self._oracle._max_collisions = DRAWS * space.size
         self.blind = tuner in BLIND
 
     def propose(self) -> Proposal | str:
-        """The next proposal, or "wait" (until another trial ended), or "done" (the space or the plan is exhausted)."""
+        """The next proposal, "wait" (until another trial ends), or "done" (the space or the plan is exhausted)."""
+        before = copy.deepcopy({name: value for name, value in vars(self._oracle).items() if name in STATE})
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # the Gaussian process' fit tells of bounds it came close to
+            warnings.simplefilter("ignore")  # the fit of the Gaussian process warns of bounds that it came close to
             trial = self._oracle.create_trial(f"tuner-{len(self._oracle.trials)}")
         if trial.status != "RUNNING":
+            vars(self._oracle).update(before)
             return "done" if trial.status == "STOPPED" else "wait"
-        values = dict(trial.hyperparameters.values)
-        own = {name.removeprefix("tuner/"): values.pop(name) for name in list(values) if name.startswith("tuner/")}
+        values, tuner_values = {}, {}
+        for name, value in trial.hyperparameters.values.items():
+            if name.startswith("tuner/"):
+                tuner_values[name.removeprefix("tuner/")] = value
+            else:
+                values[name] = self._types.get(name, {}).get(str(value), _plain(value))
         if self.blind:
             self._end(trial.trial_id, None)
-        values = {name: self._types.get(name, {}).get(str(value), _plain(value))
-                  for name, value in values.items()}
-        return Proposal(trial.trial_id, values, own.get("epochs"), own.get("trial_id"))
+        return Proposal(trial.trial_id, values, tuner_values.get("epochs"), tuner_values.get("trial_id"))
 
-    def tell(self, trial: str, objective: float | None) -> None:
-        """A trial ended; None if it failed."""
+    def report(self, trial: str, objective: float | None) -> None:
+        """Records the result of a trial; None if it failed."""
         if not self.blind:
             self._end(trial, objective)
 
@@ -100,20 +114,25 @@ class Oracle:
         self._oracle.end_trial(trial)
 
 
-def hyperband_rounds(epochs: int) -> list[tuple[int, int]]:
-    """(trials, epochs each adds) of all rounds of Hyperband (Li et al. 2018, algorithm 1, with keras-tuner's sizes)."""
-    brackets = int(math.floor(math.log(epochs) / math.log(FACTOR) + 1e-9)) + 1
-    rounds = []
-    for bracket in range(brackets - 1, -1, -1):
-        before = 0
-        for number in range(bracket + 1):
-            end_size = math.ceil(1 + math.log(epochs, FACTOR)) / (bracket + 1)
-            until = math.ceil(epochs / FACTOR ** (bracket - number))
-            rounds.append((math.ceil(end_size * FACTOR ** (bracket - number)), until - before))
+def hyperband_brackets(epochs: int) -> list[list[tuple[int, int]]]:
+    """The brackets of Hyperband, each a list of rounds: (trials, epochs that each of them adds).
+
+    The first round of a bracket draws new combinations, the others continue the best of the round before (Li et al.
+    2018, algorithm 1, with keras-tuner's sizes).
+    """
+    count = int(math.floor(math.log(epochs) / math.log(FACTOR) + 1e-9)) + 1
+    brackets = []
+    for bracket in range(count - 1, -1, -1):
+        end_size = math.ceil(1 + math.log(epochs, FACTOR)) / (bracket + 1)
+        rounds, before = [], 0
+        for left in range(bracket, -1, -1):
+            until = math.ceil(epochs / FACTOR ** left)
+            rounds.append((math.ceil(end_size * FACTOR ** left), until - before))
             before = until
-    return rounds
+        brackets.append(rounds)
+    return brackets
 
 
 def _plain(value: Any) -> Any:
-    """A NumPy scalar as Python's."""
+    """A NumPy scalar as a Python number."""
     return value.item() if hasattr(value, "item") else value

@@ -1,4 +1,4 @@
-"""A sweep as it was asked for: checked, counted and estimated before anything heavy starts. No TensorFlow."""
+"""The plan of a sweep: what the user asked for, checked, counted and estimated before TensorFlow is imported."""
 
 from __future__ import annotations
 
@@ -8,91 +8,113 @@ from typing import Any, Mapping
 
 from fmnist_zoo import __version__, catalog
 from fmnist_zoo.spec import ModelSpec
-from trainers import config as configs
-from trainers.config import ConfigError
-from trainers.running import estimate
-from trainers.tuning import oracle as oracles, space as spaces, study as studies
+from trainers.config import ConfigError, resolve
+from trainers.engine.processor import machine
+from trainers.running import estimate, provenance
+from trainers.tuning.oracle import TUNERS, hyperband_brackets
+from trainers.tuning.space import parse
+from trainers.tuning.study import OBJECTIVES
 
-MAX_TRIALS = 30  # of random and bayesian; grid and hyperband have an end of their own
+MAX_TRIALS = 30  # default of random and bayesian; grid and hyperband end by themselves
 LIBRARIES = ("tensorflow", "keras", "keras-tuner", "numpy")
+OF_BAYESIAN = ("scikit-learn", "scipy")
 
 
 def require_counts(**counts: Any) -> None:
-    """`ConfigError` for what is no whole number of at least 1."""
-    for field, number in counts.items():
+    """`ConfigError` unless each of `counts` is a whole number of at least 1."""
+    for name, number in counts.items():
         if isinstance(number, bool) or not isinstance(number, int) or number < 1:
-            raise ConfigError(f"{field} must be a whole number of at least 1, received {number!r}")
+            raise ConfigError(f"{name} must be a whole number of at least 1, received {number!r}")
+
+
+def environment(tuner: str) -> dict[str, Any]:
+    """The versions and the commit that a sweep runs with; imports none of the libraries."""
+    libraries = LIBRARIES + (OF_BAYESIAN if tuner == "bayesian" else ())
+    versions = {library: importlib.metadata.version(library) for library in libraries}
+    return {"versions": {"fmnist_zoo": __version__, **versions}, "commit": provenance.commit()}
 
 
 class Plan:
-    """A sweep as it was asked for, checked, before anything heavy starts."""
+    """A checked sweep; the arguments are those of `trainers.sweep.sweep`.
+
+    Raises:
+        ConfigError: for settings, or a space, that are invalid or do not go together.
+    """
 
     def __init__(self, model: str | ModelSpec, space: str | Mapping[str, Any] | None, *, tuner: str,
                  max_trials: int | None, objective: str, executions: int, **settings: Any):
-        for field, value, known in (("tuner", tuner, oracles.TUNERS), ("objective", objective, studies.OBJECTIVES)):
+        for name, value, known in (("tuner", tuner, TUNERS), ("objective", objective, tuple(OBJECTIVES))):
             if value not in known:
-                raise ConfigError(f"{field} must be one of {', '.join(known)}; received {value!r}")
+                raise ConfigError(f"{name} must be one of {', '.join(known)}; received {value!r}")
         require_counts(executions=executions, max_trials=1 if max_trials is None else max_trials)
         self.given = sorted(name for name, value in settings.items() if value is not None)
-        sparing = {"histogram_every": 0, "checkpoint_every": 1}
-        self.base = configs.resolve(model, ranking=True, **{
-            **sparing, **{name: settings[name] for name in self.given}})
+        given = {name: settings[name] for name in self.given}
+        self.base = resolve(model, ranking=True, **{"histogram_every": 0, "checkpoint_every": 1, **given})
         self.tuner, self.objective, self.executions = tuner, objective, executions
-        self.space = spaces.parse(catalog.default_space(self.base.spec) if space is None else space, self.base,
-                                  listed_only=tuner == "grid")
-        if tuner == "hyperband" and "epochs" in self.space.names:
-            raise ConfigError("--tuner=hyperband sets the epochs itself, up to --epochs: take epochs out of --space")
+        self.space = parse(catalog.default_space(self.base.spec) if space is None else space, self.base,
+                           listed_only=tuner == "grid")
+        if tuner == "hyperband":
+            self._check_hyperband()
         self.max_trials = self._limit(max_trials)
 
-    def _limit(self, asked: int | None) -> int:
-        size = self.space.size or sys.maxsize
+    def _check_hyperband(self) -> None:
+        if "epochs" in self.space.names:
+            raise ConfigError("--tuner=hyperband sets the epochs itself, up to --epochs: take epochs out of --space")
+        draws = sum(rounds[0][0] for rounds in hyperband_brackets(self.base.recipe.epochs))
+        if self.space.size is not None and self.space.size < draws:
+            raise ConfigError(f"--tuner=hyperband draws {draws} different combinations for "
+                              f"--epochs={self.base.recipe.epochs}, and --space has {self.space.size} "
+                              f"({self.space.text}): use ranges such as l2=log(1e-6..1e-2), list more values, choose "
+                              "fewer --epochs or another --tuner")
+
+    def _limit(self, max_trials: int | None) -> int:
+        """How many trials the sweep has at most."""
         if self.tuner == "hyperband":
-            rounds = oracles.hyperband_rounds(self.base.recipe.epochs)
-            return min(asked or sys.maxsize, sum(trials for trials, _ in rounds))
-        if self.tuner == "bayesian":  # it may propose again what it tried
-            return asked or MAX_TRIALS
-        return min(asked or (size if self.tuner == "grid" else MAX_TRIALS), size)
+            planned = sum(count for rounds in hyperband_brackets(self.base.recipe.epochs) for count, _ in rounds)
+            return min(max_trials or planned, planned)
+        if self.tuner == "bayesian":  # it may propose a combination again
+            return max_trials or MAX_TRIALS
+        size = self.space.size or sys.maxsize
+        return min(max_trials or (size if self.tuner == "grid" else MAX_TRIALS), size)
 
     def name(self) -> str:
+        """The default name of the sweep's folder."""
         return f"{self.base.spec.name}-{self.tuner}-seed{self.base.seed}"
 
     def seconds(self) -> tuple[float, float]:
-        """The least and the most that all trials should take, one after the other, all cores at work."""
-        ends = [estimate.seconds(config) for config in self.space.corners(self.base)]
-        if self.tuner == "hyperband":
-            epochs = sum(trials * more for trials, more in oracles.hyperband_rounds(self.base.recipe.epochs))
-            trials = epochs / self.base.recipe.epochs
-        else:
-            trials = self.max_trials
+        """The least and the most that all trials should take, one after another on all cores."""
+        trials: float = self.max_trials
+        if self.tuner == "hyperband":  # in trials of full length
+            longest = self.base.recipe.epochs
+            trials = sum(count * epochs for rounds in hyperband_brackets(longest) for count, epochs in rounds) / longest
+        lengths = [estimate.seconds(config) for config in self.space.corners(self.base)]
         overhead = 2.0 * self.max_trials * self.executions
-        low, high = (trials * self.executions * end + overhead for end in (min(ends), max(ends)))
-        return low, high
+        return (trials * self.executions * min(lengths) + overhead, trials * self.executions * max(lengths) + overhead)
 
     def text(self, workers: int, folder: str) -> str:
         """What `--dry_run` prints."""
-        from trainers.running.provenance import machine
-
-        low, high = (estimate.clock(seconds / min(workers, machine()["cores"])) for seconds in self.seconds())
-        count = self.space.size
-        size = "endless" if count is None else f"{count} combination{'s' * (count > 1)}"
+        at_once = min(workers, machine()["cores"])
+        low, high = (estimate.clock(seconds / at_once) for seconds in self.seconds())
+        size = "endless" if self.space.size is None else _count(self.space.size, "combination")
         return "\n".join([
             f"model       {self.base.spec.name}: {self.base.spec.description}",
-            f"space       {self.space.text}", f"size        {size}",
-            f"tuner       {self.tuner}: {self.max_trials} trial{'s' * (self.max_trials > 1)} of {self.executions} "
-            f"execution{'s' * (self.executions > 1)}, up to {self.base.recipe.epochs} epochs each",
+            f"space       {self.space.text}",
+            f"size        {size}",
+            f"tuner       {self.tuner}: {_count(self.max_trials, 'trial')} of {_count(self.executions, 'execution')}, "
+            f"up to {self.base.recipe.epochs} epochs each",
             f"objective   {self.objective}",
             f"time        about {low if low == high else f'{low} to {high}'} on this machine, a guess",
             f"folder      {folder}"])
 
     def manifest(self) -> dict[str, Any]:
-        """What `sweep.json` holds; reads the data for their digests."""
+        """The content of `sweep.json`; reads the data for their digests."""
         from fmnist_zoo.data import load_data
-        from trainers.running import provenance
 
         data = load_data(**self.base.data_settings)
         return {"base": self.base.to_dict(), "given": self.given, "space": self.space.text, "tuner": self.tuner,
                 "objective": self.objective, "executions": self.executions,
-                "data": {"sha256": data.sha256, "split_sha256": data.split_sha256},
-                "versions": {"fmnist_zoo": __version__, **{library: importlib.metadata.version(library)
-                                                           for library in LIBRARIES}},
-                "commit": provenance.commit()}
+                "data": {"sha256": data.sha256, "split_sha256": data.split_sha256}, **environment(self.tuner)}
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}{'s' * (number > 1)}"
