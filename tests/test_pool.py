@@ -1,118 +1,136 @@
-"""Workers as they are: real processes, killed and renewed; and what one of them does with a job."""
+"""Workers as real processes, killed and replaced; and what a worker does with a job."""
 
 import errno
 import fcntl
 import gc
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
 import sys
 import threading
 import time
+import types
 
 import pytest
 
 from fmnist_zoo.data import load_data
 from tests import helpers
 from tests.conftest import ROOT
-from trainers import config as configs, sweep
+from trainers import sweep, train
+from trainers.config import resolve
 from trainers.running import run
 from trainers.running.folder import RunFolder
 from trainers.running.table import MetricsTable
-from trainers.tuning import pool as pools, study as studies, trial as trials
+from trainers.tuning import pool, study, trial
 
-EPOCHS = 30
+EPOCHS = 40
+SECONDS = 300  # far more than anything here takes on an idle machine
+BATCH = 1200  # above `LARGEST_XLA_BATCH`: XLA would compile for longer than these trials train, in the workers too
+LONG = dict(model="2L", epochs=EPOCHS, dropout=0.2)
+
+
+@pytest.fixture(scope="module")
+def data():
+    return load_data(data="mini")
+
+
+def make_job(sweep_folder, data, name, *, model="softmax", parent=None, **settings):
+    """A job of a sweep in `sweep_folder`, which it makes."""
+    sweep_folder.mkdir(exist_ok=True)
+    (sweep_folder / trial.LEADER).write_text("me")
+    settings = {"epochs": 1, "data": "mini", "histogram_every": 0, "checkpoint_every": 1, "batch_size": BATCH, **settings}
+    return {"config": resolve(model, ranking=True, **settings).to_dict(), "folder": str(sweep_folder / name / "0"),
+            "parent": parent, "expected": {"sha256": data.sha256, "split_sha256": data.split_sha256},
+            "sweep": str(sweep_folder), "leader": "me"}
 
 
 @pytest.fixture
-def make_job(tmp_path):
-    """Jobs of a sweep whose folder is `tmp_path`."""
-    (tmp_path / trials.LEADER).write_text("me")
-    data = load_data(data="mini")
-
-    def make(name, *, model="2L", parent=None, **settings):
-        settings = {"epochs": 1, "data": "mini", "histogram_every": 0, "checkpoint_every": 1, **settings}
-        config = configs.resolve(model, ranking=True, **settings)
-        return {"config": config.to_dict(), "folder": str(tmp_path / name / "0"), "parent": parent,
-                "expected": {"sha256": data.sha256, "split_sha256": data.split_sha256},
-                "sweep": str(tmp_path), "leader": "me"}
-
-    return make
+def job(tmp_path, data):
+    """Makes jobs of a sweep in this test's folder."""
+    return lambda name, **settings: make_job(tmp_path, data, name, **settings)
 
 
-def wait_for(pool, count=1, seconds=120):
-    outcomes, until = [], time.monotonic() + seconds
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory, data):
+    """The run folder and the outcome of the long trial, trained in this process without a break."""
+    asked = make_job(tmp_path_factory.mktemp("undisturbed"), data, "long", **LONG)
+    outcome = trial.run(asked)
+    assert outcome["status"] == "COMPLETED"
+    return RunFolder(asked["folder"]), outcome
+
+
+@pytest.fixture(scope="module")
+def parent(tmp_path_factory, data):
+    """The folder of a completed run of two epochs, and `train`'s result for the same settings and three epochs."""
+    asked = make_job(tmp_path_factory.mktemp("parent"), data, "parent", epochs=2, l2=0.001)
+    assert trial.run(asked)["status"] == "COMPLETED"
+    whole = train.train("softmax", l2=0.001, data="mini", epochs=3, batch_size=BATCH,
+                        logdir=tmp_path_factory.mktemp("whole"), ranking=True, histogram_every=0, checkpoint_every=1)
+    return RunFolder(asked["folder"]), whole
+
+
+def wait_for(workers, count=1):
+    outcomes, until = [], time.monotonic() + SECONDS
     while len(outcomes) < count:
         assert time.monotonic() < until
-        outcomes += pool.wait(1.0)
+        outcomes += workers.wait(1.0)
     return outcomes
 
 
-def wait_for_rows(folder, count):
-    until = time.monotonic() + 60
+def kill_after_rows(folder, count):
+    """Kills the process that trains in `folder`."""
+    until = time.monotonic() + SECONDS
     while len(RunFolder(folder).rows()) < count:
         assert time.monotonic() < until
         time.sleep(0.02)
+    os.kill(int((folder / ".lock").read_text()), signal.SIGKILL)
 
 
-@pytest.fixture
-def whole(make_job):
-    """The result of the long trial that nobody disturbs, trained in this process."""
-    outcome = trials.run(make_job("whole", epochs=EPOCHS, dropout=0.2))
-    assert outcome["status"] == "COMPLETED"
-    return outcome
-
-
-def test_a_child_is_renewed_and_a_killed_one_gives_its_trial_back(make_job, whole, monkeypatch, tmp_path):
-    monkeypatch.setattr(pools, "TRIALS_A_WORKER", 2)  # warming counts as one
-    pool = pools.ChildPool()
+def test_child_is_replaced_after_some_trials_and_a_killed_one_loses_nothing(job, undisturbed, monkeypatch, tmp_path):
+    monkeypatch.setattr(pool, "TRIALS_A_WORKER", 2)  # its imports count as one
+    child = pool.ChildPool()
     try:
-        pids = []
-        for name in ("a", "b"):
-            pool.submit(name, make_job(name))
-            ((ended, outcome),) = wait_for(pool)
-            assert (ended, outcome["status"]) == (name, "COMPLETED")
-            pids.append(outcome["pid"])
-        assert len({os.getpid(), *pids}) == 3 and outcome["memory_mb"] > 100
-        pool.submit("long", make_job("long", epochs=EPOCHS, dropout=0.2))
-        wait_for_rows(tmp_path / "long" / "0", 3)
-        os.kill(int((tmp_path / "long" / "0" / ".lock").read_text()), signal.SIGKILL)
-        assert wait_for(pool) == [("long", {"status": pools.DIED, "begun": True})]
-        rows = len(RunFolder(tmp_path / "long" / "0").rows())
-        assert 3 <= rows < EPOCHS
-        pool.submit("long", make_job("long", epochs=EPOCHS, dropout=0.2))
-        ((_, outcome),) = wait_for(pool)
-        assert outcome["final"] == whole["final"]
-        long, undisturbed = (helpers.rows_without_times(tmp_path / name / "0") for name in ("long", "whole"))
-        assert long == undisturbed
+        child.submit("short", job("short"))
+        ((name, outcome),) = wait_for(child)
+        assert (name, outcome["status"]) == ("short", "COMPLETED") and outcome["memory_mb"] > 100
+        child.submit("long", job("long", **LONG))
+        kill_after_rows(tmp_path / "long" / "0", 3)
+        assert outcome["pid"] not in (os.getpid(), int((tmp_path / "long" / "0" / ".lock").read_text()))
+        assert wait_for(child) == [("long", {"status": pool.DIED, "begun": True})]
+        assert 3 <= len(RunFolder(tmp_path / "long" / "0").rows()) < EPOCHS
+        child.submit("long", job("long", **LONG))
+        ((_, outcome),) = wait_for(child)
+        folder, expected = undisturbed
+        assert outcome["final"] == expected["final"]
+        assert helpers.rows_without_times(tmp_path / "long" / "0") == helpers.rows_without_times(folder.path)
     finally:
-        pool.close()
+        child.close()
 
 
-def test_dask_workers_share_the_cores_and_a_killed_one_loses_nothing(make_job, whole, tmp_path):
-    pool = pools.DaskPool(workers=2)
+def test_dask_workers_share_the_cores_and_a_killed_one_loses_nothing(job, undisturbed, tmp_path):
+    workers = pool.DaskPool(workers=2)
     try:
-        assert pool.slots == 2 and pool.shares == {"0": (0, 2), "1": (1, 2)}
-        assert pool._client.scheduler.address.startswith("tls://127.0.0.1:")
-        jobs = {"long": make_job("long", epochs=EPOCHS, dropout=0.2), "short": make_job("short")}
-        for name, job in jobs.items():
-            pool.submit(name, job)
-        wait_for_rows(tmp_path / "long" / "0", 3)
-        os.kill(int((tmp_path / "long" / "0" / ".lock").read_text()), signal.SIGKILL)
-        outcomes = dict(wait_for(pool, 2))
-        assert outcomes["long"]["status"] == pools.DIED
-        for name in [name for name, outcome in outcomes.items() if outcome["status"] == pools.DIED]:
-            pool.submit(name, jobs[name])  # a short one too, if it was waiting behind the long one
-            outcomes.update(wait_for(pool))
-        assert outcomes["long"]["final"] == whole["final"] and outcomes["short"]["status"] == "COMPLETED"
-        log = (tmp_path / "long" / "0" / "config.json").read_text()
-        environment, cores = json.loads(log)["environment"], sorted(os.sched_getaffinity(0))
+        assert workers.slots == 2 and workers.shares == {"0": (0, 2), "1": (1, 2)}
+        assert workers._client.scheduler.address.startswith("tls://127.0.0.1:")
+        jobs = {"long": job("long", **LONG), "short": job("short")}
+        for name, asked in jobs.items():
+            workers.submit(name, asked)
+        kill_after_rows(tmp_path / "long" / "0", 3)
+        outcomes = dict(wait_for(workers, 2))
+        assert outcomes["long"]["status"] == pool.DIED
+        for name in [name for name, outcome in outcomes.items() if outcome["status"] == pool.DIED]:
+            workers.submit(name, jobs[name])  # the short one too, if it was waiting on the same worker
+            outcomes.update(wait_for(workers))
+        assert outcomes["long"]["final"] == undisturbed[1]["final"] and outcomes["short"]["status"] == "COMPLETED"
+        environment = json.loads((tmp_path / "long" / "0" / "config.json").read_text())["environment"]
+        cores = sorted(os.sched_getaffinity(0))
         assert environment["cores"] in (len(cores[::2]), len(cores[1::2]))
         assert environment["threads"]["intra_op"] == 2  # on one core too: the numbers of a trial are those of a run
     finally:
-        pool.close()
+        workers.close()
 
 
 def test_workers_of_a_scheduler_that_share_only_a_folder(tmp_path):
@@ -120,119 +138,184 @@ def test_workers_of_a_scheduler_that_share_only_a_folder(tmp_path):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     address = f"tcp://127.0.0.1:{port}"
     start = [sys.executable, "-m", "distributed.cli.dask_scheduler", "--host", "127.0.0.1", "--port", str(port),
              "--no-dashboard"]
     work = [sys.executable, "-m", "distributed.cli.dask_worker", address, "--host", "127.0.0.1", "--nthreads", "1",
             "--nworkers", "2", "--no-dashboard", "--local-directory", str(tmp_path / "dask")]
-    options = dict(env=environment, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    options = dict(env={**os.environ, "PYTHONPATH": str(ROOT)}, cwd=tmp_path, stdout=subprocess.DEVNULL,
+                   stderr=subprocess.DEVNULL)
     processes = [subprocess.Popen(command, **options) for command in (start, work)]
     try:
-        pool = pools.DaskPool(address=address)
+        until = time.monotonic() + SECONDS
+        while True:
+            assert time.monotonic() < until
+            try:
+                socket.create_connection(("127.0.0.1", port), timeout=1).close()
+                break
+            except OSError:
+                time.sleep(0.1)
+        workers = pool.DaskPool(address=address)
         table = sweep.sweep("softmax", {"l2": [0, 0.001, 0.01]}, tuner="grid", data="mini", epochs=2, logdir=tmp_path,
                             scheduler=address)
         processes[0].kill()
-        with pytest.raises(pools.PoolError, match="the scheduler is gone"):
+        with pytest.raises(pool.PoolError, match="the scheduler is gone"):
             for _ in range(100):
                 time.sleep(0.2)
-                assert pool.slots
-        pool.close()
+                assert workers.slots
+        workers.close()
     finally:
         for process in reversed(processes):
             process.terminate()
             process.wait(30)
     assert [row["status"] for row in table] == ["COMPLETED"] * 3
-    study = studies.load(tmp_path / "sweeps" / "softmax-grid-seed0")
-    pids = {one["pid"] for trial in study.trials.values() for one in trial.result["executions"]}
+    trials = study.load(tmp_path / "sweeps" / "softmax-grid-seed0").trials.values()
+    pids = {one["pid"] for done in trials for one in done.result["executions"]}
     assert os.getpid() not in pids and 1 <= len(pids) <= 2
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-def test_a_script_without_its_guard_is_told_and_no_trial_is_lost(tmp_path, workers):
+def test_script_without_a_main_guard_gets_a_message_and_no_trial_is_lost(tmp_path, workers):
     call = ("from trainers.sweep import sweep\n"
             f"sweep('softmax', 'l2=0', data='mini', epochs=1, logdir={str(tmp_path)!r}, workers={workers})\n")
     (tmp_path / "script.py").write_text(call)
     done = subprocess.run([sys.executable, tmp_path / "script.py"], env={**os.environ, "PYTHONPATH": str(ROOT)},
-                          capture_output=True, text=True, timeout=120)
-    assert done.returncode and "trainers.tuning.pool.PoolError" in done.stderr.splitlines()[-1] + done.stderr
+                          capture_output=True, text=True, timeout=SECONDS)
+    assert done.returncode and "trainers.tuning.pool.PoolError" in done.stderr
     assert "if __name__ == '__main__':" in done.stderr
-    study = studies.load(tmp_path / "sweeps" / "softmax-random-seed0")
-    assert not study.ended
+    assert not study.load(tmp_path / "sweeps" / "softmax-random-seed0").ended
 
 
-def test_a_run_that_is_gone_leaves_its_memory(make_job):
-    """Nothing of a trial stays but what TensorFlow itself keeps: no images, no variables."""
+def test_unreachable_scheduler_is_named(tmp_path):
+    with pytest.raises(pool.PoolError, match="is a scheduler running at tcp://127.0.0.1:9"):
+        sweep.sweep("softmax", "l2=0", data="mini", logdir=tmp_path, scheduler="tcp://127.0.0.1:9")
+
+
+def test_trial_leaves_no_variables_or_graphs_in_memory(job):
+    """TensorFlow itself keeps more, but nothing that Python can see."""
     def left(name):
-        trials.run(make_job(name, model="4L", dropout=0.2))
+        trial.run(job(name, model="2L", hidden=8, dropout=0.2))
         return sum(1 for one in gc.get_objects() if type(one).__name__ in ("EagerTensor", "FuncGraph"))
 
     assert left("a") == left("b") == left("c")
 
 
-def test_no_scheduler_is_one_line_that_names_it(tmp_path):
-    with pytest.raises(pools.PoolError, match="is a scheduler running at tcp://127.0.0.1:9"):
-        sweep.sweep("softmax", "l2=0", data="mini", logdir=tmp_path, scheduler="tcp://127.0.0.1:9")
+def test_job_runs_once_nothing_prevents_it(job, tmp_path, monkeypatch):
+    """Another leader, other data and a full disk are not the trial's fault: it is not failed, and runs later."""
+    asked = job("one")
+    assert trial.run({**asked, "leader": "another"})["status"] == "STOPPED"
+    with pytest.raises(trial.TrialError, match="does not see .*elsewhere"):
+        trial.run({**asked, "sweep": str(tmp_path / "elsewhere")})
+    with pytest.raises(trial.TrialError, match="not those of the recorded run: sha256"):
+        trial.run({**asked, "expected": {"sha256": "0", "split_sha256": "0"}})
+    with monkeypatch.context() as full:
+        error = OSError(errno.ENOSPC, "No space left on device")
+        full.setattr(MetricsTable, "append", lambda self, row: (_ for _ in ()).throw(error))
+        with pytest.raises(trial.TrialError, match="No space left on device.*make room"):
+            trial.run(asked)
+    assert trial.run(asked)["status"] == "COMPLETED"
+    with pytest.raises(trial.TrialError, match="holds another run.*l2"):
+        trial.run(job("one", l2=0.5))
+    (tmp_path / trial.LEADER).unlink()
+    assert trial.run({**asked, "folder": str(tmp_path / "two" / "0")})["status"] == "STOPPED"
 
 
-def test_a_job_stops_when_another_leads(make_job, tmp_path):
-    job = make_job("one", epochs=3)
-    assert trials.run({**job, "leader": "another"})["status"] == "STOPPED"
-    assert trials.run(job)["status"] == "COMPLETED"
-    (tmp_path / trials.LEADER).unlink()
-    assert trials.run(make_job("two"))["status"] == "STOPPED"
+@pytest.fixture
+def stub(monkeypatch):
+    """Replaces the training of a run by a function of its folder."""
+    def replace(function):
+        result = {"epochs": 1, "final": {}, "seconds": 0.0}
+
+        def execute(folder, config, **settings):
+            function(folder)
+            return types.SimpleNamespace(result=result)
+
+        monkeypatch.setattr(run, "execute", execute)
+
+    return replace
 
 
-def test_a_job_waits_for_the_orphan_that_holds_its_folder(make_job, tmp_path):
+def test_job_waits_for_a_worker_of_an_earlier_start_in_its_folder(job, stub, tmp_path):
+    def take_the_lock(folder):
+        with folder.locked():
+            pass
+
+    stub(take_the_lock)
     folder = tmp_path / "one" / "0"
     folder.mkdir(parents=True)
     with open(folder / ".lock", "w") as held:
         fcntl.flock(held, fcntl.LOCK_EX)
-        timer = threading.Timer(1.5, lambda: fcntl.flock(held, fcntl.LOCK_UN))
+        timer = threading.Timer(1.0, lambda: fcntl.flock(held, fcntl.LOCK_UN))
         timer.start()
         began = time.monotonic()
-        assert trials.run(make_job("one"))["status"] == "COMPLETED"
-        assert time.monotonic() - began > 1.4
+        assert trial.run(job("one"))["status"] == "COMPLETED"
+        assert time.monotonic() - began > 0.9
         timer.join()
 
 
-@pytest.mark.parametrize("error, told", [
-    (OSError(errno.ENOSPC, "No space left on device"), "No space left on device.*make room"),
-])
-def test_a_full_disk_is_no_fault_of_the_trial(make_job, monkeypatch, error, told):
-    monkeypatch.setattr(MetricsTable, "append", lambda self, row: (_ for _ in ()).throw(error))
-    with pytest.raises(trials.TrialError, match=told):
-        trials.run(make_job("one"))
-    monkeypatch.undo()
-    assert trials.run(make_job("one"))["status"] == "COMPLETED"
-
-
-def test_a_job_refuses_what_it_cannot_see_or_what_is_not_its_own(make_job, tmp_path):
-    with pytest.raises(trials.TrialError, match="is not seen by the worker"):
-        trials.run({**make_job("one"), "sweep": str(tmp_path / "elsewhere")})
-    with pytest.raises(trials.TrialError, match="not those of the recorded run: sha256"):
-        trials.run({**make_job("one"), "expected": {"sha256": "0", "split_sha256": "0"}})
-    assert trials.run(make_job("one"))["status"] == "COMPLETED"
-    with pytest.raises(trials.TrialError, match="holds another run.*l2"):
-        trials.run(make_job("one", l2=0.5))
-
-
-def test_a_damaged_checkpoint_is_trained_anew(make_job, whole, tmp_path):
-    job = make_job("whole", epochs=EPOCHS, dropout=0.2)
-    folder = RunFolder(job["folder"])
-    folder.result.unlink()
-    folder.checkpoint.write_bytes(folder.checkpoint.read_bytes()[:1000])
-    assert trials.run(job)["final"] == whole["final"]
-
-
-def test_what_tensorflow_prints_goes_to_the_log(make_job, monkeypatch, tmp_path, capfd):
-    real = run.execute
-
-    def noisy(*arguments, **settings):
-        os.write(2, b"from C++\n")
-        return real(*arguments, **settings)
-
-    monkeypatch.setattr(run, "execute", noisy)
-    trials.run(make_job("one"))
+def test_output_of_tensorflow_goes_to_the_log(job, stub, tmp_path, capfd):
+    stub(lambda folder: os.write(2, b"from C++\n"))
+    trial.run(job("one"))
     assert "from C++" in (tmp_path / "one" / "0" / "log.txt").read_text()
     assert "from C++" not in capfd.readouterr().err
+
+
+def test_trial_that_raises_is_failed_with_a_log_and_shown_in_tensorboard(job, stub, tmp_path):
+    def run_out(folder):
+        raise ArithmeticError("out of\npatience")
+
+    stub(run_out)
+    outcome, log = trial.run(job("one")), tmp_path / "one" / "0" / "log.txt"
+    assert outcome["status"] == "FAILED" and outcome["reason"] == f"ArithmeticError: out of (see {log})"
+    assert "Traceback" in log.read_text()
+    from trainers.board import events
+
+    assert events.opened(log.parent)
+
+
+def test_trial_that_is_not_finite_is_failed_with_the_whole_reason(job):
+    outcome = trial.run(job("one", learning_rate=1e30, batch_size=200))
+    assert outcome["status"] == "FAILED" and "NaN or infinite" in outcome["reason"]
+    assert "training stopped" not in outcome["reason"] and "(see" not in outcome["reason"]
+
+
+def test_reason_of_a_failed_run_is_not_cut(job, stub):
+    def end(folder):
+        raise run.RunError("one; two; three") from ValueError("one; two")
+
+    stub(end)
+    assert trial.run(job("one"))["reason"] == "one; two"
+
+
+def test_damaged_checkpoint_is_replaced_by_training_from_the_first_epoch(job, undisturbed, tmp_path):
+    folder, expected = undisturbed
+    shutil.copytree(folder.path, tmp_path / "long" / "0")
+    copy = RunFolder(tmp_path / "long" / "0")
+    copy.result.unlink()
+    copy.checkpoint.write_bytes(copy.checkpoint.read_bytes()[:1000])
+    assert trial.run(job("long", **LONG))["final"] == expected["final"]
+
+
+@pytest.mark.parametrize("state", ["intact", "damaged", "without a checkpoint"])
+def test_child_of_a_trial_equals_the_run_that_was_trained_at_once(job, parent, tmp_path, state):
+    """It continues its parent's checkpoint if that can be read, else it trains from the first epoch."""
+    folder, whole = parent
+    shutil.copytree(folder.path, tmp_path / "parent" / "0")
+    checkpoint = RunFolder(tmp_path / "parent" / "0").checkpoint
+    if state == "damaged":
+        checkpoint.write_bytes(checkpoint.read_bytes()[:1000])
+    elif state != "intact":
+        checkpoint.unlink()
+    asked = job("child", epochs=3, l2=0.001, parent=str(tmp_path / "parent" / "0"))
+    assert trial.run(asked)["status"] == "COMPLETED"
+    child = RunFolder(asked["folder"])
+    result = json.loads(child.result.read_text())
+    assert result["weights_sha256"] == whole.result["weights_sha256"] and result["final"] == whole.result["final"]
+    assert helpers.rows_without_times(child.path) == helpers.rows_without_times(whole.folder)
+    assert helpers.scalars(child.path / "train")["loss"] == helpers.scalars(whole.folder / "train")["loss"]
+    assert ("resumed" in (child.path / "log.txt").read_text()) == (state == "intact")
+    (start,) = helpers.summaries(child.path)["_hparams_/session_start_info"]
+    from tensorboard.plugins.hparams import metadata
+
+    info = metadata.parse_session_start_info_plugin_data(start[1].metadata.plugin_data.content)
+    assert info.hparams["epochs"].number_value == 3

@@ -1,7 +1,7 @@
-"""One execution of a trial, in a worker process: a job comes in as plain data, its outcome goes out as plain data.
+"""One execution of a trial in a worker process: the job and its outcome are plain data.
 
-A worker knows nothing of the sweep but this: the job names a folder that worker and sweep share, and the run's own
-checkpoint in it is all that is needed to go on. TensorFlow is imported here, when the first job comes.
+A worker knows only the job. It names a folder that worker and leader share; the run's checkpoint in it is all that is
+needed to continue. TensorFlow is imported when the first job comes.
 """
 
 from __future__ import annotations
@@ -18,56 +18,58 @@ import textwrap
 import threading
 import time
 import traceback
-from typing import Any, Iterator
+from typing import Any, Callable, Iterator
 
+import fmnist_zoo
 from fmnist_zoo.data import DataError, load_data
 from fmnist_zoo.errors import ZooError
-from trainers import config as configs
-from trainers.config import ConfigError, RunConfig
-from trainers.running import estimate, folder as folders
+from trainers.config import ConfigError, RunConfig, differences, read_record
+from trainers.running import estimate
 from trainers.running.checkpoints import CheckpointError
-from trainers.running.folder import LockedError, RunFolder
+from trainers.running.folder import LockedError, RunFolder, finished
+from trainers.tuning.study import COMPLETED, FAILED
 
-SECONDS_TO_WAIT = 600.0  # for an orphan of a killed sweep to finish its epoch
+STOPPED = "STOPPED"  # the job ended between two epochs, because its leader is gone
+SECONDS_TO_WAIT = 600.0  # for a worker of a killed leader to finish its epoch
 LOG = "log.txt"
-LEADER = ".leader"  # names the start of the sweep that leads; workers of an earlier one stop
+LEADER = ".leader"  # a file with the name of the leader; workers of an earlier one stop
 _data = functools.lru_cache(maxsize=1)(lambda **settings: load_data(**settings))  # read and verified once
 _one_at_a_time = threading.Lock()
 _done = 0
 
 
 class TrialError(ZooError, RuntimeError):
-    """What keeps any trial from running here, such as missing data or a full disk: no fault of its values."""
+    """No trial can run here, whatever its values: data are missing, or the disk is full."""
 
 
 def run(job: dict[str, Any], share: tuple[int, int] | None = None) -> dict[str, Any]:
-    """Trains what `job` says, from its checkpoint if it has one.
+    """Trains what `job` says, from its checkpoint if there is one.
 
     Args:
-        job: `config` (a RunConfig as a dict), `folder`, `parent` (a run folder to go on from, or None), `expected`
-            (digests of the data), `sweep` (its folder), `leader` (content of its LEADER file).
-        share: which of how many workers of this host this one is, such as (0, 2); None: it has all cores.
+        job: `config` (a RunConfig as a dict), `folder`, `parent` (a run folder whose training this one continues, or
+            None), `expected` (digests of the data), `sweep` (its folder), `leader` (content of its LEADER file).
+        share: (index of this worker on its host, number of workers there); None: it has all cores.
 
     Returns:
-        `status` COMPLETED (with `epochs`, `final`, `seconds`), FAILED (with `reason`) or STOPPED, and of the worker
-        `pid`, `trials` (that this process has run), `memory_mb`, `began` and `ended` (Unix time, seconds).
+        `status` COMPLETED (with `epochs`, `final`, `seconds`), FAILED (with `reason`) or STOPPED; `seed`; and of the
+        worker `pid`, `trials` (that this process has run), `memory_mb`, `began` and `ended` (Unix time, seconds).
 
     Raises:
-        TrialError: if no trial could run here.
+        TrialError: if no trial can run here.
     """
     global _done
     with _one_at_a_time:
         began = time.time()
         _share_cores(share)
         outcome = _run(job)
-        gc.collect()  # graphs and models hold each other in circles
+        gc.collect()  # graphs and models refer to each other in cycles
         _done += 1
         return {**outcome, "seed": job["config"]["seed"], "pid": os.getpid(), "trials": _done,
                 "memory_mb": _memory_mb(), "began": began, "ended": time.time()}
 
 
 def warm(share: tuple[int, int] | None = None) -> None:
-    """Imports what a job needs, before there is one."""
+    """Imports what a job needs, before there is a job."""
     with _one_at_a_time:
         _share_cores(share)
         import trainers.running.session  # noqa: F401
@@ -75,32 +77,11 @@ def warm(share: tuple[int, int] | None = None) -> None:
 
 def _run(job: dict[str, Any]) -> dict[str, Any]:
     folder, config = RunFolder(job["folder"]), RunConfig.from_dict(job["config"])
-    sweep = pathlib.Path(job["sweep"])
-
-    def stopped() -> bool:
-        try:
-            return (sweep / LEADER).read_text() != job["leader"]
-        except FileNotFoundError:
-            return True
-
-    if not sweep.is_dir():
-        raise TrialError(f"{sweep} is not seen by the worker on {os.uname().nodename}; a sweep and its workers need "
-                         "one folder that all of them see under one name")
+    if not pathlib.Path(job["sweep"]).is_dir():
+        raise TrialError(f"the worker on {os.uname().nodename} does not see {job['sweep']}; the sweep and its workers "
+                         "need one folder that all of them see under the same name")
     try:
-        waited = time.monotonic()
-        while True:
-            try:
-                _prepare(folder, config, job["parent"])
-                with _errors_into(folder.path / LOG):
-                    return _train(folder, config, job["expected"], stopped)
-            except CheckpointError:  # it does not read; trained anew, the numbers are the same
-                shutil.rmtree(folder.path)
-            except LockedError as error:
-                if stopped():
-                    return {"status": "STOPPED"}
-                if time.monotonic() - waited > SECONDS_TO_WAIT:
-                    raise TrialError(str(error)) from None
-                time.sleep(0.5)
+        return _train(folder, config, job)
     except TrialError:
         raise
     except (ConfigError, DataError) as error:
@@ -111,27 +92,66 @@ def _run(job: dict[str, Any]) -> dict[str, Any]:
         with contextlib.suppress(OSError):
             with open(folder.path / LOG, "a") as log:
                 log.write(traceback.format_exc())
-            _tell_failure(folder, config)
-        first = re.sub(r"\{\{.*?\}\} ?", "", str(error)).split("\n", 1)[0]  # without TensorFlow's names of nodes
-        first = textwrap.shorten(first, 140, placeholder=" ...")
-        return {"status": "FAILED", "reason": f"{type(error).__name__}: {first} (see {folder.path / LOG})"}
+            _show_failure(folder, config)
+        text = re.sub(r"\{\{.*?\}\} ?", "", str(error))  # without the names of TensorFlow's nodes
+        first = textwrap.shorten(text.split("\n", 1)[0], 140, placeholder=" ...")
+        return {"status": FAILED, "reason": f"{type(error).__name__}: {first} (see {folder.path / LOG})"}
 
 
-def _tell_failure(folder: RunFolder, config: RunConfig) -> None:
-    """TensorBoard is to know of a trial that failed before it had begun to write."""
-    from trainers.board import events, hparams
+def _train(folder: RunFolder, config: RunConfig, job: dict[str, Any]) -> dict[str, Any]:
+    """Trains in the folder as soon as it is free; from the first epoch if its checkpoint is damaged."""
+    leader, parent, restarted = pathlib.Path(job["sweep"]) / LEADER, job["parent"], False
 
-    if not events.opened(folder.path):
-        writer = events.EventWriter(folder.path)
-        batch_size = config.batch(estimate.fit_images(config))
-        writer.summary(hparams.session_start(hparams.hyperparameters(config, batch_size)), 0)
-        writer.summary(hparams.session_end(success=False), 0)
-        writer.close()
+    def should_stop() -> bool:
+        try:
+            return leader.read_text() != job["leader"]
+        except FileNotFoundError:
+            return True
+
+    deadline = time.monotonic() + SECONDS_TO_WAIT
+    while True:
+        try:
+            _prepare(folder, config, parent)
+            with _errors_into(folder.path / LOG):
+                return _execute(folder, config, job["expected"], should_stop)
+        except CheckpointError:
+            if restarted:
+                raise
+            # It may be a copy of the parent's. Training from the first epoch gives the same bits and needs neither.
+            shutil.rmtree(folder.path)
+            parent, restarted = None, True
+        except LockedError as error:
+            if should_stop():
+                return {"status": STOPPED}
+            if time.monotonic() > deadline:
+                raise TrialError(str(error)) from None
+            time.sleep(0.5)
+
+
+def _prepare(folder: RunFolder, config: RunConfig, parent: str | None) -> None:
+    """Makes the run's folder, or checks the one that is there. One with a parent starts as a copy of the parent's."""
+    if folder.config.exists():
+        other = set(differences(RunConfig.from_dict(read_record(folder.path)["config"]), config)) - {"data_dir"}
+        if parent:
+            other.discard("epochs")
+        if other:
+            raise TrialError(f"{folder.path}: holds another run than the trial's: {', '.join(sorted(other))} differ")
+    if folder.path.exists():
+        return
+    folder.path.parent.mkdir(exist_ok=True)
+    beside = folder.path.with_name(f".{folder.path.name}.{os.getpid()}")
+    shutil.rmtree(beside, ignore_errors=True)
+    if parent and RunFolder(parent).checkpoint.exists():
+        shutil.copytree(parent, beside, ignore=shutil.ignore_patterns(
+            ".lock", "result.json", "model.keras", "weights", LOG))
+    else:
+        beside.mkdir()
+    beside.rename(folder.path)
 
 
 @contextlib.contextmanager
 def _errors_into(path: pathlib.Path) -> Iterator[None]:
-    """What TensorFlow prints on standard error, from C++ too, goes to a trial's log."""
+    """Sends standard error, also of TensorFlow's C++ code, to a trial's log."""
     with open(path, "ab") as log:
         before = os.dup(2)
         os.dup2(log.fileno(), 2)
@@ -142,61 +162,54 @@ def _errors_into(path: pathlib.Path) -> Iterator[None]:
             os.close(before)
 
 
-def _prepare(folder: RunFolder, config: RunConfig, parent: str | None) -> None:
-    """Makes the run's folder; a trial that goes on from another begins with all that one has."""
-    if folder.path.exists():
-        if folder.config.exists():
-            other = configs.differences(RunConfig.from_dict(configs.read_record(folder.path)["config"]), config)
-            if set(other) - {"data_dir", *(["epochs"] if parent else [])}:
-                raise TrialError(f"{folder.path}: holds another run than the trial's: {', '.join(other)} differ")
-        return
-    folder.path.parent.mkdir(exist_ok=True)
-    beside = folder.path.with_name(f".{folder.path.name}.{os.getpid()}")
-    shutil.rmtree(beside, ignore_errors=True)
-    if parent is None:
-        beside.mkdir()
-    else:
-        shutil.copytree(parent, beside, ignore=shutil.ignore_patterns(
-            ".lock", "result.json", "model.keras", "weights", LOG))
-    beside.rename(folder.path)
-
-
-def _train(folder: RunFolder, config: RunConfig, expected: dict[str, Any], stopped: Any) -> dict[str, Any]:
+def _execute(folder: RunFolder, config: RunConfig, expected: dict[str, Any],
+             should_stop: Callable[[], bool]) -> dict[str, Any]:
     from trainers.running import progress
     from trainers.running.run import RunError, execute
 
-    result = folder.read_result() if folders.finished(folder, config) else None
+    result = folder.read_result() if finished(folder, config) else None
     if result is None:
         try:
             with open(folder.path / LOG, "a") as log:
-                result = execute(folder, config, reporter=progress.Lines(log), should_stop=stopped, expected=expected,
-                                 data=_data(**config.data_settings)).result
+                result = execute(folder, config, reporter=progress.Lines(log), should_stop=should_stop,
+                                 expected=expected, data=_data(**config.data_settings)).result
         except RunError as error:
             cause = error.__cause__
             if isinstance(cause, OSError):
                 raise TrialError(f"{cause.filename or folder.path}: cannot be written: {cause.strerror or cause}; make "
-                                 "room, then the same command goes on") from error
-            return {"status": "FAILED", "reason": str(error).split(";", 1)[0]}
+                                 "room, then the same command continues") from error
+            return {"status": FAILED, "reason": str(cause or error)}
     if result is None:
-        return {"status": "STOPPED"}
-    return {"status": "COMPLETED", **{name: result[name] for name in ("epochs", "final", "seconds")}}
+        return {"status": STOPPED}
+    return {"status": COMPLETED, **{name: result[name] for name in ("epochs", "final", "seconds")}}
+
+
+def _show_failure(folder: RunFolder, config: RunConfig) -> None:
+    """Lets TensorBoard show a trial that failed before it wrote any events."""
+    from trainers.board import events, hparams
+
+    if not events.opened(folder.path):
+        writer = events.EventWriter(folder.path)
+        batch_size = config.batch(estimate.fit_images(config))
+        writer.summary(hparams.session_start(hparams.hyperparameters(config, batch_size)), 0)
+        writer.summary(hparams.session_end(success=False), 0)
+        writer.close()
 
 
 def _share_cores(share: tuple[int, int] | None) -> None:
-    """This worker's cores, before TensorFlow is imported, whose threads inherit where this one may run.
+    """Binds this worker to its share of the cores. TensorFlow's threads inherit that, so it must not be imported yet.
 
-    A worker that stays on its own cores trains a quarter faster than one that is moved about.
+    A worker that stays on its own cores trains a quarter faster than one that is moved between cores.
     """
     if share is None or share[1] < 2 or "tensorflow" in sys.modules or not hasattr(os, "sched_setaffinity"):
         return
     index, count = share
     cores = sorted(os.sched_getaffinity(0))
-    mine = cores[index::count] or [cores[index % len(cores)]]
-    os.sched_setaffinity(0, mine)
+    os.sched_setaffinity(0, cores[index::count] or [cores[index % len(cores)]])
 
 
 def _memory_mb() -> float:
-    """Of this process now, in MB; 0 where the system does not tell."""
+    """Memory that this process uses now, in MB; 0 if the system does not say."""
     try:
         return int(pathlib.Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 1e6
     except OSError:
@@ -204,7 +217,5 @@ def _memory_mb() -> float:
 
 
 def host() -> dict[str, str]:
-    """This worker's host and what it would train with."""
-    import fmnist_zoo
-
+    """This worker's host, and the version it would train with."""
     return {"host": os.uname().nodename, "version": fmnist_zoo.__version__}
