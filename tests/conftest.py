@@ -57,21 +57,35 @@ def command():
 
 @pytest.fixture
 def inline_pool(monkeypatch):
-    """Runs the trials of this test's sweeps in this process; returns the pool."""
-    from trainers.tuning import pool as pools
+    """Sweeps of this test train in this process, in the pool that is returned."""
+    return sweeps.replace_pool(monkeypatch, sweeps.Inline())
 
-    pool = sweeps.Inline()
-    monkeypatch.setattr(pools, "make", lambda workers, scheduler: pool)
-    return pool
+
+@pytest.fixture
+def pretending_pool(monkeypatch):
+    """Sweeps of this test train nothing; the pool that is returned makes results up."""
+    return sweeps.replace_pool(monkeypatch, sweeps.Pretending())
 
 
 @pytest.fixture(scope="session")
 def finished_sweep(tmp_path_factory):
-    """A finished grid of four trials, `grid`, run in a child process: its log folder and the table it returned."""
+    """The log folder of a finished grid of four named `grid`, trained in this process, and the table it returned."""
     from trainers.sweep import sweep
 
     logdir = tmp_path_factory.mktemp("logs")
-    return logdir, sweep("4L", sweeps.SPACE, logdir=logdir, name="grid", **sweeps.GRID)
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        sweeps.replace_pool(monkeypatch, sweeps.Inline())
+        return logdir, sweep(sweeps.MODEL, sweeps.SPACE, logdir=logdir, name="grid", **sweeps.GRID)
+
+
+@pytest.fixture
+def pretended_sweep(tmp_path, pretending_pool):
+    """The log folder of the same grid with results made up, and its table. Sweeps of this test train nothing."""
+    from trainers.sweep import sweep
+
+    table = sweep(sweeps.MODEL, sweeps.SPACE, logdir=tmp_path / "logs", name="grid", **sweeps.GRID)
+    pretending_pool.ran.clear()
+    return tmp_path / "logs", table
 
 
 @pytest.fixture(scope="session")

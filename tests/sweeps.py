@@ -1,35 +1,69 @@
-"""What the tests of the sweep share: a pool without processes, and ways to read its tables."""
+"""What the tests of sweeps share: pools without processes, and readers of a sweep's tables."""
 
 import csv
 import pathlib
 
-from trainers.tuning import pool as pools, trial as trials
+from trainers.config import RunConfig
+from trainers.tuning import pool, trial
 
+MODEL = "2L"
 SPACE = {"dropout": [0, 0.5], "l2": [0, 0.001]}
 GRID = dict(tuner="grid", data="mini", epochs=2)
 
 
 class Inline:
-    """A pool without processes: jobs run here, when they are waited for; `lose` are jobs whose worker dies."""
+    """A pool without processes: a job runs in this process when its outcome is waited for.
+
+    Attributes:
+        slots: how many jobs are accepted at once.
+        lose: names of jobs whose worker dies; each entry is used once.
+        order: 1 if the job that was submitted first ends first, -1 for the last one.
+        ran: names of the jobs that were waited for.
+        jobs: the jobs themselves, by name.
+    """
 
     def __init__(self, slots=1, lose=(), order=1):
-        self.slots, self.jobs, self.lose, self.order, self.ran = slots, {}, list(lose), order, []
+        self.slots, self.waiting, self.lose, self.order, self.ran, self.jobs = slots, {}, list(lose), order, [], {}
 
     def submit(self, name, job):
-        assert len(self.jobs) < self.slots
-        self.jobs[name] = job
+        assert len(self.waiting) < self.slots
+        self.waiting[name] = self.jobs[name] = job
 
     def wait(self, timeout):
-        name = list(self.jobs)[:: self.order][0]
-        job = self.jobs.pop(name)
+        name = list(self.waiting)[:: self.order][0]
+        job = self.waiting.pop(name)
         self.ran.append(name)
         if name in self.lose:
             self.lose.remove(name)
-            return [(name, {"status": pools.DIED, "begun": True})]
-        return [(name, trials.run(job))]
+            return [(name, {"status": pool.DIED, "begun": True})]
+        return [(name, self.run(job))]
+
+    def run(self, job):
+        return trial.run(job)
 
     def close(self):
         pass
+
+
+class Pretending(Inline):
+    """An inline pool that trains nothing: losses follow from the values, and a learning rate above 1 fails."""
+
+    def run(self, job):
+        config = RunConfig.from_dict(job["config"])
+        leader = pathlib.Path(job["sweep"], trial.LEADER)
+        if not leader.exists() or leader.read_text() != job["leader"]:
+            return {"status": trial.STOPPED}
+        if config.recipe.learning_rate > 1:
+            return {"status": "FAILED", "reason": "NaN or infinite objective"}
+        loss = config.spec.l2 + config.recipe.learning_rate + sum(config.spec.dropout) + config.seed % 3 / 10
+        return {"status": "COMPLETED", "epochs": config.recipe.epochs, "seconds": 1.0, "seed": config.seed,
+                "final": {"ranking_loss": loss, "ranking_accuracy": 1 / (1 + loss)}}
+
+
+def replace_pool(monkeypatch, inline):
+    """Makes sweeps run in the pool `inline`, whatever workers they ask for; returns it."""
+    monkeypatch.setattr(pool, "make", lambda workers, scheduler: inline)
+    return inline
 
 
 def rows_of(path):

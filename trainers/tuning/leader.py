@@ -1,57 +1,62 @@
-"""Leads a sweep: asks the oracle, gives jobs to the pool, writes down what comes back. It never trains."""
+"""Leads a sweep: gets proposals from the oracle, gives jobs to the pool, records their outcomes. It never trains."""
 
 from __future__ import annotations
 
 import collections
 import time
 import uuid
-from typing import Any, Callable
+from typing import Any, Callable, Mapping
 
 from fmnist_zoo.errors import ZooError
 from fmnist_zoo.files import atomic_write
-from trainers.running import estimate, folder as folders, progress
-from trainers.tuning import trial as trials
-from trainers.tuning.oracle import Oracle
+from trainers.running import estimate, progress
+from trainers.running.folder import RunFolder
+from trainers.tuning.oracle import Oracle, Proposal
 from trainers.tuning.pool import DIED, ChildPool, DaskPool
 from trainers.tuning.study import COMPLETED, Study, Trial
+from trainers.tuning.trial import LEADER, STOPPED
 
-DEATHS = 3  # of a worker in the same epoch of the same trial, after which the trial has failed
+DEATHS = 3  # of workers in the same epoch of the same trial, after which the trial has failed
 
 
 class SweepError(ZooError, RuntimeError):
-    """A sweep that cannot go on; what was done is kept, and the same command goes on."""
+    """A sweep that cannot continue. What was done is kept, and the same command continues once the cause is removed."""
 
 
 class Leader:
-    """One start of a sweep, from what stands in its folder to its end.
+    """One start of a sweep: from what its folder holds to its end.
 
     Args:
         max_trials: how many trials the sweep has at most.
         max_failures: failed trials of this start after which it ends.
-        reporter: what a person sees of it.
+        reporter: shows the progress.
+        environment: the versions and the commit of this start.
     """
 
     def __init__(self, study: Study, pool: ChildPool | DaskPool, oracle: Oracle, *, max_trials: int,
-                 max_failures: int, reporter: progress.Reporter):
+                 max_failures: int, reporter: progress.Reporter, environment: Mapping[str, Any]):
         self.study, self.pool, self.oracle, self.reporter = study, pool, oracle, reporter
         self.max_trials, self.max_failures, self.failures = max_trials, max_failures, 0
+        self.environment = environment
         self._jobs: collections.deque[tuple[Trial, int]] = collections.deque()
         self._running: dict[str, tuple[Trial, int]] = {}
         self._outcomes: dict[str, dict[int, dict[str, Any]]] = collections.defaultdict(dict)
-        self._deaths: dict[str, tuple[int, int]] = {}
+        self._deaths: dict[str, tuple[int, int]] = {}  # of an execution: (epoch, how many workers died in it)
         self._exhausted = self._stopping = False
         self._leader = uuid.uuid4().hex
         self._started, self._ended_at_start = time.monotonic(), len(study.ended)
 
     def run(self, should_stop: Callable[[], bool]) -> bool:
-        """Brings the sweep to its end; False if it was told to stop.
+        """Runs the sweep to its end; False if it was stopped before.
 
         Raises:
-            SweepError: after `max_failures`, or if no trial can run.
+            SweepError: after `max_failures` failed trials, or if the oracle's state cannot be restored.
         """
-        with atomic_write(self.study.path / trials.LEADER, "w") as file:
+        with atomic_write(self.study.path / LEADER, "w") as file:
             file.write(self._leader)
+        self._note_versions()
         self._replay()
+        self.study.add_start(self.environment)
         for trial in self.study.trials.values():
             if trial.result is None:
                 self._queue(trial)
@@ -60,48 +65,64 @@ class Leader:
             if self._running:
                 self._collect(1.0)
                 self._show()
-            elif self.pool.slots:
-                return True
+            elif self._jobs or self._propose():
+                time.sleep(1.0)  # no worker at the moment: all are restarting, or none has joined the scheduler yet
             else:
-                time.sleep(1.0)  # workers come and go
+                return True
         self._stopping = True
-        (self.study.path / trials.LEADER).unlink(missing_ok=True)  # workers look at it after each epoch
+        (self.study.path / LEADER).unlink(missing_ok=True)  # workers look for it after each epoch
         while self._running:
             self._collect(1.0)
         return False
 
+    def _note_versions(self) -> None:
+        then, now = self.study.versions, self.environment["versions"]
+        changed = [f"{name} {then.get(name, 'unknown')} -> {now[name]}" for name in now if then.get(name) != now[name]]
+        if changed and self.study.trials:
+            self.reporter.note(f"versions {', '.join(changed)} since the last start: trials from now on may differ in "
+                               "their last digits from what the earlier versions compute")
+
     def _replay(self) -> None:
-        """Tells the oracle all that happened, in the order in which it did."""
-        study = self.study
-        ended, told, proposed = {trial.order: trial for trial in study.ended}, 0, set()
-        last = max(map(int, study.trials), default=-1)
+        """Repeats the recorded proposals and results in their order, which restores the oracle's state."""
+        study, oracle = self.study, self.oracle
+        ended = {trial.order: trial for trial in study.ended}
+        last = max((trial.number for trial in study.trials.values()), default=-1)
         if study.trials:
-            self.reporter.note(f"telling the oracle of {len(study.trials)} trials")
+            self.reporter.note(f"restoring the oracle from {len(study.trials)} trials")
+        reported, proposed = 0, set()
         for name in (f"{number:04}" for number in range(last + 1)):
             trial = study.trials.get(name)
-            while not self.oracle.blind and trial and told < trial.ended_before:
-                if told not in ended or ended[told].name not in proposed:
-                    raise self._lost("the result of a trial")
-                self._tell(ended[told])
-                told += 1
-            proposal = self.oracle.propose()
+            if trial is None and not oracle.blind:
+                raise self._missing(f"the folder of trial {name}")
+            while trial and not oracle.blind and reported < trial.ended_before:
+                if reported not in ended or ended[reported].name not in proposed:
+                    raise self._missing("the result of a trial")
+                self._report(ended[reported])
+                reported += 1
+            proposal = oracle.propose()
             proposed.add(name)
-            if not trial and self.oracle.blind and not isinstance(proposal, str):
-                study.add(proposal)  # its folder is gone; it runs again
-            elif not trial:
-                raise self._lost(f"the folder of trial {name}")
-            elif isinstance(proposal, str) or (proposal.trial, proposal.values) != (name, trial.values):
-                raise SweepError(f"{study.path / name}: the oracle would not propose this trial now; its "
-                                 "proposal.json was changed, or made otherwise. Start anew with --overwrite")
+            if trial is None and isinstance(proposal, Proposal):
+                study.add(proposal)  # its folder was deleted: it runs again
+            elif trial and (isinstance(proposal, str) or (proposal.trial, proposal.values) != (name, trial.values)):
+                raise self._other_proposal(trial, proposal)
         for order in sorted(ended):
-            if order >= told:
-                self._tell(ended[order])
+            if order >= reported:
+                self._report(ended[order])
 
-    def _lost(self, what: str) -> SweepError:
-        return SweepError(f"{self.study.path}: {what} is gone, and with it what the oracle learned; put it back, or "
-                          "start anew with --overwrite")
+    def _missing(self, what: str) -> SweepError:
+        return SweepError(f"{self.study.path}: {what} is missing, and the proposals after it depend on it; restore it, "
+                          "or start again with --overwrite")
 
-    def _tell(self, trial: Trial) -> None:
+    def _other_proposal(self, trial: Trial, proposal: Proposal | str) -> SweepError:
+        then, now = self.study.versions, self.environment["versions"]
+        libraries = [name for name in ("keras-tuner", "scikit-learn", "scipy") if name in now]
+        versions = ", ".join(f"{name} was {then.get(name, 'unknown')} and is {now[name]}" for name in libraries)
+        values = proposal.values if isinstance(proposal, Proposal) else "nothing"
+        return SweepError(f"{self.study.path / trial.name}: the oracle proposes {values} for this trial now, not "
+                          f"{trial.values}: its version or the trial's proposal.json has changed ({versions}). Install "
+                          "the earlier version or restore the file, or start again with --overwrite")
+
+    def _report(self, trial: Trial) -> None:
         assert trial.result is not None
         self.oracle.report(trial.name, trial.result["objective"])
 
@@ -109,7 +130,7 @@ class Leader:
         self._jobs.extend((trial, execution) for execution in range(self.study.executions))
 
     def _fill(self) -> None:
-        """Gives each free worker a job, of the trials that are there or of a new one."""
+        """Gives each free worker a job of a queued trial, or of a new one."""
         while len(self._running) < self.pool.slots:
             if not self._jobs and not self._propose():
                 return
@@ -118,81 +139,95 @@ class Leader:
                 self._submit(trial, execution)
 
     def _propose(self) -> bool:
-        full = len(self.study.trials) >= self.max_trials
-        proposal = "done" if full or self._exhausted else self.oracle.propose()
-        if isinstance(proposal, str):
-            if proposal == "done" and not (full or self._exhausted):
-                self._exhausted = True
-                self.reporter.note(f"the oracle has no more to propose after {len(self.study.trials)} trials")
+        """Queues a new trial; False if there is none now."""
+        if self._exhausted or len(self.study.trials) >= self.max_trials:
             return False
-        self._queue(self.study.add(proposal))
-        return True
+        proposal = self.oracle.propose()
+        if isinstance(proposal, Proposal):
+            self._queue(self.study.add(proposal))
+            return True
+        if proposal == "done":
+            self._exhausted = True
+            self.reporter.note(f"the oracle has no more to propose after {len(self.study.trials)} trials")
+        return False
 
     def _submit(self, trial: Trial, execution: int) -> None:
         study, name = self.study, f"{trial.name}/{execution}"
-        parent = study.folder(study.trials[trial.parent], execution) if trial.parent else None
+        parent = None
+        if trial.parent:
+            parent = str(study.folder(study.trials[trial.parent], execution).absolute())
         self._running[name] = (trial, execution)
         self.pool.submit(name, {
             "config": study.config(trial, execution).to_dict(), "expected": study.manifest["data"],
-            "folder": str(study.folder(trial, execution).absolute()), "parent": parent and str(parent.absolute()),
+            "folder": str(study.folder(trial, execution).absolute()), "parent": parent,
             "sweep": str(study.path.absolute()), "leader": self._leader})
 
     def _collect(self, timeout: float) -> None:
+        """Records the outcomes that arrive within `timeout` seconds."""
         for name, outcome in self.pool.wait(timeout):
             trial, execution = self._running.pop(name)
-            if outcome["status"] == DIED and outcome["begun"]:
-                self._died(name, trial, execution)
-            elif outcome["status"] == DIED:
-                self._jobs.appendleft((trial, execution))
-            elif outcome["status"] == "STOPPED":
-                if not self._stopping:
-                    raise SweepError(f"{self.study.path}: another sweep took this folder over")
-            elif outcome["status"] == COMPLETED:
+            status = outcome["status"]
+            if status == COMPLETED:
                 self._outcomes[trial.name][execution] = outcome
                 if len(self._outcomes[trial.name]) == self.study.executions:
                     done = self._outcomes.pop(trial.name)
-                    self.study.complete(trial, [done[one] for one in sorted(done)])
+                    self.study.complete(trial, [done[index] for index in sorted(done)])
                     self._ended(trial)
-            elif trial.result is None:
-                self.study.fail(trial, outcome["reason"])
-                self._ended(trial)
+            elif status == DIED and outcome["begun"]:
+                self._died(name, trial, execution)
+            elif status == DIED:
+                self._jobs.appendleft((trial, execution))
+            elif status == STOPPED:
+                if not self._stopping:
+                    raise SweepError(f"{self.study.path}: another process now leads this sweep")
+            else:
+                self._fail(trial, outcome["reason"])
 
     def _died(self, name: str, trial: Trial, execution: int) -> None:
-        """The worker is gone; its trial goes on from its checkpoint, unless it keeps dying where it is."""
-        epoch = len(folders.RunFolder(self.study.folder(trial, execution)).rows())
-        deaths = self._deaths[name][1] + 1 if self._deaths.get(name, (-1,))[0] == epoch else 1
+        """Runs a trial again whose worker died, from its checkpoint; one that keeps dying in the same epoch fails."""
+        epoch = len(RunFolder(self.study.folder(trial, execution)).rows())
+        epoch_before, deaths = self._deaths.get(name, (epoch, 0))
+        deaths = deaths + 1 if epoch == epoch_before else 1
         self._deaths[name] = (epoch, deaths)
         if deaths < DEATHS:
             self._jobs.appendleft((trial, execution))
         else:
-            self.study.fail(trial, f"its worker died {deaths} times in epoch {epoch + 1}: killed, or out of memory")
+            self._fail(trial, f"its worker died {deaths} times in epoch {epoch + 1}: killed, or out of memory")
+
+    def _fail(self, trial: Trial, reason: str) -> None:
+        if trial.result is None:  # else another of its executions has failed already
+            self.study.fail(trial, reason)
             self._ended(trial)
 
     def _ended(self, trial: Trial) -> None:
-        self._tell(trial)
+        self._report(trial)
         self.reporter.note(self._line(trial))
-        if trial.status != COMPLETED:
-            self.failures += 1
-            if self.failures >= self.max_failures:
-                raise SweepError(f"{self.failures} trials failed in this start, the last one {trial.name}: "
-                                 f"{trial.result['reason']}. Failed trials are not run again; "  # type: ignore[index]
-                                 "the same command goes on with the others")
+        if trial.status == COMPLETED:
+            return
+        self.failures += 1
+        if self.failures >= self.max_failures:
+            raise SweepError(f"{self.failures} trials failed in this start, the last one {trial.name}: "
+                             f"{trial.result['reason']}. Failed trials are not run again; "  # type: ignore[index]
+                             "the same command continues with the others")
 
     def _show(self) -> None:
-        self.reporter.trials(len(self.study.ended), self.max_trials, lambda: {
-            trial.name: (self.study.epochs_so_far(trial), self.study.config(trial, 0).recipe.epochs)
-            for trial, _ in self._running.values()})
+        def running() -> dict[str, tuple[int, int]]:
+            return {trial.name: (self.study.epochs_so_far(trial), self.study.config(trial, 0).recipe.epochs)
+                    for trial, _ in self._running.values()}
+
+        self.reporter.trials(len(self.study.ended), self.max_trials, running)
 
     def _line(self, trial: Trial) -> str:
+        """An ended trial in one line."""
         study, result = self.study, trial.result or {}
         done, total = len(study.ended), self.max_trials
-        told = f"[{done}/{total}] {trial.name}  {trial.text}: "
+        start = f"[{done}/{total}] {trial.name}  {trial.text}: "
         if trial.status != COMPLETED:
-            return f"{told}FAILED: {result['reason']}"
+            return f"{start}FAILED: {result['reason']}"
         best = study.ranked[0]
         best_objective = (best.result or {})["objective"]
-        better = "the best so far" if best is trial else f"best {best_objective:.4f} of {best.name}"
-        spent = (time.monotonic() - self._started) / (done - self._ended_at_start)
-        left = f"  about {estimate.clock(spent * (total - done))} left" if done < total else ""
-        return (f"{told}{study.manifest['objective']} {result['objective']:.4f}, {better}  "
-                f"{result['seconds']:.0f} s{left}")
+        rank = "the best so far" if best is trial else f"best {best_objective:.4f} of {best.name}"
+        pace = (time.monotonic() - self._started) / (done - self._ended_at_start)
+        left = f"  about {estimate.clock(pace * (total - done))} left" if done < total else ""
+        return (f"{start}{study.manifest['objective']} {result['objective']:.4f}, {rank}  {result['seconds']:.0f} s"
+                f"{left}")

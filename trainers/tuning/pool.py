@@ -1,40 +1,43 @@
-"""Where trials run: in one child process, or on dask.distributed, on this machine's cores or on a cluster's.
+"""Where trials run: in one child process, or in workers of dask.distributed on this machine or on a cluster.
 
-A pool takes jobs (plain data) and gives back outcomes. It loses none: a worker that dies gives its job back as `DIED`,
-and whoever leads decides what becomes of it. Workers are renewed, because TensorFlow keeps a part of each model.
+A pool takes jobs (plain data) and returns their outcomes. No job is lost: if its worker dies, its outcome is `DIED`,
+and the leader decides whether to submit it again. Workers are replaced after some trials, because TensorFlow never
+frees a part of each model.
 """
 
 from __future__ import annotations
 
 import concurrent.futures
 import contextlib
+import ipaddress
 import logging
 import multiprocessing
 import os
 import signal
 import threading
 import time
+import urllib.parse
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import connection, resource_tracker
 from typing import Any, Iterator
 
 from fmnist_zoo.errors import ZooError
 from trainers.config import ConfigError
-from trainers.tuning import trial as trials
+from trainers.tuning import trial
 
-TRIALS_A_WORKER = 25  # XLA keeps each program that it compiled: some 10 MB a trial
+TRIALS_A_WORKER = 25  # XLA keeps each program that it compiled: about 10 MB a trial
 FAILED_STARTS = 3
 DIED = "DIED"
-GONE = "the scheduler is gone; start it, then the same command goes on"
+GONE = "the scheduler is gone; start it, then the same command continues"
 Outcome = dict[str, Any]
 
 
 class PoolError(ZooError, RuntimeError):
-    """The workers cannot be had, or are gone."""
+    """No workers can be started or reached, or all of them are gone."""
 
 
 class ChildPool:
-    """One child process, by the standard library."""
+    """One child process of the standard library."""
 
     def __init__(self) -> None:
         self._jobs: dict[str, concurrent.futures.Future] = {}
@@ -42,42 +45,44 @@ class ChildPool:
         self._start()
 
     def _start(self) -> None:
-        """Starts the child and its imports, which take seconds, before there is a job."""
+        """Starts the child and its imports, which take seconds, before the first job."""
         self._executor = concurrent.futures.ProcessPoolExecutor(
             1, mp_context=multiprocessing.get_context("spawn"), initializer=_begin_child,
             max_tasks_per_child=TRIALS_A_WORKER)
         with _no_ctrl_c_for_children():
-            self._warming = self._executor.submit(trials.warm)
+            self._warming = self._executor.submit(trial.warm)
 
     @property
     def slots(self) -> int:
+        """How many jobs can run at once now."""
         return 1
 
     def submit(self, name: str, job: dict[str, Any]) -> None:
         with _no_ctrl_c_for_children():
             try:
-                self._jobs[name] = self._executor.submit(trials.run, job)
-            except BrokenProcessPool:  # it died with no job to lose
+                self._jobs[name] = self._executor.submit(trial.run, job)
+            except BrokenProcessPool:  # the child died while it had no job
                 self._restart()
-                self._jobs[name] = self._executor.submit(trials.run, job)
+                self._jobs[name] = self._executor.submit(trial.run, job)
 
     def _restart(self) -> bool:
-        """A new child for one that died; whether that one had ever been ready for a job."""
+        """Starts a new child after one died; returns whether that one had been ready for a job."""
         ready = self._warming.done() and not self._warming.exception()
         self._failed_starts = 0 if ready else self._failed_starts + 1
         if self._failed_starts >= FAILED_STARTS:
-            raise PoolError("the worker process ends before it takes a trial; what it printed says why. A script that "
-                            "calls sweep() is imported by the worker: its call belongs under "
+            raise PoolError("the worker process ends before it takes a trial; its output above says why. The worker "
+                            "imports a script that calls sweep(), so the call belongs under "
                             "if __name__ == '__main__':")
         self._start()
         return ready
 
     def wait(self, timeout: float) -> list[tuple[str, Outcome]]:
-        """The jobs that ended, after at most `timeout` seconds; a job's own error is raised."""
+        """Waits at most `timeout` seconds; returns (name, outcome) of the jobs that ended, and raises a job's error."""
         done = concurrent.futures.wait(self._jobs.values(), timeout).done
-        ended = [(name, future) for name, future in self._jobs.items() if future in done]
         outcomes = []
-        for name, future in ended:
+        for name, future in list(self._jobs.items()):
+            if future not in done:
+                continue
             del self._jobs[name]
             try:
                 outcomes.append((name, future.result()))
@@ -86,7 +91,7 @@ class ChildPool:
         return outcomes
 
     def close(self) -> None:
-        if self._jobs or not self._warming.done():  # it is in the middle of a trial, or of its imports
+        if self._jobs or not self._warming.done():  # the child is in a trial or in its imports, and would finish them
             for process in list((self._executor._processes or {}).values()):
                 process.kill()
         self._executor.shutdown(wait=True, cancel_futures=True)
@@ -94,8 +99,8 @@ class ChildPool:
 
 @contextlib.contextmanager
 def _no_ctrl_c_for_children() -> Iterator[None]:
-    """Processes and threads that start within leave Ctrl-C to this process: they inherit that it is blocked."""
-    resource_tracker.ensure_running()  # its start would lift the block
+    """Processes and threads that start within the block ignore Ctrl-C: they inherit the blocked signal."""
+    resource_tracker.ensure_running()  # its start would unblock the signal
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield
@@ -104,7 +109,7 @@ def _no_ctrl_c_for_children() -> Iterator[None]:
 
 
 def _begin_child() -> None:
-    """A child dies with its parent."""
+    """Ends the child when its parent dies."""
     parent = multiprocessing.parent_process()
 
     def watch() -> None:
@@ -115,9 +120,14 @@ def _begin_child() -> None:
 
 
 class DaskPool:
-    """Workers of dask.distributed: `workers` of them on this machine, or those of the scheduler at an address.
+    """Workers of dask.distributed: `workers` of them on this machine, or those of the scheduler at `address`.
 
-    Those on this machine listen on loopback alone, and take orders only under a certificate made for this one sweep.
+    Workers on this machine listen on loopback only, and accept only connections with a certificate that is made for
+    this one sweep.
+
+    Raises:
+        ConfigError: if dask.distributed is not installed.
+        PoolError: if no worker can be reached, or a worker has another version of fmnist_zoo.
     """
 
     def __init__(self, *, workers: int = 0, address: str = ""):
@@ -155,14 +165,14 @@ class DaskPool:
 
         try:
             self._client.wait_for_workers(1, timeout=60)
-            found = self._client.run(trials.host)
-        except Exception as error:  # whatever a worker answers, it cannot train
-            raise PoolError(f"the workers do not answer as fmnist_zoo's: {type(error).__name__}: {error}; each needs "
-                            "this version of fmnist_zoo installed") from error
+            found = self._client.run(trial.host)
+        except Exception as error:  # workers without fmnist_zoo fail in many ways
+            raise PoolError(f"the workers cannot run trials: {type(error).__name__}: {error}; each needs this version "
+                            "of fmnist_zoo installed") from error
         for worker, answer in found.items():
             if answer["version"] != fmnist_zoo.__version__:
-                raise PoolError(f"the worker at {worker} has fmnist_zoo {answer['version']}, this is "
-                                f"{fmnist_zoo.__version__}; install the same on all")
+                raise PoolError(f"the worker at {worker} has fmnist_zoo {answer['version']}, this process has "
+                                f"{fmnist_zoo.__version__}; install the same version everywhere")
         names = {worker: str(known["name"]) for worker, known in self._workers().items()}
         hosts: dict[str, list[str]] = {}
         for worker, answer in found.items():
@@ -175,14 +185,14 @@ class DaskPool:
         return len(self._workers())
 
     def _workers(self) -> dict[str, Any]:
-        """What the scheduler knows of its workers, by address."""
+        """The scheduler's information about its workers, by address."""
         try:
             return dict(self._client.scheduler_info(n_workers=-1)["workers"])
         except (LookupError, OSError, RuntimeError):
             raise PoolError(GONE) from None
 
     def _warm(self) -> None:
-        """Starts the workers' imports, which take seconds, before there is a job."""
+        """Starts the workers' imports, which take seconds, before the first job."""
         self._warming = [self._client.submit(_warm_worker, self.shares, workers=[worker], pure=False)
                          for worker in self._workers()]
 
@@ -218,7 +228,7 @@ class DaskPool:
         try:
             self._client.restart_workers([worker], timeout=60)
         except (ValueError, TimeoutError, OSError):
-            pass  # a worker without a nanny cannot be renewed; whoever started it so will see it grow
+            pass  # a worker without a nanny cannot be restarted, and keeps its memory
 
     def close(self) -> None:
         self._client.close(timeout=5)
@@ -229,17 +239,33 @@ class DaskPool:
 def _on_worker(job: dict[str, Any], shares: dict[str, tuple[int, int]]) -> Outcome:
     from distributed import get_worker
 
-    return {**trials.run(job, shares.get(str(get_worker().name))), "worker": get_worker().address}
+    return {**trial.run(job, shares.get(str(get_worker().name))), "worker": get_worker().address}
 
 
 def _warm_worker(shares: dict[str, tuple[int, int]]) -> None:
     from distributed import get_worker
 
-    trials.warm(shares.get(str(get_worker().name)))
+    trial.warm(shares.get(str(get_worker().name)))
 
 
 def make(workers: int, scheduler: str) -> ChildPool | DaskPool:
-    """One worker is a child process; more of them, or a scheduler's address, are dask.distributed's."""
+    """The workers of the scheduler at an address if there is one, else `workers` processes on this machine."""
     if scheduler:
         return DaskPool(address=scheduler)
     return ChildPool() if workers == 1 else DaskPool(workers=workers)
+
+
+def security_warning(scheduler: str) -> str:
+    """A warning if anyone in the network may send code to the scheduler at this address; else ""."""
+    address = scheduler if "://" in scheduler else f"tcp://{scheduler}"  # dask's default
+    parts = urllib.parse.urlsplit(address)
+    host = parts.hostname or ""
+    try:
+        loopback = host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:  # a name
+        loopback = False
+    if loopback or parts.scheme in ("tls", "wss"):
+        return ""
+    return (f"the connection to {scheduler} is neither encrypted nor authenticated: anyone who can reach the scheduler "
+            "can run any code on its workers and here, with your permissions. Use tls://, or a loopback address behind "
+            "an SSH tunnel")

@@ -8,15 +8,16 @@ from __future__ import annotations
 import contextlib
 import os
 import pathlib
+import sys
 import time
 from multiprocessing import process
 from typing import Any, Callable, Iterator
 
 from fmnist_zoo.files import write_json
-from trainers import config as configs
-from trainers.config import ConfigError, RunConfig
+from trainers.config import DEPENDENT, ConfigError, RunConfig, decisive_differences
 from trainers.running.folder import SWEEPS, locked, names_folder
-from trainers.tuning import oracle as oracles, study as studies
+from trainers.tuning import study as studies
+from trainers.tuning.oracle import Oracle
 from trainers.tuning.plan import Plan, require_counts
 from trainers.tuning.study import Study
 
@@ -46,46 +47,50 @@ def execute(plan: Plan, *, workers: int, scheduler: str, max_failures: int, logd
         raise ConfigError(f"--name names a folder below {logdir}/{SWEEPS}, of at most 200 characters; "
                           f"received {name!r:.80}")
     path, manifest = pathlib.Path(logdir) / SWEEPS / name, plan.manifest()
-    from trainers.tuning import pool as pools
+    from trainers.tuning import pool
 
+    warning = pool.security_warning(scheduler) if scheduler else ""
+    if verbose and warning:
+        print(f"warning: {warning}", file=sys.stderr, flush=True)
     if overwrite:
         move_aside(path)
     with hold(path):
         study = open_or_create(path, manifest)
         try:
-            workers_pool = pools.make(workers, scheduler)
-        except pools.PoolError:
+            started = pool.make(workers, scheduler)
+        except pool.PoolError:
             if should_stop():
                 return study, False
             raise
         try:
-            ended = _lead(study, plan, workers_pool, max_failures, logdir, verbose, should_stop)
+            environment = {name: manifest[name] for name in ("versions", "commit")}
+            ended = _lead(study, plan, started, environment, max_failures, logdir, verbose, should_stop)
         finally:
-            workers_pool.close()
+            started.close()
     return study, ended
 
 
-def _lead(study: Study, plan: Plan, pool: Any, max_failures: int, logdir: str | os.PathLike[str], verbose: bool,
-          should_stop: Callable[[], bool]) -> bool:
+def _lead(study: Study, plan: Plan, pool: Any, environment: dict[str, Any], max_failures: int,
+          logdir: str | os.PathLike[str], verbose: bool, should_stop: Callable[[], bool]) -> bool:
     from trainers.board import hparams
     from trainers.running import progress
-    from trainers.tuning import leader as search
+    from trainers.tuning.leader import Leader, SweepError
 
     hparams.declare(pathlib.Path(logdir))
     reporter = progress.for_output() if verbose else progress.Reporter()
     try:
         reporter.note(f"sweep    {study.path}: {len(study.ended)} of {plan.max_trials} trials done")
         reporter.note(f"space    {study.space.text}")
-        oracle = oracles.Oracle(plan.tuner, study.space, lower_is_better=study.lower_is_better, seed=study.base.seed,
-                                epochs=study.base.recipe.epochs)
-        leader = search.Leader(study, pool, oracle, max_trials=plan.max_trials, max_failures=max_failures,
-                               reporter=reporter)
+        oracle = Oracle(plan.tuner, study.space, lower_is_better=study.objective.lower_is_better, seed=study.base.seed,
+                        epochs=study.base.recipe.epochs)
+        leader = Leader(study, pool, oracle, max_trials=plan.max_trials, max_failures=max_failures, reporter=reporter,
+                        environment=environment)
         return leader.run(should_stop)
     except BrokenPipeError:  # the reader of our output closed it; the disk is not full
         raise
     except OSError as error:
-        raise search.SweepError(f"{error.filename or study.path}: cannot be written: {error.strerror or error}; make "
-                                "room, then the same command goes on") from error
+        raise SweepError(f"{error.filename or study.path}: cannot be written: {error.strerror or error}; make room, "
+                         "then the same command continues") from error
     finally:
         reporter.close()
         with contextlib.suppress(OSError):  # on a full disk, the error that is being raised says so already
@@ -124,17 +129,17 @@ def move_aside(path: pathlib.Path) -> None:
 
 
 def open_or_create(path: pathlib.Path, manifest: dict[str, Any]) -> Study:
-    """The sweep in `path`, new or gone on with.
+    """The sweep in `path`: the one that is there, or a new one.
 
     Raises:
-        ConfigError: if another sweep stands there, saying what differs.
+        ConfigError: if the one that is there has another manifest, saying what differs.
     """
     if (path / "sweep.json").exists():
         study = studies.load(path)
-        differing = differences(study.manifest, manifest)
-        if differing:
-            told = "; ".join(f"{name} was {old}, now {new}" for name, (old, new) in differing.items())
-            raise ConfigError(f"{path}: holds another sweep: {told}. Choose another --name, or start anew with "
+        found = _manifest_differences(study.manifest, manifest)
+        if found:
+            changes = "; ".join(f"{name} was {old}, now {new}" for name, (old, new) in found.items())
+            raise ConfigError(f"{path}: holds another sweep: {changes}. Choose another --name, or start again with "
                               "--overwrite, which moves this one aside")
         return study
     try:
@@ -144,16 +149,14 @@ def open_or_create(path: pathlib.Path, manifest: dict[str, Any]) -> Study:
     return studies.load(path)
 
 
-def differences(old: dict[str, Any], new: dict[str, Any]) -> dict[str, tuple[Any, Any]]:
-    """What two manifests differ in, of all that decides numbers: name to (old, new)."""
-    found = configs.decisive_differences(*(RunConfig.from_dict(manifest["base"]) for manifest in (old, new)))
-    if old["base"]["spec"]["name"] != new["base"]["spec"]["name"]:
-        found["model"] = (old["base"]["spec"]["name"], new["base"]["spec"]["name"])
-    for name in ("space", "tuner", "objective", "executions", "data", "versions"):
-        if old[name] != new[name]:
-            if isinstance(new[name], dict):
-                found.update({f"{name}: {part}": (old[name].get(part), value) for part, value in new[name].items()
-                              if old[name].get(part) != value})
-            else:
-                found[name] = (old[name], new[name])
+def _manifest_differences(old: dict[str, Any], new: dict[str, Any]) -> dict[str, tuple[Any, Any]]:
+    """What differs, of all that decides numbers: name to (old, new). Versions may differ; the leader notes them."""
+    base_old, base_new = (RunConfig.from_dict(manifest["base"]) for manifest in (old, new))
+    found = decisive_differences(base_old, base_new)
+    pairs = {name: (old[name], new[name]) for name in ("space", "tuner", "objective", "executions")}
+    pairs["model"] = (base_old.spec.name, base_new.spec.name)
+    if "given" in old and "optimizer" in new["space"]:  # a given learning rate is kept, see `space.apply`
+        pairs["given"] = tuple([name for name in manifest["given"] if name in DEPENDENT] for manifest in (old, new))
+    pairs.update({f"data: {name}": (old["data"].get(name), digest) for name, digest in new["data"].items()})
+    found.update({name: pair for name, pair in pairs.items() if pair[0] != pair[1]})
     return found

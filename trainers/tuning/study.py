@@ -1,10 +1,13 @@
-"""A sweep's folder, `<logdir>/sweeps/<name>/`: what it searches, what was proposed, what came of it. No TensorFlow.
+"""The folder of a sweep, `<logdir>/sweeps/<name>/`: what is searched, what was proposed, and the results.
 
-    sweep.json                  the manifest: space, base run, tuner, objective, data, versions
-    0000/proposal.json          a trial: its values, and how many trials had ended when it was proposed
-    0000/0/                     its executions: run folders, each with its own seed
-    0000/result.json            what came of it; with the proposals the truth from which all else is made
+    sweep.json          the manifest: space, base run, tuner, objective, data, and the versions of the first start
+    starts.json         the versions of each start; sweeps of version 0.1 have none
+    0000/proposal.json  a trial: its values, and how many trials had ended when it was proposed
+    0000/0/             its executions: run folders, each with its own seed
+    0000/result.json    its result
     trials.csv  best.json  objective.png
+
+Manifest, proposals and results are the source of the last three files. No TensorFlow.
 """
 
 from __future__ import annotations
@@ -16,26 +19,45 @@ import os
 import pathlib
 import statistics
 import textwrap
-from typing import Any
+import time
+from typing import Any, NamedTuple
 
 from fmnist_zoo import card
 from fmnist_zoo.files import atomic_write, write_json
-from trainers import config as configs
-from trainers.config import ConfigError, RunConfig
-from trainers.running import folder as folders
-from trainers.tuning import space as spaces
+from trainers.config import ConfigError, RunConfig, resolve
+from trainers.running.folder import RunFolder
 from trainers.tuning.oracle import Proposal
+from trainers.tuning.space import apply, parse
 
-OBJECTIVES = {"val_loss": ("ranking_loss", True), "val_accuracy": ("ranking_accuracy", False)}  # and lower is better
-PROPOSAL = ("values", "seed", "epochs", "parent", "ended_before")  # of a proposal.json, which may hold more
+
+class Objective(NamedTuple):
+    """What ranks the trials: a metric of the images that chose no epoch."""
+
+    metric: str  # its key in `final` of a run's result.json
+    lower_is_better: bool
+
+
+OBJECTIVES = {"val_loss": Objective("ranking_loss", lower_is_better=True),
+              "val_accuracy": Objective("ranking_accuracy", lower_is_better=False)}
+# Keys of `proposal.json` and `result.json`; later versions may add some.
+PROPOSAL = ("values", "seed", "epochs", "parent", "ended_before")
 RESULT = ("status", "reason", "objective", "objective_std", "epochs", "seconds", "executions", "order")
-_ADVICE = "put the file back, or take the trial's folder away: grid and random run it again"
+STARTS = "starts.json"
 COMPLETED, FAILED, RUNNING = "COMPLETED", "FAILED", "RUNNING"
+_ADVICE = "restore the file, or delete the trial's folder: grid and random run the trial again"
 
 
 @dataclasses.dataclass
 class Trial:
-    """One set of values. `ended_before` tells when it was proposed: after that many trials had ended."""
+    """A set of values to try, and its result.
+
+    Attributes:
+        name: of its folder: its number with at least four digits.
+        seed: of its first execution; the others follow.
+        epochs, parent: see `Proposal`.
+        ended_before: how many trials had ended when it was proposed.
+        result: content of `result.json`; None if it has not ended.
+    """
 
     name: str
     values: dict[str, Any]
@@ -46,12 +68,16 @@ class Trial:
     result: dict[str, Any] | None = None
 
     @property
+    def number(self) -> int:
+        return int(self.name)
+
+    @property
     def status(self) -> str:
         return self.result["status"] if self.result else RUNNING
 
     @property
     def order(self) -> int:
-        """When it ended: 0 is the first."""
+        """Its place among the ended trials, 0 for the first to end; -1 if it has not ended."""
         return self.result["order"] if self.result else -1
 
     @property
@@ -61,33 +87,42 @@ class Trial:
 
 
 class Study:
-    """What stands in a sweep's folder.
+    """The content of a sweep's folder.
 
     Args:
         path: the folder.
         manifest: content of its `sweep.json`.
+
+    Attributes:
+        trials: by name, in the order of their numbers.
+        versions: of the libraries at the last start.
     """
 
     def __init__(self, path: pathlib.Path, manifest: dict[str, Any]):
         self.path, self.manifest = path, manifest
         self.base = RunConfig.from_dict(manifest["base"])
-        self.space = spaces.parse(manifest["space"], self.base)
-        self.metric, self.lower_is_better = OBJECTIVES[manifest["objective"]]
+        self.space = parse(manifest["space"], self.base)
+        self.objective = OBJECTIVES[manifest["objective"]]
         self.executions: int = manifest["executions"]
-        self.trials: dict[str, Trial] = {}
-        for proposal in sorted(path.glob("*/proposal.json")):
-            if proposal.parent.name.isdecimal():
-                self.trials[proposal.parent.name] = self._trial(proposal)
+        self.versions: dict[str, str] = manifest["versions"]
+        self._starts: list[dict[str, Any]] = []
+        if (path / STARTS).exists():
+            self._starts = list(_read(path / STARTS, "restore or delete the file")["starts"])
+            self.versions = self._starts[-1]["versions"]
+        folders = [proposal.parent for proposal in path.glob("*/proposal.json") if proposal.parent.name.isdecimal()]
+        found = sorted((self._read_trial(folder) for folder in folders), key=lambda trial: trial.number)
+        self.trials = {trial.name: trial for trial in found}
 
-    def _trial(self, proposal: pathlib.Path) -> Trial:
-        result = proposal.parent / "result.json"
+    def _read_trial(self, folder: pathlib.Path) -> Trial:
+        proposal, result = folder / "proposal.json", folder / "result.json"
         try:
             content = _read(proposal, _ADVICE)
-            trial = Trial(proposal.parent.name, **{name: content[name] for name in PROPOSAL})
+            trial = Trial(folder.name, **{name: content[name] for name in PROPOSAL})
             self.config(trial, 0)
+        except ConfigError:
+            raise
         except (TypeError, LookupError, ValueError) as error:
-            raise error if isinstance(error, ConfigError) else ConfigError(
-                f"{proposal}: not the proposal of a trial: {error}; {_ADVICE}") from error
+            raise ConfigError(f"{proposal}: not the proposal of a trial: {error}; {_ADVICE}") from error
         if result.exists():
             trial.result = _read(result, _ADVICE)
             missing = [name for name in RESULT if name not in trial.result]
@@ -97,45 +132,49 @@ class Study:
 
     @property
     def ended(self) -> list[Trial]:
-        """Trials that came to an end, in that order."""
+        """The trials that have ended, in that order."""
         return sorted((trial for trial in self.trials.values() if trial.result), key=lambda trial: trial.order)
 
     @property
-    def ends(self) -> int:
-        """How many trials have ended, were they all still there."""
-        return max((trial.order + 1 for trial in self.ended), default=0)
+    def next_order(self) -> int:
+        """The order number of the next trial to end."""
+        return max((trial.order + 1 for trial in self.trials.values()), default=0)
 
     @property
     def ranked(self) -> list[Trial]:
-        """Completed trials, best first; ties in the order of proposal."""
-        done = [trial for trial in self.trials.values() if trial.status == COMPLETED]
-        sign = 1 if self.lower_is_better else -1
-        return sorted(done, key=lambda trial: (sign * trial.result["objective"], trial.name))  # type: ignore[index]
+        """Completed trials, best first; equal ones in the order of proposal."""
+        sign = 1 if self.objective.lower_is_better else -1
+        scores = {trial.name: sign * trial.result["objective"] for trial in self.trials.values()
+                  if trial.result and trial.status == COMPLETED}
+        return [self.trials[name] for name in sorted(scores, key=lambda name: scores[name])]
 
     def folder(self, trial: Trial, execution: int) -> pathlib.Path:
+        """The run folder of an execution."""
         return self.path / trial.name / str(execution)
 
     def config(self, trial: Trial, execution: int) -> RunConfig:
-        """The run of an execution. All trials have the same seeds, so that they start equal and compare in pairs."""
-        return spaces.apply(self.base, trial.values, given=self.manifest.get("given", ()), seed=trial.seed + execution,
-                            epochs=trial.epochs)
+        """The run of an execution. All trials have the same seeds: they start from equal weights, so pairs compare."""
+        return apply(self.base, trial.values, given=self.manifest.get("given", ()), seed=trial.seed + execution,
+                     epochs=trial.epochs)
 
     def add(self, proposal: Proposal) -> Trial:
-        """Writes down what the oracle proposed. Values that were tried already get the seeds after those they had."""
-        again = [trial for trial in self.trials.values() if trial.values == proposal.values and not trial.parent]
-        seed = self.base.seed + self.executions * len(again)
+        """Records a proposal. Values that were proposed before get the seeds after those that they had."""
         if proposal.parent:
             seed = self.trials[proposal.parent].seed
-        trial = Trial(proposal.trial, proposal.values, seed, proposal.epochs, proposal.parent, self.ends)
+        else:
+            before = [trial for trial in self.trials.values() if trial.values == proposal.values and not trial.parent]
+            seed = self.base.seed + self.executions * len(before)
+        trial = Trial(proposal.trial, proposal.values, seed, proposal.epochs, proposal.parent, self.next_order)
         folder = self.path / trial.name
         folder.mkdir(exist_ok=True)
         write_json(folder / "proposal.json", {name: getattr(trial, name) for name in PROPOSAL})
-        self.trials = dict(sorted({**self.trials, trial.name: trial}.items()))
+        self.trials[trial.name] = trial
+        self.trials = dict(sorted(self.trials.items(), key=lambda item: item[1].number))
         return trial
 
     def complete(self, trial: Trial, outcomes: list[dict[str, Any]]) -> None:
-        """A trial came to its end: the mean over its executions, and their deviation."""
-        scores = [outcome["final"][self.metric] for outcome in outcomes]
+        """Ends a trial; its objective is the mean over its executions."""
+        scores = [outcome["final"][self.objective.metric] for outcome in outcomes]
         epochs = [outcome["epochs"] for outcome in outcomes]
         self._end(trial, {
             "status": COMPLETED, "reason": "", "objective": statistics.fmean(scores),
@@ -144,19 +183,32 @@ class Study:
             "seconds": sum(outcome["seconds"] for outcome in outcomes), "executions": outcomes})
 
     def fail(self, trial: Trial, reason: str) -> None:
-        """A trial cannot be finished; it is never ranked and never run again."""
+        """Ends a trial that cannot be finished; it is not ranked, and not run again."""
         self._end(trial, {"status": FAILED, "reason": reason, "objective": None, "objective_std": None,
                           "epochs": self.epochs_so_far(trial), "seconds": None, "executions": []})
 
     def _end(self, trial: Trial, result: dict[str, Any]) -> None:
-        trial_result = {**result, "order": self.ends}
-        write_json(self.path / trial.name / "result.json", trial_result)
-        trial.result = trial_result
+        result["order"] = self.next_order
+        write_json(self.path / trial.name / "result.json", result)
+        trial.result = result
         self.write_tables()
 
+    def add_start(self, environment: dict[str, Any]) -> None:
+        """Records the versions and the commit of this start."""
+        self._starts.append({"started": time.time(), **environment})
+        self.versions = environment["versions"]
+        write_json(self.path / STARTS, {"starts": self._starts})
+
     def epochs_so_far(self, trial: Trial) -> int:
-        return max((len(folders.RunFolder(self.folder(trial, execution)).rows())
-                    for execution in range(self.executions)), default=0)
+        """Epochs of its execution that is ahead of the others."""
+        return max((len(RunFolder(self.folder(trial, execution)).rows()) for execution in range(self.executions)),
+                   default=0)
+
+    @property
+    def columns(self) -> list[str]:
+        """The columns of `trials.csv`."""
+        return ["trial", *self.space.names,
+                "objective", "objective_std", "epochs", "seed", "seconds", "status", "reason"]
 
     def row(self, trial: Trial) -> dict[str, Any]:
         """A trial's row of `trials.csv`."""
@@ -169,37 +221,30 @@ class Study:
 
     def rows(self) -> list[dict[str, Any]]:
         """All trials: the completed ones ranked, then the others."""
-        ranked = self.ranked
-        return [self.row(trial) for trial in [*ranked, *(one for one in self.trials.values() if one not in ranked)]]
+        others = [trial for trial in self.trials.values() if trial.status != COMPLETED]
+        return [self.row(trial) for trial in [*self.ranked, *others]]
 
     def table(self) -> str:
-        """What a person sees: the ranked trials, then the others."""
-        def cell(value: Any) -> str:
-            return "-" if value in (None, "") else textwrap.shorten(_short(value), 60, placeholder=" ...")
-
+        """`rows` as aligned text."""
         rows = self.rows()
-        shown = [name for name in self.columns if name not in ("objective_std", "reason") or
-                 any(row[name] not in (None, "") for row in rows)]
-        lines = [("rank", *shown), *((str(rank + 1) if row["status"] == COMPLETED else "-",
-                                      *(cell(row[name]) for name in shown)) for rank, row in enumerate(rows))]
+        shown = [name for name in self.columns if name not in ("objective_std", "reason")
+                 or any(row[name] not in (None, "") for row in rows)]
+        lines = [["rank", *shown]]
+        for rank, row in enumerate(rows, 1):
+            lines.append([str(rank) if row["status"] == COMPLETED else "-", *(_cell(row[name]) for name in shown)])
         return card.aligned(lines, numeric=[name for name in lines[0] if name not in ("status", "reason")])
 
     def write_tables(self) -> None:
-        """`trials.csv` and `best.json` anew; both can be made again from the trials' own files."""
+        """Writes `trials.csv` and `best.json`."""
         with atomic_write(self.path / "trials.csv", "w") as file:
             writer = csv.DictWriter(file, self.columns, lineterminator="\n")
             writer.writeheader()
             writer.writerows(self.row(trial) for trial in self.trials.values())
-        if self.ranked:
-            best = self.ranked[0]
-            config = dataclasses.replace(self.config(best, 0), ranking=False)
-            write_json(self.path / "best.json", {**self.row(best), "values": best.values, "config": config.to_dict(),
-                                                 "retrain": retrain(self.path)})
-
-    @property
-    def columns(self) -> list[str]:
-        return ["trial", *self.space.names,
-                "objective", "objective_std", "epochs", "seed", "seconds", "status", "reason"]
+        ranked = self.ranked
+        if ranked:
+            config = dataclasses.replace(self.config(ranked[0], 0), ranking=False)
+            write_json(self.path / "best.json", {**self.row(ranked[0]), "values": ranked[0].values,
+                                                 "config": config.to_dict(), "retrain": retrain(self.path)})
 
 
 def retrain(path: pathlib.Path) -> str:
@@ -208,7 +253,7 @@ def retrain(path: pathlib.Path) -> str:
 
 
 def retrain_config(path: str | os.PathLike[str]) -> RunConfig:
-    """The run behind `--from_sweep=PATH`: the best of a sweep's folder, or a trial of it (`<sweep>/0007`)."""
+    """The run of `--from_sweep=PATH`: the best trial of a sweep's folder, or the trial in `<sweep>/0007`."""
     path = pathlib.Path(os.path.abspath(os.path.expanduser(path)))
     if (path / "proposal.json").exists() and path.name.isdecimal():
         study = load(path.parent)
@@ -219,16 +264,16 @@ def retrain_config(path: str | os.PathLike[str]) -> RunConfig:
             raise ConfigError(f"{path}: no trial of this sweep has completed")
         trial = study.ranked[0]
     config = study.config(trial, 0)
-    every = configs.resolve(config.spec, epochs=config.recipe.epochs).histogram_every
+    every = resolve(config.spec, epochs=config.recipe.epochs).histogram_every
     return dataclasses.replace(config, ranking=False, histogram_every=every)
 
 
 def load(path: str | os.PathLike[str]) -> Study:
-    """The sweep that stands in a folder; `ConfigError` if none does."""
+    """The sweep in a folder; `ConfigError` if there is none, or a file of it is damaged."""
     path = pathlib.Path(os.path.expanduser(path))
     if not (path / "sweep.json").exists():
         raise ConfigError(f"{path}: holds no sweep (no sweep.json in it)")
-    manifest = _read(path / "sweep.json", "put the file back, or start anew with --overwrite")
+    manifest = _read(path / "sweep.json", "restore the file, or start again with --overwrite")
     try:
         return Study(path, manifest)
     except (LookupError, TypeError, AttributeError) as error:
@@ -239,10 +284,14 @@ def _read(path: pathlib.Path, advice: str) -> dict[str, Any]:
     try:
         content = json.loads(path.read_text())
     except (OSError, ValueError, RecursionError) as error:
-        raise ConfigError(f"{path}: does not read: {error}; {advice}") from error
+        raise ConfigError(f"{path}: cannot be read: {error}; {advice}") from error
     if not isinstance(content, dict):
         raise ConfigError(f"{path}: not what a sweep wrote; {advice}")
     return content
+
+
+def _cell(value: Any) -> str:
+    return "-" if value in (None, "") else textwrap.shorten(_short(value), 60, placeholder=" ...")
 
 
 def _short(value: Any) -> str:
