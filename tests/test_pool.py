@@ -274,7 +274,7 @@ def test_trial_that_raises_is_failed_with_a_log_and_shown_in_tensorboard(job, st
 
 
 def test_trial_that_is_not_finite_is_failed_with_the_whole_reason(job):
-    outcome = trial.run(job("one", learning_rate=1e30, batch_size=200))
+    outcome = trial.run(job("one", learning_rate=1e38))
     assert outcome["status"] == "FAILED" and "NaN or infinite" in outcome["reason"]
     assert "training stopped" not in outcome["reason"] and "(see" not in outcome["reason"]
 

@@ -166,4 +166,4 @@ def test_best_trial_is_trained_in_full(finished_sweep, capsys, tmp_path):
     assert train.main([f"--from_sweep={tmp_path}"]) == 2
     assert "holds no sweep" in capsys.readouterr().err
     assert train.main([f"--from_sweep={path}", "--model=4L"]) == 2
-    assert "drop --model=4L, or drop --from_sweep" in capsys.readouterr().err
+    assert "drop --model=4L or --from_sweep" in capsys.readouterr().err
