@@ -17,7 +17,7 @@ from tests.conftest import ROOT
 from trainers import sweep
 from trainers.tuning.study import load
 
-GRID = ("--model=softmax", "--data=mini", "--epochs=2", "--tuner=grid", "--space=l2=0,0.01; learning_rate=0.001,1e30")
+GRID = ("--model=softmax", "--data=mini", "--epochs=2", "--tuner=grid", "--space=l2=0,0.01; learning_rate=0.001,1e38")
 
 
 def test_help_and_dry_run_import_nothing_heavy(command, tmp_path):
