@@ -41,10 +41,10 @@ def make_job(sweep_folder, data, name, *, model="softmax", parent=None, **settin
     """A job of a sweep in `sweep_folder`, which it makes."""
     sweep_folder.mkdir(exist_ok=True)
     (sweep_folder / trial.LEADER).write_text("me")
-    settings = {"epochs": 1, "data": "mini", "histogram_every": 0, "checkpoint_every": 1, "batch_size": BATCH, **settings}
-    return {"config": resolve(model, ranking=True, **settings).to_dict(), "folder": str(sweep_folder / name / "0"),
-            "parent": parent, "expected": {"sha256": data.sha256, "split_sha256": data.split_sha256},
-            "sweep": str(sweep_folder), "leader": "me"}
+    defaults = {"epochs": 1, "data": "mini", "histogram_every": 0, "checkpoint_every": 1, "batch_size": BATCH}
+    return {"config": resolve(model, ranking=True, **{**defaults, **settings}).to_dict(),
+            "folder": str(sweep_folder / name / "0"), "parent": parent, "sweep": str(sweep_folder), "leader": "me",
+            "expected": {"sha256": data.sha256, "split_sha256": data.split_sha256}}
 
 
 @pytest.fixture
