@@ -119,7 +119,8 @@ class TapeEngine:
         """
         start = place * self._batch_size
         chosen = tf.slice(order, [start], [self._batch_size])
-        images, labels = scale(tf.gather(self._images, chosen)), tf.cast(tf.gather(self._labels, chosen), tf.int32)
+        images = scale(tf.gather(self._images, chosen))
+        labels = tf.cast(tf.gather(self._labels, chosen), tf.int32)
         real = tf.cast(start + tf.range(self._batch_size) < len(self._labels), tf.float32)
         count = tf.reduce_sum(real)
         with tf.GradientTape() as tape:

@@ -70,7 +70,8 @@ def make_forward(spec: ModelSpec, *, bfloat16: bool = False) -> Forward:
 
     def forward(variables: Sequence[Any], images: Any, *, seed: int, step: Any, training: bool) -> Any:
         kind = tf.bfloat16 if bfloat16 and training else tf.float32
-        flow, (*hidden, kernel, bias) = images, variables
+        *hidden, kernel, bias = variables
+        flow = images
         for layer, rate in enumerate(spec.dropout or (0.0,) * len(spec.hidden)):
             weights, biases = (tf.cast(variable, kind) for variable in hidden[2 * layer:2 * layer + 2])
             flow = tf.nn.relu(tf.matmul(tf.cast(flow, kind), weights) + biases)
