@@ -20,7 +20,7 @@ BASE = configs.resolve("4L", data="mini")
     ("dropout=0..0.5", None, (0.0, 0.5)),
     ("l2=log(1e-6..1e-2)", None, (1e-6, 1e-2)),
     ("batch_size=32,full", 2, (32, "full")),
-    ("epochs=2..9", None, (2, 9)),
+    ("epochs=2..9", 8, (2, 9)),
     ("hidden=300_100,none", 2, ("300_100", "none")),
     ("dropout=0.3_0.2_0.1,0", 2, ("0.3_0.2_0.1", 0.0)),
     ("dropout.2=.25..0.5", None, (0.25, 0.5)),

@@ -53,6 +53,14 @@ class Parameter:
         low, high = self.values
         return f"{self.name}=log({low}..{high})" if self.kind == "log" else f"{self.name}={low}..{high}"
 
+    @property
+    def count(self) -> int | None:
+        """How many values it has; None for a range of floats."""
+        if self.kind == "choice":
+            return len(self.values)
+        low, high = self.values
+        return high - low + 1 if isinstance(low, int) and isinstance(high, int) else None
+
 
 @dataclasses.dataclass(frozen=True)
 class Space:
@@ -72,9 +80,8 @@ class Space:
     @property
     def size(self) -> int | None:
         """The number of combinations; None if a range has no end of them."""
-        if any(parameter.kind != "choice" for parameter in self.parameters):
-            return None
-        return math.prod(len(parameter.values) for parameter in self.parameters)
+        counts = [parameter.count for parameter in self.parameters]
+        return None if None in counts else math.prod(filter(None, counts))
 
     def corners(self, base: RunConfig) -> list[RunConfig]:
         """Runs with each value of the hyper-parameters that decide how long a trial takes; the others at their first
