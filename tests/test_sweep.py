@@ -10,9 +10,11 @@ from tests.sweeps import GRID, MODEL, SPACE, rows_of, without_times
 from trainers import sweep, train
 from trainers.config import RunConfig
 from trainers.running.folder import RunFolder
-from trainers.tuning import start, study
+from trainers.tuning import figures, start, study
 from trainers.tuning.oracle import Proposal
 from trainers.tuning.plan import Plan
+
+pytestmark = pytest.mark.usefixtures("without_xla")
 
 
 def test_grid_tries_what_was_asked_ranks_it_and_writes_tables_and_plot(finished_sweep):
@@ -143,6 +145,16 @@ def test_trial_10000_follows_trial_9999(tmp_path):
         assert [row["trial"] for row in found.rows()] == [*names[1:], "9998"]
     assert [row["trial"] for row in rows_of(tmp_path / "long")] == names
     assert json.loads((tmp_path / "long" / "best.json").read_text())["trial"] == "9999"
+
+
+def test_plot_of_listed_epochs_when_trials_stop_early(tmp_path):
+    plan = Plan("softmax", "epochs=5,9", tuner="grid", max_trials=None, objective="val_loss", executions=1, data="mini")
+    (tmp_path / "early").mkdir()
+    early = start.open_or_create(tmp_path / "early", plan.manifest())
+    trial = early.add(Proposal("0000", {"epochs": 9}))
+    early.complete(trial, [{"epochs": 7, "seconds": 1.0, "final": {"ranking_loss": 0.5, "ranking_accuracy": 0.5}}])
+    figures.draw(early)
+    assert (early.path / "objective.png").read_bytes()[:4] == b"\x89PNG" and early.rows()[0]["epochs"] == 7
 
 
 def test_keys_that_a_later_version_adds_to_a_proposal_are_ignored(pretended_sweep):

@@ -2,54 +2,54 @@
 
 from __future__ import annotations
 
-import pathlib
-from typing import Any, Sequence
-
 import numpy as np
 from matplotlib.figure import Figure
 
+from trainers.tuning.space import Value
+from trainers.tuning.study import Study
 
-def sweep(path: pathlib.Path, rows: Sequence[dict[str, Any]], names: dict[str, Sequence[Any]], objective: str, *,
-          logarithmic: Sequence[str] = ()) -> None:
-    """Plots the objective over the hyper-parameters: a heat map for two listed ones, else a panel for each.
 
-    Args:
-        rows: the rows of `trials.csv` whose trial is completed.
-        names: hyper-parameter to its listed values; empty for a range.
-        logarithmic: the hyper-parameters with a logarithmic axis.
+def draw(study: Study) -> None:
+    """Plots the objective of the completed trials into `objective.png`.
+
+    Two hyper-parameters with listed values make a heat map; otherwise each hyper-parameter has a panel.
     """
-    if len(names) == 2 and all(len(values) > 1 for values in names.values()):
-        figure = _heat_map(rows, names, objective)
+    if len(study.space.names) == 2 and all(one.kind == "choice" and len(one.values) > 1
+                                           for one in study.space.parameters):
+        figure = _heat_map(study)
     else:
-        figure = _panels(rows, names, objective, logarithmic)
-    figure.savefig(path, dpi=88)
+        figure = _panels(study)
+    figure.savefig(study.path / "objective.png", dpi=88)
 
 
-def _panels(rows: Sequence[dict[str, Any]], names: dict[str, Sequence[Any]], objective: str,
-            logarithmic: Sequence[str]) -> Figure:
-    figure = Figure(figsize=(max(5, 3.4 * len(names)), 3.6), layout="constrained")
-    axes = figure.subplots(1, len(names), sharey=True, squeeze=False)[0]
-    for axis, (name, values) in zip(axes, names.items()):
-        positions = {str(value): position for position, value in enumerate(values)}
-        x = [positions[str(row[name])] if values else row[name] for row in rows]
-        axis.plot(x, [row["objective"] for row in rows], "o", markersize=4, alpha=0.7)
-        if values:
-            axis.set_xticks(range(len(values)), map(_label, values), rotation=45 if len(values) > 5 else 0)
-        elif name in logarithmic:
+def _panels(study: Study) -> Figure:
+    parameters, ranked = study.space.parameters, study.ranked
+    scores = [trial.score for trial in ranked]
+    figure = Figure(figsize=(max(5, 3.4 * len(parameters)), 3.6), layout="constrained")
+    axes = figure.subplots(1, len(parameters), sharey=True, squeeze=False)[0]
+    for axis, parameter in zip(axes, parameters):
+        x = [trial.values[parameter.name] for trial in ranked]
+        if parameter.kind == "choice":
+            x = [parameter.values.index(value) for value in x]
+            axis.set_xticks(range(len(parameter.values)), map(_label, parameter.values),
+                            rotation=45 if len(parameter.values) > 5 else 0)
+        elif parameter.kind == "log":
             axis.set_xscale("log")
-        axis.set_xlabel(name)
+        axis.plot(x, scores, "o", markersize=4, alpha=0.7)
+        axis.set_xlabel(parameter.name)
         axis.grid(alpha=0.3)
-    axes[0].set_ylabel(objective)
+    axes[0].set_ylabel(study.manifest["objective"])
     return figure
 
 
-def _heat_map(rows: Sequence[dict[str, Any]], names: dict[str, Sequence[Any]], objective: str) -> Figure:
-    (across, columns), (down, lines) = names.items()
-    lower_is_better = "loss" in objective
-    table = np.full((len(lines), len(columns)), np.nan)
-    for row in rows:
-        table[lines.index(row[down]), columns.index(row[across])] = row["objective"]
-    figure = Figure(figsize=(1.6 + 1.1 * len(columns), 1.4 + 0.6 * len(lines)), layout="constrained")
+def _heat_map(study: Study) -> Figure:
+    across, down = study.space.parameters
+    lower_is_better = study.objective.lower_is_better
+    table = np.full((len(down.values), len(across.values)), np.nan)
+    for trial in study.ranked:
+        line, column = down.values.index(trial.values[down.name]), across.values.index(trial.values[across.name])
+        table[line, column] = trial.score
+    figure = Figure(figsize=(1.6 + 1.1 * len(across.values), 1.4 + 0.6 * len(down.values)), layout="constrained")
     axis = figure.subplots()
     image = axis.imshow(table, cmap="viridis_r" if lower_is_better else "viridis", aspect="auto")
     middle = (np.nanmin(table) + np.nanmax(table)) / 2
@@ -58,12 +58,12 @@ def _heat_map(rows: Sequence[dict[str, Any]], names: dict[str, Sequence[Any]], o
             bright = (value < middle) == lower_is_better  # good values are yellow in both color maps
             axis.text(column, line, f"{value:.4f}", ha="center", va="center", fontsize=9,
                       color="black" if bright else "white")
-    axis.set_xticks(range(len(columns)), map(_label, columns))
-    axis.set_yticks(range(len(lines)), map(_label, lines))
-    axis.set(xlabel=across, ylabel=down)
-    figure.colorbar(image, label=objective)
+    axis.set_xticks(range(len(across.values)), map(_label, across.values))
+    axis.set_yticks(range(len(down.values)), map(_label, down.values))
+    axis.set(xlabel=across.name, ylabel=down.name)
+    figure.colorbar(image, label=study.manifest["objective"])
     return figure
 
 
-def _label(value: Any) -> str:
+def _label(value: Value) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)

@@ -97,7 +97,7 @@ class Leader:
             while trial and not oracle.blind and reported < trial.ended_before:
                 if reported not in ended or ended[reported].name not in proposed:
                     raise self._missing("the result of a trial")
-                self._report(ended[reported])
+                oracle.report(ended[reported].name, ended[reported].score)
                 reported += 1
             proposal = oracle.propose()
             proposed.add(name)
@@ -107,7 +107,7 @@ class Leader:
                 raise self._other_proposal(trial, proposal)
         for order in sorted(ended):
             if order >= reported:
-                self._report(ended[order])
+                oracle.report(ended[order].name, ended[order].score)
 
     def _missing(self, what: str) -> SweepError:
         return SweepError(f"{self.study.path}: {what} is missing, and the proposals after it depend on it; restore it, "
@@ -121,10 +121,6 @@ class Leader:
         return SweepError(f"{self.study.path / trial.name}: the oracle proposes {values} for this trial now, not "
                           f"{trial.values}: its version or the trial's proposal.json has changed ({versions}). Install "
                           "the earlier version or restore the file, or start again with --overwrite")
-
-    def _report(self, trial: Trial) -> None:
-        assert trial.result is not None
-        self.oracle.report(trial.name, trial.result["objective"])
 
     def _queue(self, trial: Trial) -> None:
         self._jobs.extend((trial, execution) for execution in range(self.study.executions))
@@ -200,7 +196,7 @@ class Leader:
             self._ended(trial)
 
     def _ended(self, trial: Trial) -> None:
-        self._report(trial)
+        self.oracle.report(trial.name, trial.score)
         self.reporter.note(self._line(trial))
         if trial.status == COMPLETED:
             return
@@ -225,8 +221,7 @@ class Leader:
         if trial.status != COMPLETED:
             return f"{start}FAILED: {result['reason']}"
         best = study.ranked[0]
-        best_objective = (best.result or {})["objective"]
-        rank = "the best so far" if best is trial else f"best {best_objective:.4f} of {best.name}"
+        rank = "the best so far" if best is trial else f"best {best.score:.4f} of {best.name}"
         pace = (time.monotonic() - self._started) / (done - self._ended_at_start)
         left = f"  about {estimate.clock(pace * (total - done))} left" if done < total else ""
         return (f"{start}{study.manifest['objective']} {result['objective']:.4f}, {rank}  {result['seconds']:.0f} s"

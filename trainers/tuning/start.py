@@ -18,7 +18,7 @@ from trainers.config import DEPENDENT, ConfigError, RunConfig, decisive_differen
 from trainers.running.folder import SWEEPS, locked, names_folder
 from trainers.tuning import study as studies
 from trainers.tuning.oracle import Oracle
-from trainers.tuning.plan import Plan, require_counts
+from trainers.tuning.plan import COUNT, Plan
 from trainers.tuning.study import Study
 
 
@@ -35,13 +35,14 @@ def execute(plan: Plan, *, workers: int, scheduler: str, max_failures: int, logd
         The sweep, and whether it is finished.
 
     Raises:
-        ConfigError: if the settings are invalid, or the folder holds another sweep or is in use.
+        SpecError, ConfigError: if the settings are invalid, or the folder holds another sweep or is in use.
         SweepError, TrialError, PoolError: if the sweep cannot continue; finished trials are kept.
     """
     if getattr(process.current_process(), "_inheriting", False):
         raise ConfigError("a worker imports your script, which starts the sweep again: put what is to run once under "
                           "if __name__ == '__main__':")
-    require_counts(workers=workers, max_failures=max_failures)
+    COUNT.check("workers", workers)
+    COUNT.check("max_failures", max_failures)
     name = name or plan.name()
     if not isinstance(name, str) or not names_folder(name) or len(name) > 200:
         raise ConfigError(f"--name names a folder below {logdir}/{SWEEPS}, of at most 200 characters; "
@@ -94,19 +95,11 @@ def _lead(study: Study, plan: Plan, pool: Any, environment: dict[str, Any], max_
     finally:
         reporter.close()
         with contextlib.suppress(OSError):  # on a full disk, the error that is being raised says so already
-            _draw(study)
+            if study.ranked:
+                from trainers.tuning import figures
 
-
-def _draw(study: Study) -> None:
-    """Writes the tables and the plot."""
-    from trainers.tuning import figures
-
-    if study.ranked:
-        study.write_tables()
-        parameters = study.space.parameters
-        figures.sweep(study.path / "objective.png", [study.row(trial) for trial in study.ranked],
-                      {one.name: one.values if one.kind == "choice" else () for one in parameters},
-                      study.manifest["objective"], logarithmic=[one.name for one in parameters if one.kind == "log"])
+                study.write_tables()
+                figures.draw(study)
 
 
 @contextlib.contextmanager
@@ -156,7 +149,8 @@ def _manifest_differences(old: dict[str, Any], new: dict[str, Any]) -> dict[str,
     pairs = {name: (old[name], new[name]) for name in ("space", "tuner", "objective", "executions")}
     pairs["model"] = (base_old.spec.name, base_new.spec.name)
     if "given" in old and "optimizer" in new["space"]:  # a given learning rate is kept, see `space.apply`
-        pairs["given"] = tuple([name for name in manifest["given"] if name in DEPENDENT] for manifest in (old, new))
+        kept_old, kept_new = ([name for name in manifest["given"] if name in DEPENDENT] for manifest in (old, new))
+        pairs["given"] = (kept_old, kept_new)
     pairs.update({f"data: {name}": (old["data"].get(name), digest) for name, digest in new["data"].items()})
     found.update({name: pair for name, pair in pairs.items() if pair[0] != pair[1]})
     return found

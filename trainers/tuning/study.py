@@ -20,7 +20,7 @@ import pathlib
 import statistics
 import textwrap
 import time
-from typing import Any, NamedTuple
+from typing import Any, Mapping, NamedTuple
 
 from fmnist_zoo import card
 from fmnist_zoo.files import atomic_write, write_json
@@ -79,6 +79,11 @@ class Trial:
     def order(self) -> int:
         """Its place among the ended trials, 0 for the first to end; -1 if it has not ended."""
         return self.result["order"] if self.result else -1
+
+    @property
+    def score(self) -> Any:
+        """Its objective, a float; None if it has not completed."""
+        return self.result["objective"] if self.result else None
 
     @property
     def text(self) -> str:
@@ -143,10 +148,8 @@ class Study:
     @property
     def ranked(self) -> list[Trial]:
         """Completed trials, best first; equal ones in the order of proposal."""
-        sign = 1 if self.objective.lower_is_better else -1
-        scores = {trial.name: sign * trial.result["objective"] for trial in self.trials.values()
-                  if trial.result and trial.status == COMPLETED}
-        return [self.trials[name] for name in sorted(scores, key=lambda name: scores[name])]
+        completed = [trial for trial in self.trials.values() if trial.status == COMPLETED]
+        return sorted(completed, key=lambda trial: trial.score, reverse=not self.objective.lower_is_better)
 
     def folder(self, trial: Trial, execution: int) -> pathlib.Path:
         """The run folder of an execution."""
@@ -193,7 +196,7 @@ class Study:
         trial.result = result
         self.write_tables()
 
-    def add_start(self, environment: dict[str, Any]) -> None:
+    def add_start(self, environment: Mapping[str, Any]) -> None:
         """Records the versions and the commit of this start."""
         self._starts.append({"started": time.time(), **environment})
         self.versions = environment["versions"]
@@ -212,12 +215,9 @@ class Study:
 
     def row(self, trial: Trial) -> dict[str, Any]:
         """A trial's row of `trials.csv`."""
-        result = trial.result or {"objective": None, "objective_std": None, "seconds": None, "reason": "",
-                                  "epochs": self.epochs_so_far(trial)}
-        return {"trial": trial.name, **{name: trial.values[name] for name in self.space.names},
-                "objective": result["objective"], "objective_std": result["objective_std"],
-                "epochs": result["epochs"], "seed": trial.seed, "seconds": result["seconds"],
-                "status": trial.status, "reason": result["reason"]}
+        result = trial.result or {"reason": "", "epochs": self.epochs_so_far(trial)}
+        cells = {"trial": trial.name, **trial.values, **result, "seed": trial.seed, "status": trial.status}
+        return {name: cells.get(name) for name in self.columns}
 
     def rows(self) -> list[dict[str, Any]]:
         """All trials: the completed ones ranked, then the others."""
@@ -229,9 +229,9 @@ class Study:
         rows = self.rows()
         shown = [name for name in self.columns if name not in ("objective_std", "reason")
                  or any(row[name] not in (None, "") for row in rows)]
-        lines = [["rank", *shown]]
+        lines = [("rank", *shown)]
         for rank, row in enumerate(rows, 1):
-            lines.append([str(rank) if row["status"] == COMPLETED else "-", *(_cell(row[name]) for name in shown)])
+            lines.append((str(rank) if row["status"] == COMPLETED else "-", *(_cell(row[name]) for name in shown)))
         return card.aligned(lines, numeric=[name for name in lines[0] if name not in ("status", "reason")])
 
     def write_tables(self) -> None:
