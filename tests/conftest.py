@@ -73,7 +73,7 @@ def finished_sweep(tmp_path_factory):
     from trainers.sweep import sweep
 
     logdir = tmp_path_factory.mktemp("logs")
-    with pytest.MonkeyPatch.context() as monkeypatch:
+    with pytest.MonkeyPatch.context() as monkeypatch, tape_without_xla():
         sweeps.replace_pool(monkeypatch, sweeps.Inline())
         return logdir, sweep(sweeps.MODEL, sweeps.SPACE, logdir=logdir, name="grid", **sweeps.GRID)
 

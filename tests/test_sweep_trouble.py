@@ -231,6 +231,6 @@ def test_unprotected_scheduler_on_another_host_is_warned_of(address, warned, tmp
 ])
 def test_wrong_arguments_in_python_are_named(pretending_pool, tmp_path, wrong):
     asked = {"space": "l2=0", "data": "mini", "logdir": tmp_path, **wrong}
-    with pytest.raises(ConfigError, match="received"):
+    with pytest.raises(ValueError, match="received"):
         sweep.sweep("softmax", asked.pop("space"), **asked)
     assert not list(tmp_path.iterdir())

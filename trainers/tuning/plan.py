@@ -7,6 +7,7 @@ import sys
 from typing import Any, Mapping
 
 from fmnist_zoo import __version__, catalog
+from fmnist_zoo.settings import Choice, Whole
 from fmnist_zoo.spec import ModelSpec
 from trainers.config import ConfigError, resolve
 from trainers.engine.processor import machine
@@ -15,16 +16,10 @@ from trainers.tuning.oracle import TUNERS, hyperband_brackets
 from trainers.tuning.space import parse
 from trainers.tuning.study import OBJECTIVES
 
+COUNT = Whole(low=1)
 MAX_TRIALS = 30  # default of random and bayesian; grid and hyperband end by themselves
 LIBRARIES = ("tensorflow", "keras", "keras-tuner", "numpy")
 OF_BAYESIAN = ("scikit-learn", "scipy")
-
-
-def require_counts(**counts: Any) -> None:
-    """`ConfigError` unless each of `counts` is a whole number of at least 1."""
-    for name, number in counts.items():
-        if isinstance(number, bool) or not isinstance(number, int) or number < 1:
-            raise ConfigError(f"{name} must be a whole number of at least 1, received {number!r}")
 
 
 def environment(tuner: str) -> dict[str, Any]:
@@ -38,15 +33,16 @@ class Plan:
     """A checked sweep; the arguments are those of `trainers.sweep.sweep`.
 
     Raises:
-        ConfigError: for settings, or a space, that are invalid or do not go together.
+        SpecError, ConfigError: for settings, or a space, that are invalid or do not go together.
     """
 
     def __init__(self, model: str | ModelSpec, space: str | Mapping[str, Any] | None, *, tuner: str,
                  max_trials: int | None, objective: str, executions: int, **settings: Any):
-        for name, value, known in (("tuner", tuner, TUNERS), ("objective", objective, tuple(OBJECTIVES))):
-            if value not in known:
-                raise ConfigError(f"{name} must be one of {', '.join(known)}; received {value!r}")
-        require_counts(executions=executions, max_trials=1 if max_trials is None else max_trials)
+        Choice(TUNERS).check("tuner", tuner)
+        Choice(tuple(OBJECTIVES)).check("objective", objective)
+        COUNT.check("executions", executions)
+        if max_trials is not None:
+            COUNT.check("max_trials", max_trials)
         self.given = sorted(name for name, value in settings.items() if value is not None)
         given = {name: settings[name] for name in self.given}
         self.base = resolve(model, ranking=True, **{"histogram_every": 0, "checkpoint_every": 1, **given})

@@ -12,6 +12,7 @@ import gc
 import os
 import pathlib
 import re
+import resource
 import shutil
 import sys
 import textwrap
@@ -52,7 +53,7 @@ def run(job: dict[str, Any], share: tuple[int, int] | None = None) -> dict[str, 
 
     Returns:
         `status` COMPLETED (with `epochs`, `final`, `seconds`), FAILED (with `reason`) or STOPPED; `seed`; and of the
-        worker `pid`, `trials` (that this process has run), `memory_mb`, `began` and `ended` (Unix time, seconds).
+        worker `pid`, `trials` (that it has run), `memory_mb` (its peak), `began` and `ended` (Unix time, seconds).
 
     Raises:
         TrialError: if no trial can run here.
@@ -64,8 +65,9 @@ def run(job: dict[str, Any], share: tuple[int, int] | None = None) -> dict[str, 
         outcome = _run(job)
         gc.collect()  # graphs and models refer to each other in cycles
         _done += 1
-        return {**outcome, "seed": job["config"]["seed"], "pid": os.getpid(), "trials": _done,
-                "memory_mb": _memory_mb(), "began": began, "ended": time.time()}
+        memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024  # Linux counts in KiB
+        return {**outcome, "seed": job["config"]["seed"], "pid": os.getpid(), "trials": _done, "memory_mb": memory,
+                "began": began, "ended": time.time()}
 
 
 def warm(share: tuple[int, int] | None = None) -> None:
@@ -206,14 +208,6 @@ def _share_cores(share: tuple[int, int] | None) -> None:
     index, count = share
     cores = sorted(os.sched_getaffinity(0))
     os.sched_setaffinity(0, cores[index::count] or [cores[index % len(cores)]])
-
-
-def _memory_mb() -> float:
-    """Memory that this process uses now, in MB; 0 if the system does not say."""
-    try:
-        return int(pathlib.Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 1e6
-    except OSError:
-        return 0.0
 
 
 def host() -> dict[str, str]:
