@@ -1,5 +1,6 @@
 """`python -m trainers.report`: which runs it plans, how it reuses them, and the page that it writes."""
 
+import csv
 import json
 import re
 
@@ -12,28 +13,36 @@ from tests.conftest import ROOT
 from trainers import report
 from trainers.reproduction import experiments, mistakes, page
 from trainers.running import many
-from trainers.running.folder import RunFolder
-from trainers.running.table import COLUMNS
 
 pytestmark = pytest.mark.usefixtures("without_xla")
-COMMITS = ("a" * 40, "b" * 40 + "-dirty")
+COMMITS = ("a" * 40, "b" * 40, "c" * 40 + "-dirty")
+COLUMNS = ("train_loss", "train_objective", "train_accuracy", "train_loss_eval", "train_accuracy_eval",
+           "validation_loss", "validation_penalty", "validation_accuracy", "validation_rounded_accuracy")
 
 
-def store(folder, config, commit):
-    """Writes a finished run as training leaves it, with made-up numbers that depend on model, engine and seed."""
-    folder.path.mkdir(parents=True)
-    folder.config.write_text(json.dumps({
-        "config": config.to_dict(),
-        "data": {"name": "mini", "sha256": "d" * 64, "split_sha256": "e" * 64, "fit": 1800, "validation": 200},
-        "environment": {"cpu": "A processor", "cores": 2, "commit": commit,
-                        "versions": {"tensorflow": "2.21.0", "keras": "3.15.1", "fmnist_zoo": "0.1.0"}}}))
+def store(folder, config):
+    """Writes a finished run as training leaves it, with made-up numbers that depend on model, engine and seed.
+
+    Seed 0 has a record of version 0.1; seed 1 was resumed under another commit.
+    """
+    environments = [{"cpu": "A processor", "cores": 2, "commit": commit, "versions": {
+        "tensorflow": "2.21.0", "keras": "3.15.1", "numpy": "2.4.6", "fmnist_zoo": "0.1.0"}} for commit in COMMITS]
+    starts = [{"epoch": epoch, "time": 1.0, "environment": one} for epoch, one in enumerate(environments[1:])]
+    folder.mkdir(parents=True)
+    (folder / "config.json").write_text(json.dumps({
+        "config": config.to_dict(), "environment": environments[config.seed],
+        **({"starts": starts} if config.seed else {}),
+        "data": {"name": "mini", "sha256": "d" * 64, "split_sha256": "e" * 64, "fit": 1800, "validation": 200}}))
     random = np.random.default_rng([len(config.spec.name), len(config.trainer), config.seed])
-    for epoch in range(1, config.recipe.epochs + 1):
-        row = dict(zip(COLUMNS, random.uniform(0.1, 0.9, len(COLUMNS)).tolist()))
-        folder.table.append({**row, "epoch": epoch, "step": 8 * epoch})
-    folder.result.write_text(json.dumps({
-        "epochs": config.recipe.epochs, "stopped_early": False, "weights": "best", "final": {"epoch": 1},
-        "seconds": 60.0, "weights_sha256": "f" * 64}))
+    epochs = config.recipe.epochs
+    with open(folder / "metrics.csv", "w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["epoch", "step", *COLUMNS])
+        writer.writerows([epoch, 8 * epoch, *random.uniform(0.1, 0.9, len(COLUMNS)).tolist()]
+                         for epoch in range(1, epochs + 1))
+    (folder / "result.json").write_text(json.dumps({
+        "epochs": epochs, "stopped_early": False, "weights": "best", "final": {"epoch": 1}, "seconds": 60.0,
+        "weights_sha256": "f" * 64}))
 
 
 @pytest.fixture(scope="module")
@@ -41,8 +50,7 @@ def made(tmp_path_factory):
     """The page of all experiments over two seeds, from stored runs: its folder, the flags, and what was printed."""
     folder = tmp_path_factory.mktemp("report")
     for config in report.plan(experiments.EXPERIMENTS, seeds=2, quick=True, data="mini"):
-        run = RunFolder(folder / "logs" / config.spec.name / f"{config.trainer}-seed{config.seed}")
-        store(run, config, COMMITS[config.seed])
+        store(folder / "logs" / config.spec.name / f"{config.trainer}-seed{config.seed}", config)
     flags = ["--data=mini", "--quick", "--seeds=2", f"--logdir={folder / 'logs'}", f"--out={folder / 'page'}"]
     with pytest.MonkeyPatch.context() as here:
         here.setattr("trainers.running.run.execute", lambda *_, **__: pytest.fail("a finished run was trained again"))
@@ -106,7 +114,7 @@ def test_page_says_which_report_and_which_runs(made):
     _, text = made
     assert 'The source is "Deep Learning Assignment 1"' in text and "A quick run: its numbers mean nothing" in text
     assert "38 runs, seeds 0, 1; 38 minutes of training on A processor, 2 cores. Data: mini, 1800 images" in text
-    assert f"Runs of commit {'a' * 12}, {'b' * 12}-dirty, page of commit " in text
+    assert f"Runs of commit {'a' * 12}, {'b' * 12}, {'c' * 12}-dirty, page of commit " in text
 
 
 def test_page_of_dropout_alone_answers_the_question_with_its_own_runs(made):

@@ -66,7 +66,7 @@ def write(out: pathlib.Path, chosen: Sequence[Experiment], configs: Sequence[Run
 def introduction(configs: Sequence[RunConfig], folders: Sequence[RunFolder]) -> str:
     """Which report this is, which runs the page shows, and how to read its numbers."""
     records = [read_record(folder.path) for folder in folders]
-    environments = [record["environment"] for record in records]
+    environments = [one for record in records for one in provenance.environments(record)]
     seconds = sum((folder.read_result() or {})["seconds"] for folder in folders)
     data = records[0]["data"]
     quick = any(record["config"]["recipe"]["epochs"] not in (30, 500) for record in records)
