@@ -24,9 +24,6 @@ from fmnist_zoo.spec import FULL_BATCH
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 OUTSIDE = ROOT / "benchmarks" / ".venv"
 DATA = ("fashion_mnist", "mini")
-# Environment variables that change speed, each by its name: other variables may hold secrets.
-SETTINGS = ("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS", "TF_ENABLE_ONEDNN_OPTS", "TF_XLA_FLAGS", "XLA_FLAGS",
-            "OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "OPENBLAS_CORETYPE")
 T = TypeVar("T")
 
 
@@ -64,7 +61,7 @@ def run(arguments: Sequence[str], what: str, python: str | pathlib.Path = sys.ex
 
 
 def ask(arguments: Sequence[str], what: str, python: str | pathlib.Path = sys.executable) -> Any:
-    """`run`, for a worker that prints its answer as a last line of JSON."""
+    """`run`, for a worker whose last line is its answer as JSON."""
     return json.loads(run(arguments, what, python).splitlines()[-1])
 
 
@@ -78,15 +75,6 @@ def peak_memory_mb() -> float:
     except OSError:
         return 0.0
     return next((int(line.split()[1]) / 1024 for line in lines if line.startswith("VmHWM")), 0.0)
-
-
-def save(path: pathlib.Path, **content: Any) -> None:
-    """Writes the numbers of a benchmark as JSON, with the machine and the commit that they belong to."""
-    from trainers.running import provenance
-
-    given = free_threads(dict(os.environ))
-    machine = {**provenance.machine(), "settings": {name: given[name] for name in SETTINGS if name in given}}
-    path.write_text(json.dumps({"machine": machine, "commit": provenance.commit(), **content}, indent=1) + "\n")
 
 
 def make_parser(module: str, description: str | None) -> argparse.ArgumentParser:

@@ -27,6 +27,7 @@ import argparse
 import dataclasses
 import itertools
 import json
+import os
 import pathlib
 import platform
 import shutil
@@ -39,12 +40,18 @@ from benchmarks import command, limit
 from benchmarks.command import WorkerError
 from benchmarks.peers import FAMILIES, OUTSIDE, PEERS, Clock, Task, save_weights
 from benchmarks.summary import describe, summarize
+from fmnist_zoo import get_spec
 from fmnist_zoo.errors import UsageError
+from trainers.engine import processor
 
+# Environment variables that change speed, each by its name: other variables may hold secrets.
+SETTINGS = ("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS", "TF_ENABLE_ONEDNN_OPTS", "TF_XLA_FLAGS", "XLA_FLAGS",
+            "OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "OPENBLAS_CORETYPE")
 LIBRARIES = ("tensorflow", "keras", "numpy", "torch", "jax", "jaxlib", "optax")
 IMAGES = {"fashion_mnist": 54_000, "mini": 1_800}  # of the split fit
 LIMIT = "limit"
 WEIGHTS = "weights"  # a worker that trains nothing, but writes the initial weights for the peers outside TensorFlow
+LIMITS = {f"limit_{library}": library for library in limit.LIBRARIES}  # workers that measure the limit
 
 Answers = list[dict[str, Any]]
 
@@ -54,21 +61,23 @@ def work(peer: str, task: Task) -> dict[str, Any]:
     if peer == WEIGHTS:
         save_weights(task)
         return {}
+    if peer in LIMITS:
+        return limit.measure(LIMITS[peer], get_spec(task.model), task.batch_size(IMAGES[task.data]))
     clock = Clock()
     images = PEERS[peer](task, clock)
     loaded = {name: sys.modules[name].__version__ for name in LIBRARIES if name in sys.modules}
-    return {"images": images, "import_seconds": clock.import_seconds, "first_epoch_seconds": clock.epoch_seconds[0],
-            "epoch_seconds": clock.epoch_seconds[1:], "loss": clock.loss, "memory_mb": command.peak_memory_mb(),
+    return {"images": images, "first_epoch_seconds": clock.epoch_seconds[0], "epoch_seconds": clock.epoch_seconds[1:],
+            "loss": clock.loss, "memory_mb": command.peak_memory_mb(),
             "versions": {"python": platform.python_version(), **loaded}}
 
 
 def run_worker(peer: str, task: Task) -> dict[str, Any]:
     """Runs a peer in a new process and returns its answer; `WorkerError` if the process fails."""
+    outside = peer in OUTSIDE or peer in LIMITS and peer != "limit_tensorflow" and command.outside_python().exists()
     return command.ask(
         ["benchmarks.epoch", f"--worker={peer}", f"--models={task.model}", f"--batches={task.batch}",
          f"--epochs={task.epochs}", f"--data={task.data}", f"--seed={task.seed}", f"--weights={task.weights}"],
-        f"{peer} on {task.model} at batch {task.batch}",
-        command.outside_python() if peer in OUTSIDE else sys.executable)
+        f"{peer} on {task.model} at batch {task.batch}", command.outside_python() if outside else sys.executable)
 
 
 def one_round(options: argparse.Namespace, turn: int, folder: str) -> tuple[Answers, Answers]:
@@ -85,7 +94,7 @@ def one_round(options: argparse.Namespace, turn: int, folder: str) -> tuple[Answ
             where = {"round": turn + 1, "model": model, "batch": batch}
             task = Task(model, batch, options.epochs, options.data, options.seed + turn, weights)
             if peer == LIMIT:
-                answers = limit.ask(model, task.batch_size(IMAGES[options.data]))
+                answers = [run_worker(f"limit_{library}", task) for library in limit.available()]
                 limits += [{**where, **answer} for answer in answers]
                 result = f"{min(answer['step_seconds'] for answer in answers):.2e} s of products a step"
             else:
@@ -120,7 +129,8 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--data", choices=command.DATA, default="fashion_mnist")
     parser.add_argument("--seed", type=int, default=0, help="of the first round; each later one takes the next")
     parser.add_argument("--json", type=command.json_path, help="file for all numbers")
-    parser.add_argument("--worker", choices=(*PEERS, WEIGHTS), help="run this peer here, once; prints a line of JSON")
+    parser.add_argument("--worker", choices=(*PEERS, *LIMITS, WEIGHTS),
+                        help="run this here, once; prints a line of JSON")
     parser.add_argument("--weights", default="", help="for a worker: file of the initial weights")
     return parser
 
@@ -137,6 +147,12 @@ def check(options: argparse.Namespace) -> None:
         raise UsageError(f"--peers={LIMIT}: name a peer beside it, such as tape,{LIMIT}")
 
 
+def machine() -> dict[str, Any]:
+    """What the times depend on beside the code; settings are the user's, not ours."""
+    given = command.free_threads(dict(os.environ))
+    return {**processor.machine(), "settings": {name: given[name] for name in SETTINGS if name in given}}
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command; returns the exit code."""
     options = make_parser().parse_args(arguments)
@@ -150,6 +166,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _main(options: argparse.Namespace) -> int:
+    from trainers.running import provenance
+
     check(options)
     runs: Answers = []
     limits: Answers = []
@@ -175,8 +193,9 @@ def _main(options: argparse.Namespace) -> int:
         summaries.append(summarize(mine, [peer for peer in options.peers if peer != LIMIT], bounds))
     print("\n\n".join(map(describe, summaries)))
     if options.json:
-        command.save(options.json, versions=versions, rounds=rounds, epochs=options.epochs, runs=runs, limits=limits,
-                     summaries=summaries)
+        content = {"machine": machine(), "versions": versions, "commit": provenance.commit(), "rounds": rounds,
+                   "epochs": options.epochs, "runs": runs, "limits": limits, "summaries": summaries}
+        options.json.write_text(json.dumps(content, indent=1) + "\n")
     return code or (0 if all(summary["agree"] for summary in summaries) else 1)
 
 

@@ -1,7 +1,7 @@
 """JAX on the CPU, as its documentation teaches it: a pure step, `lax.scan` over an epoch's steps under `jit`, optax.
 
-Random bits are of the default generator, threefry: on the CPU `rbg` was not faster. The images lie in memory as one
-float32 array (uint8 was not faster); parameters and optimizer state are donated, so that they are updated in place.
+Random bits come from the default generator, threefry: on the CPU `rbg` was not faster. All images are one float32 array
+in memory (uint8 was not faster). Parameters and optimizer state are donated, so that they are updated in place.
 """
 
 from __future__ import annotations
@@ -47,7 +47,6 @@ def run(task: Task, clock: Clock) -> int:
     import jax.numpy as jnp
     import optax
 
-    clock.imported()
     spec, random = get_spec(task.model), np.random.default_rng(task.seed)
     split = load_data(("fit",), data=task.data)["fit"]
     pixels, labels = jnp.asarray(split.images, jnp.float32) / 255, jnp.asarray(split.labels, jnp.int32)
@@ -79,7 +78,7 @@ def run(task: Task, clock: Clock) -> int:
             order = random.permutation(count).astype(np.int32)
             whole = count - count % batch
             carry, total = steps(carry, pixels, labels, order[:whole].reshape(-1, batch))
-            if whole < count:  # a shape of its own, hence a step of its own
+            if whole < count:  # a smaller batch is another shape, which is compiled on its own
                 carry, rest = step(carry, pixels[order[whole:]], labels[order[whole:]])
                 total += rest
         clock.epoch_done(total / count)

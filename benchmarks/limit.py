@@ -1,6 +1,6 @@
 """What no engine can avoid: a step's bare matrix products, and the bytes that Adam must move.
 
-`benchmarks.epoch` runs this in each of its rounds; a worker measures one library at one model and batch size.
+`benchmarks.epoch` measures this in each of its rounds, each library in a process of its own.
 
 - Products: each layer's forward product, the gradient of its kernel, and that of its input except for the pixels, as
   one chain, repeated, on all cores, by each available library: TensorFlow in the product's environment; NumPy, PyTorch
@@ -18,14 +18,12 @@ left out, and an engine that overlaps products and bytes might beat it.
 from __future__ import annotations
 
 import concurrent.futures
-import json
 import statistics
 import sys
 import time
 from typing import Any, Callable, Sequence
 
 from benchmarks import command
-from fmnist_zoo import get_spec
 from fmnist_zoo.spec import ModelSpec
 from trainers.engine.processor import cores
 
@@ -152,41 +150,20 @@ def _jax(pixels: Any, kernels: Sequence[Any]) -> Callable[[int], Any]:
 LIBRARIES = {"tensorflow": _tensorflow, "numpy": _eager, "torch": _torch, "jax": _jax}
 
 
+def available() -> tuple[str, ...]:
+    """The libraries that can be measured here: without the other environment, those of the product's."""
+    return tuple(LIBRARIES) if command.outside_python().exists() else ("tensorflow", "numpy")
+
+
 def make(library: str, spec: ModelSpec, batch: int) -> Callable[[int], Any]:
     """`run(turns)`: computes a step's products by `library`, so many times, and waits for the last."""
     return LIBRARIES[library](*_arrays(spec, batch))
 
 
 def measure(library: str, spec: ModelSpec, batch: int) -> dict[str, Any]:
-    """What a worker answers: seconds of a step's products; with NumPy also the bandwidth in bytes a second."""
+    """Seconds of a step's products by `library`; with NumPy also the bandwidth in bytes a second."""
     answer: dict[str, Any] = {"library": library, "step_seconds": seconds_a_turn(make(library, spec, batch))}
     if library == "numpy":
         answer["bandwidth"] = bandwidth(WORKING_BYTES_A_PARAMETER * spec.parameters)
     answer["version"] = sys.modules[library].__version__
     return answer
-
-
-def ask(model: str, batch: int) -> list[dict[str, Any]]:
-    """The answers of all available libraries, each from a process of its own."""
-    outside = command.outside_python().exists()
-    answers = []
-    for library in LIBRARIES if outside else ("tensorflow", "numpy"):
-        python = command.outside_python() if outside and library != "tensorflow" else sys.executable
-        answers.append(command.ask(["benchmarks.limit", f"--library={library}", f"--model={model}", f"--batch={batch}"],
-                                   f"the limit by {library} on {model} at batch {batch}", python))
-    return answers
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    """A worker: prints a line of JSON; returns the exit code."""
-    parser = command.make_parser("benchmarks.limit", __doc__)
-    parser.add_argument("--library", choices=tuple(LIBRARIES), default="numpy")
-    parser.add_argument("--model", type=get_spec, default="4D_drop03", help="a name from `python -m fmnist_zoo`")
-    parser.add_argument("--batch", type=command.count, default=256, help="images an update")
-    options = parser.parse_args(arguments)
-    print(json.dumps(measure(options.library, options.model, options.batch)))
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

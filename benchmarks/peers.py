@@ -8,7 +8,7 @@ function like `tape` and `fit`, and an entry of `PEERS`.
 from __future__ import annotations
 
 import dataclasses
-import importlib
+import functools
 import math
 import time
 from typing import Any, Callable
@@ -42,26 +42,20 @@ class Clock:
     """Takes the times of a peer, so that all peers are measured between the same points."""
 
     def __init__(self) -> None:
-        self.import_seconds = self.loss = math.nan
+        self.loss = math.nan
         self.epoch_seconds: list[float] = []
-        self._last = time.perf_counter()
-
-    def _lap(self) -> float:
-        before, self._last = self._last, time.perf_counter()
-        return self._last - before
-
-    def imported(self) -> None:
-        """The peer's libraries are imported; data and model come next and are not timed."""
-        self.import_seconds = self._lap()
+        self._last = 0.0
 
     def start(self) -> None:
         """Data and model are ready; compiling and the first epoch come next and are timed together."""
-        self._lap()
+        self._last = time.perf_counter()
 
     def epoch_done(self, loss: Any) -> None:
         """An epoch ended with this mean training loss. Reading the loss waits for asynchronous engines."""
         self.loss = float(loss)
-        self.epoch_seconds.append(self._lap())
+        now = time.perf_counter()
+        self.epoch_seconds.append(now - self._last)
+        self._last = now
 
 
 def tape(task: Task, clock: Clock) -> int:
@@ -71,7 +65,6 @@ def tape(task: Task, clock: Clock) -> int:
     from trainers.config import resolve
     from trainers.engine import factory
 
-    clock.imported()
     tf.config.experimental.enable_op_determinism()
     keras.utils.set_random_seed(task.seed)
     split = data.load_data(("fit",), data=task.data)["fit"]
@@ -92,7 +85,6 @@ def fit(task: Task, clock: Clock) -> int:
     from fmnist_zoo import data, models
     from fmnist_zoo.backend import keras
 
-    clock.imported()
     keras.utils.set_random_seed(task.seed)
     images, labels = data.load_data(("fit",), data=task.data)["fit"]
     pixels = images.astype("float32") / 255
@@ -124,22 +116,26 @@ def read_weights(task: Task) -> list[Any]:
         return [arrays[name] for name in arrays.files]
 
 
-def _outside(module: str, **settings: Any) -> Callable[[Task, Clock], int]:
-    """`run` of `benchmarks.<module>`, which imports a library of the other environment."""
-    def run(task: Task, clock: Clock) -> int:
-        images: int = importlib.import_module(f"benchmarks.{module}").run(task, clock, **settings)
-        return images
+def torch(task: Task, clock: Clock, **settings: bool) -> int:
+    """`torch_peer.run`, in the other environment."""
+    from benchmarks import torch_peer
 
-    return run
+    return torch_peer.run(task, clock, **settings)
 
 
-INSIDE = {"tape": tape, "fit": fit}
-OUTSIDE = {
-    "torch_eager": _outside("torch_peer"),
-    "torch_fused": _outside("torch_peer", fused=True),
-    "torch_compile": _outside("torch_peer", fused=True, compiled=True),
-    "jax": _outside("jax_peer"),
+def jax(task: Task, clock: Clock) -> int:
+    """`jax_peer.run`, in the other environment."""
+    from benchmarks import jax_peer
+
+    return jax_peer.run(task, clock)
+
+
+OUTSIDE: dict[str, Callable[[Task, Clock], int]] = {
+    "torch_eager": torch,
+    "torch_fused": functools.partial(torch, fused=True),
+    "torch_compile": functools.partial(torch, fused=True, compiled=True),
+    "jax": jax,
 }
-PEERS = {**INSIDE, **OUTSIDE}
+PEERS = {"tape": tape, "fit": fit, **OUTSIDE}
 # Several ways to write the same peer: all are measured, the fastest counts.
 FAMILIES = {"torch": ("torch_eager", "torch_fused", "torch_compile")}

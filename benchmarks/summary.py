@@ -29,10 +29,8 @@ def summarize(runs: list[dict[str, Any]], peers: Sequence[str], limits: Sequence
         mine = [run for run in runs if run["peer"] == peer]
         seconds = [second for run in mine for second in run["epoch_seconds"]]
         low, median, high = statistics.quantiles(seconds, method="inclusive") if len(seconds) > 1 else seconds * 3
-        means = {name: statistics.fmean(run[name] for run in mine)
-                 for name in ("first_epoch_seconds", "import_seconds", "loss")}
-        rows[peer] = {"seconds": median, "quartiles": [low, high], "images_per_second": mine[0]["images"] / median,
-                      "memory_mb": max(run["memory_mb"] for run in mine), **means}
+        rows[peer] = {"seconds": median, "quartiles": [low, high], "memory_mb": max(run["memory_mb"] for run in mine),
+                      **{name: statistics.fmean(run[name] for run in mine) for name in ("first_epoch_seconds", "loss")}}
         medians[peer] = [statistics.median(run["epoch_seconds"]) for run in mine]
     ratios = {f"{peer}/{peers[0]}": [own / first for own, first in zip(medians[peer], medians[peers[0]])]
               for peer in peers[1:]}
@@ -83,7 +81,7 @@ def describe(summary: dict[str, Any]) -> str:
     first = next(iter(summary["peers"]))
     lines = [f"{summary['model']}, batch {summary['batch']}, {summary['images']} images",
              f"  {'':<14}{'s an epoch':>10}  {'quartiles':<16}{'times ' + first:<22}{'of limit':>8}"
-             f"{'first epoch':>13}{'import':>8}{'peak MB':>9}{'loss':>9}"]
+             f"{'first epoch':>13}{'peak MB':>9}{'loss':>9}"]
     for peer, row in summary["peers"].items():
         low, high = row["quartiles"]
         ratios = summary["ratios"].get(f"{peer}/{first}")
@@ -91,7 +89,7 @@ def describe(summary: dict[str, Any]) -> str:
         share = f"{statistics.median(summary['limit']['shares'][peer]):.0%}" if "limit" in summary else ""
         mark = "*" if peer in summary["best"].values() else ""
         lines.append(f"  {peer + mark:<14}{row['seconds']:>10.3f}  {f'{low:.3f} to {high:.3f}':<16}{ratio:<22}"
-                     f"{share:>8}{row['first_epoch_seconds']:>13.1f}{row['import_seconds']:>8.1f}"
+                     f"{share:>8}{row['first_epoch_seconds']:>13.1f}"
                      f"{row['memory_mb']:>9.0f}{row['loss']:>9.4f}")
     if summary["best"]:
         lines.append(f"  * the fastest way of {', '.join(summary['best'])}, which counts")

@@ -1,8 +1,8 @@
 """PyTorch on the CPU, as its tutorials teach it: `nn.Sequential`, `CrossEntropyLoss`, `torch.optim.Adam`.
 
-The images lie in memory as one float32 tensor, and each epoch takes them in a new random order by `index_select`, which
-is several times as fast as `pixels[chosen]`; a `DataLoader` would gather the same images one by one. What
-`torch.compile` made, it keeps for the next process: first epochs are shorter from the second round on.
+All images are one float32 tensor in memory. Each epoch takes them in a new random order by `index_select`, which is
+several times as fast as `pixels[chosen]`; a `DataLoader` would gather the same images one by one. `torch.compile` keeps
+its code for the next process: first epochs are shorter from the second round on.
 """
 
 from __future__ import annotations
@@ -38,7 +38,6 @@ def run(task: Task, clock: Clock, *, fused: bool = False, compiled: bool = False
     import torch
     from torch import nn
 
-    clock.imported()
     torch.manual_seed(task.seed)
     spec = get_spec(task.model)
     split = load_data(("fit",), data=task.data)["fit"]

@@ -12,8 +12,6 @@ import trainers
 from benchmarks import command, epoch, full_batch, limit, peers, summary, sweep, table
 from fmnist_zoo import get_spec
 from tests import workers
-from tests.sweeps import Inline
-from trainers.tuning import pool
 
 pytestmark = pytest.mark.usefixtures("without_xla")
 
@@ -26,7 +24,7 @@ def no_environment(monkeypatch, tmp_path):
 
 def run(peer, seconds, loss=0.5, turn=1, model="2L", batch=128):
     return {"round": turn, "peer": peer, "model": model, "batch": batch, "data": "fashion_mnist", "images": 54_000,
-            "epoch_seconds": list(seconds), "first_epoch_seconds": 3.0, "import_seconds": 1.0, "memory_mb": 700.0,
+            "epoch_seconds": list(seconds), "first_epoch_seconds": 3.0, "memory_mb": 700.0,
             "loss": loss}
 
 
@@ -65,21 +63,26 @@ def test_full_batch_prints_both_engines_beside_the_products(capsys):
     assert "1.00 times the products" in lines[2] and lines[3].endswith("1800 images")
 
 
-def test_sweep_tries_the_same_rates_as_stock_keras_tuner(monkeypatch, capsys):
-    workers.in_process(monkeypatch)
-    monkeypatch.setattr(pool, "make", lambda workers, scheduler: Inline())
-    flags = ["--data=mini", "--epochs=1", "--trials=2", "--rounds=1", "--batches=900", "--workers=1"]
-    assert sweep.main(flags) == 0
+@pytest.mark.parametrize("rates, code", [([0.1, 0.4], 0), ([0.1, 0.3], 1)])
+def test_sweep_refuses_to_compare_other_trials_than_stock_keras_tuners(rates, code, monkeypatch, capsys):
+    """The README's test runs both for real."""
+    def run_once(peer, batch, options):
+        seconds, tried = (90.0, [0.1, 0.4]) if peer == "stock" else (30.0, rates)
+        return {"peer": peer, "batch": batch, "seconds": seconds, "rates": tried}
+
+    monkeypatch.setattr(sweep, "run_once", run_once)
+    assert sweep.main(["--trials=2", "--rounds=2", "--batches=128", "--workers=1"]) == code
     printed = capsys.readouterr()
-    assert "MISMATCH" not in printed.out and len(printed.err.splitlines()) == 2
-    assert "  workers 1  " in printed.out and " times stock (" in printed.out
+    assert "  workers 1  30.0 s, 240 trials an hour, 3.00 times stock (3.00 to 3.00)" in printed.out
+    assert ("MISMATCH" in printed.out) is bool(code)
+    assert [line.split()[4] for line in printed.err.splitlines()] == ["stock:", "workers", "workers", "stock:"]
 
 
 def test_worker_that_fails_is_reported_with_its_last_line():
-    answer = command.ask(["benchmarks.limit", "--library=numpy", "--model=softmax", "--batch=32"], "the limit")
+    answer = epoch.run_worker("limit_numpy", peers.Task("softmax", 32, 1, "mini", 0))
     assert answer["library"] == "numpy" and answer["step_seconds"] > 0 and answer["bandwidth"] > 0
-    with pytest.raises(command.WorkerError, match="^the limit failed: .*invalid choice: 'cudnn'"):
-        command.ask(["benchmarks.limit", "--library=cudnn"], "the limit")
+    with pytest.raises(command.WorkerError, match="^limit_cudnn on softmax at batch 32 failed: .*invalid choice"):
+        epoch.run_worker("limit_cudnn", peers.Task("softmax", 32, 1, "mini", 0))
 
 
 def test_names_of_peers_models_and_batch_sizes():
