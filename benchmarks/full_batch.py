@@ -62,9 +62,9 @@ def _main(options: argparse.Namespace) -> int:
     times: dict[str, list[float]] = {name: [] for name in work}
     for turn in range(-2, options.rounds):  # two rounds compile and warm up
         for name, call in work.items():
-            found = seconds(call)
+            took = seconds(call)
             if turn >= 0:
-                times[name].append(found)
+                times[name].append(took)
     for name, found in times.items():
         ratios = [own / limit for own, limit in zip(found, times["products"])]
         print(f"{name:<9} {statistics.median(found):.4f} s, {statistics.median(ratios):.2f} times the products "
