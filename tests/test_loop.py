@@ -141,7 +141,8 @@ def test_means_are_weighted_by_images(split):
     steps = []
     means = engine.run_epoch(0, lambda done, so_far: steps.append(done))
     assert means.loss == pytest.approx(metrics.cross_entropy(logits, split.labels).mean(), rel=1e-5)
-    assert means.accuracy == pytest.approx(metrics.accuracy(logits, split.labels), abs=1e-9)
+    one_image = 1 / len(split.labels)  # whose two largest logits are equal but for rounding
+    assert means.accuracy == pytest.approx(metrics.accuracy(logits, split.labels), abs=1.5 * one_image)
     assert means.penalty == pytest.approx(float(net.penalty()), rel=1e-5)
     weights = np.concatenate([kernel.numpy().ravel() for kernel in net.kernels])
     assert means.weight_norm == pytest.approx(np.linalg.norm(weights), rel=1e-5)
@@ -186,11 +187,13 @@ def test_one_core_computes_the_same_numbers(split):
     """With the same number of threads, the number of cores does not matter; at batch 32 that of threads would."""
     if not hasattr(os, "sched_setaffinity"):
         pytest.skip("this system pins no process")
+    tf.config.experimental.enable_op_determinism()  # as a run does; it changes the numbers
     program = """if True:
         import os
         os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:1])
         import fmnist_zoo
         from tests import test_loop
+        test_loop.tf.config.experimental.enable_op_determinism()
         split = fmnist_zoo.load_data(data="mini")["fit"]
         _, engine = test_loop.tape(fmnist_zoo.get_spec("2L"), split, batch=32, xla=True)
         print(test_loop.digest_after_an_epoch(engine))"""
