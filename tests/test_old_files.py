@@ -6,10 +6,13 @@ import shutil
 import pytest
 
 from fmnist_zoo import registry, results, weights
+from fmnist_zoo.version import __version__
 from tests import helpers, sweeps
 from trainers import evaluate, sweep, train
+from trainers.config import read_record
+from trainers.engine import threads
 from trainers.publishing import evaluation
-from trainers.running import trained
+from trainers.running import provenance, trained
 from trainers.tuning import study
 
 FINISHED = "2L,hidden=2/finished"
@@ -18,7 +21,19 @@ FINISHED = "2L,hidden=2/finished"
 @pytest.fixture
 def logs(tmp_path):
     """A copy of the log folder."""
-    return shutil.copytree(helpers.OLD_FILES / "logs", tmp_path / "logs")
+    copy = shutil.copytree(helpers.OLD_FILES / "logs", tmp_path / "logs")
+    used = threads.in_use()
+    if used != 2:  # the files are of runs with two; this process may have been started with another number
+        for path in copy.rglob("config.json"):
+            change(path, lambda record: record["environment"]["threads"].update(intra_op=used))
+        change(copy / "sweeps" / "grid" / "sweep.json", lambda manifest: manifest["base"].update(threads=used))
+    return copy
+
+
+def change(path, how):
+    content = json.loads(path.read_text())
+    how(content)
+    path.write_text(json.dumps(content))
 
 
 @pytest.mark.parametrize("name, done", [
@@ -41,6 +56,11 @@ def test_interrupted_run_resumes_to_the_same_end_as_an_uninterrupted_one(logs, t
     final = json.loads((folder / "result.json").read_text())["final"]
     assert trained.from_run(folder).step == final["epoch"] * int(resumed[0]["step"])
     helpers.scalars(folder / "train")  # each epoch once
+    record = read_record(folder)
+    assert [start["epoch"] for start in record["starts"]] == [0, done] and record["version"] == __version__
+    assert record["environment"]["commit"] == "883289da4a7ed37a00d45dba02915a0e8425bb01"
+    assert [one["commit"] for one in provenance.environments(record)] == [
+        record["environment"]["commit"], provenance.commit()]
 
 
 def test_finished_run_loads_is_evaluated_and_trains_longer(logs, capsys):

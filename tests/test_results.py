@@ -329,9 +329,9 @@ def test_weights_beyond_half_precision_are_shipped_in_full(run, shelf, monkeypat
 
 
 def test_weights_are_shipped_in_full_without_validation_images(run, shelf, monkeypatch):
-    none = trained.validation(trained.from_run(run.path))
+    none = trained.load_data(trained.from_run(run.path), "validation")
     none.splits["validation"] = data.Split(np.empty((0, 784), np.uint8), np.empty(0, np.uint8))
-    monkeypatch.setattr(trained, "validation", lambda *arguments: none)
+    monkeypatch.setattr(trained, "load_data", lambda *arguments: none)
     shipping.ship([run])
     assert weights.entry("softmax")["dtype"] == "float32"
 

@@ -15,7 +15,7 @@ import pytest
 import fmnist_zoo
 from tests import helpers
 from tests.conftest import ROOT, tape_without_xla
-from trainers.config import read_record, resolve
+from trainers.config import RunConfig, read_record, resolve
 from trainers.running import many, provenance, run
 from trainers.running.folder import RunFolder, create, latest_unfinished
 from trainers.running.progress import Lines, Reporter
@@ -304,9 +304,9 @@ def test_record_has_an_entry_for_each_start_that_trained(quick, copy):
 
 def test_reused_run_of_another_commit_and_version_is_named(tmp_path, capsys):
     logs = shutil.copytree(helpers.OLD_FILES / "logs", tmp_path / "logs")
-    config = resolve("2L", hidden=(2,), optimizer="momentum", epochs=4, batch_size=16, seed=8, data="mini")
-    (folder,) = many.finish([config], str(logs), lambda: False)
-    assert folder.path == logs / "2L,hidden=2" / "finished"
+    finished = logs / "2L,hidden=2" / "finished"
+    (folder,) = many.finish([RunConfig.from_dict(read_record(finished)["config"])], str(logs), lambda: False)
+    assert folder.path == finished
     printed = capsys.readouterr().out
     assert printed.count("\n") == 1 and f"{folder.path} is used, and was trained with commit 883289da4a7e" in printed
     assert "fmnist_zoo 0.1.0, python 3.11.7, tensorflow 2.21.0" in printed and provenance.commit()[:12] in printed

@@ -17,12 +17,12 @@ from typing import Any, Sequence
 import numpy as np
 
 from fmnist_zoo import card, metrics, statistics
-from fmnist_zoo.data import Split, load_data
+from fmnist_zoo.data import Split
 from fmnist_zoo.files import atomic_write, write_json
 from fmnist_zoo.spec import CLASS_NAMES
 from trainers.running import provenance
 from trainers.running.folder import SHIPPED, RunFolder, locked
-from trainers.running.trained import Trained, TrainedError, calibrated, check, settings, validation
+from trainers.running.trained import Trained, TrainedError, calibrated, load_data
 
 FILE = "evaluation.json"
 
@@ -40,8 +40,7 @@ def measure(trained: Trained, data_dir: str | None = None) -> tuple[dict[str, An
     from fmnist_zoo import prediction
 
     trained = calibrated(trained, data_dir)  # refuses other data before the test images are opened
-    found = load_data(("test",), **settings(trained, data_dir))
-    check(trained, found)
+    found = load_data(trained, "test", data_dir)
     images, labels = found["test"]
     logits = prediction.outputs_of(trained.model, prediction.as_pixels(images))
     return {
@@ -95,7 +94,7 @@ def evaluate(trained: Trained, *, logdir: str | os.PathLike[str] = "tb_logs", da
         TrainedError, DataError: as `measure`; also if there are no validation images for the projector.
         LockedError: if another process trains or evaluates in this folder.
     """
-    shown = validation(trained, data_dir)["validation"] if projector else None
+    shown = load_data(trained, "validation", data_dir)["validation"] if projector else None
     if shown and not len(shown.labels):
         raise TrainedError(f"{trained.title} has no validation images for --projector to show; drop it")
     folder = RunFolder(trained.folder or _shipped_folder(trained, logdir))

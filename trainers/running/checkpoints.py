@@ -1,7 +1,7 @@
-"""The checkpoint of a run: one file that holds all that an exact resume needs, whole or not there.
+"""The checkpoint of a run: one file with everything that an exact resume needs, written whole or not at all.
 
-An `.npz` of plain arrays (nothing in it can execute) and a JSON note, with a SHA-256 over the arrays. It knows neither
-engines nor models: arrays and a note in, the same out.
+It is an `.npz` of plain arrays, in which nothing can execute, and of a JSON note with a SHA-256 over the arrays. This
+module knows neither engines nor models.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class CheckpointError(ZooError, ValueError):
 
 
 def digest(arrays: dict[str, np.ndarray]) -> str:
-    """SHA-256 over names, dtypes, shapes and bytes, in the order of names: of arrays, since zip files hold times."""
+    """SHA-256 over names, dtypes, shapes and bytes, in the order of names. Files cannot be hashed: zips hold times."""
     total = hashlib.sha256()
     for name in sorted(arrays):
         array = np.ascontiguousarray(arrays[name])
@@ -37,7 +37,7 @@ def digest(arrays: dict[str, np.ndarray]) -> str:
 
 
 def save(path: pathlib.Path, arrays: dict[str, np.ndarray], note: dict[str, Any]) -> None:
-    """Writes `arrays` and the JSON-able `note` as one file, atomically; `OSError` if the disk does not take it.
+    """Writes `arrays` and the note, which JSON can hold, as one file, atomically; `OSError` if that fails.
 
     The note gets the key "version": the version of the code that wrote the file.
     """
@@ -50,7 +50,7 @@ def load(path: pathlib.Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     """Arrays and note of a checkpoint.
 
     Raises:
-        CheckpointError: if the file is damaged or is no checkpoint.
+        CheckpointError: if the file is damaged or is not a checkpoint.
     """
     try:
         with open(path, "rb") as file, np.load(file, allow_pickle=False) as stored:

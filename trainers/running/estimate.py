@@ -1,4 +1,4 @@
-"""How long a run should take, from its arithmetic: a guess for progress lines and dry runs, made before TensorFlow."""
+"""How long a run should take, from its arithmetic: a guess for dry runs and queues, made without TensorFlow."""
 
 from __future__ import annotations
 
@@ -7,19 +7,19 @@ import os
 from trainers.config import RunConfig
 
 IMAGES = {"fashion_mnist": 60_000, "mini": 2_000}
-# Seconds that were measured on two cores with AVX-512: a floating-point operation, a parameter's update, a step, and
-# what an epoch takes beside its steps.
+# Seconds, measured on two cores with AVX-512: for a floating-point operation, for updating one parameter, for a step,
+# and for an epoch apart from its steps.
 FLOP, UPDATE, STEP, EPOCH = 3.2e-12, 3e-10, 6e-5, 0.1
 
 
 def fit_images(config: RunConfig) -> int:
-    """How many images a run fits, if its data are of the usual size; of other data a guess that never fails."""
+    """How many images a run trains on if its data have the usual size; a guess for other data."""
     total, size = IMAGES[config.data], config.recipe.validation_size
     return round(total * (1 - size)) if size < 1 else max(1, total - int(size))
 
 
 def seconds(config: RunConfig) -> float:
-    """Of training; good for a factor of two."""
+    """Of training; right within a factor of two."""
     recipe, spec, images = config.recipe, config.spec, fit_images(config)
     steps = -(-images // config.batch(images))
     threads = min(2, os.cpu_count() or 1)

@@ -1,6 +1,6 @@
-"""A trained model, wherever it comes from: a finished run's folder, or the weights that come with the package.
+"""A trained model, from a finished run's folder or from the weights that come with the package.
 
-NumPy and TensorFlow are imported where they are used, so that a command can refuse what it is given before that.
+NumPy and TensorFlow are imported within functions, so that a command can refuse wrong flags without them.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 class TrainedError(ZooError, ValueError):
-    """A run that cannot be used as a trained model: says why, and what to do."""
+    """A run that cannot be used as a trained model: says why and what to do."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -29,15 +29,15 @@ class Trained:
     """A model with the weights that count.
 
     Attributes:
-        title: what a table calls it: the run's folder, or the model's name.
+        title: its name in tables: the run's folder, or the model's name.
         spec, recipe, seed: what was built and how it was trained.
         model: Keras, (batch, 784) float32 in [0, 1] to (batch, 10) logits.
-        step: updates that its weights have seen.
-        data: what it was trained on: `name`, `sha256`, `split_sha256`; empty: it may be tried on any.
+        step: how many updates its weights have seen.
+        data: what it was trained on: `name`, `sha256`, `split_sha256`; empty if it may be measured on any data.
         data_settings: where those data are, as arguments of `fmnist_zoo.load_data`.
-        weights_sha256: of the weights, as `checkpoints.digest` of the run, or of the shipped file.
+        weights_sha256: of a run's weights, by `checkpoints.digest`; of the file, for shipped weights.
         folder: the run's; None for shipped weights.
-        temperature: that calibrates it; None where it is still to be fitted (`calibrated`).
+        temperature: divides the logits to calibrate them; None until `calibrated` has fitted it.
     """
 
     title: str
@@ -54,10 +54,10 @@ class Trained:
 
 
 def from_zoo(name: str, data: str = "fashion_mnist") -> Trained:
-    """The shipped model of a name; `SpecError` or `WeightsError` if there is none.
+    """A shipped model; `SpecError` or `WeightsError` if there is none of that name.
 
     Args:
-        data: what it is to be tried on. "mini" has other images held out than those it was trained without.
+        data: what it will be measured on. "mini" holds out other images than those that the model never saw.
     """
     from fmnist_zoo import models
 
@@ -71,11 +71,11 @@ def from_zoo(name: str, data: str = "fashion_mnist") -> Trained:
 
 
 def from_run(path: str | os.PathLike[str]) -> Trained:
-    """The model of a finished run; not calibrated yet.
+    """The model of a finished run, not calibrated.
 
     Raises:
         ConfigError: if there is no run in that folder.
-        TrainedError: if it has not come to its end, or its weights are not those that it ended with.
+        TrainedError: if the run is not finished, or its weights are missing or were changed.
     """
     from fmnist_zoo import models
     from trainers.engine import lowlevel
@@ -83,15 +83,14 @@ def from_run(path: str | os.PathLike[str]) -> Trained:
 
     folder, record, result = _finished(path)
     config = RunConfig.from_dict(record["config"])
-    kept = folder.weights / f"{config.recipe.weights}.weights.h5"
-    if not kept.is_file():
-        raise TrainedError(f"{kept}: is gone; train the run anew with "
-                           f"python -m trainers.train --config={folder.config}")
-    model = models.build_model(config.spec, config.seed, weights=kept)
+    path = folder.weights / f"{config.recipe.weights}.weights.h5"
+    again = f"train the run again with python -m trainers.train --config={folder.config}"
+    if not path.is_file():
+        raise TrainedError(f"{path}: is gone; {again}")
+    model = models.build_model(config.spec, config.seed, weights=path)
     names = weights.layer_names(config.spec) if config.trainer != "scratch" else lowlevel.names(config.spec)
-    if checkpoints.digest(dict(zip(names, model.get_weights()))) != result.get("weights_sha256"):
-        raise TrainedError(f"{kept}: these are not the weights that the run ended with; train it anew with "
-                           f"python -m trainers.train --config={folder.config}")
+    if checkpoints.digest(dict(zip(names, model.get_weights()))) != result["weights_sha256"]:
+        raise TrainedError(f"{path}: these are not the weights that the run ended with; {again}")
     fit = record["data"]["fit"]
     step = result["final"]["epoch"] * -(-fit // config.batch(fit))
     return Trained(str(folder.path), config.spec, config.recipe, config.seed, model, step, record["data"],
@@ -106,13 +105,13 @@ def _finished(path: str | os.PathLike[str]) -> tuple[RunFolder, dict[str, Any], 
         raise ConfigError(f"{folder.path}: {missing}; a run is named by its folder, such as tb_logs/4D_drop03/<run>")
     record, result = read_record(folder.path), folder.read_result()
     if result is None:
-        raise TrainedError(f"{folder.path}: this run has not come to its end; go on with "
+        raise TrainedError(f"{folder.path}: this run is not finished; continue it with "
                            f"python -m trainers.train --resume={folder.path}")
     return folder, record, result
 
 
 def spec_and_data(*, run: str = "", model: str = "") -> tuple[ModelSpec, dict[str, Any]]:
-    """Spec and `data` of what `--run` or `--model` name: told, or refused as `load` would, without TensorFlow."""
+    """Spec and `data` of the model that `--run` or `--model` names, without TensorFlow; refuses what `load` refuses."""
     if run:
         record = _finished(run)[1]
         return RunConfig.from_dict(record["config"]).spec, record["data"]
@@ -121,51 +120,45 @@ def spec_and_data(*, run: str = "", model: str = "") -> tuple[ModelSpec, dict[st
 
 
 def load(*, run: str = "", model: str = "") -> Trained:
-    """What `--run` or `--model` name; shipped weights for a model."""
+    """The model that `--run` names, or the shipped one that `--model` names."""
     return from_run(run) if run else from_zoo(model)
 
 
-def validation(trained: Trained, data_dir: str | None = None) -> Data:
-    """The data whose `validation` split chose its epoch, the same to the bit.
+def load_data(trained: Trained, split: str, data_dir: str | None = None) -> Data:
+    """The data that it was trained on, with one split: for "validation" the same images that chose its epoch.
+
+    Args:
+        data_dir: where the data are now; None: where the run had them.
 
     Raises:
-        TrainedError: if those in `data_dir` (or where the run had them) are others, or are split otherwise.
+        TrainedError: if they are other data, or are split differently.
         DataError: if there are none.
     """
-    from fmnist_zoo.data import load_data
+    from fmnist_zoo import data
 
-    found = load_data(("validation",), **settings(trained, data_dir))
-    check(trained, found)
+    settings = dict(trained.data_settings)
+    if data_dir:
+        settings["data_dir"] = data_dir
+    found = data.load_data((split,), **settings)
+    received = {"sha256": found.sha256, "split_sha256": found.split_sha256}
+    if not found.split_sha256:  # the training files were not read
+        del received["split_sha256"]
+        if found.name == "other":  # the digest of a set of the user's is of the files that were read
+            del received["sha256"]
+    for name, digest in received.items():
+        if trained.data and digest != trained.data[name]:
+            raise TrainedError(f"{trained.title} was trained on other data than those in {found.folder}: {name} "
+                               f"{digest}, recorded {trained.data[name]}; name the folder of its own with --data_dir")
     return found
 
 
-def settings(trained: Trained, data_dir: str | None = None) -> dict[str, Any]:
-    """Arguments of `fmnist_zoo.load_data`: where its data are, or are now."""
-    return {**trained.data_settings, **({"data_dir": data_dir} if data_dir else {})}
-
-
-def check(trained: Trained, found: Data) -> None:
-    """`TrainedError` if `found` are other data than it was trained on, or held out otherwise.
-
-    Of a set of the user's (`--allow_other_data`) only the files that training read can be held to its record.
-    """
-    if not trained.data:
-        return
-    known = {"sha256": found.sha256} if found.name != "other" or found.split_sha256 else {}
-    known.update({"split_sha256": found.split_sha256} if found.split_sha256 else {})
-    for name, received in known.items():
-        if received != trained.data[name]:
-            raise TrainedError(f"{trained.title} was trained on other data than those in {found.folder}: {name} "
-                               f"{received}, recorded {trained.data[name]}; name its own with --data_dir")
-
-
 def calibrated(trained: Trained, data_dir: str | None = None) -> Trained:
-    """`trained` with its temperature, fitted on its validation images if it is not known; 1 without such images."""
+    """`trained` with a temperature, fitted on its validation images if it has none; 1 if there are no such images."""
     if trained.temperature is not None:
         return trained
     from fmnist_zoo import metrics, prediction
 
-    split = validation(trained, data_dir)["validation"]
+    split = load_data(trained, "validation", data_dir)["validation"]
     logits = prediction.outputs_of(trained.model, prediction.as_pixels(split.images))
     temperature = metrics.fit_temperature(logits, split.labels) if len(split.labels) else 1.0
     return dataclasses.replace(trained, temperature=temperature)
