@@ -142,7 +142,7 @@ def test_workers_of_a_scheduler_that_share_only_a_folder(tmp_path):
     start = [sys.executable, "-m", "distributed.cli.dask_scheduler", "--host", "127.0.0.1", "--port", str(port),
              "--no-dashboard"]
     work = [sys.executable, "-m", "distributed.cli.dask_worker", address, "--host", "127.0.0.1", "--nthreads", "1",
-            "--nworkers", "2", "--no-dashboard", "--local-directory", str(tmp_path / "dask")]
+            "--nworkers", "1", "--no-dashboard", "--local-directory", str(tmp_path / "dask")]
     options = dict(env={**os.environ, "PYTHONPATH": str(ROOT)}, cwd=tmp_path, stdout=subprocess.DEVNULL,
                    stderr=subprocess.DEVNULL)
     processes = [subprocess.Popen(command, **options) for command in (start, work)]
@@ -171,7 +171,7 @@ def test_workers_of_a_scheduler_that_share_only_a_folder(tmp_path):
     assert [row["status"] for row in table] == ["COMPLETED"] * 3
     trials = study.load(tmp_path / "sweeps" / "softmax-grid-seed0").trials.values()
     pids = {one["pid"] for done in trials for one in done.result["executions"]}
-    assert os.getpid() not in pids and 1 <= len(pids) <= 2
+    assert os.getpid() not in pids and len(pids) == 1
 
 
 @pytest.mark.parametrize("workers", [1, 2])
@@ -194,7 +194,7 @@ def test_unreachable_scheduler_is_named(tmp_path):
 def test_trial_leaves_no_variables_or_graphs_in_memory(job):
     """TensorFlow itself keeps more, but nothing that Python can see."""
     def left(name):
-        trial.run(job(name, model="2L", hidden=8, dropout=0.2))
+        trial.run(job(name, model="2L", hidden=8, dropout=0.2, batch_size=256))
         return sum(1 for one in gc.get_objects() if type(one).__name__ in ("EagerTensor", "FuncGraph"))
 
     assert left("a") == left("b") == left("c")

@@ -77,7 +77,7 @@ class Leader:
 
     def _note_versions(self) -> None:
         then, now = self.study.versions, self.environment["versions"]
-        changed = [f"{name} {then.get(name, 'unknown')} -> {now[name]}" for name in now if then.get(name) != now[name]]
+        changed = [f"{name} {then[name]} -> {now[name]}" for name in now if then.get(name, now[name]) != now[name]]
         if changed and self.study.trials:
             self.reporter.note(f"versions {', '.join(changed)} since the last start: trials from now on may differ in "
                                "their last digits from what the earlier versions compute")
