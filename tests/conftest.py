@@ -1,7 +1,6 @@
 """What the tests share: commands, pools, runs on the mini set, trained weights."""
 
 import contextlib
-import dataclasses
 import os
 import pathlib
 import subprocess
@@ -86,41 +85,3 @@ def pretended_sweep(tmp_path, pretending_pool):
     table = sweep(sweeps.MODEL, sweeps.SPACE, logdir=tmp_path / "logs", name="grid", **sweeps.GRID)
     pretending_pool.ran.clear()
     return tmp_path / "logs", table
-
-
-@pytest.fixture(scope="session")
-def mini_run(tmp_path_factory):
-    """A run of 4D_drop03 on the mini set."""
-    from trainers.train import train
-
-    with tape_without_xla():
-        return train("4D_drop03", data="mini", epochs=12, logdir=tmp_path_factory.mktemp("logs"), histogram_every=0)
-
-
-@pytest.fixture(scope="session")
-def mini_trained(mini_run, tmp_path_factory):
-    """A folder of trained weights in the package's format: those of `mini_run`, calibrated."""
-    from fmnist_zoo import weights
-    from fmnist_zoo.files import write_json
-    from trainers.running import trained
-
-    folder, subject = tmp_path_factory.mktemp("trained"), trained.calibrated(trained.from_run(mini_run.folder))
-    name = f"{subject.spec.name}.safetensors"
-    digest = weights.write(folder / name, subject.spec, subject.model.get_weights(), dtype="float32")
-    entry = {"file": name, "sha256": digest, "bytes": (folder / name).stat().st_size, "dtype": "float32", "seed": 0,
-             "step": subject.step, "spec": subject.spec.to_dict(), "recipe": dataclasses.asdict(subject.recipe),
-             "data": subject.data, "scores": {"test_accuracy": 0.8},
-             "temperature": subject.temperature, "date": "2025-01-01"}
-    write_json(folder / "manifest.json", {"models": {subject.spec.name: entry}})
-    return folder
-
-
-@pytest.fixture
-def shipped(mini_trained, monkeypatch):
-    """Makes those weights the package's own for this test; returns the manifest's entry of 4D_drop03."""
-    from fmnist_zoo import prediction, weights
-
-    monkeypatch.setattr(weights, "FOLDER", mini_trained)
-    prediction._trained.cache_clear()
-    yield weights.entry("4D_drop03")
-    prediction._trained.cache_clear()

@@ -11,10 +11,12 @@ import pytest
 from PIL import Image
 
 import fmnist_zoo
-from fmnist_zoo import data, photographs
+from fmnist_zoo import data, metrics, photographs
 from fmnist_zoo.spec import CLASS_NAMES
 from tests.idx_files import payload, write
 from trainers import predict
+from trainers.running import trained
+from trainers.train import train
 
 IMAGES = data.load_data(("validation",), data="mini")["validation"].images.reshape(-1, 28, 28)
 # The command predicts file by file. In batches of other sizes, products are summed in another order, and processors
@@ -102,22 +104,27 @@ def test_invert(tmp_path, answers):
     assert predict.define_flags()["invert"].parser.enum_values == list(photographs.INVERT)
 
 
-def test_the_model_of_a_run(mini_run, shipped, tmp_path, answers):
-    path = picture(tmp_path / "x.png", IMAGES[0])
-    code, entries, errors = answers(path, f"--run={mini_run.folder}")
+@pytest.fixture(scope="module")
+def run(tmp_path_factory, without_xla):
+    return train("2L", data="mini", epochs=2, logdir=tmp_path_factory.mktemp("logs"), histogram_every=0)
+
+
+def test_the_model_of_a_run_is_used_with_its_temperature(run, tmp_path, answers):
+    code, entries, errors = answers(picture(tmp_path / "x.png", IMAGES[0]), f"--run={run.folder}")
     assert code == 0 and not errors
-    _, same, _ = answers(path, "--model=4D_drop03")  # the run's weights and temperature, by the fixture `shipped`
-    assert entries[0]["label"] == same[0]["label"]
-    assert entries[0]["probability"] == pytest.approx(same[0]["probability"], **CLOSE)
+    temperature = trained.calibrated(trained.from_run(run.folder)).temperature
+    logits = run.model(IMAGES[:1].reshape(1, 784).astype(np.float32) / 255).numpy()
+    assert temperature != 1 and entries[0]["probability"] == pytest.approx(
+        metrics.softmax(logits / temperature).max(), **CLOSE)
 
 
-def test_a_run_that_cannot_be_used_is_refused(mini_run, tmp_path, capsys):
+def test_a_run_that_cannot_be_used_is_refused(run, tmp_path, capsys):
     path = picture(tmp_path / "x.png", IMAGES[0])
-    unfinished = shutil.copytree(mini_run.folder, tmp_path / "run")
+    unfinished = shutil.copytree(run.folder, tmp_path / "run")
     (unfinished / "result.json").unlink()
     assert predict.main([str(path), f"--run={unfinished}"]) == 2
     assert str(unfinished) in capsys.readouterr().err
-    assert predict.main([str(path), f"--run={mini_run.folder}", f"--data_dir={tmp_path}"]) == 2
+    assert predict.main([str(path), f"--run={run.folder}", f"--data_dir={tmp_path}"]) == 2
     captured = capsys.readouterr()
     assert captured.err.count("\n") == 1 and not captured.out
 
@@ -144,6 +151,8 @@ def test_mistakes_help_and_broken_files_import_nothing_heavy(tmp_path):
     (tmp_path / "x.png").write_bytes(b"")
     code = """import json, sys
 from trainers import predict
+from trainers.running import trained
+from trainers.train import train
 calls, file = json.loads(sys.argv[1])
 codes = [predict.main(arguments) for arguments in calls]
 heavy = {"numpy", "PIL", "tensorflow", "keras"} & set(sys.modules)
