@@ -200,6 +200,12 @@ def test_folder_of_a_running_sweep_is_not_moved_aside(pretending_pool, tmp_path)
     assert [path.name for path in (tmp_path / "sweeps").iterdir()] == ["one"]
 
 
+def test_log_folder_that_cannot_be_written_is_named(pretending_pool, tmp_path, capsys):
+    (tmp_path / "sweeps").write_text("a file where the folder of all sweeps belongs")
+    assert sweep.main(["--model=softmax", "--data=mini", "--space=l2=0", f"--logdir={tmp_path}"]) == 1
+    assert f"{tmp_path / 'sweeps'}" in capsys.readouterr().err
+
+
 def test_leader_whose_sweep_another_process_leads_ends(pretending_pool, tmp_path, monkeypatch):
     real = pretending_pool.submit
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import concurrent.futures
 import contextlib
-import ipaddress
 import logging
 import multiprocessing
 import os
@@ -256,15 +255,9 @@ def make(workers: int, scheduler: str) -> ChildPool | DaskPool:
 
 
 def security_warning(scheduler: str) -> str:
-    """A warning if anyone in the network may send code to the scheduler at this address; else ""."""
-    address = scheduler if "://" in scheduler else f"tcp://{scheduler}"  # dask's default
-    parts = urllib.parse.urlsplit(address)
-    host = parts.hostname or ""
-    try:
-        loopback = host == "localhost" or ipaddress.ip_address(host).is_loopback
-    except ValueError:  # a name
-        loopback = False
-    if loopback or parts.scheme in ("tls", "wss"):
+    """What to warn of if anyone in the network may send code to the scheduler at this address; else ""."""
+    address = urllib.parse.urlsplit(scheduler if "://" in scheduler else f"tcp://{scheduler}")  # tcp is dask's default
+    if not scheduler or address.scheme in ("tls", "wss") or address.hostname in ("localhost", "127.0.0.1", "::1"):
         return ""
     return (f"the connection to {scheduler} is neither encrypted nor authenticated: anyone who can reach the scheduler "
             "can run any code on its workers and here, with your permissions. Use tls://, or a loopback address behind "

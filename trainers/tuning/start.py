@@ -16,10 +16,9 @@ from typing import Any, Callable, Iterator
 from fmnist_zoo.files import write_json
 from trainers.config import DEPENDENT, ConfigError, RunConfig, decisive_differences
 from trainers.running.folder import SWEEPS, locked, names_folder
-from trainers.tuning import study as studies
 from trainers.tuning.oracle import Oracle
 from trainers.tuning.plan import COUNT, Plan
-from trainers.tuning.study import Study
+from trainers.tuning.study import Study, load
 
 
 def execute(plan: Plan, *, workers: int, scheduler: str, max_failures: int, logdir: str | os.PathLike[str], name: str,
@@ -49,35 +48,39 @@ def execute(plan: Plan, *, workers: int, scheduler: str, max_failures: int, logd
                           f"received {name!r:.80}")
     path, manifest = pathlib.Path(logdir) / SWEEPS / name, plan.manifest()
     from trainers.tuning import pool
+    from trainers.tuning.leader import SweepError
 
-    warning = pool.security_warning(scheduler) if scheduler else ""
+    warning = pool.security_warning(scheduler)
     if verbose and warning:
         print(f"warning: {warning}", file=sys.stderr, flush=True)
-    if overwrite:
-        move_aside(path)
-    with hold(path):
-        study = open_or_create(path, manifest)
-        try:
-            started = pool.make(workers, scheduler)
-        except pool.PoolError:
-            if should_stop():
-                return study, False
-            raise
-        try:
-            environment = {name: manifest[name] for name in ("versions", "commit")}
-            ended = _lead(study, plan, started, environment, max_failures, logdir, verbose, should_stop)
-        finally:
-            started.close()
-    return study, ended
+    try:
+        if overwrite:
+            move_aside(path)
+        with hold(path):
+            study = open_or_create(path, manifest)
+            try:
+                started = pool.make(workers, scheduler)
+            except pool.PoolError:
+                if should_stop():
+                    return study, False
+                raise
+            with contextlib.closing(started):
+                environment = {name: manifest[name] for name in ("versions", "commit")}
+                return study, _lead(study, plan, started, environment, max_failures, verbose, should_stop)
+    except BrokenPipeError:  # the reader of our output closed it; the disk is not full
+        raise
+    except OSError as error:
+        raise SweepError(f"{error.filename or path}: cannot be written: {error.strerror or error}; make room or make "
+                         "it writable, then the same command continues") from error
 
 
-def _lead(study: Study, plan: Plan, pool: Any, environment: dict[str, Any], max_failures: int,
-          logdir: str | os.PathLike[str], verbose: bool, should_stop: Callable[[], bool]) -> bool:
+def _lead(study: Study, plan: Plan, pool: Any, environment: dict[str, Any], max_failures: int, verbose: bool,
+          should_stop: Callable[[], bool]) -> bool:
     from trainers.board import hparams
     from trainers.running import progress
-    from trainers.tuning.leader import Leader, SweepError
+    from trainers.tuning.leader import Leader
 
-    hparams.declare(pathlib.Path(logdir))
+    hparams.declare(study.path.parent.parent)
     reporter = progress.for_output() if verbose else progress.Reporter()
     try:
         reporter.note(f"sweep    {study.path}: {len(study.ended)} of {plan.max_trials} trials done")
@@ -87,11 +90,6 @@ def _lead(study: Study, plan: Plan, pool: Any, environment: dict[str, Any], max_
         leader = Leader(study, pool, oracle, max_trials=plan.max_trials, max_failures=max_failures, reporter=reporter,
                         environment=environment)
         return leader.run(should_stop)
-    except BrokenPipeError:  # the reader of our output closed it; the disk is not full
-        raise
-    except OSError as error:
-        raise SweepError(f"{error.filename or study.path}: cannot be written: {error.strerror or error}; make room, "
-                         "then the same command continues") from error
     finally:
         reporter.close()
         with contextlib.suppress(OSError):  # on a full disk, the error that is being raised says so already
@@ -104,13 +102,9 @@ def _lead(study: Study, plan: Plan, pool: Any, environment: dict[str, Any], max_
 
 @contextlib.contextmanager
 def hold(path: pathlib.Path) -> Iterator[None]:
-    """Makes a sweep's folder and locks it for this process; `ConfigError` if that is not possible."""
-    with contextlib.ExitStack() as stack:
-        try:
-            path.mkdir(parents=True, exist_ok=True)
-            stack.enter_context(locked(path, "sweeping"))
-        except OSError as error:
-            raise ConfigError(f"{path}: cannot be written: {error.strerror}") from error
+    """Makes a sweep's folder and locks it for this process; `ConfigError` if another process leads the sweep."""
+    path.mkdir(parents=True, exist_ok=True)
+    with locked(path, "sweeping"):
         yield
 
 
@@ -128,18 +122,15 @@ def open_or_create(path: pathlib.Path, manifest: dict[str, Any]) -> Study:
         ConfigError: if the one that is there has another manifest, saying what differs.
     """
     if (path / "sweep.json").exists():
-        study = studies.load(path)
+        study = load(path)
         found = _manifest_differences(study.manifest, manifest)
         if found:
             changes = "; ".join(f"{name} was {old}, now {new}" for name, (old, new) in found.items())
             raise ConfigError(f"{path}: holds another sweep: {changes}. Choose another --name, or start again with "
                               "--overwrite, which moves this one aside")
         return study
-    try:
-        write_json(path / "sweep.json", {**manifest, "started": time.time()})
-    except OSError as error:
-        raise ConfigError(f"{path}: cannot be written: {error.strerror}") from error
-    return studies.load(path)
+    write_json(path / "sweep.json", {**manifest, "started": time.time()})
+    return load(path)
 
 
 def _manifest_differences(old: dict[str, Any], new: dict[str, Any]) -> dict[str, tuple[Any, Any]]:
