@@ -26,7 +26,7 @@ PYTHON = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
 QUICK = {
     "benchmarks.epoch": ["--data=mini", "--epochs=1", "--rounds=1", "--batches=256"],
     "benchmarks.full_batch": ["--data=mini", "--rounds=2"],
-    "benchmarks.sweep": ["--data=mini", "--epochs=1", "--trials=2", "--rounds=1", "--batches=128", "--workers=1"],
+    "benchmarks.sweep": ["--data=mini", "--epochs=1", "--trials=1", "--rounds=1", "--batches=128", "--workers=1"],
     "trainers.evaluate": ["--data=mini", "--logdir=others"],
     "trainers.report": ["--data=mini", "--quick", "--only=softmax_2l"],
     "trainers.sweep": ["--data=mini", "--epochs=1", "--max_trials=2", "--logdir=others"],
