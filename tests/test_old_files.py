@@ -16,6 +16,7 @@ from trainers.running import provenance, trained
 from trainers.tuning import study
 
 FINISHED = "2L,hidden=2/finished"
+pytestmark = pytest.mark.usefixtures("without_xla")
 
 
 @pytest.fixture
