@@ -39,11 +39,10 @@ class Data:
 
     Attributes:
         name: `fashion_mnist`, `mini`, or `other` for a user's own set.
-        folder: the folder of the files.
+        folder: of the files.
         sha256: SHA-256 of the hex digests of the four payloads, joined in the order train images, train labels, test
             images, test labels. For `other` data, only files that were read count; test files are not opened for this.
         split_sha256: of the sorted indices (int64, little-endian) of the validation images within the training images.
-        splits: arrays by name.
     """
 
     name: str
@@ -132,11 +131,7 @@ def _load(
 
 
 class _Files:
-    """Reads and verifies the files of one folder.
-
-    Attributes:
-        digests: SHA-256 of the payloads that have been read, by file name.
-    """
+    """Reads and verifies the files of one folder; `digests` holds the SHA-256 of the payloads read, by file name."""
 
     def __init__(self, folder: pathlib.Path, known: dict[str, str]):
         self._folder, self._known = folder, known
@@ -149,13 +144,11 @@ class _Files:
             raise DataError(f"{path}: no labels in it")
         if labels.max() > 9:
             raise DataError(f"{path}: a label of {labels.max()}; ten classes have labels 0 to 9")
-        self._verify(path, name)
         return labels
 
     def images(self, name: str, count: int) -> np.ndarray:
         """(count, 784) uint8."""
-        path, images = self._read(name, row=(28, 28), count=count)
-        self._verify(path, name)
+        _, images = self._read(name, row=(28, 28), count=count)
         return images.reshape(count, 784)
 
     def _read(self, name: str, *, row: tuple[int, ...], count: int | None = None) -> tuple[pathlib.Path, np.ndarray]:
@@ -165,13 +158,11 @@ class _Files:
         digest = hashlib.sha256()
         blocks = idx.blocks(path, row=row, count=count, digest=digest)
         rows = np.concatenate([np.empty((0, *row), np.uint8), *blocks])
-        self.digests[name] = digest.hexdigest()
-        return path, rows
-
-    def _verify(self, path: pathlib.Path, name: str) -> None:
-        if self._known and self.digests[name] != self._known[name]:
-            raise DataError(f"{path}: not Fashion-MNIST's {name}: payload SHA-256 {self.digests[name]}, expected "
+        received = self.digests[name] = digest.hexdigest()
+        if self._known and received != self._known[name]:
+            raise DataError(f"{path}: not Fashion-MNIST's {name}: payload SHA-256 {received}, expected "
                             f"{self._known[name]} (for another 28x28 ten-class set: --allow_other_data)")
+        return path, rows
 
 
 def validation_mask(labels: np.ndarray, size: float) -> np.ndarray:

@@ -18,14 +18,13 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from fmnist_zoo import idx
 from fmnist_zoo.errors import ZooError
-from fmnist_zoo.idx import DataError
+from fmnist_zoo.idx import ROWS_A_BLOCK, DataError
 from fmnist_zoo.spec import PIXELS
 
 SIDE = 28
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF")  # Pillow's other decoders never see a file
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".npy", ".idx", ".idx.gz", "idx3-ubyte", "idx3-ubyte.gz")
 INVERT = ("auto", "yes", "no")
-ROWS_A_BLOCK = 4096
 WORKING_SIDE = 1024  # photographs are reduced to it first, which bounds the cost of large ones
 JUDGED_SIDE = 128  # ground and garment are separated at this size: averaging removes most of the noise
 MIDDLE = 128  # a ground of this grey or more is bright

@@ -7,7 +7,11 @@ library alone, because listings must not wait for imports.
 from __future__ import annotations
 
 import dataclasses
+import difflib
 import fnmatch
+import importlib
+import os
+import sys
 from typing import Any
 
 from fmnist_zoo import weights
@@ -16,7 +20,6 @@ from fmnist_zoo.spec import ModelSpec, Recipe, SpecError
 
 _MODELS: dict[str, tuple[ModelSpec, Recipe]] = {}
 _FIELDS = settings_of(ModelSpec)
-_RESERVED = ("sweeps",)  # the log folder's folder of sweeps
 
 
 def register(name: str, description: str = "", *, recipe: Recipe = Recipe(), **architecture: Any) -> ModelSpec:
@@ -34,9 +37,9 @@ def register(name: str, description: str = "", *, recipe: Recipe = Recipe(), **a
     if name in _MODELS:
         raise SpecError(f"a model named {name!r} is registered already ({_MODELS[name][0].description}); "
                         "choose another name")
-    if name in _RESERVED or "," in str(name) or "=" in str(name):
-        raise SpecError(f"{name!r} cannot name a model: ',' and '=' mark changed models, "
-                        f"and {', '.join(_RESERVED)} is a folder of its own")
+    if name == "sweeps" or "," in str(name) or "=" in str(name):
+        raise SpecError(f"{name!r} cannot name a model: ',' and '=' mark changed models, and sweeps is a folder of its "
+                        "own")
     if not isinstance(recipe, Recipe):
         raise SpecError(f"recipe must be a Recipe, received {recipe!r}")
     _refuse_unknown_fields(architecture)
@@ -46,11 +49,7 @@ def register(name: str, description: str = "", *, recipe: Recipe = Recipe(), **a
 
 
 def list_models(pattern: str = "*", *, trained: bool = False) -> list[str]:
-    """Names that match a shell pattern such as `4D*`, in the catalog's order.
-
-    Args:
-        trained: only those whose trained weights come with the package.
-    """
+    """Names that match a shell pattern such as `4D*`, in the catalog's order; `trained`: with shipped weights."""
     shipped = weights.manifest() if trained else _MODELS
     return [name for name in _MODELS if fnmatch.fnmatchcase(name, pattern) and name in shipped]
 
@@ -74,7 +73,7 @@ def get_spec(name: str, **overrides: Any) -> ModelSpec:
 
 
 def get_recipe(name: str) -> Recipe:
-    """The recipe of a model. A changed model has the recipe of its base."""
+    """The recipe of a model; of a changed model, that of its base."""
     return _find(str(name).split(",")[0])[1]
 
 
@@ -89,9 +88,8 @@ def derive(spec: ModelSpec, **overrides: Any) -> ModelSpec:
     if "hidden" in changes and len(set(spec.dropout)) == 1:
         changes.setdefault("dropout", spec.dropout[0])  # the one rate of all layers serves any number of layers
     changed = dataclasses.replace(spec, **changes)
-    base = _MODELS[spec.name.split(",")[0]][0] if spec.name.split(",")[0] in _MODELS else spec
-    twins = [base, *(known for known, _ in _MODELS.values())]
-    for twin in twins:
+    base, _ = _MODELS.get(spec.name.split(",")[0], (spec, None))
+    for twin in (base, *(known for known, _ in _MODELS.values())):
         if twin.architecture == changed.architecture:
             return twin
     differing = {field: known.kind.write(getattr(changed, field)) for field, known in _FIELDS.items()
@@ -106,10 +104,6 @@ def load_zoo_module(name: str) -> None:
     Raises:
         SpecError: if it cannot be found or raises an error.
     """
-    import importlib
-    import os
-    import sys
-
     folder = os.getcwd()
     sys.path.insert(0, folder)
     try:
@@ -131,8 +125,6 @@ def _find(name: str) -> tuple[ModelSpec, Recipe]:
 
 def nearest(name: str, known: Any) -> str:
     """'did you mean ...' for a mistyped name, upper or lower case; all known names if none is similar."""
-    import difflib
-
     folded = {candidate.lower(): candidate for candidate in known}
     close = difflib.get_close_matches(name.lower(), folded, n=3, cutoff=0.5)
     if not close:

@@ -135,25 +135,18 @@ class Whole(Kind):
 
 
 @dataclasses.dataclass(frozen=True)
-class Size(Kind):
+class Size(Number):
     """A share in [0, 1) or a whole number above 1."""
 
-    annotation = "float"
     words = "a share in [0, 1) or a whole number above 1"
 
     def check(self, name: str, value: Any) -> float:
-        try:
-            size = Number().check(name, value)
-        except SpecError:
-            raise refuse(name, self, value) from None
+        size = super().check(name, value)
         if size < 1:
             return size or 0
         if size == 1 or size != int(size):
             raise refuse(name, self, value)
         return int(size)
-
-    def read(self, text: str) -> float:
-        return Number().read(text)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -233,7 +226,7 @@ class Setting:
         kind: its values.
         help: one line for `--help`.
         group: its heading there: MODEL, TRAINING, DATA or OUTPUT.
-        column: whether TensorBoard's HParams tab has a column for it.
+        column: whether TensorBoard's HParams tab has a column for it, as it has for all that are searched.
         searched: whether a sweep can search it.
         decides: whether the numbers of an epoch depend on it. If so, a checkpoint belongs to one value of it.
     """
@@ -251,7 +244,7 @@ class Setting:
 def setting(default: Any, kind: Kind, help: str, *, group: str, column: bool = False, searched: bool = False,
             decides: bool = True) -> Any:
     """A dataclass field that is a setting; the arguments are the attributes of `Setting`."""
-    known = dict(kind=kind, help=help, group=group, column=column, searched=searched, decides=decides)
+    known = dict(kind=kind, help=help, group=group, column=column or searched, searched=searched, decides=decides)
     return dataclasses.field(default=default, metadata={"setting": known})
 
 

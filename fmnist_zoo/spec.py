@@ -65,7 +65,6 @@ class ModelSpec:
             rate a layer, or as `()` if nothing is dropped.
         l1, l2: the objective is mean cross entropy + l1 * sum|W| + l2 * sum W^2 over all weight matrices, not biases.
         initializer: `glorot_uniform`, or `normal_0.05`: N(0, 0.05), deviation 0.05. Biases start at zero.
-        description: one line.
 
     Raises:
         SpecError: for a value that no model can have.
@@ -74,16 +73,14 @@ class ModelSpec:
     name: str
     hidden: tuple[int, ...] = setting(
         (), Each(Whole(low=1)), "units of the hidden layers, such as 300,100; none for no hidden layer", group=MODEL,
-        column=True, searched=True)
+        searched=True)
     dropout: tuple[float, ...] = setting(
         (), Each(Number(below=1.0)), "share dropped after each hidden layer: one rate, or one a layer such as "
-        "0.3,0.2,0.1", group=MODEL, column=True, searched=True)
-    l1: float = setting(0.0, Number(), "factor of the sum of |W| in the objective", group=MODEL, column=True,
-                        searched=True)
-    l2: float = setting(0.0, Number(), "factor of the sum of W^2 in the objective", group=MODEL, column=True,
-                        searched=True)
+        "0.3,0.2,0.1", group=MODEL, searched=True)
+    l1: float = setting(0.0, Number(), "factor of the sum of |W| in the objective", group=MODEL, searched=True)
+    l2: float = setting(0.0, Number(), "factor of the sum of W^2 in the objective", group=MODEL, searched=True)
     initializer: str = setting("glorot_uniform", Choice(INITIALIZERS), "how the weight matrices start", group=MODEL,
-                               column=True, searched=True)
+                               searched=True)
     description: str = ""
 
     def __post_init__(self) -> None:
@@ -132,7 +129,7 @@ class ModelSpec:
 
     @property
     def architecture(self) -> dict[str, Any]:
-        """The settings that make two models different: every field but name and description."""
+        """Every field but name and description."""
         return {field: getattr(self, field) for field in settings_of(ModelSpec)}
 
     def to_dict(self) -> dict[str, Any]:
@@ -142,32 +139,19 @@ class ModelSpec:
 
 @dataclasses.dataclass(frozen=True)
 class Recipe:
-    """How a model is trained unless a run says otherwise.
+    """How a model is trained unless a run says otherwise; `SpecError` for a value that no recipe can have.
 
-    Attributes:
-        epochs: passes over the fit images.
-        batch_size: images a step, or "full" for all of them.
-        optimizer: a key of `OPTIMIZERS`.
-        learning_rate: constant over the run.
-        weight_decay: decoupled decay of the weight matrices, a step and unit of learning rate (AdamW's); 0 is off.
-        validation_size: share of the training images (below 1) or their number held out; 0 holds out none.
-        early_stopping: epochs without a better validation loss after which training ends; 0 is off.
-        weights: the weights that count in the end, "best" (lowest validation loss) or "last".
-
-    Raises:
-        SpecError: for a value that no recipe can have.
+    `weight_decay` is for each step and unit of learning rate.
     """
 
-    epochs: int = setting(30, Whole(low=1), "passes over the fit images", group=TRAINING, column=True, searched=True,
-                          decides=False)
+    epochs: int = setting(30, Whole(low=1), "passes over the fit images", group=TRAINING, searched=True, decides=False)
     batch_size: int | str = setting(256, Whole(low=1, word=FULL_BATCH), "images an update, or full", group=TRAINING,
-                                    column=True, searched=True)
+                                    searched=True)
     optimizer: str = setting("adam", Choice(tuple(OPTIMIZERS)), "a new one comes with Keras' learning rate for it",
-                             group=TRAINING, column=True, searched=True)
-    learning_rate: float = setting(0.001, Number(above=0.0), "constant over the run", group=TRAINING, column=True,
-                                   searched=True)
+                             group=TRAINING, searched=True)
+    learning_rate: float = setting(0.001, Number(above=0.0), "constant over the run", group=TRAINING, searched=True)
     weight_decay: float = setting(0.0, Number(), "decoupled decay of the weight matrices (AdamW's)", group=TRAINING,
-                                  column=True, searched=True)
+                                  searched=True)
     validation_size: float = setting(0.1, Size(), "share, or number, of the training images held out (default 0.1)",
                                      group=DATA)
     early_stopping: int = setting(0, Whole(), "epochs without a better validation loss after which the run ends; 0: "

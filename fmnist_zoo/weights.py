@@ -31,15 +31,9 @@ class WeightsError(ZooError, ValueError):
     """Weights are missing, damaged, or belong to another model: says which and why."""
 
 
-def manifest(folder: pathlib.Path | None = None) -> dict[str, dict[str, Any]]:
-    """The entries of all shipped weights, by model name; empty if nothing is shipped.
-
-    An entry holds `file`, `sha256`, `bytes`, `dtype`, `seed`, `spec`, `recipe`, `scores`, `temperature`, `date`.
-
-    Raises:
-        WeightsError: if the manifest is damaged.
-    """
-    path = (folder or FOLDER) / "manifest.json"
+def manifest() -> dict[str, dict[str, Any]]:
+    """The entries of all shipped weights by model name, none if nothing is shipped; `WeightsError` if it is damaged."""
+    path = FOLDER / "manifest.json"
     try:
         known: dict[str, dict[str, Any]] = json.loads(path.read_text())["models"]
         for name, found in known.items():
@@ -54,9 +48,9 @@ def manifest(folder: pathlib.Path | None = None) -> dict[str, dict[str, Any]]:
         raise WeightsError(f"{path}: is damaged: {error}; install the package again") from error
 
 
-def entry(name: str, folder: pathlib.Path | None = None) -> dict[str, Any]:
+def entry(name: str) -> dict[str, Any]:
     """The manifest's entry for a model; `WeightsError` if the zoo has no weights for it."""
-    known = manifest(folder)
+    known = manifest()
     if name not in known:
         raise WeightsError(f"no trained weights come with {name!r}; fmnist_zoo.list_models(trained=True) lists the "
                            "models that have some; train it, and use --run=FOLDER or weights=FILE")
@@ -69,17 +63,17 @@ def layer_names(spec: ModelSpec) -> list[str]:
     return [f"{layer}/{part}" for layer in layers for part in ("kernel", "bias")]
 
 
-def read_shipped(spec: ModelSpec, folder: pathlib.Path | None = None) -> list[np.ndarray]:
+def read_shipped(spec: ModelSpec) -> list[np.ndarray]:
     """The shipped weights of a model, as from `read`, verified by their SHA-256."""
-    found = entry(spec.name, folder)
-    return read((folder or FOLDER) / found["file"], spec, sha256=found["sha256"])
+    found = entry(spec.name)
+    return read(FOLDER / found["file"], spec, sha256=found["sha256"])
 
 
 def read(path: str | os.PathLike[str], spec: ModelSpec, *, sha256: str = "") -> list[np.ndarray]:
     """Kernel (fan in, units) and bias (units,) of each layer, float32, from a safetensors file.
 
     Args:
-        sha256: the expected SHA-256 of the file; empty: any.
+        sha256: of the file; empty: any.
 
     Raises:
         WeightsError: if the file is missing, was changed or truncated, or belongs to another model than `spec`.

@@ -96,11 +96,12 @@ def test_sweep_is_shown_and_continues_to_its_end(logs, inline_pool, capsys):
     assert study.retrain_config(path).spec.hidden == (1,)
 
 
-def test_shipped_weights_and_their_manifest_are_read():
+def test_shipped_weights_and_their_manifest_are_read(monkeypatch):
+    monkeypatch.setattr(weights, "FOLDER", helpers.OLD_FILES / "trained")
     name = "2L,hidden=2"
     spec = registry.get_spec(name)
-    kernel = weights.read_shipped(spec, helpers.OLD_FILES / "trained")[0]
-    assert kernel.shape == (784, 2) and weights.entry(name, helpers.OLD_FILES / "trained")["seed"] == 8
+    kernel = weights.read_shipped(spec)[0]
+    assert kernel.shape == (784, 2) and weights.entry(name)["seed"] == 8
 
 
 def test_results_table_is_read():

@@ -30,8 +30,7 @@ def parse(values: flags.FlagValues, arguments: Sequence[str], *, words: bool = F
     """Parses `arguments` (without the program's name) into `values`; returns the words that belong to no flag.
 
     Raises:
-        UsageError: for unknown flags (with the nearest ones), wrong values, and words that belong to no flag, unless
-            the command takes `words`.
+        UsageError: for unknown flags (with the nearest ones), wrong values, and, unless `words`, such words.
     """
     values.set_gnu_getopt(words)
     try:
@@ -45,14 +44,7 @@ def parse(values: flags.FlagValues, arguments: Sequence[str], *, words: bool = F
     return rest
 
 
-def asks_for_help(arguments: Sequence[str]) -> bool:
-    """Whether the command line has `--help`, in any of its spellings."""
-    return bool({"--help", "-help", "-h", "--helpfull"} & set(arguments))
-
-
 class _Parser(flags.ArgumentParser):
-    """Reads the flag of a setting."""
-
     def __init__(self, known: Setting):
         super().__init__()
         self._known = known
@@ -105,17 +97,14 @@ def help_text(usage: str, groups: Mapping[str, Sequence[str]], values: flags.Fla
 
 def main(name: str, arguments: Sequence[str] | None, *, usage: str, groups: Mapping[str, Sequence[str]],
          define_flags: Callable[[], flags.FlagValues], body: Callable[..., int], words: bool = False) -> int:
-    """Runs a command on its arguments (None: the process's own): prints `--help`, or calls `body` with the flags.
+    """Runs a command on its arguments (None: the process's own) and returns the exit code.
 
-    With `words`, the arguments that belong to no flag, such as files, are the second argument of `body`.
-
-    Returns:
-        The exit code.
+    Prints `--help`, or calls `body` with the flags and, with `words`, arguments that belong to no flag, such as files.
     """
 
     def answer() -> int:
         values, received = define_flags(), list(sys.argv[1:] if arguments is None else arguments)
-        if asks_for_help(received):
+        if {"--help", "-help", "-h", "--helpfull"} & set(received):
             print(help_text(usage, groups, values))
             return 0
         rest = parse(values, received, words=words)

@@ -40,15 +40,8 @@ class RunConfig:
     """A run = spec + recipe + seed + data; `config.json` holds it.
 
     Attributes:
-        spec, recipe: what is built and how it is trained.
-        trainer: the engine: "tape", "fit", or "scratch" (the low-level networks from their equations).
-        precision: "float32", or "mixed_bfloat16": hidden layers compute in bfloat16; logits, weights, loss, optimizer
-            and evaluation stay in float32.
-        seed: initial weights, shuffle order and dropout masks follow from it.
-        threads: of TensorFlow within an operation. A matrix product's order of summation depends on them.
+        precision: with "mixed_bfloat16", logits, weights, loss, optimizer and evaluation stay in float32.
         data, data_dir, allow_other_data: as in `fmnist_zoo.load_data`.
-        checkpoint_every: epochs between checkpoints.
-        histogram_every: epochs between histograms and pictures in TensorBoard; 0: none.
         ranking: one half of the validation images chooses the epoch. The other half is measured once, with the weights
             that count, so that a sweep ranks its trials by images that chose nothing.
 
@@ -106,8 +99,7 @@ class RunConfig:
 
     def to_dict(self) -> dict[str, Any]:
         """For JSON."""
-        return {**{field.name: getattr(self, field.name) for field in dataclasses.fields(self)},
-                "spec": self.spec.to_dict(), "recipe": dataclasses.asdict(self.recipe)}
+        return {**vars(self), "spec": self.spec.to_dict(), "recipe": dataclasses.asdict(self.recipe)}
 
     @classmethod
     def from_dict(cls, fields: dict[str, Any]) -> RunConfig:
