@@ -1,7 +1,7 @@
 """What the benchmarks share: flags that are lists, worker processes, and the environment of PyTorch and JAX.
 
 PyTorch and JAX are not installed beside the product: they pin NumPy and thread pools in ways of their own, and nobody
-who trains needs them. `benchmarks/requirements.txt` says how to make their environment, `benchmarks/.venv`.
+who trains needs them. `benchmarks/requirements.txt` says how to make their environment.
 
 Imports neither TensorFlow nor NumPy, so that the process that starts the workers stays small and idle.
 """
@@ -33,7 +33,7 @@ class WorkerError(ZooError, RuntimeError):
 
 def outside_python() -> pathlib.Path:
     """The interpreter of PyTorch's and JAX's environment, which may not exist."""
-    return OUTSIDE / ("Scripts/python.exe" if sys.platform == "win32" else "bin/python")
+    return OUTSIDE / "bin" / "python"
 
 
 def free_threads(environment: MutableMapping[str, str] = os.environ) -> MutableMapping[str, str]:
@@ -47,11 +47,7 @@ def free_threads(environment: MutableMapping[str, str] = os.environ) -> MutableM
 
 
 def run(arguments: Sequence[str], what: str, python: str | pathlib.Path = sys.executable) -> str:
-    """Runs `python -m arguments` in a new process and returns what it prints.
-
-    Raises:
-        WorkerError: if the process fails; the message names `what` it did.
-    """
+    """What `python -m arguments` prints in a new process; `WorkerError` with `what` it did if it fails."""
     done = subprocess.run([str(python), "-m", *arguments], cwd=ROOT, stdin=subprocess.DEVNULL, capture_output=True,
                           text=True, env=free_threads(dict(os.environ)))
     if done.returncode:
@@ -78,21 +74,16 @@ def peak_memory_mb() -> float:
 
 
 def make_parser(module: str, description: str | None) -> argparse.ArgumentParser:
-    """A parser whose help is the module's docstring."""
     return argparse.ArgumentParser(prog=f"python -m {module}", description=description, allow_abbrev=False,
                                    formatter_class=argparse.RawDescriptionHelpFormatter)
 
 
 def list_of(parse: Callable[[str], T]) -> Callable[[str], list[T]]:
     """The parser of a flag with values between commas; each value counts once."""
-    def parse_list(text: str) -> list[T]:
-        return list(dict.fromkeys(parse(word) for word in text.split(",")))
-
-    return parse_list
+    return lambda text: list(dict.fromkeys(map(parse, text.split(","))))
 
 
 def count(text: str) -> int:
-    """A whole number of at least 1."""
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"must be a whole number of at least 1, received {text!r}")
     return int(text)

@@ -25,6 +25,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import functools
 import itertools
 import json
 import os
@@ -34,11 +35,11 @@ import shutil
 import statistics
 import sys
 import tempfile
-from typing import Any, Sequence
+from typing import Any, Callable, Sequence
 
-from benchmarks import command, limit
+from benchmarks import command, jax_peer, limit, peers, torch_peer
 from benchmarks.command import WorkerError
-from benchmarks.peers import FAMILIES, OUTSIDE, PEERS, Clock, Task, save_weights
+from benchmarks.peers import FAMILIES, Clock, Task
 from benchmarks.summary import describe, summarize
 from fmnist_zoo import get_spec
 from fmnist_zoo.errors import UsageError
@@ -48,6 +49,13 @@ from trainers.engine import processor
 SETTINGS = ("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS", "TF_ENABLE_ONEDNN_OPTS", "TF_XLA_FLAGS", "XLA_FLAGS",
             "OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "OPENBLAS_CORETYPE")
 LIBRARIES = ("tensorflow", "keras", "numpy", "torch", "jax", "jaxlib", "optax")
+OUTSIDE: dict[str, Callable[[Task, Clock], int]] = {  # run in the other environment
+    "torch_eager": torch_peer.run,
+    "torch_fused": functools.partial(torch_peer.run, fused=True),
+    "torch_compile": functools.partial(torch_peer.run, fused=True, compiled=True),
+    "jax": jax_peer.run,
+}
+PEERS = {"tape": peers.tape, "fit": peers.fit, **OUTSIDE}
 IMAGES = {"fashion_mnist": 54_000, "mini": 1_800}  # of the split fit
 LIMIT = "limit"
 WEIGHTS = "weights"  # a worker that trains nothing, but writes the initial weights for the peers outside TensorFlow
@@ -59,7 +67,7 @@ Answers = list[dict[str, Any]]
 def work(peer: str, task: Task) -> dict[str, Any]:
     """Runs a peer in this process; returns what a worker answers."""
     if peer == WEIGHTS:
-        save_weights(task)
+        peers.save_weights(task)
         return {}
     if peer in LIMITS:
         return limit.measure(LIMITS[peer], get_spec(task.model), task.batch_size(IMAGES[task.data]))
@@ -72,7 +80,7 @@ def work(peer: str, task: Task) -> dict[str, Any]:
 
 
 def run_worker(peer: str, task: Task) -> dict[str, Any]:
-    """Runs a peer in a new process and returns its answer; `WorkerError` if the process fails."""
+    """`work` in a new process."""
     outside = peer in OUTSIDE or peer in LIMITS and peer != "limit_tensorflow" and command.outside_python().exists()
     return command.ask(
         ["benchmarks.epoch", f"--worker={peer}", f"--models={task.model}", f"--batches={task.batch}",
@@ -84,13 +92,13 @@ def one_round(options: argparse.Namespace, turn: int, folder: str) -> tuple[Answ
     """Runs all peers once on each model and batch size; returns the answers of the peers and of the limit's workers."""
     runs: Answers = []
     limits: Answers = []
-    peers = options.peers[::-1] if turn % 2 else options.peers
+    order = options.peers[::-1] if turn % 2 else options.peers
     for model in options.models:
         weights = ""
-        if OUTSIDE.keys() & set(peers):
+        if OUTSIDE.keys() & set(order):
             weights = str(pathlib.Path(folder, "weights.npz"))
             run_worker(WEIGHTS, Task(model, 1, 1, options.data, options.seed + turn, weights))
-        for batch, peer in itertools.product(options.batches, peers):
+        for batch, peer in itertools.product(options.batches, order):
             where = {"round": turn + 1, "model": model, "batch": batch}
             task = Task(model, batch, options.epochs, options.data, options.seed + turn, weights)
             if peer == LIMIT:
@@ -154,7 +162,6 @@ def machine() -> dict[str, Any]:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The command; returns the exit code."""
     options = make_parser().parse_args(arguments)
     if options.worker:  # perhaps in the other environment, which has no absl
         task = Task(options.models[0], options.batches[0], options.epochs, options.data, options.seed, options.weights)

@@ -10,9 +10,10 @@ from __future__ import annotations
 
 import argparse
 import functools
+import itertools
 import statistics
 import sys
-import time
+import timeit
 from typing import Any, Callable, Sequence
 
 from benchmarks import command, limit
@@ -30,19 +31,11 @@ def update(trainer: str, split: Any) -> Callable[[], Any]:
     config = resolve(MODEL, trainer=trainer)
     model = models.build(config.spec, 0)
     engine = factory.make_engine(config, model, factory.make_network(config, model), split)
-    epochs = iter(range(10**6))
+    epochs = itertools.count()
     return lambda: engine.run_epoch(next(epochs))
 
 
-def seconds(work: Callable[[], Any]) -> float:
-    """How long one call takes."""
-    started = time.perf_counter()
-    work()
-    return time.perf_counter() - started
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The command; returns the exit code."""
     parser = command.make_parser("benchmarks.full_batch", __doc__)
     parser.add_argument("--data", choices=command.DATA, default="fashion_mnist")
     parser.add_argument("--rounds", type=command.count, default=15)
@@ -62,7 +55,7 @@ def _main(options: argparse.Namespace) -> int:
     times: dict[str, list[float]] = {name: [] for name in work}
     for turn in range(-2, options.rounds):  # two rounds compile and warm up
         for name, call in work.items():
-            took = seconds(call)
+            took = timeit.timeit(call, number=1)
             if turn >= 0:
                 times[name].append(took)
     for name, found in times.items():

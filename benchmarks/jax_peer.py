@@ -9,10 +9,8 @@ from __future__ import annotations
 import functools
 from typing import Any, Callable
 
-import numpy as np
-
+import fmnist_zoo
 from benchmarks.peers import EPSILON, LEARNING_RATE, Clock, Task, read_weights
-from fmnist_zoo import get_spec, load_data
 from fmnist_zoo.spec import ModelSpec
 
 
@@ -45,10 +43,11 @@ def run(task: Task, clock: Clock) -> int:
     """Trains; returns the number of fit images."""
     import jax
     import jax.numpy as jnp
+    import numpy as np
     import optax
 
-    spec, random = get_spec(task.model), np.random.default_rng(task.seed)
-    split = load_data(("fit",), data=task.data)["fit"]
+    spec, random = fmnist_zoo.get_spec(task.model), np.random.default_rng(task.seed)
+    split = fmnist_zoo.load_data(("fit",), data=task.data)["fit"]
     pixels, labels = jnp.asarray(split.images, jnp.float32) / 255, jnp.asarray(split.labels, jnp.int32)
     count, batch = len(labels), task.batch_size(len(labels))
     weights = [jnp.asarray(array) for array in read_weights(task)]

@@ -20,28 +20,21 @@ from __future__ import annotations
 import concurrent.futures
 import statistics
 import sys
-import time
+import timeit
 from typing import Any, Callable, Sequence
 
 from benchmarks import command
 from fmnist_zoo.spec import ModelSpec
 from trainers.engine.processor import cores
 
-BYTES_A_PARAMETER, WORKING_BYTES_A_PARAMETER = 28, 16
+BYTES_A_PARAMETER, WORKING_BYTES_A_PARAMETER = 28, 16  # of Adam
 SAMPLES, SAMPLE_SECONDS = 5, 0.1
-
-
-def adam_bytes(spec: ModelSpec) -> int:
-    """Bytes that a step of Adam reads and writes."""
-    return BYTES_A_PARAMETER * spec.parameters
 
 
 def seconds_a_turn(run: Callable[[int], Any]) -> float:
     """The median time of one turn of `run(turns)`, over samples that take long enough to be timed."""
     def timed(turns: int) -> float:
-        started = time.perf_counter()
-        run(turns)
-        return time.perf_counter() - started
+        return timeit.timeit(lambda: run(turns), number=1)
 
     run(1)  # compiles, warms up
     turns, took = 1, timed(1)

@@ -2,21 +2,22 @@
 
 A peer imports its libraries inside its function, because it runs in a process of its own. PyTorch and JAX run in an
 environment of their own (`benchmarks.command`), where `fmnist_zoo` has specs and data but no models. A new peer is a
-function like `tape` and `fit`, and an entry of `PEERS`.
+function like `tape` and `fit`, and an entry of `benchmarks.epoch.PEERS`.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import functools
 import math
 import time
-from typing import Any, Callable
+from typing import Any
 
 from benchmarks import command
 from fmnist_zoo.spec import FULL_BATCH
 
 LEARNING_RATE, EPSILON = 0.001, 1e-7  # Adam's, for all peers
+# Several ways to write the same peer: all are measured, the fastest counts.
+FAMILIES = {"torch": ("torch_eager", "torch_fused", "torch_compile")}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -114,28 +115,3 @@ def read_weights(task: Task) -> list[Any]:
 
     with np.load(task.weights) as arrays:
         return [arrays[name] for name in arrays.files]
-
-
-def torch(task: Task, clock: Clock, **settings: bool) -> int:
-    """`torch_peer.run`, in the other environment."""
-    from benchmarks import torch_peer
-
-    return torch_peer.run(task, clock, **settings)
-
-
-def jax(task: Task, clock: Clock) -> int:
-    """`jax_peer.run`, in the other environment."""
-    from benchmarks import jax_peer
-
-    return jax_peer.run(task, clock)
-
-
-OUTSIDE: dict[str, Callable[[Task, Clock], int]] = {
-    "torch_eager": torch,
-    "torch_fused": functools.partial(torch, fused=True),
-    "torch_compile": functools.partial(torch, fused=True, compiled=True),
-    "jax": jax,
-}
-PEERS = {"tape": tape, "fit": fit, **OUTSIDE}
-# Several ways to write the same peer: all are measured, the fastest counts.
-FAMILIES = {"torch": ("torch_eager", "torch_fused", "torch_compile")}

@@ -6,7 +6,7 @@ import math
 import statistics
 from typing import Any, Sequence
 
-from benchmarks.limit import adam_bytes
+from benchmarks.limit import BYTES_A_PARAMETER
 from benchmarks.peers import FAMILIES
 from fmnist_zoo import get_spec
 
@@ -65,7 +65,7 @@ def _limit(summary: dict[str, Any], medians: dict[str, list[float]],
         steps.setdefault(answer["library"], []).append(answer["step_seconds"])
     bandwidths = [answer["bandwidth"] for answer in limits if "bandwidth" in answer]
     products = [min(seconds) * images / batch for seconds in zip(*steps.values())]
-    moved = adam_bytes(spec) * math.ceil(images / batch)
+    moved = BYTES_A_PARAMETER * spec.parameters * math.ceil(images / batch)
     bounds = [product + moved / bandwidth for product, bandwidth in zip(products, bandwidths)]
     product, bandwidth = statistics.median(products), statistics.median(bandwidths)
     return {"seconds": statistics.median(bounds), "products_seconds": product,

@@ -87,7 +87,6 @@ def describe(runs: list[dict[str, Any]], peers: Sequence[str], options: argparse
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The command; returns the exit code."""
     parser = command.make_parser("benchmarks.sweep", __doc__)
     counts = command.list_of(command.count)
     parser.add_argument("--batches", type=counts, default="32,128", help="images an update")

@@ -15,6 +15,7 @@ from typing import Any, Sequence
 from benchmarks import command
 from benchmarks.peers import FAMILIES
 from fmnist_zoo.errors import ZooError
+from trainers import cli
 
 RESULTS = command.ROOT / "benchmarks" / "results.json"
 TITLES = {"tape": "`tape`", "fit": "`Model.fit`", "torch": "PyTorch", "jax": "JAX"}
@@ -23,15 +24,11 @@ PACKAGES = {"tensorflow": "TensorFlow", "keras": "Keras", "torch": "PyTorch", "j
 
 
 class TableError(ZooError, ValueError):
-    """A file without a run of `benchmarks.epoch`: says which file, and how to make one."""
+    """A file without a run of `benchmarks.epoch`."""
 
 
 def read(path: pathlib.Path) -> str:
-    """The table of a file that `benchmarks.epoch --json` wrote.
-
-    Raises:
-        TableError: if it is missing or something else.
-    """
+    """The table of a file that `benchmarks.epoch --json` wrote; `TableError` if it is missing or something else."""
     advice = f"make it with: python -m benchmarks.epoch --json={path}"
     try:
         return table(json.loads(path.read_text()))
@@ -92,17 +89,15 @@ def _digits(value: float) -> str:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The command; returns the exit code."""
     parser = command.make_parser("benchmarks.table", __doc__)
     parser.add_argument("path", nargs="?", type=pathlib.Path, default=RESULTS, help="a file of `epoch --json`")
     path = parser.parse_args(arguments).path
-    from trainers import cli
+    return cli.run("table", lambda: _main(path))
 
-    def show() -> int:
-        print(read(path))
-        return 0
 
-    return cli.run("table", show)
+def _main(path: pathlib.Path) -> int:
+    print(read(path))
+    return 0
 
 
 if __name__ == "__main__":

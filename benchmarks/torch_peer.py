@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import fmnist_zoo
 from benchmarks.peers import EPSILON, LEARNING_RATE, Clock, Task, read_weights
-from fmnist_zoo import get_spec, load_data
 from fmnist_zoo.spec import ModelSpec
 
 
@@ -39,8 +39,8 @@ def run(task: Task, clock: Clock, *, fused: bool = False, compiled: bool = False
     from torch import nn
 
     torch.manual_seed(task.seed)
-    spec = get_spec(task.model)
-    split = load_data(("fit",), data=task.data)["fit"]
+    spec = fmnist_zoo.get_spec(task.model)
+    split = fmnist_zoo.load_data(("fit",), data=task.data)["fit"]
     pixels = torch.from_numpy(split.images).float() / 255
     labels = torch.from_numpy(split.labels).long()
     images, batch = len(labels), task.batch_size(len(labels))
