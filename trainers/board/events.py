@@ -13,6 +13,7 @@ import time
 from typing import Any
 
 import numpy as np
+from PIL import Image
 from tensorboard.compat.proto import event_pb2, summary_pb2
 from tensorboard.plugins.histogram.summary_v2 import histogram_pb
 from tensorboard.plugins.image import metadata as image_metadata
@@ -20,6 +21,8 @@ from tensorboard.plugins.scalar.summary_v2 import scalar_pb
 from tensorboard.plugins.text.summary_v2 import text_pb
 from tensorboard.summary.writer.record_writer import RecordWriter
 from tensorboard.util import tensor_util
+
+from trainers.board import pictures
 
 WRITERS = ("", "train", "validation")  # folders of a run with events; "" is the run's own folder
 
@@ -50,10 +53,10 @@ class EventWriter:
     def histogram(self, tag: str, values: np.ndarray, step: int) -> None:
         self.summary(histogram_pb(tag, values), step)
 
-    def image(self, tag: str, png: bytes, size: tuple[int, int], step: int, *, description: str) -> None:
-        """A picture as PNG; `size` is its width and height in pixels."""
+    def image(self, tag: str, picture: Image.Image, step: int, *, description: str) -> None:
         metadata = image_metadata.create_summary_metadata(display_name=None, description=description)
-        strings = np.array([str(size[0]).encode(), str(size[1]).encode(), png], dtype=object)
+        width, height = (str(pixels).encode() for pixels in picture.size)
+        strings = np.array([width, height, pictures.png(picture)], dtype=object)
         value = summary_pb2.Summary.Value(tag=tag, metadata=metadata, tensor=tensor_util.make_tensor_proto(strings))
         self.summary(summary_pb2.Summary(value=[value]), step)
 
@@ -65,8 +68,8 @@ class EventWriter:
         # `pb` returns TensorFlow's class of the message, and the event takes TensorBoard's
         self.summary(summary_pb2.Summary.FromString(made.SerializeToString()), step)
 
-    def text(self, tag: str, markdown: str, step: int = 0) -> None:
-        self.summary(text_pb(tag, markdown), step)
+    def text(self, tag: str, markdown: str) -> None:
+        self.summary(text_pb(tag, markdown), step=0)
 
     def graph(self, graph_def: bytes) -> None:
         self._event(graph_def=graph_def)

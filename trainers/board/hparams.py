@@ -26,24 +26,21 @@ _TYPES = {
 
 
 def hyperparameters(config: RunConfig, batch_size: int) -> dict[str, Any]:
-    """A run's values for the HParams tab, one for each declared column.
+    """A run's values for the HParams tab, one for each declared column; `batch_size` is a number for "full", too.
 
     In a sweep, a changed model has the name of its base, because the changes have columns of their own.
-
-    Args:
-        batch_size: images a step, where the config may say "full".
     """
     settings = flat(config)
     cells = {name: settings[name] if _TYPES[name] is float else kind.write(settings[name])
              for name, kind in _KINDS.items()}
     rates = config.spec.dropout or (0.0,)
-    by_layer = [*rates, *[0.0] * DROPOUT_COLUMNS]
+    by_layer = [*rates, *[0.0] * DROPOUT_COLUMNS][:DROPOUT_COLUMNS]
     return {
         **cells,
         "model": config.spec.name.split(",")[0] if config.ranking else config.spec.name,
         "hidden": "-".join(map(str, config.spec.hidden)) or "none", "dropout": float(np.mean(rates)),
         "batch_size": batch_size,
-        **{f"dropout.{layer}": by_layer[layer - 1] for layer in range(1, DROPOUT_COLUMNS + 1)},
+        **{f"dropout.{layer}": rate for layer, rate in enumerate(by_layer, start=1)},
     }
 
 
@@ -75,18 +72,14 @@ def declare(logdir: pathlib.Path) -> None:
     summary = _hparams(metadata.EXPERIMENT_TAG,
                        experiment=api_pb2.Experiment(hparam_infos=infos, metric_infos=metrics))
     path = logdir / "events.out.tfevents.0.hparams"
-    records = [event_pb2.Event(file_version="brain.Event:2"), event_pb2.Event(summary=summary)]
-    content = b"".join(map(_record, records))
+    buffer = io.BytesIO()
+    for event in (event_pb2.Event(file_version="brain.Event:2"), event_pb2.Event(summary=summary)):
+        RecordWriter(buffer).write(event.SerializeToString(deterministic=True))
+    content = buffer.getvalue()
     if not path.exists() or path.read_bytes() != content:
         logdir.mkdir(parents=True, exist_ok=True)
         with atomic_write(path) as file:
             file.write(content)
-
-
-def _record(event: Any) -> bytes:
-    buffer = io.BytesIO()
-    RecordWriter(buffer).write(event.SerializeToString(deterministic=True))
-    return buffer.getvalue()
 
 
 def session_start(values: dict[str, Any]) -> Any:
@@ -99,7 +92,6 @@ def session_start(values: dict[str, Any]) -> Any:
 
 
 def session_end(*, success: bool) -> Any:
-    """The HParams record at the end of a run."""
     status = api_pb2.STATUS_SUCCESS if success else api_pb2.STATUS_FAILURE
     info = plugin_data_pb2.SessionEndInfo(status=status, end_time_secs=time.time())
     return _hparams(metadata.SESSION_END_INFO_TAG, session_end_info=info)

@@ -24,8 +24,6 @@ class Observer:
     """Writes a run's events.
 
     Args:
-        folder: of the run.
-        config, network: of the run.
         probe: training images; the histograms show gradients on the first of them, with dropout off.
         validation: the images that the pictures are about; may be empty.
     """
@@ -47,8 +45,7 @@ class Observer:
     def epoch(self, row: dict[str, Any], means: EpochMeans, validation_logits: np.ndarray) -> None:
         """After an epoch: scalars, and every `histogram_every` epochs histograms and pictures.
 
-        Args:
-            row: the epoch's row of `metrics.csv`.
+        `row` is the epoch's row of `metrics.csv`.
         """
         step = row["step"]
         of_training = ("loss", "penalty", "objective", "accuracy", "loss_eval", "accuracy_eval")
@@ -98,20 +95,17 @@ class Observer:
 
     def _pictures(self, logits: np.ndarray, step: int, suffix: str = "") -> None:
         kernel = self._network.variables[0].numpy()
-        self._image(self._train, f"first_layer{suffix}", pictures.first_layer(kernel), step,
-                    "weights of the first layer's first 100 units: red positive, blue negative")
+        self._train.image(f"first_layer{suffix}", pictures.first_layer(kernel), step,
+                          description="weights of the first layer's first 100 units: red positive, blue negative")
         labels = self._validation.labels
         if not len(labels):
             return
         matrix = metrics.confusion_matrix(logits, labels)
-        self._image(self._valid, f"confusion{suffix}", pictures.confusion(matrix), step,
-                    "validation images by true and predicted class: " + ", ".join(CLASS_NAMES))
+        self._valid.image(f"confusion{suffix}", pictures.confusion(matrix), step,
+                          description="validation images by true and predicted class: " + ", ".join(CLASS_NAMES))
         losses = metrics.cross_entropy(logits, labels)
         chosen = np.argsort(-losses, kind="stable")[:WORST]
         predicted = logits[chosen].argmax(axis=1)
         sheet = pictures.worst(self._validation.images[chosen], labels[chosen], predicted, losses[chosen])
-        self._image(self._valid, f"worst{suffix}", sheet, step,
-                    "the validation images with the largest loss: true class, then predicted class and loss in nats")
-
-    def _image(self, writer: events.EventWriter, tag: str, image: Any, step: int, description: str) -> None:
-        writer.image(tag, pictures.png(image), image.size, step, description=description)
+        self._valid.image(f"worst{suffix}", sheet, step, description="the validation images with the largest loss: "
+                          "true class, then predicted class and loss in nats")

@@ -21,12 +21,9 @@ def png(image: Image.Image) -> bytes:
 
 
 def first_layer(kernel: np.ndarray) -> Image.Image:
-    """The weights of the first 100 units as tiles of 28x28: blue is negative, white zero, red positive.
+    """The weights (784, units) of the first 100 units as tiles of 28x28: blue is negative, white zero, red positive.
 
     All tiles have one scale, on which the largest absolute weight has the full colour.
-
-    Args:
-        kernel: (784, units) float.
     """
     tiles = kernel[:, :100].T.reshape(-1, 28, 28)
     strength = np.clip(tiles / max(float(np.abs(tiles).max()), 1e-12), -1, 1)
@@ -80,11 +77,7 @@ def confusion(matrix: np.ndarray) -> Image.Image:
 
 
 def reliability(found: dict[str, np.ndarray]) -> Image.Image:
-    """A reliability diagram: accuracy against confidence in each bin, and below it the number of images in the bin.
-
-    Args:
-        found: as `fmnist_zoo.metrics.reliability` returns it.
-    """
+    """Accuracy against confidence in each bin of `metrics.reliability`, and below it the number of its images."""
     side, left, top, below = 360, 60, 40, 90
     floor, base = top + side, top + side + below + 10
     image = Image.new("RGB", (left + side + 30, floor + below + 60), "white")

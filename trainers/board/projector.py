@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import csv
 import pathlib
+from typing import Any
 
-import numpy as np
 from google.protobuf import text_format
 from tensorboard.plugins.projector import projector_config_pb2
 
+from fmnist_zoo import models, prediction
 from fmnist_zoo.data import Split, stratified_mask
 from fmnist_zoo.files import atomic_write
 from fmnist_zoo.spec import CLASS_NAMES
@@ -17,20 +18,16 @@ from trainers.board import pictures
 POINTS = 2000
 
 
-def points(split: Split) -> Split:
-    """The images to show: at most `POINTS`, the same share of each class, always the same images."""
-    mask = stratified_mask(split.labels, min(POINTS, len(split.labels)))
-    return Split(split.images[mask], split.labels[mask])
+def write(folder: pathlib.Path, model: Any, split: Split) -> None:
+    """Writes the projector's files and its configuration; TensorBoard shows them only if `folder` holds events.
 
-
-def write(folder: pathlib.Path, features: np.ndarray, shown: Split, predicted: np.ndarray) -> None:
-    """Writes the projector's files and its configuration.
-
-    Args:
-        folder: where to; TensorBoard shows it only if it holds events.
-        features: (n, units) float32, of the images `shown`.
-        predicted: (n,) predicted classes.
+    The images are always the same: at most `POINTS` of `split`, the same share of each class.
     """
+    mask = stratified_mask(split.labels, min(POINTS, len(split.labels)))
+    images, labels = split.images[mask], split.labels[mask]
+    pixels = prediction.as_pixels(images)
+    features = prediction.outputs_of(models.feature_model(model), pixels)
+    predicted = prediction.outputs_of(model, pixels).argmax(axis=1)
     with atomic_write(folder / "features.tsv", "w") as file:
         csv.writer(file, delimiter="\t", lineterminator="\n").writerows(
             [f"{value:.5g}" for value in row] for row in features.tolist())
@@ -38,9 +35,9 @@ def write(folder: pathlib.Path, features: np.ndarray, shown: Split, predicted: n
         writer = csv.writer(file, delimiter="\t", lineterminator="\n")
         writer.writerow(("class", "predicted", "right"))
         writer.writerows((CLASS_NAMES[label], CLASS_NAMES[guess], "yes" if label == guess else "no")
-                         for label, guess in zip(shown.labels, predicted))
+                         for label, guess in zip(labels, predicted))
     with atomic_write(folder / "sprite.png") as file:
-        file.write(pictures.png(pictures.sprite(shown.images)))
+        file.write(pictures.png(pictures.sprite(images)))
     config = projector_config_pb2.ProjectorConfig()
     embedding = config.embeddings.add(tensor_name="features", tensor_path="features.tsv", metadata_path="labels.tsv")
     embedding.tensor_shape.extend(features.shape)

@@ -17,7 +17,6 @@ from typing import Any, Sequence
 import numpy as np
 
 from fmnist_zoo import card, metrics, statistics
-from fmnist_zoo.data import Split
 from fmnist_zoo.files import atomic_write, write_json
 from fmnist_zoo.spec import CLASS_NAMES
 from trainers.running import provenance
@@ -52,13 +51,9 @@ def measure(trained: Trained, data_dir: str | None = None) -> tuple[dict[str, An
 
 
 def figures(logits: np.ndarray, labels: np.ndarray, temperature: float) -> dict[str, Any]:
-    """Everything that is measured, ready for JSON: NLL in nats, ECE over 15 bins.
+    """What is measured of logits (n, 10) and labels (n,), ready for JSON: NLL in nats, ECE over 15 bins.
 
     Those named `*_calibrated` are of logits / temperature.
-
-    Args:
-        logits: (n, 10) float.
-        labels: (n,) integers.
     """
     matrix, share = metrics.confusion_matrix(logits, labels), metrics.accuracy(logits, labels)
     columns = {name: values.tolist() for name, values in metrics.by_class(matrix).items()}
@@ -82,7 +77,6 @@ def evaluate(trained: Trained, *, logdir: str | os.PathLike[str] = "tb_logs", da
     """Measures a trained model on the test images and writes the report.
 
     Args:
-        trained: from `trainers.running.trained`.
         logdir: shipped models write to `<logdir>/<model>/shipped/evaluation`; a run writes to its own `evaluation`.
         data_dir: where the data are; default: where the run had them.
         projector: write the files of TensorBoard's projector, too.
@@ -103,7 +97,9 @@ def evaluate(trained: Trained, *, logdir: str | os.PathLike[str] = "tb_logs", da
         report, logits, labels = measure(trained, data_dir)
         _write(folder.evaluation, report, logits, labels, trained.step)
         if shown:
-            _write_projector(folder.evaluation, trained.model, shown)
+            from trainers.board.projector import write as write_projector
+
+            write_projector(folder.evaluation, trained.model, shown)
     return report, logits.argmax(axis=1) == labels
 
 
@@ -127,10 +123,9 @@ def _write(folder: pathlib.Path, report: dict[str, Any], logits: np.ndarray, lab
               "reliability": pictures.reliability(reliability)}
     writer = events.EventWriter(folder)
     for name, image in images.items():
-        png = pictures.png(image)
         with atomic_write(folder / f"{name}.png") as file:
-            file.write(png)
-        writer.image(name, png, image.size, step, description=f"{report['images']} images")
+            file.write(pictures.png(image))
+        writer.image(name, image, step, description=f"{report['images']} images")
     scalars = {"loss": report["nll"], "loss_calibrated": report["nll_calibrated"]}
     for name in ("accuracy", "top_2_accuracy", "rounded_accuracy", "ece", "ece_calibrated"):
         scalars[name] = report[name]
@@ -140,18 +135,6 @@ def _write(folder: pathlib.Path, report: dict[str, Any], logits: np.ndarray, lab
         writer.pr_curve(f"pr_curve/{name}", labels == label, probabilities[:, label], step)
     writer.close()
     write_json(folder / FILE, report)
-
-
-def _write_projector(folder: pathlib.Path, model: Any, shown: Split) -> None:
-    """Adds the last hidden layer's features of the images `shown`."""
-    from fmnist_zoo import models, prediction
-    from trainers.board import projector
-
-    shown = projector.points(shown)
-    pixels = prediction.as_pixels(shown.images)
-    features = prediction.outputs_of(models.feature_model(model), pixels)
-    predicted = prediction.outputs_of(model, pixels).argmax(axis=1)
-    projector.write(folder, features, shown, predicted)
 
 
 def once(trained: Trained, data_dir: str | None = None) -> dict[str, Any]:
@@ -177,7 +160,6 @@ def read(folder: pathlib.Path, *, weights_sha256: str, data_sha256: str) -> dict
 
 
 def text(report: dict[str, Any]) -> str:
-    """One evaluation in full."""
     low, high = report["accuracy_95"]
     classes = [("class", "precision", "recall", "F1", "images")]
     for name, row in report["classes"].items():
@@ -201,10 +183,9 @@ def text(report: dict[str, Any]) -> str:
 
 
 def comparison(reports: Sequence[dict[str, Any]], correct: Sequence[np.ndarray]) -> str:
-    """Several evaluations on the same images: a table, and McNemar's test of each pair.
+    """A table of evaluations on the same images, and McNemar's test of each pair.
 
-    Args:
-        correct: for each report, which images its model classified correctly, (images,) bool.
+    For each report, `correct` says which images its model classified correctly, (images,) bool.
     """
     table = [("evaluated", "model", "accuracy", "95 %", "NLL", "calibrated", "ECE", "top-2")]
     for one in reports:
