@@ -14,7 +14,7 @@ import os
 import pathlib
 import subprocess
 import sys
-from typing import Any, Callable, MutableMapping, Sequence, TypeVar
+from typing import Any, Callable, MutableMapping, Sequence
 
 import trainers
 from fmnist_zoo import get_spec
@@ -24,7 +24,6 @@ from fmnist_zoo.spec import FULL_BATCH
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 OUTSIDE = ROOT / "benchmarks" / ".venv"
 DATA = ("fashion_mnist", "mini")
-T = TypeVar("T")
 
 
 class WorkerError(ZooError, RuntimeError):
@@ -78,7 +77,7 @@ def make_parser(module: str, description: str | None) -> argparse.ArgumentParser
                                    formatter_class=argparse.RawDescriptionHelpFormatter)
 
 
-def list_of(parse: Callable[[str], T]) -> Callable[[str], list[T]]:
+def list_of(parse: Callable[[str], Any]) -> Callable[[str], list[Any]]:
     """The parser of a flag with values between commas; each value counts once."""
     return lambda text: list(dict.fromkeys(map(parse, text.split(","))))
 

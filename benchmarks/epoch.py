@@ -155,12 +155,6 @@ def check(options: argparse.Namespace) -> None:
         raise UsageError(f"--peers={LIMIT}: name a peer beside it, such as tape,{LIMIT}")
 
 
-def machine() -> dict[str, Any]:
-    """What the times depend on beside the code; settings are the user's, not ours."""
-    given = command.free_threads(dict(os.environ))
-    return {**processor.machine(), "settings": {name: given[name] for name in SETTINGS if name in given}}
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
     options = make_parser().parse_args(arguments)
     if options.worker:  # perhaps in the other environment, which has no absl
@@ -200,7 +194,9 @@ def _main(options: argparse.Namespace) -> int:
         summaries.append(summarize(mine, [peer for peer in options.peers if peer != LIMIT], bounds))
     print("\n\n".join(map(describe, summaries)))
     if options.json:
-        content = {"machine": machine(), "versions": versions, "commit": provenance.commit(), "rounds": rounds,
+        given = command.free_threads(dict(os.environ))  # by the user, not by us
+        machine = {**processor.machine(), "settings": {name: given[name] for name in SETTINGS if name in given}}
+        content = {"machine": machine, "versions": versions, "commit": provenance.commit(), "rounds": rounds,
                    "epochs": options.epochs, "runs": runs, "limits": limits, "summaries": summaries}
         options.json.write_text(json.dumps(content, indent=1) + "\n")
     return code or (0 if all(summary["agree"] for summary in summaries) else 1)

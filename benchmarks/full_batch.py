@@ -17,6 +17,7 @@ import timeit
 from typing import Any, Callable, Sequence
 
 from benchmarks import command, limit
+from trainers import cli
 
 MODEL = "network_A"
 ENGINES = ("scratch", "tape")
@@ -40,8 +41,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--data", choices=command.DATA, default="fashion_mnist")
     parser.add_argument("--rounds", type=command.count, default=15)
     options = parser.parse_args(arguments)
-    from trainers import cli
-
     return cli.run("full_batch", lambda: _main(options))
 
 

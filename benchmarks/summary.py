@@ -17,12 +17,9 @@ LOSS_TOLERANCE = {"fashion_mnist": 0.03, "mini": 0.3}
 
 def summarize(runs: list[dict[str, Any]], peers: Sequence[str], limits: Sequence[dict[str, Any]] = ()
               ) -> dict[str, Any]:
-    """Figures of one model and batch size.
+    """Figures of one model and batch size, from the answers of all `peers` and of `benchmarks.limit` in all rounds.
 
-    Args:
-        runs: answers of all `peers` in all rounds.
-        peers: ratios are against the first of them, in the order of rounds.
-        limits: answers of `benchmarks.limit`, if it was measured.
+    Ratios are against the first peer, in the order of rounds.
     """
     rows, medians = {}, {}
     for peer in peers:

@@ -20,6 +20,7 @@ import time
 from typing import Any, Sequence
 
 from benchmarks import command
+from trainers import cli
 
 MODEL, SPACE, SEED = "4L", (0.0, 0.5), 0
 
@@ -74,7 +75,6 @@ def run_once(peer: str, batch: int, options: argparse.Namespace) -> dict[str, An
 
 
 def describe(runs: list[dict[str, Any]], peers: Sequence[str], options: argparse.Namespace, batch: int) -> str:
-    """The figures of one batch size as text."""
     lines = [f"{MODEL}, {options.trials} trials of {options.epochs} epochs, batch {batch}"]
     seconds = {peer: [run["seconds"] for run in runs if run["peer"] == peer] for peer in peers}
     for peer in peers:
@@ -100,8 +100,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.stock_in:
         print(json.dumps(stock(options)))
         return 0
-    from trainers import cli
-
     return cli.run("sweep", lambda: _main(options))
 
 
