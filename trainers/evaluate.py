@@ -32,7 +32,6 @@ GROUPS = {"What is evaluated": ("run", "model"), "On what": ("data", "data_dir")
 
 
 def define_flags() -> flags.FlagValues:
-    """The command's flags, on a `FlagValues` of its own."""
     values = flags.FlagValues()
     flags.DEFINE_multi_string("run", [], "the folder of a finished run; repeat it for more runs", flag_values=values)
     flags.DEFINE_multi_string("model", [], "a model of the zoo, with the weights that come with it; repeat it for more "
@@ -50,7 +49,6 @@ def define_flags() -> flags.FlagValues:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The command; returns the exit code."""
     return cli.main("evaluate", arguments, usage=USAGE, groups=GROUPS, define_flags=define_flags, body=_main)
 
 
@@ -75,7 +73,7 @@ def _main(values: flags.FlagValues) -> int:
 
 
 def _check_data(runs: Sequence[str], models: Sequence[str], *, mini: bool) -> None:
-    """Refuses runs and models that do not exist, are not finished, or were trained on different data."""
+    """Refuses runs and models that cannot be loaded, or were trained on different data."""
     data = {path: trained.spec_and_data(run=path)[1] for path in runs}
     for name in models:
         data[name] = trained.spec_and_data(model=name)[1]

@@ -31,7 +31,6 @@ GROUPS = {
 
 
 def define_flags() -> flags.FlagValues:
-    """The command's flags, on a `FlagValues` of its own."""
     values = flags.FlagValues()
 
     def text(name: str, help: str) -> None:
@@ -48,7 +47,6 @@ def define_flags() -> flags.FlagValues:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The command; returns the exit code."""
     return cli.main("export", arguments, usage=USAGE, groups=GROUPS, define_flags=define_flags, body=_main)
 
 

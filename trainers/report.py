@@ -33,7 +33,6 @@ COMPARED_BY_FIT = "2L"  # the model of Part B that Model.fit trains too
 
 
 def define_flags() -> flags.FlagValues:
-    """The command's flags, on a `FlagValues` of its own."""
     values = flags.FlagValues()
     words = (word for one in experiments.EXPERIMENTS for word in (one.part, one.group, one.name))
     names = ", ".join(dict.fromkeys(words))
@@ -64,7 +63,6 @@ def plan(chosen: Sequence[experiments.Experiment], *, seeds: int, quick: bool = 
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The command; returns the exit code."""
     return cli.main("report", arguments, usage=USAGE, groups=GROUPS, define_flags=define_flags, body=_main)
 
 

@@ -33,7 +33,6 @@ GROUPS = {"Which rows": ("models", "seeds", "check", "dry_run"), "On what": ("da
 
 
 def define_flags() -> flags.FlagValues:
-    """The command's flags, on a `FlagValues` of its own."""
     values = flags.FlagValues()
     flags.DEFINE_list("models", ["*"], "names or patterns such as 4D*, separated by commas", flag_values=values)
     flags.DEFINE_list("seeds", ["0", "1", "2", "3", "4"], "seeds, separated by commas", flag_values=values)
@@ -51,7 +50,6 @@ def define_flags() -> flags.FlagValues:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The command; returns the exit code."""
     return cli.main("results", arguments, usage=USAGE, groups=GROUPS, define_flags=define_flags, body=_main)
 
 

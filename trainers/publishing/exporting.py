@@ -33,25 +33,15 @@ class ExportError(ZooError, RuntimeError):
 
 @dataclasses.dataclass(frozen=True)
 class Export:
-    """What was written.
+    """What was written."""
 
-    Attributes:
-        path: the file, or the folder of a SavedModel.
-        size: in bytes.
-        images: how many it was checked on.
-        difference: the largest between its probabilities and Keras'.
-        runtime: what ran it, with its version.
-        seconds: to write and check it.
-        example: a line of Python that runs it on `pixels`.
-    """
-
-    path: pathlib.Path
-    size: int
-    images: int
-    difference: float
-    runtime: str
-    seconds: float
-    example: str
+    path: pathlib.Path  # a file, or the folder of a SavedModel
+    size: int  # in bytes
+    images: int  # on which it was checked
+    difference: float  # the largest between its probabilities and Keras'
+    runtime: str  # what ran it, with its version
+    seconds: float  # to write and check it
+    example: str  # a line of Python that runs it on `pixels`
 
 
 def export(model: str | Trained, format: str, out: str | os.PathLike[str] | None = None, *,
@@ -97,11 +87,7 @@ def export(model: str | Trained, format: str, out: str | os.PathLike[str] | None
 
 
 def destination(model: str, format: str, out: str | os.PathLike[str] | None, overwrite: bool) -> pathlib.Path:
-    """The path that an export of the model of that name gets.
-
-    Raises:
-        UsageError: if nothing can be written there, or the format's packages are missing.
-    """
+    """The path of an export; `UsageError` if nothing can be written there, or the format's packages are missing."""
     chosen = formats.find(format)
     path = pathlib.Path(os.path.expanduser(out or f"{model}{chosen.suffix}"))
     is_file = chosen.suffix.startswith(".")
@@ -126,10 +112,7 @@ def destination(model: str, format: str, out: str | os.PathLike[str] | None, ove
 
 
 def _write(chosen: Format, source: Trained, written: pathlib.Path, path: pathlib.Path, pixels: np.ndarray) -> float:
-    """Writes a model to `written` and checks it; returns the largest difference of two probabilities.
-
-    `path` is its later name, for messages.
-    """
+    """Writes and checks a model; returns the largest difference of two probabilities. Messages name `path`."""
     from fmnist_zoo import backend, prediction
 
     problem: Exception | None = None
@@ -172,22 +155,12 @@ def _full_precision() -> Iterator[None]:
 
 
 def _compare(run: Runner, pixels: np.ndarray, expected: np.ndarray) -> tuple[int, float]:
-    """How far a runner is from the logits that it should give.
+    """How many images get another class, and the largest difference of two probabilities: NaN if one is not finite.
 
-    Args:
-        pixels: (n, 784) float32 in [0, 1], n at least 3. They are run as one image and the rest: a model whose batch
-            became fixed takes at most one of these batches.
-        expected: (n, 10) float32.
-
-    Returns:
-        How many images get another class; and the largest difference between two probabilities, NaN if one is not
-        finite.
-
-    Raises:
-        ValueError: if the runner returns anything but (batch, 10) float32.
+    `ValueError` if the runner returns anything but (batch, 10) float32.
     """
     received = []
-    for part in (pixels[:1], pixels[1:]):
+    for part in (pixels[:1], pixels[1:]):  # a model whose batch became fixed takes at most one of these
         logits = np.asarray(run(part))
         shape = (len(part), expected.shape[1])
         if logits.shape != shape or logits.dtype != np.float32:

@@ -31,31 +31,18 @@ _PARTS = ("saved_model.pb", "fingerprint.pb", "variables/variables.index", "vari
 
 @dataclasses.dataclass(frozen=True)
 class Format:
-    """One format.
+    """How a Keras model of the zoo is written to a path, and how that is opened in the format's own runtime."""
 
-    Attributes:
-        suffix: of its files' names; without a leading dot, the format is a folder.
-        packages: modules that it needs and that are not installed with the package.
-        runtime: the module that runs it, whose version is printed.
-        example: a line of Python that runs `{path}` on `pixels`.
-        write: writes a Keras model of the zoo to a path; it may leave temporary files beside it.
-        load: opens a written model in its own runtime.
-    """
-
-    suffix: str
-    packages: tuple[str, ...]
-    runtime: str
-    example: str
-    write: Callable[[Any, pathlib.Path], None]
+    suffix: str  # of its files' names; without a leading dot, the format is a folder
+    packages: tuple[str, ...]  # modules that it needs and that are not installed with the package
+    runtime: str  # the module that runs it, whose version is printed
+    example: str  # a line of Python that runs `{path}` on `pixels`
+    write: Callable[[Any, pathlib.Path], None]  # may leave temporary files beside the path
     load: Callable[[pathlib.Path], Runner]
 
 
 def find(name: str) -> Format:
-    """The format of that name.
-
-    Raises:
-        UsageError: if there is none, or packages that it needs are not installed.
-    """
+    """The format of that name; `UsageError` if there is none, or packages that it needs are not installed."""
     if name not in FORMATS:
         raise UsageError(f"format must be one of {', '.join(FORMATS)}, received {name!r}")
     missing = [package for package in FORMATS[name].packages if importlib.util.find_spec(package) is None]
@@ -66,7 +53,6 @@ def find(name: str) -> Format:
 
 
 def version(runtime: str) -> str:
-    """A runtime's name and version."""
     return f"{runtime} {importlib.import_module(runtime).__version__}"
 
 

@@ -18,11 +18,7 @@ MEASURED = ("validation_accuracy", "test_accuracy", "test_nll", "test_ece")
 
 
 def plan(patterns: Sequence[str], seeds: Sequence[int], **settings: Any) -> list[RunConfig]:
-    """The runs behind the rows, in the table's order: model by model, seed by seed.
-
-    Raises:
-        SpecError: for a pattern that matches no model, with the nearest names.
-    """
+    """The runs behind the rows, model by model, seed by seed; `SpecError` for a pattern that matches no model."""
     matches = set()
     for pattern in patterns:
         names = registry.list_models(pattern)
@@ -49,11 +45,7 @@ def row(folder: RunFolder, data_dir: str | None = None) -> dict[str, Any]:
 
 
 def origin(record: dict[str, Any]) -> dict[str, str]:
-    """The columns `commit` and `versions` of a run; each joins several by "then" if the run was resumed under others.
-
-    Args:
-        record: from `trainers.config.read_record`.
-    """
+    """The columns `commit` and `versions` of a run; several are joined by "then" if the run was resumed."""
     environments = provenance.environments(record)
     commits = [one.get("commit", "unknown") for one in environments]
     versions = [" ".join(f"{name}={version}" for name, version in one["versions"].items()) for one in environments]

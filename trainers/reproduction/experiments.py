@@ -16,21 +16,15 @@ Runs = Mapping[str, Sequence[History]]  # model to its runs, one a seed
 
 @dataclasses.dataclass(frozen=True)
 class Printed:
-    """A row of numbers that the report printed; None where it printed no number.
-
-    Attributes:
-        model: the model that has these numbers.
-        epoch: the epoch after which they were taken; 1 is the start of a full-batch run, None the last epoch.
-        objective: whether the losses include the penalty.
-    """
+    """A row of numbers that the report printed; None where it printed no number."""
 
     model: str
-    epoch: int | None = None
+    epoch: int | None = None  # after which they were taken; 1 is the start of a full-batch run, None the last epoch
     train_loss: float | None = None
     validation_loss: float | None = None
     train_accuracy: float | None = None
     validation_accuracy: float | None = None
-    objective: bool = False
+    objective: bool = False  # whether the losses include the penalty
 
 
 @dataclasses.dataclass(frozen=True)
@@ -120,11 +114,7 @@ EXPERIMENTS = (
 
 
 def select(only: str) -> tuple[Experiment, ...]:
-    """The experiments that `--only` selects: names, groups or parts, separated by commas; all if it is empty.
-
-    Raises:
-        UsageError: for a word that selects none.
-    """
+    """The experiments that `--only` selects, all if it is empty; `UsageError` for a word that selects none."""
     words = [word for word in only.split(",") if word]
     for word in words:
         if not any(word in (one.name, one.group, one.part) for one in EXPERIMENTS):

@@ -24,9 +24,7 @@ def values(histories: Sequence[History], column: str) -> np.ndarray:
 def curves(path: pathlib.Path, runs: Runs, *, objective: bool = False) -> None:
     """Train (dropout off, dashed) and validation (solid) curves of each model over updates and, above, epochs.
 
-    Args:
-        runs: all of the same length.
-        objective: adds a third panel with the objectives.
+    All runs have the same length. `objective` adds a third panel with the objectives.
     """
     panels = [*PANELS, OBJECTIVE] if objective else PANELS
     figure = Figure(figsize=(5.2 * len(panels), 4), layout="constrained")

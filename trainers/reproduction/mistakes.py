@@ -59,18 +59,11 @@ def _depth(runs: Runs) -> str:
 
 @dataclasses.dataclass(frozen=True)
 class Mistake:
-    """A mistake of the report.
+    """A mistake of the report."""
 
-    Attributes:
-        text: what the report does or says.
-        remedy: what this project does instead.
-        evidence: text, or a function that computes it from the runs.
-        models: the models whose runs the function reads.
-    """
-
-    text: str
-    remedy: str
-    evidence: str | Callable[[Runs], str] = ""
+    text: str  # what the report does or says
+    remedy: str  # what this project does instead
+    evidence: str | Callable[[Runs], str] = ""  # text, or a function that computes it from the runs of `models`
     models: Sequence[str] = ()
 
     def shown(self, runs: Runs) -> str:

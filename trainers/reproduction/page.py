@@ -19,7 +19,7 @@ from fmnist_zoo.files import atomic_write
 from fmnist_zoo.statistics import compare
 from trainers.config import RunConfig, read_record
 from trainers.reproduction import figures
-from trainers.reproduction.experiments import Claim, Experiment, History, Printed, Runs
+from trainers.reproduction.experiments import Experiment, History, Printed, Runs
 from trainers.reproduction.mistakes import MISTAKES
 from trainers.running import provenance
 from trainers.running.folder import RunFolder
@@ -40,9 +40,7 @@ def write(out: pathlib.Path, chosen: Sequence[Experiment], configs: Sequence[Run
           folders: Sequence[RunFolder]) -> pathlib.Path:
     """Writes plots, `report.md` and `index.html` into `out`; returns the path of `index.html`.
 
-    Args:
-        chosen: the experiments of the page.
-        configs, folders: all finished runs that they need, in the same order.
+    `configs` and `folders` are all finished runs that the experiments need, in the same order.
     """
     runs: dict[str, list[History]] = {}  # by the experiments' own engines
     runs_by_fit: dict[str, list[History]] = {}
@@ -138,17 +136,14 @@ def _mean_and_deviation(over_seeds: np.ndarray) -> str:
 
 
 def claims_table(experiment: Experiment, runs: Runs) -> str:
-    """The report's claims, each with a paired test over seeds."""
-    return table(["the report's claim", "difference over seeds", "p (paired t)", "our reading"],
-                 [_claim_row(claim, runs) for claim in experiment.claims])
-
-
-def _claim_row(claim: Claim, runs: Runs) -> list[str]:
-    better, worse = (figures.values(runs[model], claim.column)[:, -1] for model in (claim.better, claim.worse))
-    found = compare(better, worse, lower_is_better=claim.column.endswith("loss"))
-    error = "" if found.error is None else f" ± {found.error:.4f}"
-    return [claim.text, f"{found.difference:+.4f}{error} {claim.column.replace('_', ' ')}, last epoch",
-            "" if found.p is None else f"{found.p:.2g}", found.verdict]
+    rows = []
+    for claim in experiment.claims:
+        better, worse = (figures.values(runs[model], claim.column)[:, -1] for model in (claim.better, claim.worse))
+        found = compare(better, worse, lower_is_better=claim.column.endswith("loss"))
+        error = "" if found.error is None else f" ± {found.error:.4f}"
+        rows.append([claim.text, f"{found.difference:+.4f}{error} {claim.column.replace('_', ' ')}, last epoch",
+                     "" if found.p is None else f"{found.p:.2g}", found.verdict])
+    return table(["the report's claim", "difference over seeds", "p (paired t)", "our reading"], rows)
 
 
 def fit_section(runs: Runs, runs_by_fit: Runs) -> str:
@@ -219,7 +214,6 @@ def opposite_moves(history: History) -> str:
 
 
 def mistakes_section(runs: Runs) -> str:
-    """What the report got wrong, with evidence."""
     rows = [[str(number), mistake.text, mistake.shown(runs), mistake.remedy]
             for number, mistake in enumerate(MISTAKES, start=1)]
     return f"## What the report got wrong\n\n{table(['', 'in the report', 'evidence', 'what we do'], rows)}\n"
