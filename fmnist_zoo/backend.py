@@ -2,7 +2,7 @@
 
 No environment variable silences the lines about oneDNN and CUDA without changing numerics. So file descriptor 2 points
 to a temporary file while both are imported and TensorFlow creates its context. Afterwards, lines that are known to be
-noise are dropped, and all others are printed. If the import fails or the process dies, all lines are printed.
+noise are dropped, and all others are printed.
 """
 
 from __future__ import annotations
@@ -86,5 +86,3 @@ with without_noise():
         raise ImportError(f"fmnist_zoo needs Keras on TensorFlow, and Keras was imported with the backend "
                           f"{keras.backend.backend()!r}; set KERAS_BACKEND=tensorflow before importing it")
     tf.zeros(())  # creates TensorFlow's context, which prints a line about the processor
-
-__all__ = ["keras", "tf", "without_noise"]

@@ -88,7 +88,7 @@ def aligned(rows: Sequence[tuple[str, ...]], *, numeric: Sequence[str]) -> str:
 
 
 def card(spec: ModelSpec, recipe: Recipe) -> str:
-    """One model in full: layers with their parameters, recipe, and the command that trains it."""
+    """One model in full."""
     lines = [f"{spec.name}: {spec.description}", "", "layers"]
     for index, (fan_in, fan_out) in enumerate(zip(spec.widths, spec.widths[1:])):
         last = index == len(spec.hidden)
@@ -104,20 +104,15 @@ def card(spec: ModelSpec, recipe: Recipe) -> str:
     ]
     score, shipped = results.scores().get(spec.name), weights.manifest().get(spec.name)
     if score:
-        lines += ["", *_score_lines(score)]
+        lines += [
+            "", f"score on the 10,000 test images, mean ± standard deviation, seeds: {score.seeds}",
+            f"  accuracy {_spread(score.accuracy, score.accuracy_deviation, score)}",
+            f"  NLL      {_spread(score.nll, score.nll_deviation, score)}",
+            f"  ECE      {_spread(score.ece, score.ece_deviation, score)}",
+            f"  trained in {score.seconds:.0f} s (median, two cores)",
+        ]
     if shipped:
         lines += ["", "trained weights", f"  seed {shipped['seed']}, {shipped['dtype']}, {shipped['bytes']} bytes, "
                   f"test accuracy {shipped['scores']['test_accuracy']:.4f}, sha256 {shipped['sha256'][:12]}",
                   f"  fmnist_zoo.load_model({spec.name!r})"]
     return "\n".join([*lines, *(["", ABOUT] if score or shipped else [])])
-
-
-def _score_lines(score: Score) -> list[str]:
-    """A card's lines about a score."""
-    return [
-        f"score on the 10,000 test images, mean ± standard deviation, seeds: {score.seeds}",
-        f"  accuracy {_spread(score.accuracy, score.accuracy_deviation, score)}",
-        f"  NLL      {_spread(score.nll, score.nll_deviation, score)}",
-        f"  ECE      {_spread(score.ece, score.ece_deviation, score)}",
-        f"  trained in {score.seconds:.0f} s (median, two cores)",
-    ]

@@ -11,7 +11,8 @@ import numpy as np
 
 from fmnist_zoo.backend import keras
 from fmnist_zoo.registry import derive, get_spec
-from fmnist_zoo.spec import CLASSES, PIXELS, ModelSpec, SpecError
+from fmnist_zoo.settings import Whole
+from fmnist_zoo.spec import CLASSES, PIXELS, ModelSpec
 from fmnist_zoo.weights import SHIPPED, WeightsError, read, read_shipped
 
 
@@ -57,8 +58,7 @@ def load_model(name: str | ModelSpec, *, weights: str | os.PathLike[str] = SHIPP
 def feature_model(model: Any) -> Any:
     """The part of a zoo model before its logits, from (batch, 784) pixels to the last hidden activations.
 
-    Args:
-        model: a Keras model, which shares its layers and weights with the result, or the name or spec of a trained one.
+    `model` is a Keras model, which shares its layers and weights with the result, or the name or spec of a trained one.
     """
     model = load_model(model) if isinstance(model, (str, ModelSpec)) else model
     return keras.Model(model.inputs[0], model.get_layer("logits").input, name=f"{model.name}_features")
@@ -90,8 +90,7 @@ def load_weights(model: Any, spec: ModelSpec, source: str | os.PathLike[str]) ->
 
 def build(spec: ModelSpec, seed: int = 0) -> Any:
     """The model of a spec with initial weights; see `build_model`."""
-    if isinstance(seed, bool) or not hasattr(seed, "__index__") or not 0 <= seed < 2**32:
-        raise SpecError(f"seed must be a whole number in [0, 2**32), received {seed!r}")
+    seed = int(Whole(below=2**32).check("seed", seed))
     pixels = keras.Input((PIXELS,), name="pixels")
     flow = pixels
     for index, units in enumerate(spec.hidden):

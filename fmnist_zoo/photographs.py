@@ -41,10 +41,7 @@ class PhotographError(PredictionError):
 
 
 def as_pixels(images: Any) -> np.ndarray:
-    """An array of images as a model takes them: (n, 784) float32 in [0, 1].
-
-    Args:
-        images: uint8, or floats in [0, 1], of shape (n, 28, 28) or (n, 784).
+    """Images (n, 28, 28) or (n, 784), uint8 or floats in [0, 1], as a model takes them: (n, 784) float32 in [0, 1].
 
     Raises:
         PredictionError: for any other array, with what was received.

@@ -27,7 +27,6 @@ def register(name: str, description: str = "", *, recipe: Recipe = Recipe(), **a
 
     Args:
         name: letters, digits, `_`, `.`, `+` and `-`. It is also the name of a folder.
-        description: one line.
         recipe: how it is trained by default.
         **architecture: `hidden`, `dropout`, `l1`, `l2`, `initializer`, as in `ModelSpec`.
 
@@ -99,11 +98,7 @@ def derive(spec: ModelSpec, **overrides: Any) -> ModelSpec:
 
 
 def load_zoo_module(name: str) -> None:
-    """Imports a module of the user that registers models. The working folder is searched first.
-
-    Raises:
-        SpecError: if it cannot be found or raises an error.
-    """
+    """Imports a user's module, from the working folder first; `SpecError` if it cannot be found or raises an error."""
     folder = os.getcwd()
     sys.path.insert(0, folder)
     try:

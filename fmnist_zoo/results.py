@@ -30,7 +30,6 @@ class Score:
     """A model over its seeds: means, and sample standard deviations (0 for one seed).
 
     Attributes:
-        seeds: how many rows.
         accuracy, nll, ece: of the 10,000 test images; nats for `nll`, 15 bins for `ece`.
         seconds: of training; the median, because other work on a machine only ever adds to it.
     """

@@ -223,9 +223,7 @@ class Setting:
     Attributes:
         name: of the field, of the flag `--name`, of the column and in `--space`.
         default: without a recipe that says otherwise.
-        kind: its values.
-        help: one line for `--help`.
-        group: its heading there: MODEL, TRAINING, DATA or OUTPUT.
+        group: its heading in `--help`: MODEL, TRAINING, DATA or OUTPUT.
         column: whether TensorBoard's HParams tab has a column for it, as it has for all that are searched.
         searched: whether a sweep can search it.
         decides: whether the numbers of an epoch depend on it. If so, a checkpoint belongs to one value of it.

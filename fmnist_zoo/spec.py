@@ -25,8 +25,6 @@ from fmnist_zoo.settings import (
     settings_of,
 )
 
-__all__ = ["CLASSES", "CLASS_NAMES", "FULL_BATCH", "OPTIMIZERS", "PIXELS", "ModelSpec", "Recipe", "SpecError"]
-
 PIXELS = 28 * 28
 CLASSES = 10
 CLASS_NAMES = ("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot")

@@ -38,10 +38,7 @@ def compare(better: np.ndarray, worse: np.ndarray, *, lower_is_better: bool) -> 
 
 
 def mcnemar(first: np.ndarray, second: np.ndarray) -> tuple[int, int, float]:
-    """McNemar's paired test (1947) of two classifiers on the same images, in its exact two-sided form.
-
-    Args:
-        first, second: (images,) bool, which images each classified correctly.
+    """McNemar's paired test (1947), exact and two-sided, of the images that two classifiers got right: (images,) bool.
 
     Returns:
         How many images only the first classified correctly, how many only the second did, and the probability p of a

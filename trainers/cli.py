@@ -87,11 +87,10 @@ def help_text(usage: str, groups: Mapping[str, Sequence[str]], values: flags.Fla
         for name in names:
             flag = values[name]
             head = f"  --{name}" if flag.boolean else f"  --{name}=..."
-            wrapped = textwrap.wrap(flag.help, width - 26)
             if len(head) > 24:
                 lines.append(head)
                 head = ""
-            lines += [f"{head:<26}{wrapped[0]}", *(" " * 26 + line for line in wrapped[1:])]
+            lines += textwrap.wrap(flag.help, width, initial_indent=f"{head:<26}", subsequent_indent=" " * 26)
     return "\n".join(lines)
 
 

@@ -114,7 +114,7 @@ def _look(file: str, invert: str, model: Callable[[], Trained]) -> Outcome:
 
 
 def _entries(outcome: Outcome) -> Iterator[dict[str, Any]]:
-    """A file's part of the JSON: an object for each image, or one with the error."""
+    """An object of the JSON for each image, or one with the error."""
     if outcome.error:
         yield {"file": outcome.file, "error": outcome.error}
     for index, ranked in enumerate(outcome.images):

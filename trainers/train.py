@@ -72,8 +72,7 @@ def train(model: str | ModelSpec, *, logdir: str | os.PathLike[str] = "tb_logs",
         model: a name or a spec.
         logdir, run_name: the run's folder is `<logdir>/<model>/<run_name>`; by default the time and the seed name it.
         verbose: print what the command prints.
-        **settings: named as the command's flags: `epochs`, `batch_size` (an int or "full"), `optimizer`,
-            `learning_rate`, `dropout`, `l1`, `l2`, `hidden`, `seed`, `data`, `trainer`, ...
+        **settings: named as the command's flags: `epochs`, `batch_size` (an int or "full"), `dropout`, ...
 
     TensorFlow's op determinism is switched on for the whole process; no global random state is read or changed.
 

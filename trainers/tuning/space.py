@@ -34,17 +34,11 @@ class SpaceError(ConfigError):
 
 @dataclasses.dataclass(frozen=True)
 class Parameter:
-    """A hyper-parameter and the values that are tried.
-
-    Attributes:
-        name: as in the text.
-        values: the values, or the two ends of a range.
-        kind: "choice", "linear" or "log".
-    """
+    """A hyper-parameter and the values that are tried."""
 
     name: str
-    values: tuple[Value, ...]
-    kind: str = "choice"
+    values: tuple[Value, ...]  # of a range: its two ends
+    kind: str = "choice"  # or the range "linear" or "log"
 
     @property
     def text(self) -> str:
@@ -92,14 +86,10 @@ class Space:
 
 
 def apply(base: RunConfig, values: Mapping[str, Value], *, given: Sequence[str] = (), **changes: Any) -> RunConfig:
-    """The run of a trial.
+    """The run of a trial: `base` with a value for each hyper-parameter and further `changes` laid over it.
 
-    Args:
-        base: the run whose settings are searched.
-        values: a value for each hyper-parameter, laid over `base`.
-        given: settings of `base` that the user gave. They keep their value where a searched one would change it: a
-            searched optimizer comes with its default learning rate only if the user gave none.
-        **changes: further settings of the run.
+    Settings of `base` that the user gave keep their value where a searched one would change it: a searched optimizer
+    comes with its default learning rate only if the user gave none.
     """
     kept = {name: value for name, value in flat(base).items() if name in given and name in DEPENDENT}
     whole = {name: SETTINGS[name].kind.read(value) if isinstance(value, str) else value
@@ -118,15 +108,11 @@ def apply(base: RunConfig, values: Mapping[str, Value], *, given: Sequence[str] 
 
 
 def parse(space: str | Mapping[str, Any], base: RunConfig, *, listed_only: bool = False) -> Space:
-    """Reads a space and checks each of its values against the model.
+    """Reads a space and checks each of its values against the model of `base`; `SpaceError` quotes the wrong part.
 
     Args:
         space: text, or a mapping of names to lists of values (or to text, as after the `=`).
-        base: the run whose settings are searched.
         listed_only: refuse ranges, as for a grid.
-
-    Raises:
-        SpaceError: says what is wrong, and quotes the part of the text.
     """
     if not isinstance(space, (str, Mapping)):
         raise ConfigError(f"space must be text or a mapping of names to values, received {space!r:.80}")
