@@ -49,7 +49,7 @@ from trainers.engine import processor
 SETTINGS = ("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS", "TF_ENABLE_ONEDNN_OPTS", "TF_XLA_FLAGS", "XLA_FLAGS",
             "OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "OPENBLAS_CORETYPE")
 LIBRARIES = ("tensorflow", "keras", "numpy", "torch", "jax", "jaxlib", "optax")
-OUTSIDE: dict[str, Callable[[Task, Clock], int]] = {  # run in the other environment
+OUTSIDE: dict[str, Callable[[Task, Clock, Any], None]] = {  # run in the other environment
     "torch_eager": torch_peer.run,
     "torch_fused": functools.partial(torch_peer.run, fused=True),
     "torch_compile": functools.partial(torch_peer.run, fused=True, compiled=True),
@@ -71,12 +71,14 @@ def work(peer: str, task: Task) -> dict[str, Any]:
         return {}
     if peer in LIMITS:
         return limit.measure(LIMITS[peer], get_spec(task.model), task.batch_size(IMAGES[task.data]))
-    clock = Clock()
-    images = PEERS[peer](task, clock)
+    from fmnist_zoo import load_data
+
+    split, clock = load_data(("fit",), data=task.data)["fit"], Clock()
+    PEERS[peer](task, clock, split)
+    first, *others = [end - start for start, end in itertools.pairwise(clock.times)]
     loaded = {name: sys.modules[name].__version__ for name in LIBRARIES if name in sys.modules}
-    return {"images": images, "first_epoch_seconds": clock.epoch_seconds[0], "epoch_seconds": clock.epoch_seconds[1:],
-            "loss": clock.loss, "memory_mb": command.peak_memory_mb(),
-            "versions": {"python": platform.python_version(), **loaded}}
+    return {"images": len(split.labels), "first_epoch_seconds": first, "epoch_seconds": others, "loss": clock.loss,
+            "memory_mb": command.peak_memory_mb(), "versions": {"python": platform.python_version(), **loaded}}
 
 
 def run_worker(peer: str, task: Task) -> dict[str, Any]:

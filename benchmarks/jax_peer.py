@@ -9,8 +9,8 @@ from __future__ import annotations
 import functools
 from typing import Any, Callable
 
-import fmnist_zoo
 from benchmarks.peers import EPSILON, LEARNING_RATE, Clock, Task, read_weights
+from fmnist_zoo import get_spec
 from fmnist_zoo.spec import ModelSpec
 
 
@@ -39,15 +39,13 @@ def make_objective(spec: ModelSpec) -> Callable[..., Any]:
     return objective
 
 
-def run(task: Task, clock: Clock) -> int:
-    """Trains; returns the number of fit images."""
+def run(task: Task, clock: Clock, split: Any) -> None:
     import jax
     import jax.numpy as jnp
     import numpy as np
     import optax
 
-    spec, random = fmnist_zoo.get_spec(task.model), np.random.default_rng(task.seed)
-    split = fmnist_zoo.load_data(("fit",), data=task.data)["fit"]
+    spec, random = get_spec(task.model), np.random.default_rng(task.seed)
     pixels, labels = jnp.asarray(split.images, jnp.float32) / 255, jnp.asarray(split.labels, jnp.int32)
     count, batch = len(labels), task.batch_size(len(labels))
     weights = [jnp.asarray(array) for array in read_weights(task)]
@@ -81,4 +79,3 @@ def run(task: Task, clock: Clock) -> int:
                 carry, rest = step(carry, pixels[order[whole:]], labels[order[whole:]])
                 total += rest
         clock.epoch_done(total / count)
-    return count

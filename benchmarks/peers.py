@@ -1,8 +1,8 @@
-"""The peers of `benchmarks.epoch`: functions that train a model and tell a clock when each epoch ends.
+"""The peers of `benchmarks.epoch`: functions that train a model on a split and tell a clock when each epoch ends.
 
 A peer imports its libraries inside its function, because it runs in a process of its own. PyTorch and JAX run in an
-environment of their own (`benchmarks.command`), where `fmnist_zoo` has specs and data but no models. A new peer is a
-function like `tape` and `fit`, and an entry of `benchmarks.epoch.PEERS`.
+environment of their own, where `fmnist_zoo` has specs and data but no models. A new peer is a function like `tape` and
+`fit`, and an entry of `benchmarks.epoch.PEERS`.
 """
 
 from __future__ import annotations
@@ -44,31 +44,27 @@ class Clock:
 
     def __init__(self) -> None:
         self.loss = math.nan
-        self.epoch_seconds: list[float] = []
-        self._last = 0.0
+        self.times: list[float] = []
 
     def start(self) -> None:
         """Data and model are ready; compiling and the first epoch come next and are timed together."""
-        self._last = time.perf_counter()
+        self.times.append(time.perf_counter())
 
     def epoch_done(self, loss: Any) -> None:
         """An epoch ended with this mean training loss. Reading the loss waits for asynchronous engines."""
         self.loss = float(loss)
-        now = time.perf_counter()
-        self.epoch_seconds.append(now - self._last)
-        self._last = now
+        self.times.append(time.perf_counter())
 
 
-def tape(task: Task, clock: Clock) -> int:
-    """Our engine as a run builds it, deterministic operations included. Returns the number of training images."""
-    from fmnist_zoo import data, models
+def tape(task: Task, clock: Clock, split: Any) -> None:
+    """Our engine as a run builds it, deterministic operations included."""
+    from fmnist_zoo import models
     from fmnist_zoo.backend import keras, tf
     from trainers.config import resolve
     from trainers.engine import factory
 
     tf.config.experimental.enable_op_determinism()
     keras.utils.set_random_seed(task.seed)
-    split = data.load_data(("fit",), data=task.data)["fit"]
     config = resolve(task.model, batch_size=task.batch, seed=task.seed, optimizer="adam", learning_rate=LEARNING_RATE)
     model = models.build(config.spec, task.seed)
     network = factory.make_network(config, model)
@@ -77,27 +73,24 @@ def tape(task: Task, clock: Clock) -> int:
     for epoch in range(1 + task.epochs):
         means = engine.run_epoch(epoch)
         clock.epoch_done(means.loss + means.penalty)
-    return len(split.labels)
 
 
-def fit(task: Task, clock: Clock) -> int:
+def fit(task: Task, clock: Clock, split: Any) -> None:
     """`Model.fit` on float arrays with its defaults, in one call, so that its input pipeline is built once."""
     command.free_threads()
-    from fmnist_zoo import data, models
+    from fmnist_zoo import models
     from fmnist_zoo.backend import keras
 
     keras.utils.set_random_seed(task.seed)
-    images, labels = data.load_data(("fit",), data=task.data)["fit"]
-    pixels = images.astype("float32") / 255
+    pixels = split.images.astype("float32") / 255
     model = models.build_model(task.model, seed=task.seed)
     clock.start()
     model.compile(optimizer="adam", loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
                   metrics=["accuracy"])
     # A callback that sees epochs alone does not make fit wait for each batch.
     timer = keras.callbacks.LambdaCallback(on_epoch_end=lambda epoch, logs: clock.epoch_done(logs["loss"]))
-    model.fit(pixels, labels, batch_size=task.batch_size(len(labels)), epochs=1 + task.epochs, verbose=0,
+    model.fit(pixels, split.labels, batch_size=task.batch_size(len(pixels)), epochs=1 + task.epochs, verbose=0,
               callbacks=[timer])
-    return len(labels)
 
 
 def save_weights(task: Task) -> None:

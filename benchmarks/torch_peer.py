@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from typing import Any
 
-import fmnist_zoo
 from benchmarks.peers import EPSILON, LEARNING_RATE, Clock, Task, read_weights
+from fmnist_zoo import get_spec
 from fmnist_zoo.spec import ModelSpec
 
 
@@ -33,14 +33,13 @@ def build(spec: ModelSpec, weights: list[Any]) -> Any:
     return nn.Sequential(*layers)
 
 
-def run(task: Task, clock: Clock, *, fused: bool = False, compiled: bool = False) -> int:
-    """Trains; `fused` is Adam in one kernel, `compiled` is `torch.compile` of the model. Returns the fit images."""
+def run(task: Task, clock: Clock, split: Any, *, fused: bool = False, compiled: bool = False) -> None:
+    """Trains; `fused` is Adam in one kernel, `compiled` is `torch.compile` of the model."""
     import torch
     from torch import nn
 
     torch.manual_seed(task.seed)
-    spec = fmnist_zoo.get_spec(task.model)
-    split = fmnist_zoo.load_data(("fit",), data=task.data)["fit"]
+    spec = get_spec(task.model)
     pixels = torch.from_numpy(split.images).float() / 255
     labels = torch.from_numpy(split.labels).long()
     images, batch = len(labels), task.batch_size(len(labels))
@@ -71,4 +70,3 @@ def run(task: Task, clock: Clock, *, fused: bool = False, compiled: bool = False
             for chosen in torch.randperm(images).split(batch):
                 total += step(pixels.index_select(0, chosen), labels.index_select(0, chosen))
         clock.epoch_done(total / images)
-    return images

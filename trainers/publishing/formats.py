@@ -68,10 +68,6 @@ def no_saved_model(path: pathlib.Path) -> str:
     return "" if _PARTS[0] in found else f"this holds no {_PARTS[0]}"
 
 
-def _write_keras(model: Any, path: pathlib.Path) -> None:
-    model.save(path)
-
-
 def _load_keras(path: pathlib.Path) -> Runner:
     from fmnist_zoo.backend import keras
 
@@ -166,5 +162,5 @@ FORMATS = {
     "keras": Format(
         ".keras", (), "keras",
         "import keras; logits = keras.saving.load_model({path!r})(pixels)",
-        _write_keras, _load_keras),
+        lambda model, path: model.save(path), _load_keras),
 }
