@@ -62,7 +62,7 @@ class Pretending(Inline):
 
 def replace_pool(monkeypatch, inline):
     """Makes sweeps run in the pool `inline`, whatever workers they ask for; returns it."""
-    monkeypatch.setattr(pool, "make", lambda workers, scheduler: inline)
+    monkeypatch.setattr(pool, "make", lambda workers, scheduler, threads: inline)
     return inline
 
 

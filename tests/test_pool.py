@@ -91,7 +91,7 @@ def kill_after_rows(folder, count):
 
 def test_child_is_replaced_after_some_trials_and_a_killed_one_loses_nothing(job, undisturbed, monkeypatch, tmp_path):
     monkeypatch.setattr(pool, "TRIALS_A_WORKER", 2)  # its imports count as one
-    child = pool.ChildPool()
+    child = pool.ChildPool(resolve("2L").threads)
     try:
         child.submit("short", job("short"))
         ((name, outcome),) = wait_for(child)
@@ -110,8 +110,22 @@ def test_child_is_replaced_after_some_trials_and_a_killed_one_loses_nothing(job,
         child.close()
 
 
+def test_workers_import_tensorflow_with_the_threads_of_the_runs(monkeypatch, tmp_path):
+    asked = []
+
+    def make(workers, scheduler, threads):
+        asked.append(threads)
+        raise pool.PoolError("no workers")
+
+    monkeypatch.setattr(pool, "make", make)
+    monkeypatch.setattr(trial.threads, "use", asked.append)
+    assert sweep.main(["--model=softmax", "--data=mini", "--threads=3", f"--logdir={tmp_path}"]) == 1
+    trial.warm(3)
+    assert asked == [3, 3]
+
+
 def test_dask_workers_share_the_cores_and_a_killed_one_loses_nothing(job, undisturbed, tmp_path):
-    workers = pool.DaskPool(workers=2)
+    workers = pool.DaskPool(resolve("2L").threads, workers=2)
     try:
         assert workers.slots == 2 and workers.shares == {"0": (0, 2), "1": (1, 2)}
         assert workers._client.scheduler.address.startswith("tls://127.0.0.1:")
@@ -155,7 +169,7 @@ def test_workers_of_a_scheduler_that_share_only_a_folder(tmp_path):
                 break
             except OSError:
                 time.sleep(0.1)
-        workers = pool.DaskPool(address=address)
+        workers = pool.DaskPool(resolve("2L").threads, address=address)
         table = sweep.sweep("softmax", {"l2": [0, 0.001, 0.01]}, tuner="grid", data="mini", epochs=2, logdir=tmp_path,
                             scheduler=address)
         processes[0].kill()

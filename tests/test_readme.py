@@ -53,7 +53,7 @@ def workplace(tmp_path_factory):
     for name in ("photo.jpg", "folder_of_images/another.png"):
         image.resize((120, 120)).save(folder / name)
     with pytest.MonkeyPatch.context() as here:
-        here.setattr(pool, "make", lambda workers, scheduler: Inline())
+        here.setattr(pool, "make", lambda workers, scheduler, threads: Inline())
         sweep.sweep("4L", {"dropout": [0, 0.2]}, tuner="grid", epochs=1, **settings)
     return folder
 
@@ -68,7 +68,7 @@ def test_command(line, workplace, monkeypatch, capsys):
     monkeypatch.chdir(workplace)
     monkeypatch.setattr(registry, "_MODELS", dict(registry._MODELS))
     monkeypatch.delitem(sys.modules, "my_models", raising=False)
-    monkeypatch.setattr(pool, "make", lambda workers, scheduler: Inline())
+    monkeypatch.setattr(pool, "make", lambda workers, scheduler, threads: Inline())
     program, *arguments = shlex.split(line)
     if program == "make":
         done = subprocess.run(["make", "-n", *arguments], cwd=ROOT, capture_output=True, text=True)
@@ -110,7 +110,7 @@ def test_python_of_a_trained_model(monkeypatch, capsys):
 def test_python_of_a_sweep(workplace, monkeypatch, capsys):
     """The example, word for word, but for the data."""
     monkeypatch.chdir(workplace)
-    monkeypatch.setattr(pool, "make", lambda workers, scheduler: Inline())
+    monkeypatch.setattr(pool, "make", lambda workers, scheduler, threads: Inline())
     run = sweep.sweep
     monkeypatch.setattr(sweep, "sweep", lambda *arguments, **settings: run(*arguments, data="mini", **settings))
     exec(python_that_begins("from trainers.sweep"), {"__name__": "__main__"})

@@ -224,7 +224,10 @@ def test_leader_whose_sweep_another_process_leads_ends(pretending_pool, tmp_path
     ("tcp://127.0.0.1:8786", False), ("tcp://localhost:8786", False), ("127.0.0.1:8786", False),
     ("tcp://[::1]:8786", False)])
 def test_unprotected_scheduler_on_another_host_is_warned_of(address, warned, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(pool, "make", lambda workers, scheduler: (_ for _ in ()).throw(pool.PoolError("no workers")))
+    def make(workers, scheduler, threads):
+        raise pool.PoolError("no workers")
+
+    monkeypatch.setattr(pool, "make", make)
     assert sweep.main(["--model=softmax", "--data=mini", f"--scheduler={address}", f"--logdir={tmp_path}"]) == 1
     warnings = [line for line in capsys.readouterr().err.splitlines() if line.startswith("warning: ")]
     assert len(warnings) == warned

@@ -36,9 +36,10 @@ class PoolError(ZooError, RuntimeError):
 
 
 class ChildPool:
-    """One child process of the standard library."""
+    """One child process of the standard library, for runs with so many `threads`."""
 
-    def __init__(self) -> None:
+    def __init__(self, threads: int) -> None:
+        self._threads = threads
         self._jobs: dict[str, concurrent.futures.Future] = {}
         self._failed_starts = 0
         self._start()
@@ -49,7 +50,7 @@ class ChildPool:
             1, mp_context=multiprocessing.get_context("spawn"), initializer=_begin_child,
             max_tasks_per_child=TRIALS_A_WORKER)
         with _no_ctrl_c_for_children():
-            self._warming = self._executor.submit(trial.warm)
+            self._warming = self._executor.submit(trial.warm, self._threads)
 
     @property
     def slots(self) -> int:
@@ -129,7 +130,7 @@ class DaskPool:
         PoolError: if no worker can be reached, or a worker has another version of fmnist_zoo.
     """
 
-    def __init__(self, *, workers: int = 0, address: str = ""):
+    def __init__(self, threads: int, *, workers: int = 0, address: str = ""):
         try:
             import dask
             import distributed
@@ -157,7 +158,7 @@ class DaskPool:
             raise PoolError(f"no workers: {error or type(error).__name__}"
                             + (f"; is a scheduler running at {address}?" if address else "")) from error
         self._check_workers()
-        self._warm()
+        self._warm(threads)
 
     def _check_workers(self) -> None:
         import fmnist_zoo
@@ -190,9 +191,9 @@ class DaskPool:
         except (LookupError, OSError, RuntimeError):
             raise PoolError(GONE) from None
 
-    def _warm(self) -> None:
+    def _warm(self, threads: int) -> None:
         """Starts the workers' imports, which take seconds, before the first job."""
-        self._warming = [self._client.submit(_warm_worker, self.shares, workers=[worker], pure=False)
+        self._warming = [self._client.submit(_warm_worker, threads, self.shares, workers=[worker], pure=False)
                          for worker in self._workers()]
 
     def submit(self, name: str, job: dict[str, Any]) -> None:
@@ -241,17 +242,21 @@ def _on_worker(job: dict[str, Any], shares: dict[str, tuple[int, int]]) -> Outco
     return {**trial.run(job, shares.get(str(get_worker().name))), "worker": get_worker().address}
 
 
-def _warm_worker(shares: dict[str, tuple[int, int]]) -> None:
+def _warm_worker(threads: int, shares: dict[str, tuple[int, int]]) -> None:
     from distributed import get_worker
 
-    trial.warm(shares.get(str(get_worker().name)))
+    trial.warm(threads, shares.get(str(get_worker().name)))
 
 
-def make(workers: int, scheduler: str) -> ChildPool | DaskPool:
-    """The workers of the scheduler at an address if there is one, else `workers` processes on this machine."""
+def make(workers: int, scheduler: str, threads: int) -> ChildPool | DaskPool:
+    """The workers of the scheduler at an address if there is one, else `workers` processes on this machine.
+
+    Args:
+        threads: the setting of the runs that they will train.
+    """
     if scheduler:
-        return DaskPool(address=scheduler)
-    return ChildPool() if workers == 1 else DaskPool(workers=workers)
+        return DaskPool(threads, address=scheduler)
+    return ChildPool(threads) if workers == 1 else DaskPool(threads, workers=workers)
 
 
 def security_warning(scheduler: str) -> str:

@@ -59,7 +59,7 @@ def execute(plan: Plan, *, workers: int, scheduler: str, max_failures: int, logd
         with hold(path):
             study = open_or_create(path, manifest)
             try:
-                started = pool.make(workers, scheduler)
+                started = pool.make(workers, scheduler, study.base.threads)
             except pool.PoolError:
                 if should_stop():
                     return study, False

@@ -25,6 +25,7 @@ import fmnist_zoo
 from fmnist_zoo.data import DataError, load_data
 from fmnist_zoo.errors import ZooError
 from trainers.config import ConfigError, RunConfig, differences, read_record
+from trainers.engine import threads
 from trainers.running import estimate
 from trainers.running.checkpoints import CheckpointError
 from trainers.running.folder import LockedError, RunFolder, finished
@@ -70,10 +71,11 @@ def run(job: dict[str, Any], share: tuple[int, int] | None = None) -> dict[str, 
                 "began": began, "ended": time.time()}
 
 
-def warm(share: tuple[int, int] | None = None) -> None:
-    """Imports what a job needs, before there is a job."""
+def warm(number: int, share: tuple[int, int] | None = None) -> None:
+    """Imports what jobs need before there is one. Their runs use `number` threads, which cannot be changed later."""
     with _one_at_a_time:
         _share_cores(share)
+        threads.use(number)
         import trainers.running.session  # noqa: F401
 
 
