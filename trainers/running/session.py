@@ -105,7 +105,7 @@ class Session:
         sizes = {"fit": len(self.fit.labels), "validation": len(self.validation.labels)}
         if self.ranking:
             sizes["ranking"] = len(self.ranking.labels)
-        start = {"epoch": self.state.epoch, "time": time.time(), "environment": provenance.record()}
+        start: dict[str, Any] = {"epoch": self.state.epoch, "time": time.time(), "environment": provenance.record()}
         starts = [start]
         if self._old_record:
             # A start from which no epoch was saved had no part in the weights.

@@ -108,6 +108,7 @@ def _number(cell: str) -> int | float | None:
     """`ValueError` for anything but a finite number in Python's own notation."""
     if not cell:
         return None
+    number: int | float
     try:
         number = int(cell)
     except ValueError:
