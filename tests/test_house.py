@@ -70,6 +70,15 @@ def test_no_circle_of_imports_within_a_room(name):
 
 
 @pytest.mark.parametrize("module", MODULES)
+def test_modules_are_imported_by_their_own_names(module):
+    for node in ast.walk(tree(module)):
+        if isinstance(node, ast.ImportFrom):
+            for name in node.names:
+                if f"{node.module}.{name.name}" in MODULES:
+                    assert name.asname in (None, f"_{name.name}"), f"{name.name} is imported as {name.asname}"
+
+
+@pytest.mark.parametrize("module", MODULES)
 def test_flags_are_defined_in_functions_of_commands_and_cli_alone(module):
     for node in ast.walk(tree(module)):
         name = node.attr if isinstance(node, ast.Attribute) else ""
