@@ -7,8 +7,8 @@ import pytest
 
 import fmnist_zoo
 from fmnist_zoo.spec import OPTIMIZERS
-from trainers import config as configs
-from trainers.config import ConfigError, RunConfig, resolve
+from trainers import THREADS_GIVEN
+from trainers.config import ConfigError, RunConfig, differences, overlay, read_record, resolve
 
 
 @pytest.mark.parametrize("name", fmnist_zoo.list_models())
@@ -63,8 +63,8 @@ def test_refusal_names_the_value_received(settings, text):
 
 def test_differences_are_named_by_setting():
     old = resolve("4L")
-    new = configs.overlay(old, l2=0.5, batch_size=32)
-    found = configs.differences(old, new)
+    new = overlay(old, l2=0.5, batch_size=32)
+    found = differences(old, new)
     assert found == {"l2": (0.0, 0.5), "batch_size": (256, 32)}
 
 
@@ -78,9 +78,9 @@ def test_spec_that_is_not_registered_has_the_default_recipe():
 def test_broken_record_is_refused_with_its_path(tmp_path, content):
     (tmp_path / "config.json").write_text(content)
     with pytest.raises(ConfigError, match="config.json: not the config.json of a run"):
-        configs.read_record(tmp_path)
+        read_record(tmp_path)
     with pytest.raises(ConfigError, match="cannot be read"):
-        configs.read_record(tmp_path / "nothing.json")
+        read_record(tmp_path / "nothing.json")
 
 
 def test_record_reads_without_the_environment_it_was_made_in(tmp_path, monkeypatch):
@@ -90,12 +90,12 @@ def test_record_reads_without_the_environment_it_was_made_in(tmp_path, monkeypat
     monkeypatch.delenv("FMNIST_ZOO_DATA")
     assert config.data_dir == str(tmp_path) and RunConfig.from_dict(config.to_dict()) == config
     old = {**config.to_dict(), "data_dir": ""}  # version 0.1.0 did not record the folder
-    assert configs.overlay(RunConfig.from_dict(old), data_dir="elsewhere").data_dir == "elsewhere"
+    assert overlay(RunConfig.from_dict(old), data_dir="elsewhere").data_dir == "elsewhere"
 
 
 def test_threads_of_the_environment_are_recorded(monkeypatch):
-    assert resolve("softmax").threads == int(configs.THREADS_GIVEN or 2)
-    monkeypatch.setattr(configs, "THREADS_GIVEN", "8")
+    assert resolve("softmax").threads == int(THREADS_GIVEN or 2)
+    monkeypatch.setattr("trainers.config.THREADS_GIVEN", "8")
     assert resolve("softmax").threads == 8 and resolve("softmax", threads=1).threads == 1
     assert not RunConfig.from_dict(resolve("softmax").to_dict()).owns(resolve("softmax", threads=2).identity)
 

@@ -7,11 +7,11 @@ import pytest
 from hypothesis import given, strategies as st
 
 from fmnist_zoo import catalog, registry
-from trainers import config as configs
-from trainers.tuning import space as spaces
+from trainers.config import resolve
 from trainers.tuning.plan import Plan
+from trainers.tuning.space import SpaceError, apply, parse
 
-BASE = configs.resolve("4L", data="mini")
+BASE = resolve("4L", data="mini")
 
 
 @pytest.mark.parametrize("text, size, values", [
@@ -26,17 +26,17 @@ BASE = configs.resolve("4L", data="mini")
     ("dropout.2=.25..0.5", None, (0.25, 0.5)),
 ])
 def test_values_are_exactly_those_of_the_text(text, size, values):
-    space = spaces.parse(text, BASE)
+    space = parse(text, BASE)
     assert space.parameters[0].values == values and space.size == size
     assert [type(value) for value in space.parameters[0].values] == [type(value) for value in values]
-    assert spaces.parse(space.text, BASE) == space
+    assert parse(space.text, BASE) == space
 
 
 @given(st.lists(st.floats(0, 0.999, allow_subnormal=False), min_size=1, max_size=6, unique=True),
        st.lists(st.floats(1e-12, 10), min_size=2, max_size=2, unique=True))
 def test_canonical_text_reads_back_as_the_same_space(rates, ends):
-    space = spaces.parse({"dropout": rates, "l2": "log({}..{})".format(*sorted(ends))}, BASE)
-    assert spaces.parse(space.text, BASE) == space
+    space = parse({"dropout": rates, "l2": "log({}..{})".format(*sorted(ends))}, BASE)
+    assert parse(space.text, BASE) == space
     assert space.parameters[0].values == tuple(rates)
 
 
@@ -69,24 +69,24 @@ def test_canonical_text_reads_back_as_the_same_space(rates, ends):
     ("validation_size=0.1,0.2", "validation_size=0.1,0.2", "no hyper-parameter is named"),
 ])
 def test_wrong_space_is_refused_in_one_line_that_quotes_the_part(text, quoted, problem):
-    with pytest.raises(spaces.SpaceError, match="^--space: [^\n]*$") as caught:
-        spaces.parse(text, BASE)
+    with pytest.raises(SpaceError, match="^--space: [^\n]*$") as caught:
+        parse(text, BASE)
     assert problem in str(caught.value) and quoted in str(caught.value)
 
 
 def test_values_that_exclude_the_engine_are_refused():
-    base = configs.resolve("network_A", trainer="scratch", data="mini")
-    with pytest.raises(spaces.SpaceError, match="optimizer=rmsprop is not possible for network_A: --trainer=scratch"):
-        spaces.parse("optimizer=adam,rmsprop", base)
+    base = resolve("network_A", trainer="scratch", data="mini")
+    with pytest.raises(SpaceError, match="optimizer=rmsprop is not possible for network_A: --trainer=scratch"):
+        parse("optimizer=adam,rmsprop", base)
 
 
 @pytest.mark.parametrize("given, rate, decay", [((), 0.001, 0.004), (("learning_rate",), 0.05, 0.004),
                                                 (("learning_rate", "weight_decay", "dropout"), 0.05, 0.0)])
 def test_settings_given_by_hand_outlive_a_searched_optimizer(given, rate, decay):
-    base = configs.resolve("4D_drop03", learning_rate=0.05)
-    recipe = spaces.apply(base, {"optimizer": "adamw", "hidden": "300_100"}, given=given).recipe
+    base = resolve("4D_drop03", learning_rate=0.05)
+    recipe = apply(base, {"optimizer": "adamw", "hidden": "300_100"}, given=given).recipe
     assert (recipe.optimizer, recipe.learning_rate, recipe.weight_decay) == ("adamw", rate, decay)
-    searched = spaces.apply(base, {"optimizer": "adamw", "learning_rate": 0.2}, given=given).recipe
+    searched = apply(base, {"optimizer": "adamw", "learning_rate": 0.2}, given=given).recipe
     assert searched.learning_rate == 0.2
 
 
@@ -97,24 +97,24 @@ def test_plan_records_the_settings_given_by_hand():
 
 
 def test_grid_refuses_a_range():
-    with pytest.raises(spaces.SpaceError, match="a grid needs its values listed"):
-        spaces.parse("l2=0,1e-4; dropout=0..0.5", BASE, listed_only=True)
+    with pytest.raises(SpaceError, match="a grid needs its values listed"):
+        parse("l2=0,1e-4; dropout=0..0.5", BASE, listed_only=True)
 
 
 def test_values_are_laid_over_the_base_run():
-    config = spaces.apply(BASE, {"dropout.1": 0.5, "dropout.3": 0.1, "l2": 1e-4, "batch_size": "full"}, seed=7)
+    config = apply(BASE, {"dropout.1": 0.5, "dropout.3": 0.1, "l2": 1e-4, "batch_size": "full"}, seed=7)
     assert config.spec.dropout == (0.5, 0.0, 0.1) and config.spec.l2 == 1e-4
     assert config.recipe.batch_size == "full" and config.seed == 7
-    assert spaces.apply(BASE, {"hidden": "none"}).spec.hidden == ()
-    assert spaces.apply(BASE, {"dropout": "0.3_0.2_0.1"}).spec.name == "4D_drop03_02_01"
-    assert spaces.apply(BASE, {"optimizer": "sgd"}).recipe.learning_rate == 0.01
-    assert spaces.apply(BASE, {"hidden": "300_100", "dropout.2": 0.2}).spec.dropout == (0.0, 0.2)
+    assert apply(BASE, {"hidden": "none"}).spec.hidden == ()
+    assert apply(BASE, {"dropout": "0.3_0.2_0.1"}).spec.name == "4D_drop03_02_01"
+    assert apply(BASE, {"optimizer": "sgd"}).recipe.learning_rate == 0.01
+    assert apply(BASE, {"hidden": "300_100", "dropout.2": 0.2}).spec.dropout == (0.0, 0.2)
 
 
 @pytest.mark.parametrize("name", registry.list_models())
 def test_every_model_has_a_valid_default_space(name):
-    base = configs.resolve(name)
-    space = spaces.parse(catalog.default_space(base.spec), base)
+    base = resolve(name)
+    space = parse(catalog.default_space(base.spec), base)
     assert {"l1", "l2"} <= set(space.names)
     assert all(0.0 in parameter.values for parameter in space.parameters)
     rates = [parameter for parameter in space.names if parameter.startswith("dropout")]
@@ -124,6 +124,6 @@ def test_every_model_has_a_valid_default_space(name):
 
 
 def test_space_is_frozen():
-    parameter = spaces.parse("dropout=0,0.1", BASE).parameters[0]
+    parameter = parse("dropout=0,0.1", BASE).parameters[0]
     with pytest.raises(dataclasses.FrozenInstanceError):
         parameter.name = "l2"

@@ -12,7 +12,7 @@ from fmnist_zoo import metrics
 from tests import helpers
 from tests.conftest import computes_bfloat16
 from trainers.engine import processor
-from trainers.running import folder as folders
+from trainers.running.folder import RunFolder
 from trainers.running.run import RunError
 from trainers.running.table import COLUMNS
 from trainers.train import main, train
@@ -31,7 +31,7 @@ def run(logdir):
 
 
 def test_each_epoch_has_a_row(run):
-    rows = folders.RunFolder(run.folder).rows()
+    rows = RunFolder(run.folder).rows()
     assert tuple(rows[0]) == COLUMNS and rows == run.history
     assert [(row["epoch"], row["step"]) for row in rows] == [(1, 8), (2, 16), (3, 24), (4, 32)]
     for row in rows:
