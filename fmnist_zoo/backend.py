@@ -13,7 +13,7 @@ import re
 import subprocess
 import sys
 import tempfile
-from typing import IO, Iterator
+from typing import Iterator
 
 _NOISE = re.compile(
     r"All log messages before absl::InitializeLog|oneDNN custom operations are on|Could not find cuda drivers"
@@ -46,7 +46,10 @@ def without_noise(noise: re.Pattern[str] = _NOISE) -> Iterator[None]:
         except (OSError, ValueError, AttributeError):  # no standard error, or no place for a temporary file
             yield
             return
-        stack.enter_context(_watched(reader))
+        with contextlib.suppress(OSError):  # no shell
+            watcher = subprocess.Popen(["sh", "-c", _WATCH], stdin=subprocess.PIPE, stdout=reader,
+                                       start_new_session=True)  # Ctrl-C is for the process that is watched
+            stack.callback(watcher.communicate, b"\n")
         os.dup2(held.fileno(), 2)
         failed = True
         try:
@@ -58,21 +61,6 @@ def without_noise(noise: re.Pattern[str] = _NOISE) -> Iterator[None]:
             for line in reader.read().decode(errors="replace").splitlines():
                 if failed or not noise.search(line):
                     print(line, file=sys.stderr)
-
-
-@contextlib.contextmanager
-def _watched(reader: IO[bytes]) -> Iterator[None]:
-    """Starts a shell that copies `reader` to standard error if this process dies within the block."""
-    try:
-        watcher = subprocess.Popen(["sh", "-c", _WATCH], stdin=subprocess.PIPE, stdout=reader,
-                                   start_new_session=True)  # Ctrl-C is for the process that is watched
-    except OSError:  # no shell
-        yield
-        return
-    try:
-        yield
-    finally:
-        watcher.communicate(b"\n")
 
 
 if "keras" not in sys.modules:

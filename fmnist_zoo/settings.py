@@ -12,6 +12,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
+import operator
 import os
 import re
 from typing import Any
@@ -116,13 +117,11 @@ class Whole(Kind):
     def check(self, name: str, value: Any) -> int | str:
         if self.word and isinstance(value, str) and value == self.word:
             return self.word
-        if isinstance(value, bool) or not hasattr(value, "__index__"):
-            raise refuse(name, self, value)
         try:
-            number = int(value.__index__())
-        except TypeError:  # an array of NumPy's
+            number = operator.index(value)
+        except TypeError:
             raise refuse(name, self, value) from None
-        if not self.low <= number < self.below:
+        if isinstance(value, bool) or not self.low <= number < self.below:
             raise refuse(name, self, value)
         return number
 

@@ -28,7 +28,6 @@ from fmnist_zoo.settings import (
 PIXELS = 28 * 28
 CLASSES = 10
 CLASS_NAMES = ("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot")
-INITIALIZERS = ("glorot_uniform", "normal_0.05")
 FULL_BATCH = "full"
 
 
@@ -77,8 +76,8 @@ class ModelSpec:
         "0.3,0.2,0.1", group=MODEL, searched=True)
     l1: float = setting(0.0, Number(), "factor of the sum of |W| in the objective", group=MODEL, searched=True)
     l2: float = setting(0.0, Number(), "factor of the sum of W^2 in the objective", group=MODEL, searched=True)
-    initializer: str = setting("glorot_uniform", Choice(INITIALIZERS), "how the weight matrices start", group=MODEL,
-                               searched=True)
+    initializer: str = setting("glorot_uniform", Choice(("glorot_uniform", "normal_0.05")),
+                               "how the weight matrices start", group=MODEL, searched=True)
     description: str = ""
 
     def __post_init__(self) -> None:
