@@ -11,19 +11,7 @@ import re
 from typing import Any
 
 from fmnist_zoo.errors import SpecError
-from fmnist_zoo.settings import (
-    DATA,
-    MODEL,
-    TRAINING,
-    Choice,
-    Each,
-    Number,
-    Size,
-    Whole,
-    check_settings,
-    setting,
-    settings_of,
-)
+from fmnist_zoo.settings import DATA, MODEL, TRAINING, Choice, Each, Number, Size, Whole, check_settings, setting
 
 PIXELS = 28 * 28
 CLASSES = 10
@@ -127,7 +115,7 @@ class ModelSpec:
     @property
     def architecture(self) -> dict[str, Any]:
         """Every field but name and description."""
-        return {field: getattr(self, field) for field in settings_of(ModelSpec)}
+        return {field: value for field, value in vars(self).items() if field not in ("name", "description")}
 
     def to_dict(self) -> dict[str, Any]:
         """For JSON; `ModelSpec(**spec.to_dict()) == spec`."""
