@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 import statistics
+import textwrap
 from typing import Any, Sequence
 
 from benchmarks.limit import BYTES_A_PARAMETER
 from benchmarks.peers import FAMILIES
-from fmnist_zoo import get_spec
+from fmnist_zoo import card, get_spec
 
 # Shuffle orders and dropout masks differ between peers. An epoch of mini has so few updates that chance alone makes
 # 12 % (4D_drop03) or 25 % (4L, batch 256): only a gross error shows there, such as dropout left out.
@@ -76,18 +77,18 @@ def _limit(summary: dict[str, Any], medians: dict[str, list[float]],
 def describe(summary: dict[str, Any]) -> str:
     """A summary as text for a terminal: a line a peer."""
     first = next(iter(summary["peers"]))
-    lines = [f"{summary['model']}, batch {summary['batch']}, {summary['images']} images",
-             f"  {'':<14}{'s an epoch':>10}  {'quartiles':<16}{'times ' + first:<22}{'of limit':>8}"
-             f"{'first epoch':>13}{'peak MB':>9}{'loss':>9}"]
+    head = ("", "s an epoch", "quartiles", f"times {first}", "of limit", "first epoch", "peak MB", "loss")
+    rows = [head]
     for peer, row in summary["peers"].items():
         low, high = row["quartiles"]
         ratios = summary["ratios"].get(f"{peer}/{first}")
         ratio = f"{statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})" if ratios else ""
         share = f"{statistics.median(summary['limit']['shares'][peer]):.0%}" if "limit" in summary else ""
         mark = "*" if peer in summary["best"].values() else ""
-        lines.append(f"  {peer + mark:<14}{row['seconds']:>10.3f}  {f'{low:.3f} to {high:.3f}':<16}{ratio:<22}"
-                     f"{share:>8}{row['first_epoch_seconds']:>13.1f}"
-                     f"{row['memory_mb']:>9.0f}{row['loss']:>9.4f}")
+        rows.append((peer + mark, f"{row['seconds']:.3f}", f"{low:.3f} to {high:.3f}", ratio, share,
+                     f"{row['first_epoch_seconds']:.1f}", f"{row['memory_mb']:.0f}", f"{row['loss']:.4f}"))
+    lines = [f"{summary['model']}, batch {summary['batch']}, {summary['images']} images",
+             textwrap.indent(card.aligned(rows, numeric=(head[1], *head[4:])), "  ")]
     if summary["best"]:
         lines.append(f"  * the fastest way of {', '.join(summary['best'])}, which counts")
     if "limit" in summary:

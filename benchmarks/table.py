@@ -52,12 +52,11 @@ def table(content: dict[str, Any]) -> str:
     own = next(iter(summaries[0]["peers"]))
     best = sorted({member for summary in summaries for member in summary["best"].values()})
     note = f" The best of PyTorch's ways: {', '.join(best)}." if best else ""
-    commit, *changed = content["commit"].split("-")
     return (f"{lines}\n\nSeconds an epoch of {summaries[0]['images']} images, medians of {content['rounds']} "
             f"interleaved rounds. In brackets how many times as long as `{own}` in the same round, at the limit the "
             f"share of it that `{own}` reaches, both medians over the rounds, so that they need not be quotients of "
             f"the seconds.{note} {content['machine']['cpu']}, {content['machine']['cores']} cores; {named}; "
-            f"commit {'-'.join([commit[:12], *changed])}.")
+            f"commit {content['commit'][:12]}{content['commit'][40:]}.")
 
 
 def _peers(summary: dict[str, Any]) -> dict[str, str]:

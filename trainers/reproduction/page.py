@@ -93,9 +93,8 @@ def _distinct(values: Any) -> str:
 
 
 def _short(commit: str) -> str:
-    """A commit's first 12 digits; `-dirty` stays."""
-    digits, *changed = commit.split("-")
-    return "-".join([digits[:12], *changed])
+    """The first 12 of a commit's 40 digits; `-dirty` stays."""
+    return commit[:12] + commit[40:]
 
 
 def experiment_section(out: pathlib.Path, experiment: Experiment, runs: Runs) -> str:
