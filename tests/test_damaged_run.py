@@ -7,9 +7,12 @@ from collections import namedtuple
 
 import pytest
 
+import fmnist_zoo
 from tests import helpers
+from trainers.config import resolve
 from trainers.running.folder import RunFolder
 from trainers.train import main, train
+from trainers.tuning import trial
 
 pytestmark = pytest.mark.usefixtures("without_xla")
 SMALL = dict(hidden=(8,), data="mini", histogram_every=0)
@@ -80,6 +83,20 @@ def test_damaged_rows_after_the_checkpoint_are_cut_off(copy):
         file.write(b"4,32,\xff\x00\n5,")
     assert main([f"--resume={copy}", "--epochs=4"]) == 0
     assert [row["epoch"] for row in RunFolder(copy).rows()] == [1, 2, 3, 4]
+
+
+def test_trial_with_damaged_rows_is_trained_again(tmp_path):
+    """Its numbers are the same, and a sweep does not ask anybody to put a file back."""
+    config = resolve("softmax", data="mini", epochs=2, ranking=True, histogram_every=0)
+    data = fmnist_zoo.load_data(data="mini")
+    job = {"config": config.to_dict(), "folder": str(tmp_path / "0000" / "0"), "parent": None, "sweep": str(tmp_path),
+           "leader": "me", "expected": {"sha256": data.sha256, "split_sha256": data.split_sha256}}
+    (tmp_path / trial.LEADER).write_text("me")
+    first = trial.run(job)
+    (tmp_path / "0000" / "0" / "result.json").unlink()
+    (tmp_path / "0000" / "0" / "metrics.csv").write_text("nothing\n")
+    assert trial.run(job)["final"] == first["final"]
+    assert len(RunFolder(tmp_path / "0000" / "0").rows()) == 2
 
 
 def test_disk_without_room_for_the_model_is_reported_before_the_model_is_written(copy, monkeypatch, capsys):

@@ -4,8 +4,7 @@ import re
 
 import pytest
 
-from trainers.config import ConfigError
-from trainers.running.table import COLUMNS, IN_EVERY_FILE, MetricsTable
+from trainers.running.table import COLUMNS, IN_EVERY_FILE, MetricsTable, TableError
 
 
 def row(epoch, **changes):
@@ -80,7 +79,7 @@ def changed(old, new):
 ])
 def test_damage_is_refused_in_one_line(table, damage, text):
     table.path.write_bytes(damage(table.path.read_bytes()))
-    with pytest.raises(ConfigError, match=re.escape(text)) as caught:
+    with pytest.raises(TableError, match=re.escape(text)) as caught:
         table.check(3, None)
     assert str(table.path) in str(caught.value) and "--config=" in str(caught.value)
     assert "\n" not in str(caught.value)
@@ -92,14 +91,14 @@ def test_changed_digit_is_found_by_the_digest_of_the_checkpoint(table):
     table.check(2, digest)  # the row of epoch 3 is not the checkpoint's
     table.path.write_bytes(table.path.read_bytes().replace(b"\n2,16,", b"\n2,17,"))
     table.check(2, None)
-    with pytest.raises(ConfigError, match="epochs 1 to 2 were changed after the checkpoint was saved"):
+    with pytest.raises(TableError, match="epochs 1 to 2 were changed after the checkpoint was saved"):
         table.check(2, digest)
 
 
 def test_damage_after_the_checkpoint_is_cut_off(table):
     digest = table.digest(2)
     table.path.write_bytes(table.path.read_bytes() + b"\xff\x00garbage\n" + b"5,x,")
-    with pytest.raises(ConfigError, match="line 5 does not read"):
+    with pytest.raises(TableError, match="line 5 does not read"):
         table.rows()
     table.check(2, digest)
     table.cut(2)

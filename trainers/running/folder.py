@@ -43,7 +43,7 @@ class RunFolder:
         return locked(self.path, "training")
 
     def rows(self) -> list[dict[str, Any]]:
-        """`metrics.csv` with its numbers read back; `ConfigError` if it is damaged."""
+        """`metrics.csv` with its numbers read back; `TableError` if it is damaged."""
         return self.table.rows()
 
     def read_result(self) -> dict[str, Any] | None:

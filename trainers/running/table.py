@@ -20,6 +20,10 @@ COLUMNS = ("epoch", "step", "seconds", "images_per_second", "learning_rate", "tr
 IN_EVERY_FILE = COLUMNS[:12]  # the others were added later
 
 
+class TableError(ConfigError):
+    """A damaged `metrics.csv`: says which line and what to do."""
+
+
 class MetricsTable:
     """The rows of the epochs 1, 2, ... of one run.
 
@@ -33,7 +37,7 @@ class MetricsTable:
         """The first `count` rows (None: all) with their numbers read back; an empty cell is None.
 
         Raises:
-            ConfigError: if the file is damaged, naming the line.
+            TableError: if the file is damaged, naming the line.
         """
         header, *lines = self._lines() or [b""]
         if not header:
@@ -57,9 +61,9 @@ class MetricsTable:
             raise self._damaged(f"line {epoch + 1} is not the row of epoch {epoch}")
         return row
 
-    def _damaged(self, what: str) -> ConfigError:
-        return ConfigError(f"{self.path}: damaged: {what}; put the file back, or train the run again with "
-                           f"--config={self.path.parent / 'config.json'}")
+    def _damaged(self, what: str) -> TableError:
+        return TableError(f"{self.path}: damaged: {what}; put the file back, or train the run again with "
+                          f"--config={self.path.parent / 'config.json'}")
 
     def _lines(self) -> list[bytes]:
         """Header and rows as they are in the file, each with its line end."""
@@ -90,7 +94,7 @@ class MetricsTable:
         return hashlib.sha256(b"".join(self._lines()[:count + 1])).hexdigest()
 
     def check(self, count: int, sha256: str | None) -> None:
-        """`ConfigError` unless the first `count` rows are whole, and those that were noted as `sha256` (None: nothing
+        """`TableError` unless the first `count` rows are whole, and those that were noted as `sha256` (None: nothing
         was noted, as in checkpoints of version 0.1)."""
         self.rows(count)
         if count and sha256 not in (None, self.digest(count)):

@@ -181,7 +181,7 @@ class Leader:
 
     def _died(self, name: str, trial: Trial, execution: int) -> None:
         """Runs a trial again whose worker died, from its checkpoint; one that keeps dying in the same epoch fails."""
-        epoch = len(RunFolder(self.study.folder(trial, execution)).rows())
+        epoch = RunFolder(self.study.folder(trial, execution)).table.row_count()
         epoch_before, deaths = self._deaths.get(name, (epoch, 0))
         deaths = deaths + 1 if epoch == epoch_before else 1
         self._deaths[name] = (epoch, deaths)

@@ -204,7 +204,7 @@ class Study:
 
     def epochs_so_far(self, trial: Trial) -> int:
         """Epochs of its execution that is ahead of the others."""
-        return max((len(RunFolder(self.folder(trial, execution)).rows()) for execution in range(self.executions)),
+        return max((RunFolder(self.folder(trial, execution)).table.row_count() for execution in range(self.executions)),
                    default=0)
 
     @property

@@ -29,6 +29,7 @@ from trainers.engine import threads
 from trainers.running import estimate
 from trainers.running.checkpoints import CheckpointError
 from trainers.running.folder import LockedError, RunFolder, finished
+from trainers.running.table import TableError
 from trainers.tuning.study import COMPLETED, FAILED
 
 STOPPED = "STOPPED"  # the job ended between two epochs, because its leader is gone
@@ -103,7 +104,7 @@ def _run(job: dict[str, Any]) -> dict[str, Any]:
 
 
 def _train(folder: RunFolder, config: RunConfig, job: dict[str, Any]) -> dict[str, Any]:
-    """Trains in the folder as soon as it is free; from the first epoch if its checkpoint is damaged."""
+    """Trains in the folder as soon as it is free; from the first epoch if its checkpoint or table is damaged."""
     leader, parent, restarted = pathlib.Path(job["sweep"]) / LEADER, job["parent"], False
 
     def should_stop() -> bool:
@@ -118,7 +119,7 @@ def _train(folder: RunFolder, config: RunConfig, job: dict[str, Any]) -> dict[st
             _prepare(folder, config, parent)
             with _errors_into(folder.path / LOG):
                 return _execute(folder, config, job["expected"], should_stop)
-        except CheckpointError:
+        except (CheckpointError, TableError):
             if restarted:
                 raise
             # It may be a copy of the parent's. Training from the first epoch gives the same bits and needs neither.
