@@ -44,7 +44,6 @@ class Outcome(NamedTuple):
 
 
 def define_flags() -> flags.FlagValues:
-    """The command's flags, on a `FlagValues` of its own."""
     values = flags.FlagValues()
     flags.DEFINE_string("model", "4D_drop03", "a model of the zoo, with the weights that come with it",
                         flag_values=values)
@@ -59,7 +58,6 @@ def define_flags() -> flags.FlagValues:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The command; returns the exit code."""
     return cli.main("predict", arguments, usage=USAGE, groups=GROUPS, define_flags=define_flags, body=_main, words=True)
 
 

@@ -51,7 +51,6 @@ GROUPS = {
 
 
 def define_flags() -> flags.FlagValues:
-    """The command's flags, on a `FlagValues` of its own."""
     values = flags.FlagValues()
     cli.define_settings(values)
 
@@ -113,7 +112,6 @@ def sweep(model: str | ModelSpec, space: str | Mapping[str, Any] | None = None, 
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The command; returns the exit code."""
     return cli.main("sweep", arguments, usage=USAGE, groups=GROUPS, define_flags=define_flags, body=_main)
 
 

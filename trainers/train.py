@@ -46,7 +46,6 @@ GROUPS = {
 
 
 def define_flags() -> flags.FlagValues:
-    """The command's flags, on a `FlagValues` of its own."""
     values = flags.FlagValues()
     cli.define_settings(values)
     for name, default, help in (
@@ -106,7 +105,6 @@ def _execute(folder: RunFolder, config: RunConfig, *, expected: dict[str, Any] |
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The command; returns the exit code."""
     return cli.main("train", arguments, usage=USAGE, groups=GROUPS, define_flags=define_flags, body=_main)
 
 
