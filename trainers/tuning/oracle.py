@@ -53,10 +53,11 @@ class Oracle:
     """
 
     def __init__(self, tuner: str, space: Space, *, lower_is_better: bool, seed: int, epochs: int):
+        from fmnist_zoo.backend import keras  # noqa: F401  (before keras-tuner, which imports it with all its noise)
+
+        # isort: split
         import keras_tuner
         from keras_tuner import oracles
-
-        from fmnist_zoo.backend import keras  # noqa: F401  (quietly, and before keras-tuner imports it)
 
         parameters = keras_tuner.HyperParameters()
         for parameter in space.parameters:
