@@ -231,9 +231,10 @@ class DaskPool:
             pass  # a worker without a nanny cannot be restarted, and keeps its memory
 
     def close(self) -> None:
-        self._client.close(timeout=5)
-        if self._cluster is not None:
-            self._cluster.close(timeout=5)
+        for part in (self._client, self._cluster):
+            if part is not None:
+                with contextlib.suppress(TimeoutError):  # workers in their imports do not answer, but end when we end
+                    part.close(timeout=5)
 
 
 def _on_worker(job: dict[str, Any], shares: dict[str, tuple[int, int]]) -> Outcome:

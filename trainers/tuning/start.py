@@ -47,57 +47,65 @@ def execute(plan: Plan, *, workers: int, scheduler: str, max_failures: int, logd
         raise ConfigError(f"--name names a folder below {logdir}/{SWEEPS}, of at most 200 characters; "
                           f"received {name!r:.80}")
     path, manifest = pathlib.Path(logdir) / SWEEPS / name, plan.manifest()
-    from trainers.tuning import pool
-    from trainers.tuning.leader import SweepError
-
-    warning = pool.security_warning(scheduler)
-    if verbose and warning:
-        print(f"warning: {warning}", file=sys.stderr, flush=True)
     try:
         if overwrite:
             move_aside(path)
         with hold(path):
             study = open_or_create(path, manifest)
+            environment = {name: manifest[name] for name in ("versions", "commit")}
             try:
-                started = pool.make(workers, scheduler, study.base.threads)
-            except pool.PoolError:
-                if should_stop():
-                    return study, False
-                raise
-            with contextlib.closing(started):
-                environment = {name: manifest[name] for name in ("versions", "commit")}
-                return study, _lead(study, plan, started, environment, max_failures, verbose, should_stop)
-    except BrokenPipeError:  # the reader of our output closed it; the disk is not full
-        raise
+                finished = len(study.ended) >= plan.max_trials or _lead(
+                    study, plan, environment, workers=workers, scheduler=scheduler, max_failures=max_failures,
+                    verbose=verbose, should_stop=should_stop)
+            finally:
+                with contextlib.suppress(OSError):  # on a full disk, the error that is being raised says so already
+                    _draw(study)
+            return study, finished
     except OSError as error:
-        raise SweepError(f"{error.filename or path}: cannot be written: {error.strerror or error}; make room or make "
-                         "it writable, then the same command continues") from error
+        if error.filename is None:  # not of a file; or a closed standard output
+            raise
+        from trainers.tuning.leader import SweepError
+
+        raise SweepError(f"{error.filename}: cannot be written: {error.strerror}; make room or make it writable, then "
+                         "the same command continues") from error
 
 
-def _lead(study: Study, plan: Plan, pool: Any, environment: dict[str, Any], max_failures: int, verbose: bool,
-          should_stop: Callable[[], bool]) -> bool:
+def _lead(study: Study, plan: Plan, environment: dict[str, Any], *, workers: int, scheduler: str, max_failures: int,
+          verbose: bool, should_stop: Callable[[], bool]) -> bool:
+    """Starts the workers and leads the sweep; returns whether it is finished."""
     from trainers.board import hparams
     from trainers.running import progress
+    from trainers.tuning import pool
     from trainers.tuning.leader import Leader
 
-    hparams.declare(study.path.parent.parent)
-    reporter = progress.for_output() if verbose else progress.Reporter()
+    warning = pool.security_warning(scheduler)
+    if verbose and warning:
+        print(f"warning: {warning}", file=sys.stderr, flush=True)
     try:
+        started = pool.make(workers, scheduler, study.base.threads)
+    except pool.PoolError:
+        if should_stop():
+            return False
+        raise
+    reporter = progress.for_output() if verbose else progress.Reporter()
+    with contextlib.closing(started), contextlib.closing(reporter):
+        hparams.declare(study.path.parent.parent)
         reporter.note(f"sweep    {study.path}: {len(study.ended)} of {plan.max_trials} trials done")
         reporter.note(f"space    {study.space.text}")
         oracle = Oracle(plan.tuner, study.space, lower_is_better=study.objective.lower_is_better, seed=study.base.seed,
                         epochs=study.base.recipe.epochs)
-        leader = Leader(study, pool, oracle, max_trials=plan.max_trials, max_failures=max_failures, reporter=reporter,
-                        environment=environment)
+        leader = Leader(study, started, oracle, max_trials=plan.max_trials, max_failures=max_failures,
+                        reporter=reporter, environment=environment)
         return leader.run(should_stop)
-    finally:
-        reporter.close()
-        with contextlib.suppress(OSError):  # on a full disk, the error that is being raised says so already
-            if study.ranked:
-                from trainers.tuning import figures
 
-                study.write_tables()
-                figures.draw(study)
+
+def _draw(study: Study) -> None:
+    """Writes the tables and the plot, if there is a result."""
+    if study.ranked:
+        from trainers.tuning import figures
+
+        study.write_tables()
+        figures.draw(study)
 
 
 @contextlib.contextmanager
