@@ -24,13 +24,9 @@ class SweepError(ZooError, RuntimeError):
 
 
 class Leader:
-    """One start of a sweep: from what its folder holds to its end.
+    """One start of a sweep, from what its folder holds to its end, or to `max_failures` failed trials.
 
-    Args:
-        max_trials: how many trials the sweep has at most.
-        max_failures: failed trials of this start after which it ends.
-        reporter: shows the progress.
-        environment: the versions and the commit of this start.
+    `environment` has the versions and the commit of this start.
     """
 
     def __init__(self, study: Study, pool: ChildPool | DaskPool, oracle: Oracle, *, max_trials: int,

@@ -44,13 +44,7 @@ class Proposal:
 
 
 class Oracle:
-    """Proposes trials and learns from their results.
-
-    Args:
-        tuner: one of `TUNERS`.
-        lower_is_better: the direction of the objective.
-        epochs: the longest training of a trial by Hyperband.
-    """
+    """Proposes trials and learns from their results. Hyperband trains none for longer than `epochs`."""
 
     def __init__(self, tuner: str, space: Space, *, lower_is_better: bool, seed: int, epochs: int):
         from fmnist_zoo.backend import keras  # noqa: F401  (before keras-tuner, which imports it with all its noise)

@@ -42,30 +42,21 @@ OBJECTIVES = {"val_loss": Objective("ranking_loss", lower_is_better=True),
 # Keys of `proposal.json` and `result.json`; later versions may add some.
 PROPOSAL = ("values", "seed", "epochs", "parent", "ended_before")
 RESULT = ("status", "reason", "objective", "objective_std", "epochs", "seconds", "executions", "order")
-STARTS = "starts.json"
 COMPLETED, FAILED, RUNNING = "COMPLETED", "FAILED", "RUNNING"
 _ADVICE = "restore the file, or delete the trial's folder: grid and random run the trial again"
 
 
 @dataclasses.dataclass
 class Trial:
-    """A set of values to try, and its result.
+    """A set of values to try, and its result; `epochs` and `parent` are those of its `Proposal`."""
 
-    Attributes:
-        name: of its folder: its number with at least four digits.
-        seed: of its first execution; the others follow.
-        epochs, parent: see `Proposal`.
-        ended_before: how many trials had ended when it was proposed.
-        result: content of `result.json`; None if it has not ended.
-    """
-
-    name: str
+    name: str  # of its folder: its number with at least four digits
     values: dict[str, Any]
-    seed: int
+    seed: int  # of its first execution; the others have the next ones
     epochs: int | None
     parent: str | None
-    ended_before: int
-    result: dict[str, Any] | None = None
+    ended_before: int  # how many trials had ended when it was proposed
+    result: dict[str, Any] | None = None  # content of `result.json` when it has ended
 
     @property
     def number(self) -> int:
@@ -92,16 +83,7 @@ class Trial:
 
 
 class Study:
-    """The content of a sweep's folder.
-
-    Args:
-        path: the folder.
-        manifest: content of its `sweep.json`.
-
-    Attributes:
-        trials: by name, in the order of their numbers.
-        versions: of the libraries at the last start.
-    """
+    """The content of a sweep's folder; `manifest` is that of its `sweep.json`."""
 
     def __init__(self, path: pathlib.Path, manifest: dict[str, Any]):
         self.path, self.manifest = path, manifest
@@ -109,14 +91,12 @@ class Study:
         self.space = parse(manifest["space"], self.base)
         self.objective = OBJECTIVES[manifest["objective"]]
         self.executions: int = manifest["executions"]
-        self.versions: dict[str, str] = manifest["versions"]
-        self._starts: list[dict[str, Any]] = []
-        if (path / STARTS).exists():
-            self._starts = list(_read(path / STARTS, "restore or delete the file")["starts"])
-            self.versions = self._starts[-1]["versions"]
+        starts = path / "starts.json"
+        self.starts = list(_read(starts, "restore or delete the file")["starts"]) if starts.exists() else []
+        self.versions: dict[str, str] = [manifest, *self.starts][-1]["versions"]  # of the last start
         folders = [proposal.parent for proposal in path.glob("*/proposal.json") if proposal.parent.name.isdecimal()]
         found = sorted((self._read_trial(folder) for folder in folders), key=lambda trial: trial.number)
-        self.trials = {trial.name: trial for trial in found}
+        self.trials = {trial.name: trial for trial in found}  # in the order of their numbers
 
     def _read_trial(self, folder: pathlib.Path) -> Trial:
         proposal, result = folder / "proposal.json", folder / "result.json"
@@ -198,9 +178,9 @@ class Study:
 
     def add_start(self, environment: Mapping[str, Any]) -> None:
         """Records the versions and the commit of this start."""
-        self._starts.append({"started": time.time(), **environment})
+        self.starts.append({"started": time.time(), **environment})
         self.versions = environment["versions"]
-        write_json(self.path / STARTS, {"starts": self._starts})
+        write_json(self.path / "starts.json", {"starts": self.starts})
 
     def epochs_so_far(self, trial: Trial) -> int:
         """Epochs of its execution that is ahead of the others."""
