@@ -53,8 +53,8 @@ def test_new_setting_is_written_in_one_place(tmp_path):
     text = spec.read_text()
     assert text.count("    weights: str = ") == 1
     spec.write_text(text.replace("    weights: str = ", NEW))
-    done = subprocess.run([sys.executable, "-c", LOOK, resolve("4L").identity], cwd=tmp_path, capture_output=True,
-                          text=True, env={"PYTHONPATH": str(tmp_path)})
+    command = [sys.executable, "-c", LOOK, resolve("4L", threads=2).identity]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, env={"PYTHONPATH": str(tmp_path)})
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
     assert found.pop("identity") == ['{"hidden": [600, 400, 200]}',
@@ -104,6 +104,6 @@ def test_every_setting_has_help_a_group_and_a_default_it_accepts():
 
 
 def test_record_without_a_setting_reads_with_its_default():
-    fields = resolve("4L").to_dict()
+    fields = resolve("4L", threads=2).to_dict()
     del fields["threads"], fields["recipe"]["weights"], fields["spec"]["initializer"]
-    assert RunConfig.from_dict(fields) == resolve("4L")
+    assert RunConfig.from_dict(fields) == resolve("4L", threads=2)
