@@ -1,4 +1,4 @@
-"""Checkpoints: the same arrays back, and damage told instead of loaded."""
+"""Checkpoints: arrays come back unchanged, and damaged files are refused."""
 
 import numpy as np
 import pytest
@@ -15,7 +15,7 @@ def path(tmp_path):
     return tmp_path / "latest.npz"
 
 
-def test_round_trip(path):
+def test_arrays_and_note_come_back_unchanged(path):
     arrays, note = checkpoints.load(path)
     assert note == {"epoch": 3, "best_loss": float("inf"), "version": fmnist_zoo.__version__}
     assert checkpoints.digest(arrays) == checkpoints.digest(ARRAYS)
@@ -24,17 +24,17 @@ def test_round_trip(path):
 
 @pytest.mark.parametrize("change", [dict(a=ARRAYS["a"] + 1), dict(a=ARRAYS["a"].T.copy()), {"d": ARRAYS["a"]},
                                     dict(a=ARRAYS["a"].astype(np.float64))])
-def test_digest_sees_values_shapes_names_and_types(change):
+def test_digest_depends_on_values_shapes_names_and_types(change):
     assert checkpoints.digest({**ARRAYS, **change}) != checkpoints.digest(ARRAYS)
 
 
-def test_cut_short(path):
+def test_truncated_file_is_refused(path):
     path.write_bytes(path.read_bytes()[:-40])
     with pytest.raises(checkpoints.CheckpointError, match="latest.npz: damaged"):
         checkpoints.load(path)
 
 
-def test_every_flipped_byte_is_seen_or_harmless(path):
+def test_flipped_byte_is_refused_or_changes_nothing(path):
     whole = path.read_bytes()
     for place in range(0, len(whole), 7):
         path.write_bytes(whole[:place] + bytes([whole[place] ^ 0xFF]) + whole[place + 1:])
@@ -45,13 +45,13 @@ def test_every_flipped_byte_is_seen_or_harmless(path):
         assert checkpoints.digest(arrays) == checkpoints.digest(ARRAYS) and note["epoch"] == 3
 
 
-def test_nothing_in_it_is_unpickled(tmp_path):
+def test_pickled_objects_are_refused(tmp_path):
     np.savez(tmp_path / "latest.npz", **{"note.json": np.array([{"evil": 1}], dtype=object)})
     with pytest.raises(checkpoints.CheckpointError, match="not a checkpoint"):
         checkpoints.load(tmp_path / "latest.npz")
 
 
-def test_a_write_that_fails_leaves_the_old_one(path, monkeypatch):
+def test_failed_write_keeps_the_old_checkpoint(path, monkeypatch):
     def full(*arguments, **options):
         raise OSError(28, "No space left on device")
 

@@ -68,7 +68,7 @@ class RunFolder:
             return ""
 
     def check_no_loss(self, checkpoint_every: int) -> None:
-        """`ConfigError` if a run without a checkpoint has trained longer than to where its first one would be."""
+        """`ConfigError` if the run has no checkpoint although it trained long enough to have written one."""
         if self.result.exists() or self.table.row_count() > checkpoint_every:
             raise ConfigError(f"{self.checkpoint}: is gone, and without it the run cannot continue; train it again in "
                               f"another folder with --config={self.config}")
