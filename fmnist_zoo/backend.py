@@ -18,13 +18,14 @@ from typing import Iterator
 _NOISE = re.compile(
     r"All log messages before absl::InitializeLog|oneDNN custom operations are on|Could not find cuda drivers"
     r"|failed call to cuInit|cpu_feature_guard|To enable the following instructions"
-    r"|XLA service 0x\w+ initialized for platform Host|StreamExecutor \[\d+\]: Host|Compiled cluster using XLA"
+    r"|XLA service 0x\w+ initialized for platform Host|StreamExecutor \[[0-9]+\]: Host|Compiled cluster using XLA"
     r"|MLIR crash reproducer|Unable to register cu\w+ factory|computation_placer already registered"
     r"|TF-TRT Warning: Could not find TensorRT"
 )
 # Waits for a line on its standard input. If there is none because the process at the other end died, copies what was
-# held back, which is open for reading as its standard output, to standard error.
-_WATCH = "read line || cat <&1 >&2"
+# held back, which is open for reading as its standard output, to standard error: without noise, because workers are
+# killed while they import.
+_WATCH = 'read line || grep -vE -e "$0" <&1 >&2'
 
 
 @contextlib.contextmanager
@@ -32,7 +33,7 @@ def without_noise(noise: re.Pattern[str] = _NOISE) -> Iterator[None]:
     """Holds back what is written to file descriptor 2, by C++ code too, until the block ends.
 
     Then prints the lines in which `noise` is not found, or all lines if an error leaves the block. If the process dies
-    within the block (C++ calls `abort()`, say), a process that waits beside it prints all lines.
+    within the block (C++ calls `abort()`, say), a process that waits beside it prints them.
     """
     with contextlib.ExitStack() as stack:
         try:
@@ -47,7 +48,7 @@ def without_noise(noise: re.Pattern[str] = _NOISE) -> Iterator[None]:
             yield
             return
         with contextlib.suppress(OSError):  # no shell
-            watcher = subprocess.Popen(["sh", "-c", _WATCH], stdin=subprocess.PIPE, stdout=reader,
+            watcher = subprocess.Popen(["sh", "-c", _WATCH, _NOISE.pattern], stdin=subprocess.PIPE, stdout=reader,
                                        start_new_session=True)  # Ctrl-C is for the process that is watched
             stack.callback(watcher.communicate, b"\n")
         os.dup2(held.fileno(), 2)

@@ -50,7 +50,8 @@ def test_an_unwritable_temporary_folder_is_no_reason_to_fail(capfd, monkeypatch,
 @pytest.mark.parametrize("death", ["os.abort()", "os.kill(os.getpid(), 9)", "os._exit(3)"])
 def test_what_tensorflow_prints_before_it_kills_the_process_is_shown(tmp_path, death):
     (tmp_path / "keras.py").touch()
-    (tmp_path / "tensorflow.py").write_text(f"import os\nos.write(2, b'F0000 Check failed: x\\n')\n{death}\n")
+    printed = NOISE + b"F0000 Check failed: x\n"
+    (tmp_path / "tensorflow.py").write_text(f"import os\nos.write(2, {printed!r})\n{death}\n")
     environment = {**os.environ, "PYTHONPATH": f"{tmp_path}:{ROOT}"}
     done = subprocess.run([sys.executable, "-c", "import fmnist_zoo.backend"], capture_output=True, text=True,
                           env=environment)
