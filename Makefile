@@ -1,7 +1,7 @@
 # make train   trains a model on the real data:  make train MODEL=5L EPOCHS=3
 # make test    lint, types, tests
 # make board   TensorBoard on tb_logs, served to this machine alone
-# make results trains every row of the table of scores: two hours on two cores; after an interruption it continues
+# make results trains every row of the table of scores: an hour and a half on two cores; after an interruption it continues
 # make check-results MODEL=4D_drop03 SEED=0   trains one row of the table again and compares the scores
 # Each target first sets up .venv if it is missing, or if setup.cfg, pyproject.toml or constraints.txt have changed.
 

@@ -40,7 +40,7 @@ def test_another_number_is_refused_once_tensorflow_runs():
     tf.zeros(())
     found = threads.in_use()
     threads.use(found)
-    with pytest.raises(ConfigError, match=f"asks for {found + 1} threads .* start a new process, .* --threads={found}"):
+    with pytest.raises(ConfigError, match=f"asks for {found + 1} threads .* start a new process, .* threads={found}"):
         threads.use(found + 1)
 
 

@@ -15,6 +15,7 @@ from trainers.engine import processor
 from trainers.running.folder import RunFolder
 from trainers.running.run import RunError
 from trainers.running.table import COLUMNS
+from trainers.running.trained import TrainedError, from_run
 from trainers.train import main, train
 
 pytestmark = pytest.mark.usefixtures("without_xla")
@@ -171,6 +172,8 @@ def test_run_that_becomes_nan_fails_with_advice(logdir):
     with pytest.raises(RunError, match=r"at step \d+; .*--learning_rate \(this was 2e\+07\)"):
         train("2L", data="mini", epochs=40, optimizer="sgd", learning_rate=2e7, logdir=logdir, run_name="nan")
     folder = logdir / "2L" / "nan"
+    with pytest.raises(TrainedError, match="this run failed .*step.*train it again with other settings"):
+        from_run(folder)
     ends = helpers.summaries(folder)["_hparams_/session_end_info"][-1][1].metadata.plugin_data.content
     assert plugin_data_pb2.HParamsPluginData.FromString(ends).session_end_info.status == api_pb2.STATUS_FAILURE
 

@@ -38,6 +38,9 @@ def parse(values: flags.FlagValues, arguments: Sequence[str], *, words: bool = F
     except flags.Error as error:
         cause = error.__context__  # of a setting; absl puts its own sentence before the message
         message = f"--{cause}" if isinstance(cause, SpecError) else str(error)
+        if cause and cause.args[:1] == ("Non-boolean argument to boolean flag",):
+            flag = str(error).partition("=")[0].removeprefix("flag ")
+            message = f"{flag} is true or false, received {cause.args[1]!r}"
         raise UsageError(message.replace("\n", " ")) from None
     if rest and not words:
         raise UsageError(f"received {rest[0]!r}, which belongs to no flag; flags are written --name=value (see --help)")

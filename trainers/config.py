@@ -78,9 +78,10 @@ class RunConfig:
             raise ConfigError(f"--precision={self.precision} is for --trainer=tape; received {self.trainer!r}")
         if self.precision != "float32" and not self.spec.hidden:
             raise ConfigError(f"--precision={self.precision} is for hidden layers; {self.spec.name} has none")
-        if not isinstance(self.ranking, bool) or self.ranking and not self.recipe.validation_size:
-            raise ConfigError("ranking is true or false, and needs validation images; received "
-                              f"{self.ranking!r} with validation_size={self.recipe.validation_size}")
+        if not isinstance(self.ranking, bool):
+            raise ConfigError(f"ranking is true or false, received {self.ranking!r}")
+        if self.ranking and not self.recipe.validation_size:
+            raise ConfigError("a sweep ranks its trials by validation images; received validation_size=0")
         if self.data == "mini" and (self.data_dir or self.allow_other_data):
             raise ConfigError("--data=mini comes with the package: drop --data_dir and --allow_other_data")
         if self.trainer == "scratch":

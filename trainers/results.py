@@ -2,7 +2,7 @@
 
 The protocol: each model as its recipe in the registry says, five seeds, fit and validation images from the 60,000, the
 epoch chosen as the recipe says (lowest validation loss, or the last), and the test images opened once a row. All rows
-take about two hours on two cores; after an interruption, the same command continues.
+take about an hour and a half on two cores; after an interruption, the same command continues.
 """
 
 from __future__ import annotations

@@ -18,12 +18,11 @@ from fmnist_zoo.errors import UsageError
 from fmnist_zoo.settings import DATA, MODEL, OUTPUT, TRAINING
 from fmnist_zoo.spec import ModelSpec
 from trainers import cli
-from trainers.running.folder import SWEEPS
 from trainers.settings import Settings
 from trainers.tuning.oracle import TUNERS
 from trainers.tuning.plan import MAX_TRIALS, Plan
 from trainers.tuning.space import NAMES
-from trainers.tuning.start import execute
+from trainers.tuning.start import execute, sweep_folder
 from trainers.tuning.study import OBJECTIVES, Study, load, retrain
 
 USAGE = """
@@ -129,7 +128,7 @@ def _main(values: flags.FlagValues) -> int:
                 objective=values.objective, executions=values.executions, **cli.given_settings(values))
     logdir = os.path.expanduser(values.logdir)
     if values.dry_run:
-        print(plan.text(values.workers, os.path.join(logdir, SWEEPS, values.name or plan.name())))
+        print(plan.text(values.workers, str(sweep_folder(plan, logdir, values.name))))
         return 0
     with cli.StopSignal() as stop:
         study, ended = execute(plan, workers=values.workers, scheduler=values.scheduler, verbose=True,

@@ -32,11 +32,11 @@ def use(threads: int) -> None:
 
     try:
         tensorflow.config.threading.set_intra_op_parallelism_threads(wanted)
-    except RuntimeError as error:  # the context exists
+    except RuntimeError:  # the context exists
         raise ConfigError(
             f"the run asks for {wanted} threads within an operation, and TensorFlow already runs with {found} in this "
             "process, which gives other numbers; start a new process, or import trainers before TensorFlow and before "
-            f"loading a model of fmnist_zoo, or ask for --threads={found}") from error
+            f"loading a model of fmnist_zoo, or ask for threads={found}") from None
 
 
 def in_use() -> int:

@@ -20,6 +20,7 @@ from fmnist_zoo.files import atomic_write
 from fmnist_zoo.version import __version__
 
 _NOTE = "note.json"
+_ADVICE = "put a copy back, or train the run again with --config and its config.json"
 
 
 class CheckpointError(ZooError, ValueError):
@@ -59,7 +60,7 @@ def load(path: pathlib.Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         intact = note.pop("sha256") == digest(arrays)
     except (OSError, EOFError, ValueError, TypeError, LookupError, RuntimeError, zipfile.BadZipFile,
             zlib.error) as error:
-        raise CheckpointError(f"{path}: damaged, or not a checkpoint: {error}") from error
+        raise CheckpointError(f"{path}: damaged, or not a checkpoint: {error}; {_ADVICE}") from error
     if not intact:
-        raise CheckpointError(f"{path}: its content does not fit its SHA-256; it was damaged or changed")
+        raise CheckpointError(f"{path}: its content does not fit its SHA-256; it was damaged or changed; {_ADVICE}")
     return arrays, note

@@ -104,6 +104,10 @@ def _finished(path: str | os.PathLike[str]) -> tuple[RunFolder, dict[str, Any], 
         missing = "no run in this folder" if folder.path.is_dir() else "no such folder"
         raise ConfigError(f"{folder.path}: {missing}; a run is named by its folder, such as tb_logs/4D_drop03/<run>")
     record, result = read_record(folder.path), folder.read_result()
+    if result is None and folder.failure.exists():
+        reason = folder.read_failure() or "for an unknown reason"
+        raise TrainedError(f"{folder.path}: this run failed ({reason}); train it again with other settings: "
+                           f"python -m trainers.train --config={folder.config}")
     if result is None:
         raise TrainedError(f"{folder.path}: this run is not finished; continue it with "
                            f"python -m trainers.train --resume={folder.path}")

@@ -49,6 +49,10 @@ class Plan:
         self.tuner, self.objective, self.executions = tuner, objective, executions
         self.space = parse(catalog.default_space(self.base.spec) if space is None else space, self.base,
                            listed_only=tuner == "grid")
+        twice = [name for name in self.space.names if name in self.given]
+        if twice:
+            raise ConfigError(f"--{twice[0]} and --space both set {twice[0]}; drop one (without --space, a sweep "
+                              "searches dropout, l1 and l2)")
         if tuner == "hyperband":
             self._check_hyperband()
         self.max_trials = self._limit(max_trials)

@@ -42,11 +42,7 @@ def execute(plan: Plan, *, workers: int, scheduler: str, max_failures: int, logd
                           "if __name__ == '__main__':")
     COUNT.check("workers", workers)
     COUNT.check("max_failures", max_failures)
-    name = name or plan.name()
-    if not isinstance(name, str) or not names_folder(name) or len(name) > 200:
-        raise ConfigError(f"--name names a folder below {logdir}/{SWEEPS}, of at most 200 characters; "
-                          f"received {name!r:.80}")
-    path, manifest = pathlib.Path(logdir) / SWEEPS / name, plan.manifest()
+    path, manifest = sweep_folder(plan, logdir, name), plan.manifest()
     try:
         if overwrite:
             move_aside(path)
@@ -106,6 +102,15 @@ def _draw(study: Study) -> None:
 
         study.write_tables()
         figures.draw(study)
+
+
+def sweep_folder(plan: Plan, logdir: str | os.PathLike[str], name: str) -> pathlib.Path:
+    """The folder of a sweep, named after its plan by default; `ConfigError` if `name` is not the name of a folder."""
+    name = name or plan.name()
+    if not isinstance(name, str) or not names_folder(name) or len(name) > 200:
+        raise ConfigError(f"--name names a folder below {logdir}/{SWEEPS}, of at most 200 characters; "
+                          f"received {name!r:.80}")
+    return pathlib.Path(logdir) / SWEEPS / name
 
 
 @contextlib.contextmanager
