@@ -1,5 +1,6 @@
 """Sweeps that cannot or must not continue: refused with a message, and nothing is lost. Nothing here trains."""
 
+import importlib.metadata
 import json
 import os
 import re
@@ -10,6 +11,7 @@ import pytest
 from tests.sweeps import GRID, MODEL, SPACE, Pretending, replace_pool, rows_of
 from trainers import sweep
 from trainers.config import ConfigError
+from trainers.running import provenance
 from trainers.tuning import plan, pool, start, trial
 from trainers.tuning.leader import SweepError
 
@@ -49,7 +51,7 @@ def test_sweep_continues_under_other_versions_with_a_note(pretending_pool, tmp_p
     asked = dict(space="l2=log(1e-6..1e-2)", tuner="random")
     execute(make_plan(**asked, max_trials=2), tmp_path)
     assert "versions" not in capsys.readouterr().out
-    monkeypatch.setattr(plan, "__version__", "99")
+    monkeypatch.setattr(provenance, "__version__", "99")
     continued, ended = execute(make_plan(**asked, max_trials=3), tmp_path)
     assert ended and len(continued.ranked) == 3 and pretending_pool.ran == ["0000/0", "0001/0", "0002/0"]
     (line,) = re.findall("^versions.*", capsys.readouterr().out, re.M)
@@ -59,6 +61,18 @@ def test_sweep_continues_under_other_versions_with_a_note(pretending_pool, tmp_p
     assert all(set(one) == {"started", "versions", "commit"} and "keras-tuner" in one["versions"] for one in starts)
     execute(make_plan(**asked, max_trials=3), tmp_path)
     assert "versions" not in capsys.readouterr().out
+
+
+def test_sweep_records_tensorflow_that_is_installed_under_another_name(monkeypatch):
+    def version(name, known=importlib.metadata.version):
+        if name == "tensorflow":  # the package is tensorflow-cpu, say
+            raise importlib.metadata.PackageNotFoundError(name)
+        return known(name)
+
+    expected = plan.environment("bayesian")
+    monkeypatch.setattr(importlib.metadata, "version", version)
+    assert plan.environment("bayesian") == expected
+    assert {"python", "tensorflow", "keras-tuner", "scikit-learn"} <= set(expected["versions"])
 
 
 @pytest.mark.parametrize("tuner, libraries", [("random", ["keras-tuner"]),

@@ -36,10 +36,10 @@ def record() -> dict[str, Any]:
     }
 
 
-def versions() -> dict[str, str]:
-    """Versions of this package, of Python and of the libraries that compute, without importing these."""
+def versions(*more: str) -> dict[str, str]:
+    """Versions of this package, of Python, of the libraries that compute and of `more`, without importing these."""
     found = {"fmnist_zoo": __version__, "python": platform.python_version()}
-    for name in LIBRARIES:
+    for name in (*LIBRARIES, *more):
         try:
             found[name] = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:  # installed under another name, such as tensorflow-cpu

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import sys
 from typing import Any, Mapping
 
-from fmnist_zoo import __version__, catalog
+from fmnist_zoo import catalog
 from fmnist_zoo.settings import Choice, Whole
 from fmnist_zoo.spec import ModelSpec
 from trainers.config import ConfigError, resolve
@@ -18,15 +17,12 @@ from trainers.tuning.study import OBJECTIVES
 
 COUNT = Whole(low=1)
 MAX_TRIALS = 30  # default of random and bayesian; grid and hyperband end by themselves
-LIBRARIES = ("tensorflow", "keras", "keras-tuner", "numpy")
-OF_BAYESIAN = ("scikit-learn", "scipy")
 
 
 def environment(tuner: str) -> dict[str, Any]:
     """The versions and the commit that a sweep runs with; imports none of the libraries."""
-    libraries = LIBRARIES + (OF_BAYESIAN if tuner == "bayesian" else ())
-    versions = {library: importlib.metadata.version(library) for library in libraries}
-    return {"versions": {"fmnist_zoo": __version__, **versions}, "commit": provenance.commit()}
+    proposing = ("keras-tuner", "scikit-learn", "scipy") if tuner == "bayesian" else ("keras-tuner",)
+    return {"versions": provenance.versions(*proposing), "commit": provenance.commit()}
 
 
 class Plan:
