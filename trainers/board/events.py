@@ -53,12 +53,15 @@ class EventWriter:
     def histogram(self, tag: str, values: np.ndarray, step: int) -> None:
         self.summary(histogram_pb(tag, values), step)
 
-    def image(self, tag: str, picture: Image.Image, step: int, *, description: str) -> None:
+    def image(self, tag: str, picture: Image.Image, step: int, *, description: str) -> bytes:
+        """Writes a picture, and returns it as PNG."""
         metadata = image_metadata.create_summary_metadata(display_name=None, description=description)
         width, height = (str(pixels).encode() for pixels in picture.size)
-        strings = np.array([width, height, pictures.png(picture)], dtype=object)
+        png = pictures.png(picture)
+        strings = np.array([width, height, png], dtype=object)
         value = summary_pb2.Summary.Value(tag=tag, metadata=metadata, tensor=tensor_util.make_tensor_proto(strings))
         self.summary(summary_pb2.Summary(value=[value]), step)
+        return png
 
     def pr_curve(self, tag: str, labels: np.ndarray, probabilities: np.ndarray, step: int) -> None:
         """Precision and recall of one class over all thresholds: `labels` (n,) bool, `probabilities` (n,) in [0, 1]."""

@@ -6,6 +6,7 @@ images. TensorFlow and TensorBoard are imported within functions, so that comman
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import json
 import os
@@ -121,19 +122,18 @@ def _write(folder: pathlib.Path, report: dict[str, Any], logits: np.ndarray, lab
     reliability = {name: np.array(values) for name, values in report["reliability"].items()}
     images = {"confusion": pictures.confusion(np.array(report["confusion"])),
               "reliability": pictures.reliability(reliability)}
-    writer = events.EventWriter(folder)
-    for name, image in images.items():
-        with atomic_write(folder / f"{name}.png") as file:
-            file.write(pictures.png(image))
-        writer.image(name, image, step, description=f"{report['images']} images")
     scalars = {"loss": report["nll"], "loss_calibrated": report["nll_calibrated"]}
     for name in ("accuracy", "top_2_accuracy", "rounded_accuracy", "ece", "ece_calibrated"):
         scalars[name] = report[name]
-    writer.scalars(scalars, step)
     probabilities = prediction.from_logits(logits, report["temperature"]).probabilities
-    for label, name in enumerate(CLASS_NAMES):
-        writer.pr_curve(f"pr_curve/{name}", labels == label, probabilities[:, label], step)
-    writer.close()
+    with contextlib.closing(events.EventWriter(folder)) as writer:
+        for name, image in images.items():
+            png = writer.image(name, image, step, description=f"{report['images']} images")
+            with atomic_write(folder / f"{name}.png") as file:
+                file.write(png)
+        writer.scalars(scalars, step)
+        for label, name in enumerate(CLASS_NAMES):
+            writer.pr_curve(f"pr_curve/{name}", labels == label, probabilities[:, label], step)
     write_json(folder / FILE, report)
 
 
