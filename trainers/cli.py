@@ -30,7 +30,8 @@ def parse(values: flags.FlagValues, arguments: Sequence[str], *, words: bool = F
     """Parses `arguments` (without the program's name) into `values`; returns the words that belong to no flag.
 
     Raises:
-        UsageError: for unknown flags (with the nearest ones), wrong values, and, unless `words`, such words.
+        UsageError: for unknown flags (with the nearest ones), wrong values, and, without `words`, for words that belong
+            to no flag.
     """
     values.set_gnu_getopt(words)
     try:

@@ -39,7 +39,7 @@ def finish(runs: Sequence[RunConfig], logdir: str, should_stop: Callable[[], boo
             return
         folder = existing_run(logdir, config)
         if folder:
-            _tell_other_origin(folder, commit)
+            _note_other_origin(folder, commit)
         if folder is None or not finished(folder, config):
             left = f"; about {estimate.clock(sum(work[index:]) * spent / done)} left" if done else ""
             print(f"[{index + 1}/{len(runs)}] {config.spec.name} ({config.trainer}, seed {config.seed}){left}",
@@ -58,7 +58,7 @@ def finish(runs: Sequence[RunConfig], logdir: str, should_stop: Callable[[], boo
         yield folder
 
 
-def _tell_other_origin(folder: RunFolder, commit: str) -> None:
+def _note_other_origin(folder: RunFolder, commit: str) -> None:
     now = {"commit": commit, "versions": provenance.versions()}
     others = [one for one in provenance.environments(read_record(folder.path))
               if {"commit": one.get("commit"), "versions": one["versions"]} != now]
