@@ -31,9 +31,10 @@ lint: .venv/dev.stamp
 types: .venv/dev.stamp
 	@$(RUN) -m mypy
 
-# fmnist_zoo.backend imports TensorFlow without its start-up lines; with --load_fast=auto TensorBoard would print a note.
+# fmnist_zoo.backend.tf imports TensorFlow without its start-up lines; with --load_fast=auto TensorBoard would print a note.
 board: .venv/run.stamp
-	@$(RUN) -c "import sys, fmnist_zoo.backend, tensorboard.main, tensorboard_data_server as server; \
+	@KERAS_BACKEND=tensorflow $(RUN) -c "from fmnist_zoo.backend import tf; \
+		import sys, tensorboard.main, tensorboard_data_server as server; \
 		sys.argv.insert(1, '--load_fast=true' if server.server_binary() else '--load_fast=false'); \
 		tensorboard.main.run_main()" --logdir=tb_logs --host=localhost $(FLAGS)
 

@@ -1,19 +1,31 @@
-"""Imports TensorFlow and Keras without their start-up noise: `from fmnist_zoo.backend import keras, tf`.
+"""Imports Keras, and TensorFlow, without start-up noise: `from fmnist_zoo.backend import keras, tf`.
+
+`keras` runs on the backend that the user chose, as Keras does: the one that it was imported with, else `KERAS_BACKEND`,
+else the one in `~/.keras/keras.json`, else TensorFlow. `tf` is refused under another backend than TensorFlow, which is
+then not imported. Importing this module imports neither; both are imported when one of the two names is first used.
 
 No environment variable silences the lines about oneDNN and CUDA without changing numerics. So file descriptor 2 points
-to a temporary file while both are imported and TensorFlow creates its context. Afterwards, lines that are known to be
+to a temporary file while Keras is imported and TensorFlow creates its context. Afterwards, lines that are known to be
 noise are dropped, and all others are printed.
 """
 
 from __future__ import annotations
 
 import contextlib
+import importlib
+import json
 import os
 import re
 import subprocess
 import sys
 import tempfile
-from typing import Iterator
+from typing import TYPE_CHECKING, Any, Iterator
+
+from fmnist_zoo.errors import ZooError
+
+if TYPE_CHECKING:
+    import keras  # noqa: F401
+    import tensorflow as tf  # noqa: F401
 
 _NOISE = re.compile(
     r"All log messages before absl::InitializeLog|oneDNN custom operations are on|Could not find cuda drivers"
@@ -64,14 +76,45 @@ def without_noise(noise: re.Pattern[str] = _NOISE) -> Iterator[None]:
                     print(line, file=sys.stderr)
 
 
-if "keras" not in sys.modules:
-    os.environ["KERAS_BACKEND"] = "tensorflow"
+class BackendError(ZooError, ValueError):
+    """Keras' backend cannot be imported, or is not the one that is needed: says which, and how another is chosen."""
 
-with without_noise():
-    import keras
-    import tensorflow as tf
 
-    if keras.backend.backend() != "tensorflow":
-        raise ImportError(f"fmnist_zoo needs Keras on TensorFlow, and Keras was imported with the backend "
-                          f"{keras.backend.backend()!r}; set KERAS_BACKEND=tensorflow before importing it")
-    tf.zeros(())  # creates TensorFlow's context, which prints a line about the processor
+def need_tensorflow() -> None:
+    """`BackendError` if the user chose another backend than TensorFlow. Imports nothing."""
+    if chosen() != "tensorflow":
+        raise BackendError(f"trainers needs TensorFlow, and the chosen backend of Keras is {chosen()!r}; start it "
+                           "again with KERAS_BACKEND=tensorflow (fmnist_zoo alone works with both)")
+
+
+def chosen() -> str:
+    """The name of the backend that Keras has, or will have when it is imported; found as Keras finds it."""
+    if "keras" in sys.modules:
+        return str(sys.modules["keras"].config.backend())
+    name: Any = os.environ.get("KERAS_BACKEND")
+    if not name:
+        home = os.environ.get("KERAS_HOME") or os.path.join(os.path.expanduser("~"), ".keras")
+        with contextlib.suppress(OSError, ValueError, AttributeError), open(os.path.join(home, "keras.json")) as file:
+            name = json.load(file).get("backend")
+    return str(name or "tensorflow")
+
+
+def __getattr__(name: str) -> Any:
+    """Imports Keras and, under its backend, TensorFlow, when one of them is first asked for."""
+    if name not in ("keras", "tf"):
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    if name == "tf":
+        need_tensorflow()
+    backend = chosen()
+    try:
+        with without_noise():
+            globals()["keras"] = importlib.import_module("keras")
+            if backend == "tensorflow":
+                globals()["tf"] = importlib.import_module("tensorflow")
+                globals()["tf"].zeros(())  # creates TensorFlow's context, which prints a line about the processor
+    except (ImportError, ValueError) as error:
+        if backend == "tensorflow":
+            raise
+        raise BackendError(f"Keras' backend is {backend!r}, which cannot be imported ({error}); install it, or choose "
+                           "another by KERAS_BACKEND: tensorflow, jax or torch") from error
+    return globals()[name]

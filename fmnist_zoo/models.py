@@ -1,4 +1,7 @@
-"""Builds Keras models from specs, of built-in layers alone, so that plain Keras opens what is saved."""
+"""Builds Keras models from specs, of built-in layers alone, so that plain Keras opens what is saved.
+
+It works with every backend of Keras: TensorFlow, jax and torch.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +26,8 @@ def build_model(name: str | ModelSpec, seed: int = 0, *, weights: str | os.PathL
     Args:
         name: a name that `list_models` knows, one with changes (`4L,dropout=0.1_0.1_0.1`), or a spec.
         seed: in [0, 2**32). Initial weights are a function of the seed and the layer's index, not of the name: `4L`
-            and `4D_drop03` start equal.
+            and `4D_drop03` start equal. They are drawn by the generator of Keras' backend: jax, torch and TensorFlow
+            draw other numbers from the same seed, of the same distribution.
         weights: None for initial weights, "fashion_mnist" for those in the package, or a file: `.weights.h5` or
             `.keras` of Keras, as a run leaves them, or `.safetensors` of `fmnist_zoo.weights.write`. Keras' files tell
             models apart by the shapes of their layers alone, not by dropout or penalties.

@@ -78,7 +78,9 @@ def from_logits(logits: np.ndarray, temperature: float) -> Predictions:
 
 def outputs_of(model: Any, pixels: np.ndarray) -> np.ndarray:
     """Outputs (n, units) float32 of a Keras model on pixels (n, 784), without dropout, in batches of `BATCH`."""
-    chunks = [np.asarray(model(pixels[start:start + BATCH], training=False))
+    from fmnist_zoo.backend import keras
+
+    chunks = [keras.ops.convert_to_numpy(model(pixels[start:start + BATCH], training=False))
               for start in range(0, max(len(pixels), 1), BATCH)]
     return np.concatenate(chunks)
 

@@ -17,7 +17,7 @@ from typing import Any, Callable, Mapping, Sequence
 
 from absl import flags
 
-from fmnist_zoo import settings
+from fmnist_zoo import backend, settings
 from fmnist_zoo.errors import SpecError, UsageError, ZooError
 from fmnist_zoo.settings import Choice, Setting, Switch
 from trainers.config import SETTINGS
@@ -111,6 +111,7 @@ def main(name: str, arguments: Sequence[str] | None, *, usage: str, groups: Mapp
             print(help_text(usage, groups, values))
             return 0
         rest = parse(values, received, words=words)
+        backend.need_tensorflow()
         return body(values, rest) if words else body(values)
 
     return run(name, answer)

@@ -47,7 +47,7 @@ class Oracle:
     """Proposes trials and learns from their results. Hyperband trains none for longer than `epochs`."""
 
     def __init__(self, tuner: str, space: Space, *, lower_is_better: bool, seed: int, epochs: int):
-        from fmnist_zoo.backend import keras  # noqa: F401  (before keras-tuner, which imports it with all its noise)
+        from fmnist_zoo.backend import tf  # noqa: F401  (before keras-tuner, which imports it with all its noise)
 
         # isort: split
         import keras_tuner

@@ -13,6 +13,7 @@ import time
 from multiprocessing import process
 from typing import Any, Callable, Iterator
 
+from fmnist_zoo.backend import need_tensorflow
 from fmnist_zoo.files import write_json
 from trainers.config import DEPENDENT, ConfigError, RunConfig, decisive_differences
 from trainers.running.folder import SWEEPS, locked, names_folder
@@ -40,6 +41,7 @@ def execute(plan: Plan, *, workers: int, scheduler: str, max_failures: int, logd
     if getattr(process.current_process(), "_inheriting", False):
         raise ConfigError("a worker imports your script, which starts the sweep again: put what is to run once under "
                           "if __name__ == '__main__':")
+    need_tensorflow()
     COUNT.check("workers", workers)
     COUNT.check("max_failures", max_failures)
     path, manifest = sweep_folder(plan, logdir, name), plan.manifest()
