@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Any, Sequence
 
-from fmnist_zoo import results, weights
+from fmnist_zoo import own, results, weights
 from fmnist_zoo.results import Score
 from fmnist_zoo.spec import ModelSpec, Recipe
 
@@ -40,7 +40,7 @@ def to_dicts(models: list[tuple[ModelSpec, Recipe]]) -> list[dict[str, Any]]:
     scores = {name: dataclasses.asdict(score) for name, score in results.scores().items()}
     shipped = weights.manifest()
     return [{
-        **spec.to_dict(), "parameters": spec.parameters, "training_flops": spec.training_flops,
+        **spec.to_dict(), "parameters": spec.parameters, "training_flops": spec.training_flops or None,
         "recipe": dataclasses.asdict(recipe), "score": scores.get(spec.name), "weights": shipped.get(spec.name),
     } for spec, recipe in models]
 
@@ -51,8 +51,13 @@ NUMERIC = ("parameters", "test accuracy", "NLL", "ECE", "seconds")
 
 def _rows(models: list[ModelSpec]) -> list[tuple[str, ...]]:
     scores = results.scores()
-    return [(spec.name, "-".join(map(str, spec.widths[1:])), rates_text(spec), penalty_text(spec), str(spec.parameters),
+    return [(spec.name, _layers_text(spec), rates_text(spec), penalty_text(spec), str(spec.parameters),
              *_score_cells(scores.get(spec.name)), spec.description) for spec in models]
+
+
+def _layers_text(spec: ModelSpec) -> str:
+    """`300-100-10`; of a model that a function builds, how many layers it has."""
+    return f"{len(spec.facts.layers)} layers" if spec.build else "-".join(map(str, spec.widths[1:]))
 
 
 def _score_cells(score: Score | None) -> tuple[str, ...]:
@@ -87,17 +92,32 @@ def aligned(rows: Sequence[tuple[str, ...]], *, numeric: Sequence[str]) -> str:
     return "\n".join("  ".join(row).rstrip() for row in zip(*columns))
 
 
-def card(spec: ModelSpec, recipe: Recipe) -> str:
-    """One model in full."""
-    lines = [f"{spec.name}: {spec.description}", "", "layers"]
+def _layers(spec: ModelSpec) -> list[str]:
+    lines = []
     for index, (fan_in, fan_out) in enumerate(zip(spec.widths, spec.widths[1:])):
         last = index == len(spec.hidden)
         dropped = f", dropout {spec.dropout[index]:g}" if spec.dropout and not last else ""
         lines.append(f"  {fan_in:>4} -> {fan_out:<4} {'logits' if last else 'ReLU' + dropped:<18} "
                      f"{(fan_in + 1) * fan_out:>9} parameters")
-    lines += [
-        f"  parameters {spec.parameters}, training {spec.training_flops / 1e6:.2f} MFLOP an image, "
-        f"initializer {spec.initializer}, penalty {penalty_text(spec)}",
+    return [*lines, f"  parameters {spec.parameters}, training {spec.training_flops / 1e6:.2f} MFLOP an image, "
+            f"initializer {spec.initializer}, penalty {penalty_text(spec)}"]
+
+
+def _built_layers(spec: ModelSpec) -> list[str]:
+    """The layers of a model that a function builds."""
+    known = spec.facts
+    rows = [(f"  {layer.name}", layer.kind, layer.shape, str(layer.parameters)) for layer in known.layers]
+    fixed = f" and {known.fixed} that are not trained" if known.fixed else ""
+    cost = f", training about {known.training_flops / 1e6:.2f} MFLOP an image" if known.training_flops else ""
+    return [*aligned([("  name", "layer", "output", "parameters"), *rows], numeric=("parameters",)).splitlines(),
+            f"  parameters {known.parameters}{fixed}{cost}, built by {own.readable(spec.build)} for images of shape "
+            f"({', '.join(map(str, known.input))}{',' * (len(known.input) == 1)})"]
+
+
+def card(spec: ModelSpec, recipe: Recipe) -> str:
+    """One model in full."""
+    lines = [
+        f"{spec.name}: {spec.description}", "", "layers", *(_built_layers(spec) if spec.build else _layers(spec)),
         "", "recipe",
         *(f"  {field:<16} {value}" for field, value in dataclasses.asdict(recipe).items()),
         "", "train it", f"  python -m trainers.train --model={spec.name}",

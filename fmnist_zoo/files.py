@@ -14,6 +14,11 @@ from typing import IO, Any, Iterator
 from fmnist_zoo.version import __version__
 
 
+def cache_folder() -> pathlib.Path:
+    """`$XDG_CACHE_HOME/fmnist_zoo`, by default `~/.cache/fmnist_zoo`."""
+    return pathlib.Path(os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache") / "fmnist_zoo"
+
+
 @contextlib.contextmanager
 def atomic_write(path: str | os.PathLike[str], mode: str = "wb") -> Iterator[IO]:
     """A file object; when the block ends without an error, its content replaces `path`.

@@ -12,7 +12,9 @@ from typing import Any
 
 import numpy as np
 
+from fmnist_zoo import building, own
 from fmnist_zoo.backend import keras
+from fmnist_zoo.errors import SpecError
 from fmnist_zoo.registry import derive, get_spec
 from fmnist_zoo.settings import Whole
 from fmnist_zoo.spec import CLASSES, PIXELS, ModelSpec
@@ -34,6 +36,9 @@ def build_model(name: str | ModelSpec, seed: int = 0, *, weights: str | os.PathL
         features: return the activations of the last hidden layer, (batch, units) float32, instead of logits; without
             hidden layers, the pixels.
         **overrides: `dropout` (a rate or one for each layer), `l1`, `l2`, `hidden` (widths), `initializer`.
+
+    A model that was registered with a build function is what that function returns; its input may have the shape of
+    images, and its layers have their own names.
 
     Returns:
         A functional `keras.Model` from (batch, 784) float32 in [0, 1] to (batch, 10) float32 logits. Its layers are
@@ -60,12 +65,21 @@ def load_model(name: str | ModelSpec, *, weights: str | os.PathLike[str] = SHIPP
 
 
 def feature_model(model: Any) -> Any:
-    """The part of a zoo model before its logits, from (batch, 784) pixels to the last hidden activations.
+    """The part of a model before its last layer, from its pixels to the last hidden activations.
 
     `model` is a Keras model, which shares its layers and weights with the result, or the name or spec of a trained one.
+
+    Raises:
+        SpecError: for a model of the user's own that does not say which layer is the last.
     """
     model = load_model(model) if isinstance(model, (str, ModelSpec)) else model
-    return keras.Model(model.inputs[0], model.get_layer("logits").input, name=f"{model.name}_features")
+    if not getattr(model, "inputs", None):
+        raise SpecError(f"{model.name} is a subclass of keras.Model, and only its own code knows what is before its "
+                        "last layer; build it as a functional or Sequential model")
+    features = model.outputs[0]._keras_history.operation.input
+    if not isinstance(features, keras.KerasTensor):
+        raise SpecError(f"the last layer of {model.name} has several inputs, none of which are its features")
+    return keras.Model(model.inputs[0], features, name=f"{model.name}_features")
 
 
 def load_weights(model: Any, spec: ModelSpec, source: str | os.PathLike[str]) -> None:
@@ -74,6 +88,9 @@ def load_weights(model: Any, spec: ModelSpec, source: str | os.PathLike[str]) ->
         model.set_weights(read_shipped(spec))
         return
     path = pathlib.Path(source)
+    if path.suffix == ".safetensors" and spec.build:
+        raise WeightsError(f"{path}: .safetensors is for models of the zoo's own layers; {spec.name} is built by "
+                           f"{own.readable(spec.build)}: take .weights.h5 or .keras")
     if path.suffix == ".safetensors":
         model.set_weights(read(path, spec))
         return
@@ -95,6 +112,8 @@ def load_weights(model: Any, spec: ModelSpec, source: str | os.PathLike[str]) ->
 def build(spec: ModelSpec, seed: int = 0) -> Any:
     """The model of a spec with initial weights; see `build_model`."""
     seed = int(Whole(below=2**32).check("seed", seed))
+    if spec.build:
+        return building.build(own.builder(spec.name, spec.build), seed)
     pixels = keras.Input((PIXELS,), name="pixels")
     flow = pixels
     for index, units in enumerate(spec.hidden):

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Sequence
 
 import numpy as np
 
-from fmnist_zoo import metrics, weights
+from fmnist_zoo import building, metrics, weights
 from fmnist_zoo.photographs import INVERT, PhotographError, PredictionError, as_pixels, blocks
 from fmnist_zoo.registry import get_spec
-from fmnist_zoo.spec import ModelSpec
+from fmnist_zoo.spec import PIXELS, ModelSpec
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
@@ -80,9 +80,22 @@ def outputs_of(model: Any, pixels: np.ndarray) -> np.ndarray:
     """Outputs (n, units) float32 of a Keras model on pixels (n, 784), without dropout, in batches of `BATCH`."""
     from fmnist_zoo.backend import keras
 
+    pixels = as_input(model, pixels)
     chunks = [keras.ops.convert_to_numpy(model(pixels[start:start + BATCH], training=False))
               for start in range(0, max(len(pixels), 1), BATCH)]
     return np.concatenate(chunks)
+
+
+def as_input(model: Any, pixels: Any) -> Any:
+    """Pixels (n, 784), an array or a tensor, in the shape that a model takes: (n, 784), (n, 28, 28), (n, 28, 28, 1)."""
+    shape = building.input_shape(model)
+    if shape == (PIXELS,):
+        return pixels
+    if isinstance(pixels, np.ndarray):
+        return pixels.reshape(-1, *shape)
+    from fmnist_zoo.backend import keras
+
+    return keras.ops.reshape(pixels, (-1, *shape))
 
 
 @functools.lru_cache(maxsize=4)

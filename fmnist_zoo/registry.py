@@ -12,9 +12,10 @@ import fnmatch
 import importlib
 import os
 import sys
-from typing import Any
+from typing import Any, Callable
 
-from fmnist_zoo import weights
+from fmnist_zoo import own, weights
+from fmnist_zoo.backend import without_noise
 from fmnist_zoo.settings import parse, settings_of
 from fmnist_zoo.spec import ModelSpec, Recipe, SpecError
 
@@ -22,18 +23,49 @@ _MODELS: dict[str, tuple[ModelSpec, Recipe]] = {}
 _FIELDS = settings_of(ModelSpec)
 
 
-def register(name: str, description: str = "", *, recipe: Recipe = Recipe(), **architecture: Any) -> ModelSpec:
+def register(name: str, description: str = "", *, recipe: Recipe = Recipe(), build: Callable[[], Any] | None = None,
+             **architecture: Any) -> ModelSpec:
     """Adds a model to the zoo and returns its spec.
 
     Args:
         name: letters, digits, `_`, `.`, `+` and `-`. It is also the name of a folder.
         recipe: how it is trained by default.
+        build: a function without arguments that returns a new `keras.Model` in each call (functional, Sequential or
+            subclassed), from (batch, 784), (batch, 28, 28) or (batch, 28, 28, 1) float32 in [0, 1] to (batch, 10)
+            logits. It is called when the model is built; the global random seeds are then set. Such a model has no
+            settings of the architecture.
         **architecture: `hidden`, `dropout`, `l1`, `l2`, `initializer`, as in `ModelSpec`.
 
     Raises:
         SpecError: for a name that is taken or not possible, an unknown field, or a wrong value.
     """
-    if name in _MODELS:
+    return _register(name, description, recipe, build, sys._getframe(1).f_globals.get("__name__", ""), architecture)
+
+
+def spec_of(build: Callable[[], Any]) -> ModelSpec:
+    """The spec of a model that a function builds, as `register` takes one; it has the function's name.
+
+    The function is registered if it is not yet. One that was defined again, in a notebook, replaces the earlier one.
+
+    Raises:
+        SpecError: for a function without a name, such as a lambda, or with the name of another model.
+    """
+    for spec, _ in _MODELS.values():
+        if spec.build and own.builds(spec.name, spec.build, build):
+            return spec
+    name = getattr(build, "__name__", "")
+    if not name.isidentifier():
+        raise SpecError("a model is named after the function that builds it; a lambda, a partial function or "
+                        f"{type(build).__qualname__} has no name: write def my_cnn(): ..., or give one with "
+                        "fmnist_zoo.register(name, build=...)")
+    described = (build.__doc__ or "").strip().partition("\n")[0]
+    return _register(name, described, Recipe(), build, build.__module__, {})
+
+
+def _register(name: str, description: str, recipe: Recipe, build: Callable[[], Any] | None, module: str,
+              architecture: dict[str, Any]) -> ModelSpec:
+    built = None if build is None else own.Builder(name, build, module)
+    if name in _MODELS and not (built and built.in_main and built.build == _MODELS[name][0].build):
         raise SpecError(f"a model named {name!r} is registered already ({_MODELS[name][0].description}); "
                         "choose another name")
     if name == "sweeps" or "," in str(name) or "=" in str(name):
@@ -42,7 +74,9 @@ def register(name: str, description: str = "", *, recipe: Recipe = Recipe(), **a
     if not isinstance(recipe, Recipe):
         raise SpecError(f"recipe must be a Recipe, received {recipe!r}")
     _refuse_unknown_fields(architecture)
-    spec = ModelSpec(name=name, description=description, **architecture)
+    spec = ModelSpec(name=name, description=description, build=built.build if built else "", **architecture)
+    if built:
+        own.add(built)
     _MODELS[name] = (spec, recipe)
     return spec
 
@@ -84,6 +118,9 @@ def derive(spec: ModelSpec, **overrides: Any) -> ModelSpec:
     """
     _refuse_unknown_fields(overrides)
     changes = {field: value for field, value in overrides.items() if value is not None}
+    spec.refuse_settings(changes)
+    if spec.build:
+        return spec
     if "hidden" in changes and len(set(spec.dropout)) == 1:
         changes.setdefault("dropout", spec.dropout[0])  # the one rate of all layers serves any number of layers
     changed = dataclasses.replace(spec, **changes)
@@ -99,17 +136,21 @@ def derive(spec: ModelSpec, **overrides: Any) -> ModelSpec:
 
 def load_zoo_module(name: str) -> None:
     """Imports a user's module, from the working folder first; `SpecError` if it cannot be found or raises an error."""
-    folder = os.getcwd()
+    folder, problem = os.getcwd(), None
     sys.path.insert(0, folder)
     try:
-        importlib.import_module(name)
-    except SpecError:
-        raise
-    except (Exception, SystemExit) as error:  # the module may raise any error
-        message = " ".join(str(error).split())
-        raise SpecError(f"--zoo_module={name} cannot be imported: {type(error).__name__}: {message}") from error
+        with without_noise():  # it may import Keras
+            try:
+                importlib.import_module(name)
+            except (Exception, SystemExit) as error:  # the module may raise any error
+                problem = error
     finally:
         sys.path.remove(folder)
+    if isinstance(problem, SpecError):
+        raise problem
+    if problem:
+        message = " ".join(str(problem).split())
+        raise SpecError(f"--zoo_module={name} cannot be imported: {type(problem).__name__}: {message}") from problem
 
 
 def _find(name: str) -> tuple[ModelSpec, Recipe]:

@@ -15,7 +15,7 @@ import subprocess
 import sys
 import tempfile
 
-from fmnist_zoo.files import atomic_write
+from fmnist_zoo.files import atomic_write, cache_folder
 from fmnist_zoo.idx import DataError, blocks
 
 TRAIN_IMAGES, TRAIN_LABELS = "train-images-idx3-ubyte", "train-labels-idx1-ubyte"
@@ -42,11 +42,6 @@ LARGEST_DOWNLOAD = 64 << 20
 DEBIAN_FOLDER = pathlib.Path("/usr/share/datasets/fashion-mnist")
 DEBIAN_PACKAGE = "dataset-fashion-mnist"
 DEBIAN_SOURCE = f"Debian's package {DEBIAN_PACKAGE}"
-
-
-def cache_folder() -> pathlib.Path:
-    """`$XDG_CACHE_HOME/fmnist_zoo`, by default `~/.cache/fmnist_zoo`."""
-    return pathlib.Path(os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache") / "fmnist_zoo"
 
 
 def find_file(folder: pathlib.Path, name: str) -> pathlib.Path | None:

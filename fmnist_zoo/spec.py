@@ -8,10 +8,23 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from typing import Any
+from typing import Any, Iterable
 
+from fmnist_zoo import own
 from fmnist_zoo.errors import SpecError
-from fmnist_zoo.settings import DATA, MODEL, TRAINING, Choice, Each, Number, Size, Whole, check_settings, setting
+from fmnist_zoo.settings import (
+    DATA,
+    MODEL,
+    TRAINING,
+    Choice,
+    Each,
+    Number,
+    Size,
+    Whole,
+    check_settings,
+    setting,
+    settings_of,
+)
 
 PIXELS = 28 * 28
 CLASSES = 10
@@ -50,6 +63,7 @@ class ModelSpec:
             rate a layer, or as `()` if nothing is dropped.
         l1, l2: the objective is mean cross entropy + l1 * sum|W| + l2 * sum W^2 over all weight matrices, not biases.
         initializer: `glorot_uniform`, or `normal_0.05`: N(0, 0.05), deviation 0.05. Biases start at zero.
+        build: of a model of the user's own, the function that builds it: "my_models:cnn". It has no other architecture.
 
     Raises:
         SpecError: for a value that no model can have.
@@ -67,6 +81,7 @@ class ModelSpec:
     initializer: str = setting("glorot_uniform", Choice(("glorot_uniform", "normal_0.05")),
                                "how the weight matrices start", group=MODEL, searched=True)
     description: str = ""
+    build: str = ""
 
     def __post_init__(self) -> None:
         if not isinstance(self.name, str) or not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.,=+-]{0,199}", self.name):
@@ -75,8 +90,29 @@ class ModelSpec:
         if not isinstance(self.description, str):
             raise SpecError(f"a description is one line of text, received {self.description!r}; "
                             "write hidden=(...) for the layers")
+        if not isinstance(self.build, str):
+            raise SpecError(f"a spec's build names a function, such as my_models:cnn; received {self.build!r:.80}: "
+                            "fmnist_zoo.register(name, build=function) makes the spec")
         check_settings(self)
         object.__setattr__(self, "dropout", self._rates())
+        self.refuse_settings(name for name, known in settings_of(ModelSpec).items()
+                             if getattr(self, name) != known.default)
+
+    def refuse_settings(self, names: Iterable[str]) -> None:
+        """`SpecError` for settings of the architecture, by `names`, if a function builds the model."""
+        if self.build and (received := ", ".join(names)):
+            raise SpecError(f"{self.name} is built by {own.readable(self.build)}; it has no {received} to set")
+
+    @property
+    def facts(self) -> own.Facts:
+        """What is known of a model that a function builds; `SpecError` if it cannot be built."""
+        builder = own.builder(self.name, self.build)
+        found = own.facts(builder)
+        if found is None:
+            from fmnist_zoo import building  # imports NumPy and TensorFlow
+
+            found = building.facts(builder)
+        return found
 
     def _rates(self) -> tuple[float, ...]:
         """One dropout rate for each hidden layer; `()` if nothing is dropped."""
@@ -90,7 +126,7 @@ class ModelSpec:
 
     @property
     def widths(self) -> tuple[int, ...]:
-        """Units from the pixels to the logits."""
+        """Units from the pixels to the logits; not of a model that a function builds."""
         return (PIXELS, *self.hidden, CLASSES)
 
     @property
@@ -101,6 +137,8 @@ class ModelSpec:
     @property
     def parameters(self) -> int:
         """Trainable parameters: weight matrices and a bias vector a layer."""
+        if self.build:
+            return self.facts.parameters
         return self.weight_count + sum(self.widths[1:])
 
     @property
@@ -108,18 +146,22 @@ class ModelSpec:
         """Floating-point operations of the matrix products, an image and a training step.
 
         Two a weight forward, four backward (gradients of weights and of inputs), less the gradient of the pixels, which
-        is not computed.
+        is not computed. Of a model that a function builds: as `own.Facts` says.
         """
+        if self.build:
+            return self.facts.training_flops
         return 6 * self.weight_count - 2 * self.widths[0] * self.widths[1]
 
     @property
     def architecture(self) -> dict[str, Any]:
         """Every field but name and description."""
-        return {field: value for field, value in vars(self).items() if field not in ("name", "description")}
+        return {field: value for field, value in vars(self).items()
+                if field not in ("name", "description") and (value or field != "build")}
 
     def to_dict(self) -> dict[str, Any]:
         """For JSON; `ModelSpec(**spec.to_dict()) == spec`."""
-        return {**dataclasses.asdict(self), "hidden": list(self.hidden), "dropout": list(self.dropout)}
+        fields = {**dataclasses.asdict(self), "hidden": list(self.hidden), "dropout": list(self.dropout)}
+        return {name: value for name, value in fields.items() if value or name != "build"}
 
 
 @dataclasses.dataclass(frozen=True)

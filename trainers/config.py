@@ -140,14 +140,15 @@ SETTINGS: dict[str, Setting] = {**settings_of(ModelSpec), **settings_of(Recipe),
 
 
 def flat(config: RunConfig) -> dict[str, Any]:
-    """All settings of a run by name, whichever part of the config holds them; and `ranking`."""
+    """All settings of a run by name, whichever part of the config holds them; and `build` and `ranking`."""
     everything = {**vars(config), **vars(config.recipe), **vars(config.spec)}
-    return {name: everything[name] for name in (*SETTINGS, "ranking")}
+    return {name: everything[name] for name in (*SETTINGS, "build", "ranking")}
 
 
 def _decisive(fields: Mapping[str, Any]) -> dict[str, Any]:
     """Of flat fields those that decide the numbers of an epoch and are not at their default."""
-    defaults = {name: known.default for name, known in SETTINGS.items() if known.decides} | {"ranking": False}
+    defaults = {name: known.default for name, known in SETTINGS.items() if known.decides}
+    defaults |= {"build": "", "ranking": False}
     canonical = {name: tuple(value) if isinstance(value, list) else value for name, value in fields.items()}
     return {name: canonical[name] for name, default in defaults.items()
             if name in canonical and canonical[name] != default}

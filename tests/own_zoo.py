@@ -1,0 +1,150 @@
+"""Build functions as a user writes them: some that can be trained, and some that cannot."""
+
+import random
+
+import numpy as np
+
+from fmnist_zoo.backend import keras
+
+layers = keras.layers
+
+
+def cnn():
+    """a small convolutional network"""
+    pixels = keras.Input((28, 28, 1))
+    flow = layers.Conv2D(4, 5, strides=3, activation="relu", kernel_regularizer=keras.regularizers.L2(1e-3))(pixels)
+    flow = layers.Dropout(0.2)(layers.Flatten()(flow))
+    return keras.Model(pixels, layers.Dense(10)(flow))
+
+
+def normalized():
+    """batch normalization in a Sequential model that declares its input"""
+    return keras.Sequential([keras.Input((784,)), layers.BatchNormalization(), layers.Dense(16, activation="relu"),
+                             layers.Dense(10)])
+
+
+def undeclared():
+    """a Sequential model that does not say what it takes"""
+    return keras.Sequential([layers.Conv1D(4, 5, strides=3), layers.Flatten(), layers.Dense(10)])
+
+
+class Subclassed(keras.Model):
+    """a subclass of keras.Model"""
+
+    def __init__(self):
+        super().__init__()
+        self.convolution = layers.Conv2D(4, 5, strides=3, activation="relu")
+        self.flatten = layers.Flatten()
+        self.drop = layers.Dropout(0.5)
+        self.logits = layers.Dense(10)
+
+    def call(self, images, training=False):
+        return self.logits(self.drop(self.flatten(self.convolution(images)), training=training))
+
+
+def of_random_numbers():
+    """weights from the global states of Keras, NumPy and Python"""
+    def initial(shape, dtype):
+        return keras.random.normal(shape) * np.random.rand() + random.random()
+
+    return keras.Sequential([keras.Input((784,)), layers.Dense(10, kernel_initializer=initial)])
+
+
+TRAINABLE = (cnn, normalized, undeclared, Subclassed, of_random_numbers)
+
+
+def _dense(units=10, shape=(784,), **options):
+    return keras.Sequential([keras.Input(shape), layers.Flatten(), layers.Dense(units, **options)])
+
+
+class Pair(keras.Model):
+    def __init__(self):
+        super().__init__()
+        self.logits = layers.Dense(10)
+
+    def call(self, first, second):
+        return self.logits(first) + self.logits(second)
+
+
+class Unfinished(keras.Model):
+    def call(self, images):
+        return self.missing(images)
+
+
+def two_inputs():
+    pixels, other = keras.Input((784,), name="pixels"), keras.Input((3,), name="age")
+    return keras.Model([pixels, other], layers.Dense(10)(layers.Concatenate()([pixels, other])))
+
+
+def two_outputs():
+    pixels = keras.Input((784,))
+    return keras.Model(pixels, [layers.Dense(10)(pixels), layers.Dense(1)(pixels)])
+
+
+def softmax_at_the_end():
+    return keras.Sequential([keras.Input((784,)), layers.Dense(10), layers.Softmax()])
+
+
+def raising():
+    raise OSError("no file\nof that name")
+
+
+def returning_nothing():
+    cnn()
+
+
+def fixed_batch():
+    return keras.Sequential([keras.Input((784,), batch_size=32), layers.Dense(10)])
+
+
+def of_bytes():
+    return keras.Sequential([keras.Input((784,), dtype="uint8"), layers.Rescaling(1 / 255), layers.Dense(10)])
+
+
+def frozen():
+    model = _dense()
+    model.trainable = False
+    return model
+
+
+def unseeded():
+    scale = np.random.default_rng().random()
+    return _dense(kernel_initializer=keras.initializers.Constant(scale))
+
+
+_known, _layer = [], layers.Dense(10)
+
+
+def the_same_model():
+    if not _known:
+        _known.append(_dense())
+    return _known[0]
+
+
+def the_same_layer():
+    return keras.Sequential([keras.Input((784,)), _layer])
+
+
+REFUSED = {
+    two_inputs: r"it takes 2 inputs \(pixels, age\), and there is nothing but the pixels",
+    Pair: r"no shape: with \(784,\), \(28, 28\), \(28, 28, 1\) a call on images raises TypeError: .*'second'",
+    Unfinished: "a call on images raises AttributeError: .*'missing'",
+    two_outputs: r"it returns 2 outputs; logits are \(batch, 10\)",
+    lambda: _dense(11): r"it returns \(batch, 11\); logits are \(batch, 10\)",
+    softmax_at_the_end: "it returns probabilities; return logits: drop the softmax",
+    lambda: _dense(activation="softmax"): "it returns probabilities; return logits: drop the softmax",
+    lambda: _dense(activation="sigmoid"): "it returns probabilities; return logits: drop the sigmoid",
+    raising: "its function raises OSError: no file of that name$",
+    returning_nothing: "returns None, not a keras.Model; is there a return?",
+    lambda: layers.Dense(10): "returns Dense, not a keras.Model",
+    fixed_batch: r"its batch is fixed to 32 images; leave it open: keras.Input\(\(784,\)\)",
+    of_bytes: "its input is uint8, and images come as float32",
+    lambda: _dense(shape=(28, 28, 3)): r"it takes images of shape \(28, 28, 3\); images are \(784,\), \(28, 28\), ",
+    lambda: _dense(dtype="float16"): "its variable .*kernel is float16; weights are float32",
+    lambda: _dense(dtype="mixed_float16"): "it returns float16; give its last layer dtype='float32'",
+    lambda: _dense(bias_initializer=keras.initializers.Constant(np.nan)): "returns numbers that are not finite",
+    frozen: "it has no variable that is trainable",
+    unseeded: "kernel is another in each call with the same seed",
+    the_same_model: "its function returns the same model in each call",
+    the_same_layer: "its function returns the same layers in each call",
+}
