@@ -180,6 +180,12 @@ class Switch(Kind):
             raise refuse(name, self, value)
         return value
 
+    def read(self, text: str) -> bool:
+        return ("false", "true").index(text.lower()) == 1  # Python writes True
+
+    def write(self, value: bool) -> str:
+        return str(value).lower()
+
 
 @dataclasses.dataclass(frozen=True)
 class Text(Kind):

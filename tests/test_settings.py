@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from fmnist_zoo.errors import SpecError
-from fmnist_zoo.settings import Choice, Each, Number, Size, Text, Whole, parse
+from fmnist_zoo.settings import Choice, Each, Number, Size, Switch, Text, Whole, parse
 from tests import make_settings
 from tests.conftest import ROOT
 from trainers.config import SETTINGS, RunConfig, resolve
@@ -81,7 +81,7 @@ def test_identity_of_version_0_1_0_is_recognised(settings):
 
 @pytest.mark.parametrize("kind, text, value", [
     (Number(), "1e-05", 1e-5), (Whole(word="full"), "full", "full"), (Whole(), "7", 7), (Size(), "0.25", 0.25),
-    (Choice(("a", "b")), "b", "b"), (Text(), "x y", "x y"),
+    (Choice(("a", "b")), "b", "b"), (Text(), "x y", "x y"), (Switch(), "true", True), (Switch(), "false", False),
     (Each(Number(below=1.0)), "0.3_0.2", (0.3, 0.2)), (Each(Whole(low=1)), "none", ()),
 ])
 def test_each_kind_reads_what_it_writes(kind, text, value):
@@ -91,7 +91,7 @@ def test_each_kind_reads_what_it_writes(kind, text, value):
 
 @pytest.mark.parametrize("kind, text", [
     (Number(), "1_0"), (Number(), "nan"), (Number(above=0.0), "0"), (Whole(), "1.0"), (Whole(), "full"), (Size(), "1"),
-    (Choice(("a",)), "b"), (Each(Number()), "0.1,,0.2"), (Each(Whole(low=1)), "0"),
+    (Choice(("a",)), "b"), (Switch(), "yes"), (Each(Number()), "0.1,,0.2"), (Each(Whole(low=1)), "0"),
 ])
 def test_text_that_spells_no_value_is_refused(kind, text):
     with pytest.raises(SpecError, match=rf"x must be .*, received '?{text.split(',')[0]}"):

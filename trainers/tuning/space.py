@@ -19,7 +19,7 @@ from typing import Any, Mapping, Sequence
 from fmnist_zoo import settings
 from fmnist_zoo.errors import SpecError
 from fmnist_zoo.registry import nearest
-from fmnist_zoo.settings import Each, Kind, Number, Whole
+from fmnist_zoo.settings import Each, Kind, Number, Switch, Whole
 from trainers.config import DEPENDENT, SETTINGS, ConfigError, RunConfig, flat, overlay
 
 NAMES = tuple(name for name, known in SETTINGS.items() if known.searched)
@@ -80,7 +80,8 @@ class Space:
     def corners(self, base: RunConfig) -> list[RunConfig]:
         """Runs with each value of the hyper-parameters that decide how long a trial takes; the others at their first
         value. The cheapest and the most expensive trials are among them."""
-        values = [parameter.values if parameter.name in ("hidden", "epochs", "batch_size") else parameter.values[:1]
+        costly = ("hidden", "expansion", "epochs", "batch_size")
+        values = [parameter.values if parameter.name in costly else parameter.values[:1]
                   for parameter in self.parameters]
         return [apply(base, dict(zip(self.names, chosen))) for chosen in itertools.product(*values)]
 
@@ -185,17 +186,23 @@ def _range(name: str, kind: Kind, words: str) -> Parameter:
 
 
 def _value(name: str, kind: Kind, word: str) -> Value:
-    """The value that a word spells. keras-tuner takes scalars, so a schedule and the widths of a model stay text."""
+    """The value that a word spells. keras-tuner takes scalars, so a schedule and the widths of a model stay text.
+
+    So do true and false, because Python would write them as True and False into tables and names.
+    """
     value = settings.parse(name, kind, word)
+    if isinstance(kind, Switch):
+        return kind.write(value)
     if isinstance(kind, Each):
         return value[0] if name == "dropout" and len(value) == 1 else kind.write(value)
     return value
 
 
 def _check(found: Sequence[Parameter], base: RunConfig) -> None:
-    """Each value must be possible for the model; widths and dropout rates must fit in every combination."""
-    shaped = [parameter for parameter in found if parameter.name.partition(".")[0] in ("hidden", "dropout")]
-    choices = [parameter.values[:1] if "." in parameter.name else parameter.values for parameter in shaped]
+    """Each value must be possible for the model; what depends on the widths must fit in every combination."""
+    shaped = [parameter for parameter in found if parameter.name.partition(".")[0] in (
+        "hidden", "dropout", "activation", "normalization", "residual", "expansion")]
+    choices = [_telling(parameter) for parameter in shaped]
     names = [parameter.name for parameter in shaped]
     combinations = [dict(zip(names, chosen)) for chosen in itertools.product(*choices)]
     combinations += [{parameter.name: value} for parameter in found if parameter not in shaped
@@ -206,3 +213,11 @@ def _check(found: Sequence[Parameter], base: RunConfig) -> None:
         except (SpecError, ConfigError) as error:
             said = ", ".join(f"{name}={value}" for name, value in values.items())
             raise SpaceError(f"--space: {said} is not possible for {base.spec.name}: {error}") from None
+
+
+def _telling(parameter: Parameter) -> tuple[Value, ...]:
+    """The values of which at least one is impossible with some widths if any is."""
+    if parameter.name in ("activation", "normalization"):
+        return tuple(value for value in parameter.values if value != SETTINGS[parameter.name].default)[:1] or \
+            parameter.values
+    return parameter.values[:1] if "." in parameter.name else parameter.values
