@@ -25,6 +25,7 @@ NOISE = re.compile(  # log level "info" of TensorFlow, XNNPACK and ONNX Runtime,
     r"^I\d{4} \d\d:\d\d:\d\d|^\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.\d+: I |^INFO: |All log messages before absl::Initialize"
     r"|Ignored (output_format|drop_control_dependency)\.|device_discovery\.cc|cpuid_info\.cc"
     r"|OP_REQUIRES failed at save_restore"  # a full disk, which is also raised
+    r"|Unsupported ops: Counter\({'Erfc': \d+}\)"  # tf2onnx; replaced afterwards
 )
 _PARTS = ("saved_model.pb", "fingerprint.pb", "variables/variables.index", "variables/variables.data-*-of-*")
 
@@ -120,13 +121,17 @@ def _load_tflite(path: pathlib.Path) -> Runner:
 
 
 def _write_onnx(model: Any, path: pathlib.Path) -> None:
-    """Exports by Keras and tf2onnx, which name the output `Identity:0` and its batch `unk__7`, and renames both."""
+    """Exports by Keras and tf2onnx, which name the output `Identity:0` and its batch `unk__7`, and renames both.
+
+    TensorFlow's exact GELU has an operation Erfc. tf2onnx leaves it, and ONNX has only Erf.
+    """
     import onnx
 
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "In the future `np.object`", FutureWarning)  # Keras checks for it
         model.export(path, format="onnx", verbose=False)
     written = onnx.load(path)
+    _replace_erfc(written.graph)
     source, target = written.graph.input[0], written.graph.output[0]
     for node in written.graph.node:
         node.output[:] = ["logits" if name == target.name else name for name in node.output]
@@ -135,6 +140,24 @@ def _write_onnx(model: Any, path: pathlib.Path) -> None:
         value.type.tensor_type.shape.dim[0].dim_param = "batch"
     onnx.checker.check_model(written, full_check=True)
     path.write_bytes(written.SerializeToString())
+
+
+def _replace_erfc(graph: Any) -> None:
+    """Writes erfc(x) as 1 - erf(x), in place."""
+    import onnx
+
+    nodes = []
+    for node in graph.node:
+        if node.op_type != "Erfc":
+            nodes.append(node)
+            continue
+        name = node.output[0]
+        nodes += [onnx.helper.make_node("Erf", node.input, [f"{name}/erf"]),
+                  onnx.helper.make_node("Sub", ["erfc/one", f"{name}/erf"], [name])]
+    if len(nodes) > len(graph.node):
+        graph.initializer.append(onnx.numpy_helper.from_array(np.ones((), np.float32), "erfc/one"))
+        del graph.node[:]
+        graph.node.extend(nodes)
 
 
 def _load_onnx(path: pathlib.Path) -> Runner:
