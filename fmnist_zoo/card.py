@@ -9,6 +9,7 @@ import dataclasses
 from typing import Any, Sequence
 
 from fmnist_zoo import own, results, weights
+from fmnist_zoo.layers import ACTIVATION, ADD, BATCH, DENSE, DROPOUT, LAYER, STANDARDIZED, WHITENED, Layer
 from fmnist_zoo.results import Score
 from fmnist_zoo.spec import ModelSpec, Recipe
 
@@ -40,7 +41,8 @@ def to_dicts(models: list[tuple[ModelSpec, Recipe]]) -> list[dict[str, Any]]:
     scores = {name: dataclasses.asdict(score) for name, score in results.scores().items()}
     shipped = weights.manifest()
     return [{
-        **spec.to_dict(), "parameters": spec.parameters, "training_flops": spec.training_flops or None,
+        **spec.to_dict(), "parameters": spec.parameters, "fixed_parameters": spec.fixed_parameters,
+        "training_flops": spec.training_flops or None,
         "recipe": dataclasses.asdict(recipe), "score": scores.get(spec.name), "weights": shipped.get(spec.name),
     } for spec, recipe in models]
 
@@ -93,14 +95,27 @@ def aligned(rows: Sequence[tuple[str, ...]], *, numeric: Sequence[str]) -> str:
 
 
 def _layers(spec: ModelSpec) -> list[str]:
-    lines = []
-    for index, (fan_in, fan_out) in enumerate(zip(spec.widths, spec.widths[1:])):
-        last = index == len(spec.hidden)
-        dropped = f", dropout {spec.dropout[index]:g}" if spec.dropout and not last else ""
-        lines.append(f"  {fan_in:>4} -> {fan_out:<4} {'logits' if last else 'ReLU' + dropped:<18} "
-                     f"{(fan_in + 1) * fan_out:>9} parameters")
-    return [*lines, f"  parameters {spec.parameters}, training {spec.training_flops / 1e6:.2f} MFLOP an image, "
+    """A row for each layer that holds numbers; its words include the layers after it that hold none."""
+    rows: list[tuple[Layer, list[str]]] = []
+    for layer in spec.layers:
+        if layer.arrays:
+            rows.append((layer, []))
+        rows[-1][1].append(_words(layer))
+    texts = [", ".join(words) for _, words in rows]
+    width = max(18, *map(len, texts))
+    lines = [f"  {layer.fan_in:>4} -> {layer.units:<4} {text:<{width}} {layer.parameters or layer.fixed:>9} "
+             f"{'parameters' if layer.parameters else 'fixed'}" for (layer, _), text in zip(rows, texts)]
+    fixed = f" and {spec.fixed_parameters} that are not trained" if spec.fixed_parameters else ""
+    return [*lines, f"  parameters {spec.parameters}{fixed}, training {spec.training_flops / 1e6:.2f} MFLOP an image, "
             f"initializer {spec.initializer}, penalty {penalty_text(spec)}"]
+
+
+def _words(layer: Layer) -> str:
+    activation = "ReLU" if layer.activation == "relu" else layer.activation
+    return "logits" if layer.name == "logits" else {
+        DENSE: activation or "linear", ACTIVATION: activation, DROPOUT: f"dropout {layer.rate:g}",
+        ADD: "input of the block added", BATCH: "batch normalization", LAYER: "layer normalization",
+        STANDARDIZED: "pixels standardized", WHITENED: "pixels whitened"}[layer.kind]
 
 
 def _built_layers(spec: ModelSpec) -> list[str]:

@@ -12,13 +12,16 @@ from typing import Any
 
 import numpy as np
 
-from fmnist_zoo import building, own
+from fmnist_zoo import building, inputs, layers, own
 from fmnist_zoo.backend import keras
 from fmnist_zoo.errors import SpecError
+from fmnist_zoo.layers import Layer
 from fmnist_zoo.registry import derive, get_spec
 from fmnist_zoo.settings import Whole
-from fmnist_zoo.spec import CLASSES, PIXELS, ModelSpec
+from fmnist_zoo.spec import PIXELS, ModelSpec
 from fmnist_zoo.weights import SHIPPED, WeightsError, read, read_shipped
+
+MOMENTUM, EPSILON = 0.9, 1e-5  # of normalization, as in PyTorch; Keras' 0.99 needs thousands of updates
 
 
 def build_model(name: str | ModelSpec, seed: int = 0, *, weights: str | os.PathLike[str] | None = None,
@@ -114,31 +117,65 @@ def build(spec: ModelSpec, seed: int = 0) -> Any:
     seed = int(Whole(below=2**32).check("seed", seed))
     if spec.build:
         return building.build(own.builder(spec.name, spec.build), seed)
-    pixels = keras.Input((PIXELS,), name="pixels")
-    flow = pixels
-    for index, units in enumerate(spec.hidden):
-        flow = _dense(spec, seed, index, units, activation="relu", name=f"dense_{index + 1}")(flow)
-        if spec.dropout and spec.dropout[index]:
-            flow = keras.layers.Dropout(
-                spec.dropout[index], seed=layer_seed(seed, index, of="dropout"), name=f"dropout_{index + 1}")(flow)
-    logits = _dense(spec, seed, len(spec.hidden), CLASSES, activation=None, name="logits")(flow)
-    return keras.Model(pixels, logits, name=spec.name.replace(",", "__").replace("=", "_").replace("+", "_"))
+    flow = pixels = keras.Input((PIXELS,), name="pixels")
+    outputs: dict[str, Any] = {}
+    for layer in spec.layers:
+        made = _make(spec, layer, seed)
+        flow = made([outputs[layer.source], flow] if layer.source else flow)
+        outputs[layer.name] = flow
+    return keras.Model(pixels, flow, name=spec.name.replace(",", "__").replace("=", "_").replace("+", "_"))
 
 
-def _dense(spec: ModelSpec, seed: int, index: int, units: int, **options: Any) -> Any:
-    weights_seed = layer_seed(seed, index, of="weights")
+def _make(spec: ModelSpec, layer: Layer, seed: int) -> Any:
+    """The Keras layer."""
+    make = keras.layers
+    if layer.kind == layers.DENSE:
+        return _dense(spec, layer, seed)
+    if layer.kind == layers.ACTIVATION:
+        return make.Activation(layer.activation, name=layer.name)
+    if layer.kind == layers.DROPOUT:
+        return make.Dropout(layer.rate, seed=layer_seed(seed, layer.index, of="dropout"), name=layer.name)
+    if layer.kind == layers.ADD:
+        return make.Add(name=layer.name)
+    if layer.kind == layers.BATCH:
+        return make.BatchNormalization(momentum=MOMENTUM, epsilon=EPSILON, name=layer.name)
+    if layer.kind == layers.LAYER:
+        return make.LayerNormalization(epsilon=EPSILON, name=layer.name)
+    if layer.kind == layers.WHITENED:
+        return make.Dense(layer.units, kernel_initializer="identity", trainable=False, name=layer.name)
+    assert layer.kind == layers.STANDARDIZED
+    # a diagonal matrix
+    return make.EinsumDense("bi,i->bi", (layer.units,), bias_axes="i", kernel_initializer="ones", trainable=False,
+                            name=layer.name)
+
+
+def _dense(spec: ModelSpec, layer: Layer, seed: int) -> Any:
+    of = "expansion" if layer.name.startswith("expand") else "weights"
+    weights_seed = layer_seed(seed, layer.index, of=of)
     if spec.initializer == "normal_0.05":
         initializer = keras.initializers.RandomNormal(0.0, 0.05, seed=weights_seed)
     else:
-        initializer = keras.initializers.GlorotUniform(seed=weights_seed)
+        initializer = keras.initializers.get({"class_name": spec.initializer, "config": {"seed": weights_seed}})
     penalty = keras.regularizers.L1L2(spec.l1, spec.l2) if spec.l1 or spec.l2 else None
-    return keras.layers.Dense(units, kernel_initializer=initializer, kernel_regularizer=penalty, **options)
+    return keras.layers.Dense(layer.units, kernel_initializer=initializer, kernel_regularizer=penalty,
+                              activation=layer.activation or None, name=layer.name)
+
+
+def fit_input(model: Any, spec: ModelSpec, images: np.ndarray) -> None:
+    """Computes the fixed input layer of a spec from `images`, (n, 784) uint8, and puts it into the spec's `model`.
+
+    `build` makes this layer the identity; loaded weights include it.
+    """
+    if spec.input != "none":
+        model.get_layer(spec.layers[0].name).set_weights(inputs.fit(spec.input, images))
 
 
 def layer_seed(seed: int, index: int, *, of: str) -> int:
-    """A seed for one layer's "weights" or "dropout": a hash, so that adjacent seeds and layers have unrelated streams.
+    """A seed for a hidden layer's "weights", "dropout" or "expansion" (the weights of its wide layer).
+
+    It is a hash, so that adjacent seeds and layers have unrelated streams.
 
     It is below 2**31 - 2, since Keras reduces larger seeds to that range.
     """
-    kind = ("weights", "dropout").index(of)
+    kind = ("weights", "dropout", "expansion").index(of)
     return int(np.random.SeedSequence([seed, index, kind]).generate_state(1)[0]) % (2**31 - 2)

@@ -12,6 +12,7 @@ from typing import Any, Iterable
 
 from fmnist_zoo import own
 from fmnist_zoo.errors import SpecError
+from fmnist_zoo.layers import BATCH, LAYER, STANDARDIZED, WHITENED, Layer, plan
 from fmnist_zoo.settings import (
     DATA,
     MODEL,
@@ -20,6 +21,7 @@ from fmnist_zoo.settings import (
     Each,
     Number,
     Size,
+    Switch,
     Whole,
     check_settings,
     setting,
@@ -30,6 +32,8 @@ PIXELS = 28 * 28
 CLASSES = 10
 CLASS_NAMES = ("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot")
 FULL_BATCH = "full"
+ACTIVATIONS = ("relu", "leaky_relu", "elu", "selu", "gelu", "silu", "hard_silu", "mish", "softplus", "tanh", "sigmoid")
+INITIALIZERS = ("glorot_uniform", "normal_0.05", "glorot_normal", "he_normal", "he_uniform", "lecun_normal")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,15 +58,35 @@ OPTIMIZERS = {
 
 @dataclasses.dataclass(frozen=True)
 class ModelSpec:
-    """A fully-connected classifier: 784 pixels, ReLU layers `hidden`, 10 logits.
+    """A fully-connected classifier: 784 pixels, hidden layers, 10 logits.
+
+    Dense layers have a kernel and a bias. With `act` for the activation, `drop` for dropout and `norm` for the
+    normalization, each the identity where the spec has none, hidden layer i maps x to
+
+        drop(act(norm(dense_i(x))))                 without a sum: normalized before the activation, as Ioffe and
+                                                    Szegedy (2015) do
+        x + drop(act(dense_i(norm(x))))             with `residual`, where dense_i is as wide as x
+        dense_i(drop(act(expand_i(norm(x)))))       with `expansion`, from the second hidden layer on: the inverted
+                                                    bottleneck of Bachmann et al., "Scaling MLPs" (2023), where x is
+                                                    added if `residual` is on and dense_i is as wide as x
+        drop(dense_1(x))                            with `expansion`, the first hidden layer: a linear map, as there
+
+    and the logits are a dense layer of the last x. Pixels are never added to anything.
 
     Attributes:
         name: the name of its folder; the name of a changed model lists the changes (see `registry.derive`).
         hidden: units of each hidden layer, first to last; empty for the softmax classifier.
-        dropout: share of units dropped after each hidden layer. A single rate is repeated for all layers. Stored as one
+        dropout: share of units dropped in each hidden layer. A single rate is repeated for all layers. Stored as one
             rate a layer, or as `()` if nothing is dropped.
-        l1, l2: the objective is mean cross entropy + l1 * sum|W| + l2 * sum W^2 over all weight matrices, not biases.
-        initializer: `glorot_uniform`, or `normal_0.05`: N(0, 0.05), deviation 0.05. Biases start at zero.
+        l1, l2: the objective is mean cross entropy + l1 * sum|W| + l2 * sum W^2 over the kernels of all dense layers
+            that are trained, and over nothing else.
+        initializer: of these kernels: `normal_0.05` is N(0, 0.05), deviation 0.05; the others are Keras'. Biases start
+            at zero.
+        activation: Keras' function of that name; the slope of `leaky_relu` is 0.2, and `gelu` is the exact one.
+        normalization: `batch` (momentum 0.9) or `layer`, both with epsilon 1e-5, a scale and an offset.
+        expansion: units of expand_i by those of dense_i; 0 for no inverted bottleneck.
+        input: a fixed linear layer in front of all others, computed from the fit images (`fmnist_zoo.inputs`), so that
+            the model still takes pixels in [0, 1].
         build: of a model of the user's own, the function that builds it: "my_models:cnn". It has no other architecture.
 
     Raises:
@@ -78,8 +102,17 @@ class ModelSpec:
         "0.3,0.2,0.1", group=MODEL, searched=True)
     l1: float = setting(0.0, Number(), "factor of the sum of |W| in the objective", group=MODEL, searched=True)
     l2: float = setting(0.0, Number(), "factor of the sum of W^2 in the objective", group=MODEL, searched=True)
-    initializer: str = setting("glorot_uniform", Choice(("glorot_uniform", "normal_0.05")),
-                               "how the weight matrices start", group=MODEL, searched=True)
+    initializer: str = setting("glorot_uniform", Choice(INITIALIZERS), "how the weight matrices start", group=MODEL,
+                               searched=True)
+    activation: str = setting("relu", Choice(ACTIVATIONS), "of the hidden layers", group=MODEL, searched=True)
+    normalization: str = setting("none", Choice(("none", BATCH, LAYER)), "before the activation; with "
+                                 "residual or expansion, of a block's input", group=MODEL, searched=True)
+    residual: bool = setting(False, Switch(), "add a hidden layer's input to its output where both are equally wide",
+                             group=MODEL, searched=True)
+    expansion: int = setting(0, Whole(), "from the second hidden layer on, go through this times as many units; 0: off",
+                             group=MODEL, searched=True)
+    input: str = setting("none", Choice(("none", STANDARDIZED, WHITENED)), "a fixed linear layer in "
+                         "front, computed from the training images", group=MODEL, searched=True)
     description: str = ""
     build: str = ""
 
@@ -97,6 +130,22 @@ class ModelSpec:
         object.__setattr__(self, "dropout", self._rates())
         self.refuse_settings(name for name, known in settings_of(ModelSpec).items()
                              if getattr(self, name) != known.default)
+        self._check_hidden()
+
+    def _check_hidden(self) -> None:
+        """Refuses settings that change nothing, because names must say what is built."""
+        if not self.hidden:
+            for name in ("activation", "normalization", "residual", "expansion"):
+                value, known = getattr(self, name), settings_of(ModelSpec)[name]
+                if value != known.default:
+                    raise SpecError(f"{name}={known.kind.write(value)} is for hidden layers, and there are none")
+        received = f"received hidden={'_'.join(map(str, self.hidden))}"
+        if self.residual and all(fan_in != units for fan_in, units in zip(self.hidden, self.hidden[1:])):
+            raise SpecError("residual=true adds a hidden layer's input to its output where both are equally wide, but "
+                            f"no two neighbours are: give such widths, as 400_400; {received}")
+        if self.expansion and len(self.hidden) < 2:
+            raise SpecError(f"expansion={self.expansion} changes hidden layers from the second on: give two or more; "
+                            f"{received}")
 
     def refuse_settings(self, names: Iterable[str]) -> None:
         """`SpecError` for settings of the architecture, by `names`, if a function builds the model."""
@@ -130,27 +179,38 @@ class ModelSpec:
         return (PIXELS, *self.hidden, CLASSES)
 
     @property
+    def layers(self) -> tuple[Layer, ...]:
+        """What is built, from the pixels to the logits; not of a model that a function builds."""
+        return plan(self.widths, dropout=self.dropout, activation=self.activation, input=self.input,
+                    normalization=self.normalization, residual=self.residual, expansion=self.expansion)
+
+    @property
     def weight_count(self) -> int:
-        """Entries of all weight matrices."""
-        return sum(fan_in * fan_out for fan_in, fan_out in zip(self.widths, self.widths[1:]))
+        """Entries of all weight matrices that are trained."""
+        return sum(layer.weight_count for layer in self.layers)
 
     @property
     def parameters(self) -> int:
-        """Trainable parameters: weight matrices and a bias vector a layer."""
-        if self.build:
-            return self.facts.parameters
-        return self.weight_count + sum(self.widths[1:])
+        """Parameters that gradients change: weight matrices, biases, scales and offsets of normalization."""
+        return self.facts.parameters if self.build else sum(layer.parameters for layer in self.layers)
+
+    @property
+    def fixed_parameters(self) -> int:
+        """Stored numbers that gradients do not change: a fixed input layer, moving statistics of normalization."""
+        return self.facts.fixed if self.build else sum(layer.fixed for layer in self.layers)
 
     @property
     def training_flops(self) -> int:
         """Floating-point operations of the matrix products, an image and a training step.
 
         Two a weight forward, four backward (gradients of weights and of inputs), less the gradient of the pixels, which
-        is not computed. Of a model that a function builds: as `own.Facts` says.
+        is not computed. A whitening layer only goes forward. Of a model that a function builds: as `own.Facts` says.
         """
         if self.build:
             return self.facts.training_flops
-        return 6 * self.weight_count - 2 * self.widths[0] * self.widths[1]
+        first = next(layer for layer in self.layers if layer.weight_count)
+        whitening = 2 * PIXELS * PIXELS if self.input == WHITENED else 0
+        return 6 * self.weight_count - 2 * first.weight_count + whitening
 
     @property
     def architecture(self) -> dict[str, Any]:

@@ -58,9 +58,8 @@ def entry(name: str) -> dict[str, Any]:
 
 
 def layer_names(spec: ModelSpec) -> list[str]:
-    """Names of a model's arrays, kernel and bias of each layer: `dense_1/kernel`, ..., `logits/bias`."""
-    layers = [*(f"dense_{index + 1}" for index in range(len(spec.hidden))), "logits"]
-    return [f"{layer}/{part}" for layer in layers for part in ("kernel", "bias")]
+    """Names of a model's arrays, in the order of `model.get_weights()`: `dense_1/kernel`, ..., `logits/bias`."""
+    return [f"{layer.name}/{array}" for layer in spec.layers for array in layer.arrays]
 
 
 def read_shipped(spec: ModelSpec) -> list[np.ndarray]:
@@ -70,7 +69,7 @@ def read_shipped(spec: ModelSpec) -> list[np.ndarray]:
 
 
 def read(path: str | os.PathLike[str], spec: ModelSpec, *, sha256: str = "") -> list[np.ndarray]:
-    """Kernel (fan in, units) and bias (units,) of each layer, float32, from a safetensors file.
+    """A model's arrays, float32, in the order of `layer_names`, from a safetensors file.
 
     Args:
         sha256: of the file; empty: any.
@@ -123,7 +122,7 @@ def write(path: str | os.PathLike[str], spec: ModelSpec, weights: Sequence[np.nd
 
 def shapes(spec: ModelSpec) -> list[tuple[int, ...]]:
     """Shapes of a model's arrays, in the order of `layer_names`."""
-    return [shape for fan_in, units in zip(spec.widths, spec.widths[1:]) for shape in ((fan_in, units), (units,))]
+    return [shape for layer in spec.layers for shape in layer.arrays.values()]
 
 
 def _architecture(spec: ModelSpec) -> str:

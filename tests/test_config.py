@@ -103,7 +103,10 @@ def test_threads_of_the_environment_are_recorded(monkeypatch):
 def test_scratch_is_judged_by_content_not_by_name():
     assert resolve("4L", trainer="scratch", initializer="normal_0.05").spec.name == "4L,initializer=normal_0.05"
     for name, wrong in (("4L", "initializer=glorot_uniform"), ("network_A,dropout=0.3", "dropout="),
-                        ("4L,initializer=normal_0.05,dropout=0.1_0.1_0.1", "dropout=")):
+                        ("4L,initializer=normal_0.05,dropout=0.1_0.1_0.1", "dropout="),
+                        ("network_A,activation=gelu", "activation=gelu"),
+                        ("network_A,input=whitened,normalization=layer", "normalization=layer, input=whitened"),
+                        ("network_A,hidden=9_9,residual=true,expansion=2", "residual=true, expansion=2")):
         with pytest.raises(ConfigError, match=f"--trainer=scratch .* received .*{wrong}"):
             resolve(name, trainer="scratch")
     with pytest.raises(ConfigError, match="received network_A with optimizer=adamw, weight_decay=0.004"):

@@ -14,7 +14,7 @@ from fmnist_zoo.registry import get_recipe, get_spec, list_models
 from fmnist_zoo.spec import ModelSpec, Recipe
 from tests.conftest import ROOT
 
-RECIPE_AND_FIGURES = {"parameters", "training_flops", "recipe", "score", "weights"}
+RECIPE_AND_FIGURES = {"parameters", "fixed_parameters", "training_flops", "recipe", "score", "weights"}
 
 
 @pytest.fixture
@@ -82,6 +82,18 @@ def test_card_shows_layers_recipe_and_command(capsys):
     assert any(line.startswith("parameters 793610, training 3.81 MFLOP an image") for line in lines)
     assert {"epochs 30", "batch_size 256", "optimizer adam", "learning_rate 0.001", "weights best"} <= set(lines)
     assert "python -m trainers.train --model=4D_drop03_02_01" in lines
+
+
+def test_card_shows_every_layer_that_holds_numbers(capsys):
+    name = "4L,hidden=60_60,dropout=0.1_0.1,activation=gelu,normalization=batch,residual=true,input=standardized"
+    assert main([name]) == 0
+    lines = [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()]
+    assert lines[3:10] == [
+        "784 -> 784 pixels standardized 1568 fixed", "784 -> 60 linear 47100 parameters",
+        "60 -> 60 batch normalization, gelu, dropout 0.1 120 parameters", "60 -> 60 batch normalization 120 parameters",
+        "60 -> 60 gelu, dropout 0.1, input of the block added 3660 parameters", "60 -> 10 logits 610 parameters",
+        "parameters 51610 and 1808 that are not trained, training 0.21 MFLOP an image, initializer glorot_uniform, "
+        "penalty -"]
 
 
 def test_card_of_a_changed_model(capsys):

@@ -89,14 +89,18 @@ class RunConfig:
 
     def _check_scratch(self) -> None:
         """The low-level page has ReLU layers from N(0, 0.05), L1 and L2, adam and sgd."""
-        wrong = {"initializer": self.spec.initializer != "normal_0.05", "dropout": bool(self.spec.dropout),
-                 "optimizer": self.recipe.optimizer not in ("adam", "sgd"),
-                 "weight_decay": self.recipe.weight_decay > 0}
-        received = [f"{name}={found}" for name, found in flat(self).items() if wrong.get(name)]
+        plain = ModelSpec("plain", initializer="normal_0.05")
+        wrong = {name: getattr(self.spec, name) != getattr(plain, name) for name in settings_of(ModelSpec)
+                 if name not in ("hidden", "l1", "l2")}
+        wrong |= {"optimizer": self.recipe.optimizer not in ("adam", "sgd"),
+                  "weight_decay": self.recipe.weight_decay > 0}
+        received = [f"{name}={SETTINGS[name].kind.write(found)}" for name, found in flat(self).items()
+                    if wrong.get(name)]
         if received:
             raise ConfigError("--trainer=scratch trains low-level networks from their equations (network_softmax, "
-                              "network_A, network_B, L1 and L2): initializer normal_0.05, no dropout, adam or sgd "
-                              f"without weight decay; received {self.spec.name} with {', '.join(received)}")
+                              "network_A, network_B, L1 and L2): ReLU layers alone, initializer normal_0.05, no "
+                              "dropout, adam or sgd without weight decay; "
+                              f"received {self.spec.name} with {', '.join(received)}")
 
     def to_dict(self) -> dict[str, Any]:
         """For JSON."""

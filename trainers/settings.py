@@ -16,7 +16,14 @@ class Settings(TypedDict, total=False):
     dropout: float | Sequence[float] | None
     l1: float | None
     l2: float | None
-    initializer: Literal['glorot_uniform', 'normal_0.05'] | None
+    initializer: Literal['glorot_uniform', 'normal_0.05', 'glorot_normal', 'he_normal', 'he_uniform',
+                         'lecun_normal'] | None
+    activation: Literal['relu', 'leaky_relu', 'elu', 'selu', 'gelu', 'silu', 'hard_silu', 'mish', 'softplus',
+                        'tanh', 'sigmoid'] | None
+    normalization: Literal['none', 'batch', 'layer'] | None
+    residual: bool | None
+    expansion: int | None
+    input: Literal['none', 'standardized', 'whitened'] | None
     epochs: int | None
     batch_size: int | str | None
     optimizer: Literal['adam', 'sgd', 'momentum', 'rmsprop', 'adagrad', 'adamax', 'adamw'] | None

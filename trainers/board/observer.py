@@ -91,10 +91,12 @@ class Observer:
         gradients = tape.gradient(objective, self._network.variables)
         for name, variable, gradient in zip(self._network.names, self._network.variables, gradients):
             self._train.histogram(f"weights/{name}", variable.numpy(), step)
-            self._train.histogram(f"gradients/{name}", gradient.numpy(), step)
+            if gradient is not None:
+                self._train.histogram(f"gradients/{name}", gradient.numpy(), step)
 
     def _pictures(self, logits: np.ndarray, step: int, suffix: str = "") -> None:
-        kernel = self._network.variables[0].numpy()
+        kernel = next(variable.numpy() for name, variable in zip(self._network.names, self._network.variables)
+                      if not name.startswith("input_"))
         self._train.image(f"first_layer{suffix}", pictures.first_layer(kernel), step,
                           description="weights of the first layer's first 100 units: red positive, blue negative")
         labels = self._validation.labels

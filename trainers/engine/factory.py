@@ -9,7 +9,7 @@ from trainers.config import ConfigError, RunConfig
 from trainers.engine import lowlevel, processor
 from trainers.engine.fit import FitEngine
 from trainers.engine.loop import TapeEngine
-from trainers.engine.network import Network, from_model
+from trainers.engine.network import Network, from_model, is_plain
 from trainers.engine.optimizers import Optimizer
 
 
@@ -21,6 +21,8 @@ def make_network(config: RunConfig, model: Any) -> Network:
     """
     if config.trainer == "scratch":
         return lowlevel.make_network(config.spec, config.seed)
+    if config.trainer == "tape" and not is_plain(config.spec):
+        raise ConfigError(f"--trainer=tape trains plain ReLU networks; {config.spec.name} needs --trainer=fit")
     mixed = config.precision == "mixed_bfloat16"
     if mixed and not processor.has_bfloat16():
         raise ConfigError("--precision=mixed_bfloat16: this processor multiplies no bfloat16 matrices (it has neither "

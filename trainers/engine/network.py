@@ -54,10 +54,27 @@ class Network:
 
 def from_model(spec: ModelSpec, model: Any, *, bfloat16: bool = False) -> Network:
     """The network that trains the variables of a Keras model built by `fmnist_zoo.models.build`."""
+    if not is_plain(spec):
+        return _whole(model)
     variables = [variable.value for variable in model.trainable_variables]
     names = [variable.path for variable in model.trainable_variables]
     return Network(variables, names, make_forward(spec, bfloat16=bfloat16),
                    lambda: penalty(variables[::2], l1=spec.l1, l2=spec.l2), bfloat16=bfloat16)
+
+
+def is_plain(spec: ModelSpec) -> bool:
+    """Whether `make_forward` computes the model of a spec: dense ReLU layers and dropout alone."""
+    plain = ModelSpec("plain")
+    new = ("build", "activation", "normalization", "residual", "expansion", "input")
+    return all(getattr(spec, name) == getattr(plain, name) for name in new)
+
+
+def _whole(model: Any) -> Network:
+    """A network that calls the Keras model; its variables include those that gradients do not change."""
+    variables = [variable.value for variable in model.weights]
+    return Network(variables, [variable.path for variable in model.weights],
+                   lambda variables, images, *, training, **unused: model(images, training=training),
+                   lambda: tf.add_n([tf.zeros(()), *model.losses]))
 
 
 def make_forward(spec: ModelSpec, *, bfloat16: bool = False) -> Forward:

@@ -71,7 +71,8 @@ def export(model: str | Trained, format: str, out: str | os.PathLike[str] | None
     images = data.load_data(("fit",), data="mini", validation_size=0)["fit"].images
     try:
         # An estimate: the result, temporary files that conversion leaves beside it, and a graph.
-        files.require_space(path.parent, 3 * 4 * source.spec.parameters + (1 << 20))
+        numbers = source.spec.parameters + source.spec.fixed_parameters
+        files.require_space(path.parent, 3 * 4 * numbers + (1 << 20))
         with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as work:
             written = pathlib.Path(work, f"model{chosen.suffix}")
             difference = _write(chosen, source, written, path, prediction.as_pixels(images))

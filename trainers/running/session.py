@@ -64,6 +64,8 @@ class Session:
         chosen = stratified_mask(self.fit.labels, min(size, len(self.fit.labels)))
         self.sample = Split(self.fit.images[chosen], self.fit.labels[chosen])
         self.model = models.build(config.spec, config.seed)
+        if config.spec.input != "none":
+            models.fit_input(self.model, config.spec, self.fit.images)
         self.network = factory.make_network(config, self.model)
         self.batch_size = config.batch(len(self.fit.labels))
         self.engine = factory.make_engine(config, self.model, self.network, self.fit)
@@ -258,7 +260,8 @@ class Session:
         last = self._weights()
         chosen = self.state.best if self.config.recipe.weights == "best" else last
         epoch = self.state.best_epoch if self.config.recipe.weights == "best" else self.state.epoch
-        require_space(self.folder.path, 12 * self.config.spec.parameters + (2 << 20))
+        spec = self.config.spec
+        require_space(self.folder.path, 12 * (spec.parameters + spec.fixed_parameters) + (2 << 20))
         self.folder.weights.mkdir(exist_ok=True)
         for name, weights in (("best", self.state.best), ("last", last)):
             beside = self.folder.path / "saving.weights.h5"

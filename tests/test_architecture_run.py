@@ -1,0 +1,100 @@
+"""Models with new layers from the command line to the exported file: trained, resumed, swept, measured, exported."""
+
+import json
+
+import numpy as np
+import pytest
+
+from fmnist_zoo import data, models, prediction, weights
+from fmnist_zoo.backend import keras
+from tests import helpers, sweeps
+from trainers.board import hparams
+from trainers.config import ConfigError, resolve
+from trainers.export import export
+from trainers.publishing.formats import FORMATS
+from trainers.running import trained
+from trainers.sweep import sweep
+from trainers.train import main, train
+
+MODEL = "2L,hidden=16_16,activation=gelu,normalization=batch,residual=true,expansion=2,input=whitened"
+SETTINGS = ["--hidden=16,16", "--activation=gelu", "--normalization=batch", "--residual", "--expansion=2",
+            "--input=whitened"]
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """The folder of a finished run of three epochs, started by flags."""
+    logdir = tmp_path_factory.mktemp("logs")
+    assert main(["--model=2L", *SETTINGS, "--dropout=0.25", "--data=mini", "--epochs=3", "--trainer=fit",
+                 "--checkpoint_every=1", "--histogram_every=1", f"--logdir={logdir}", "--run_name=one"]) == 0
+    (folder,) = logdir.glob("2L*/one")
+    return folder
+
+
+def test_run_learns_and_its_folder_names_its_layers(run):
+    assert run.parent.name == MODEL.replace("16_16", "16_16,dropout=0.25_0.25")
+    losses = [float(row["validation_loss"]) for row in helpers.rows_without_times(run)]
+    assert losses[-1] < losses[0] < 2.4
+    tags = helpers.summaries(run / "train")
+    assert {"weights/norm_2/moving_mean", "gradients/norm_2/gamma", "weights/input_whitening/kernel"} <= set(tags)
+    assert "gradients/norm_2/moving_mean" not in tags
+
+
+def test_resumed_run_equals_the_uninterrupted_one(run, tmp_path):
+    parts = train(run.parent.name, data="mini", epochs=2, trainer="fit", checkpoint_every=1, histogram_every=1,
+                  logdir=tmp_path, run_name="one").folder
+    assert main([f"--resume={parts}", "--epochs=3"]) == 0
+    assert helpers.rows_without_times(parts) == helpers.rows_without_times(run)
+    assert helpers.state_digest(parts) == helpers.state_digest(run)
+
+
+def test_saved_model_takes_pixels_and_holds_the_layer_of_the_fit_images(run):
+    subject = trained.from_run(run)
+    splits = data.load_data(("fit", "validation"), data="mini")
+    fresh = models.build(subject.spec)
+    models.fit_input(fresh, subject.spec, splits["fit"].images)
+    kernel = fresh.get_layer("input_whitening").kernel
+    for one in (subject.model, keras.saving.load_model(run / "model.keras")):
+        np.testing.assert_array_equal(one.get_layer("input_whitening").kernel, kernel)
+        accuracy = (prediction.outputs_of(one, prediction.as_pixels(splits["validation"].images)).argmax(axis=1)
+                    == splits["validation"].labels).mean()
+        assert accuracy == pytest.approx(json.loads((run / "result.json").read_text())["final"]["validation_accuracy"])
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_exported_file_gives_what_keras_gives(run, tmp_path, format, capfd):
+    """`export` compares the two on 2,000 images."""
+    written = export(trained.from_run(run), format, tmp_path / f"x{FORMATS[format].suffix}")
+    assert written.difference < 1e-5 and written.path.exists()
+    assert capfd.readouterr().err == ""
+
+
+def test_shipped_weights_give_the_same_logits(run, tmp_path):
+    subject = trained.from_run(run)
+    pixels = np.random.default_rng(0).random((20, 784), np.float32)
+    for dtype, tolerance in (("float32", 0), ("float16", 0.05)):
+        weights.write(tmp_path / "x.safetensors", subject.spec, subject.model.get_weights(), dtype=dtype)
+        received = models.build_model(subject.spec, weights=tmp_path / "x.safetensors")
+        np.testing.assert_allclose(received(pixels), subject.model(pixels), atol=tolerance)
+
+
+def test_sweep_searches_switches_and_choices(tmp_path, inline_pool):
+    sweep("2L,hidden=8_8", {"residual": [True, False], "normalization": ["none", "layer"]}, tuner="grid", epochs=1,
+          data="mini", trainer="fit", logdir=tmp_path, name="grid")
+    rows = sweeps.rows_of(tmp_path / "sweeps" / "grid")
+    assert {(row["residual"], row["normalization"]) for row in rows} == {
+        (residual, normalization) for residual in ("true", "false") for normalization in ("none", "layer")}
+    assert {row["status"] for row in rows} == {"COMPLETED"}
+    assert len({row["objective"] for row in rows}) == 4
+
+
+def test_settings_have_columns_in_tensorboard():
+    values = hparams.hyperparameters(resolve(MODEL), 256)
+    assert (values["activation"], values["residual"], values["expansion"], values["input"]) == (
+        "gelu", "true", 2, "whitened")
+    assert hparams.hyperparameters(resolve("4L"), 256)["residual"] == "false"
+
+
+def test_old_loop_refuses_what_it_does_not_compute(tmp_path):
+    with pytest.raises(ConfigError, match="--trainer=tape trains plain ReLU networks; 4L,activation=gelu needs "):
+        train("4L,activation=gelu", data="mini", trainer="tape", logdir=tmp_path)
