@@ -33,6 +33,12 @@ def softmax(logits: np.ndarray) -> np.ndarray:
     return exponentials / exponentials.sum(axis=1, keepdims=True)
 
 
+def log_softmax(logits: np.ndarray) -> np.ndarray:
+    """Logarithms of probabilities, (n, 10) float64, finite for all finite logits."""
+    shifted = logits.astype(np.float64) - logits.max(axis=1, keepdims=True)
+    return shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
+
+
 def accuracy(logits: np.ndarray, labels: np.ndarray) -> float:
     """Share of examples whose largest logit is the label's."""
     _check(logits, labels)

@@ -8,13 +8,15 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Sequence
 
 import numpy as np
 
-from fmnist_zoo import building, metrics, weights
+from fmnist_zoo import building, metrics, views, weights
 from fmnist_zoo.photographs import INVERT, PhotographError, PredictionError, as_pixels, blocks
 from fmnist_zoo.registry import get_spec
 from fmnist_zoo.spec import PIXELS, ModelSpec
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
+
+    from fmnist_zoo.data import Split
 
 BATCH = 2000
 
@@ -27,35 +29,68 @@ class Predictions(NamedTuple):
 
 
 def predict(images: ArrayLike | str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
-            model: str | ModelSpec = "4D_drop03", *, invert: str = "auto") -> Predictions:
+            model: str | ModelSpec | Sequence[str | ModelSpec] = "4D_drop03", *, tta: str = "",
+            invert: str = "auto") -> Predictions:
     """What a trained model of the zoo sees in images; works offline.
 
     Args:
         images: an array, uint8 or floats in [0, 1], of shape (n, 28, 28) or (n, 784), of a bright garment on black, as
             in Fashion-MNIST. Or a file's path, or a list of paths: PNG, JPEG, WebP, BMP or GIF of any size, one garment
             each on a plain ground; IDX or npy of 28x28 images. Their images are in the order of the list.
-        model: a name that `list_models(trained=True)` knows, or its spec.
+        model: a name that `list_models(trained=True)` knows, or its spec. Several are an ensemble: the mean of their
+            probabilities.
+        tta: test-time augmentation: the mean of log-probabilities over the views of each image. "shift": 9, moved by
+            one pixel in both directions; "shift2": 25, by up to two; "flip": left-right; "shift,flip": 18.
         invert: "yes" or "no": whether intensities are negated. "auto": photographs with a bright ground are; arrays,
             IDX and npy are not.
 
     Returns:
-        Labels, and probabilities calibrated on validation images: softmax of logits / temperature (Guo et al. 2017).
+        Labels, and probabilities calibrated on validation images: softmax of logits / temperature (Guo et al. 2017). An
+        ensemble and `tta` have a temperature of their own. Their first call in a process fits it, for which it loads
+        the validation images as `load_data` does.
 
     Raises:
-        PredictionError: for other arrays and for files without such images, with what was received.
+        PredictionError: for other arrays and for files without such images, with what was received; for an ensemble
+            of models that have other validation images.
         SpecError, WeightsError: for a model that is not known, or not trained.
+        UsageError: for another `tta`.
+        DataError: if an ensemble or `tta` cannot load the validation images.
     """
     if invert not in INVERT:
         raise PredictionError(f"invert must be one of {', '.join(INVERT)}; received {invert!r}")
-    spec = model if isinstance(model, ModelSpec) else get_spec(model)
-    temperature = weights.entry(spec.name)["temperature"]
+    specs, tta = _specs(model), views.parse(tta)
+    entries = [weights.entry(spec.name) for spec in specs]
     paths = _paths(images)
     if paths:
         pixels = np.concatenate([_read(path, invert) for path in paths])
     else:
         pixels = as_pixels(images)
         pixels = 1 - pixels if invert == "yes" else pixels
-    return from_logits(outputs_of(_trained(spec), pixels), temperature)
+    models = [_trained(spec) for spec in specs]
+    temperature = _temperature(specs, tta) if tta or len(specs) > 1 else entries[0]["temperature"]
+    return from_logits(logits_of(models, pixels, tta), temperature)
+
+
+def _specs(model: Any) -> tuple[ModelSpec, ...]:
+    """The specs of a model or of an ensemble's members, which must have the same validation images."""
+    several = list(model) if isinstance(model, (list, tuple)) else [model]
+    specs = tuple(one if isinstance(one, ModelSpec) else get_spec(one) for one in several)
+    if not specs or len(set(specs)) < len(specs):
+        raise PredictionError(f"model must be one model or different ones, received {several!r}")
+    if len({weights.entry(spec.name)["data"]["split_sha256"] for spec in specs}) > 1:
+        raise PredictionError("an ensemble is calibrated on validation images that no member was trained on; these "
+                              f"have no such images in common: {', '.join(spec.name for spec in specs)}")
+    return specs
+
+
+@functools.lru_cache(maxsize=64)
+def _temperature(specs: tuple[ModelSpec, ...], tta: str) -> float:
+    """The temperature of shipped models together, over the views of `tta`."""
+    from fmnist_zoo.data import load_data
+
+    entry = weights.entry(specs[0].name)
+    found = load_data(("validation",), data=entry["data"]["name"], validation_size=entry["recipe"]["validation_size"])
+    return fit_temperature([_trained(spec) for spec in specs], found["validation"], tta)
 
 
 def _paths(images: Any) -> list[str | os.PathLike[str]]:
@@ -74,6 +109,26 @@ def _read(path: str | os.PathLike[str], invert: str) -> np.ndarray:
 def from_logits(logits: np.ndarray, temperature: float) -> Predictions:
     """Predictions of logits (n, 10) at a temperature."""
     return Predictions(logits.argmax(axis=1), metrics.softmax(logits / temperature))
+
+
+def logits_of(models: Sequence[Any], pixels: np.ndarray, tta: str = "") -> np.ndarray:
+    """What Keras models predict together of pixels (n, 784): logits (n, 10), to be divided by a temperature.
+
+    One model's logits are float32, as it returns them. Those of several models, and over the views of `tta`, are
+    log-probabilities in float64: see `fmnist_zoo.views`.
+    """
+    members = []
+    for model in models:
+        outputs = (outputs_of(model, views.moved(pixels, *move)) for move in views.moves(tta))
+        members.append(views.mean_over_views(outputs) if tta else next(outputs))
+    return views.mean_over_models(members) if len(members) > 1 else members[0]
+
+
+def fit_temperature(models: Sequence[Any], validation: Split, tta: str = "") -> float:
+    """The temperature that calibrates `logits_of` these models on validation images; 1 if there are none."""
+    if not len(validation.labels):
+        return 1.0
+    return metrics.fit_temperature(logits_of(models, as_pixels(validation.images), tta), validation.labels)
 
 
 def outputs_of(model: Any, pixels: np.ndarray) -> np.ndarray:
@@ -98,7 +153,7 @@ def as_input(model: Any, pixels: Any) -> Any:
     return keras.ops.reshape(pixels, (-1, *shape))
 
 
-@functools.lru_cache(maxsize=4)
+@functools.lru_cache(maxsize=32)
 def _trained(spec: ModelSpec) -> Any:
     from fmnist_zoo import models
 

@@ -253,6 +253,8 @@ def test_folder_in_use_by_another_process_is_refused(folder, capsys):
     (["--model=4L", "--model=4D_drop03_x"], "no model is named '4D_drop03_x'"),
     (["--model=softmax", "--data=mini", "--data_dir=x"], "drop --data_dir"),
     (["--run=x", "--data=mini"], "drop --run"),
+    (["--model=2L", "--tta=shift3"], "tta must be shift"),
+    (["--model=2L", "--model=2L", "--ensemble"], "has two members or more, received 2L"),
 ])
 def test_wrong_flags_are_refused(capsys, arguments, message):
     assert message in refused(capsys, *arguments)

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 import fmnist_zoo
-from fmnist_zoo import data, metrics, photographs
+from fmnist_zoo import data, metrics, photographs, prediction
 from fmnist_zoo.spec import CLASS_NAMES
 from tests.idx_files import payload, write
 from trainers import predict
@@ -118,6 +118,27 @@ def test_the_model_of_a_run_is_used_with_its_temperature(run, tmp_path, answers)
         metrics.softmax(logits / temperature).max(), **CLOSE)
 
 
+def test_several_runs_are_an_ensemble_with_a_temperature_of_its_own(run, tmp_path, answers):
+    other = train("2L", data="mini", epochs=1, seed=1, logdir=tmp_path, histogram_every=0)
+    path = picture(tmp_path / "x.png", IMAGES[0])
+    code, (entry,), errors = answers(path, f"--run={run.folder}", f"--run={other.folder}", "--tta=flip")
+    assert code == 0 and not errors
+    labels = data.load_data(("validation",), data="mini")["validation"].labels
+    logits = prediction.logits_of([run.model, other.model], prediction.as_pixels(IMAGES), "flip")
+    temperature = metrics.fit_temperature(logits, labels)
+    assert abs(temperature - 1) > 0.01
+    assert entry["probability"] == pytest.approx(metrics.softmax(logits[:1] / temperature).max(), **CLOSE)
+    (alone,) = answers(path, f"--run={run.folder}", f"--run={run.folder}/")[1]  # one run, named twice
+    assert alone == answers(path, f"--run={run.folder}")[1][0] != entry
+
+
+def test_an_ensemble_of_other_validation_images_is_refused(run, tmp_path, capsys):
+    path = picture(tmp_path / "x.png", IMAGES[0])
+    assert predict.main([str(path), f"--run={run.folder}", "--model=4L"]) == 2
+    line, = capsys.readouterr().err.splitlines()
+    assert "no member was trained on" in line and "of mini" in line and "of fashion_mnist" in line
+
+
 def test_a_run_that_cannot_be_used_is_refused(run, tmp_path, capsys):
     path = picture(tmp_path / "x.png", IMAGES[0])
     unfinished = shutil.copytree(run.folder, tmp_path / "run")
@@ -133,9 +154,10 @@ MISTAKES = [
     ([], "which files?"), (["--json"], "which files?"), (["x.png", "--model=4X"], "no model is named '4X'"),
     (["x.png", "--model=4L,l2=0.5"], "no trained weights come with '4L,l2=0.5'"),
     (["x.png", "--run=nowhere"], "nowhere: no such folder"),
-    (["x.png", "--run=a", "--model=4L"], "--run=a and --model=4L both say which model; drop one"),
+    (["x.png", "--run=a", "--model=4L"], "a: no such folder"), (["x.png", "--tta=shift3"], "tta must be shift"),
+    (["x.png", "--model=4L", "--model=4X"], "no model is named '4X'"),
     (["x.png", "--invrt=yes"], "Unknown command line flag 'invrt'"), (["x.png", "--invert=maybe"], "--invert"),
-    (["x.png", "--data_dir=a"], "--data_dir=a is where the data of --run are"),
+    (["x.png", "--data_dir=a"], "--data_dir=a is where the data are that calibrate a run"),
 ]
 
 

@@ -5,6 +5,7 @@ TensorFlow is imported only after everything that can be refused without it.
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import sys
@@ -12,22 +13,26 @@ from typing import Sequence
 
 from absl import flags
 
+from fmnist_zoo import views
 from fmnist_zoo.errors import UsageError
 from trainers import cli
-from trainers.publishing.evaluation import comparison, evaluate, text
+from trainers.publishing import ensembles, evaluation
+from trainers.publishing.evaluation import Row, evaluate
 from trainers.running import trained
 
+__all__ = ["evaluate", "main"]
 USAGE = """
 Evaluates finished runs, or the zoo's trained models, on the test images that no training sees.
 
     python -m trainers.evaluate --model=4D_drop03
     python -m trainers.evaluate --run=tb_logs/4D_drop03/first --projector
-    python -m trainers.evaluate --model=4L --model=4D_drop03
+    python -m trainers.evaluate --model=4L --model=4D_drop03 --ensemble
+    python -m trainers.evaluate --run=tb_logs/4D_drop03/first --tta=shift
 
 Writes evaluation.json, pictures and events for TensorBoard; for a run, into its folder. With two or more, it prints a
-table and McNemar's paired test between them.
+table and McNemar's paired test between them. --tta and --ensemble add rows of their own, with their own temperature.
 """
-GROUPS = {"What is evaluated": ("run", "model"), "On what": ("data", "data_dir"),
+GROUPS = {"What is evaluated": ("run", "model", "ensemble", "tta"), "On what": ("data", "data_dir"),
           "What is written": ("logdir", "projector", "json")}
 
 
@@ -36,11 +41,15 @@ def define_flags() -> flags.FlagValues:
     flags.DEFINE_multi_string("run", [], "the folder of a finished run; repeat it for more runs", flag_values=values)
     flags.DEFINE_multi_string("model", [], "a model of the zoo, with the weights that come with it; repeat it for more "
                               "models", flag_values=values)
+    flags.DEFINE_boolean("ensemble", False, "evaluate the mean of their probabilities, too; they must have been "
+                         "trained on the same images", flag_values=values)
+    flags.DEFINE_string("tta", "", views.HELP, flag_values=values)
     flags.DEFINE_enum("data", "fashion_mnist", ("fashion_mnist", "mini"), "for --model only; mini: the 500 test images "
                       "in the package, to try things out; a run is evaluated on its own data", flag_values=values)
     flags.DEFINE_string("data_dir", None, "a folder with the four IDX files; default: where a run had them",
                         flag_values=values)
-    flags.DEFINE_string("logdir", "tb_logs", "the log folder: --model writes to <logdir>/<model>/shipped",
+    flags.DEFINE_string("logdir", "tb_logs", "the log folder: --model writes to <logdir>/<model>/shipped, "
+                        "--ensemble to <logdir>/ensembles",
                         flag_values=values)
     flags.DEFINE_boolean("projector", False, "show the last hidden layer's features of 2,000 validation images in "
                          "TensorBoard's projector", flag_values=values)
@@ -60,19 +69,37 @@ def _main(values: flags.FlagValues) -> int:
                          f"{'--run' if values.run else '--data_dir'}")
     runs = list(dict.fromkeys(map(os.path.normpath, values.run)))
     models = list(dict.fromkeys(values.model))
-    _check_data(runs, models, mini=values.data == "mini")
+    tta, mini = views.parse(values.tta), values.data == "mini"
+    _check_data(runs, models, mini=mini, ensemble=values.ensemble)
     subjects = [*map(trained.from_run, runs), *(trained.from_zoo(name, data=values.data) for name in models)]
-    outcomes = [evaluate(subject, logdir=values.logdir, data_dir=values.data_dir, projector=values.projector)
-                for subject in subjects]
-    reports, correct = [report for report, _ in outcomes], [images for _, images in outcomes]
+    options = {"logdir": values.logdir, "data_dir": values.data_dir, "tta": tta}
+    groups = [evaluation.rows(subject, projector=values.projector, **options) for subject in subjects]
+    if values.ensemble:
+        groups.append(ensembles.evaluate(subjects, [group[0] for group in groups], **options))
+    plain = [group[0].report for group in groups]
     if values.json:
-        print(json.dumps(reports[0] if len(reports) == 1 else reports, indent=2))
+        print(json.dumps(plain[0] if len(plain) == 1 else plain, indent=2))
+    elif len(groups) == 1:
+        print(evaluation.text(plain[0]) + (f"\n\n{evaluation.comparison(groups[0], [(1, 0)])}" if tta else ""))
     else:
-        print(text(reports[0]) if len(reports) == 1 else comparison(reports, correct))
+        print(evaluation.comparison([row for group in groups for row in group],
+                                    _pairs([group[0] for group in groups], len(subjects), 1 + bool(tta))))
     return 0
 
 
-def _check_data(runs: Sequence[str], models: Sequence[str], *, mini: bool) -> None:
+def _pairs(plain: Sequence[Row], subjects: int, each: int) -> list[tuple[int, int]]:
+    """Which rows are tested against each other; each evaluation has `each` rows, the plain one first.
+
+    The models between themselves, an ensemble against its best member, and what is augmented against what is not.
+    """
+    pairs = list(itertools.combinations(range(subjects), 2))
+    if len(plain) > subjects:
+        pairs.append((subjects, ensembles.best_of(plain[:subjects])))
+    tests = [(first * each, second * each) for first, second in pairs]
+    return tests + [(index * each + 1, index * each) for index in range(len(plain)) if each > 1]
+
+
+def _check_data(runs: Sequence[str], models: Sequence[str], *, mini: bool, ensemble: bool) -> None:
     """Refuses runs and models that cannot be loaded, or were trained on different data."""
     data = {path: trained.spec_and_data(run=path)[1] for path in runs}
     for name in models:
@@ -80,6 +107,8 @@ def _check_data(runs: Sequence[str], models: Sequence[str], *, mini: bool) -> No
     if len({one["sha256"] for one in data.values()}) > 1 and not mini:
         raise UsageError("trained on different data, these have no images to be compared on: " + ", ".join(
             f"{title} on {one['name']} {one['sha256'][:12]}" for title, one in data.items()))
+    if ensemble:
+        trained.check_ensemble(data)
 
 
 if __name__ == "__main__":

@@ -8,17 +8,17 @@ from __future__ import annotations
 
 import functools
 import json
+import os
 import sys
 from typing import Any, Callable, Iterator, NamedTuple, Sequence
 
 from absl import flags
 
-from fmnist_zoo import card
+from fmnist_zoo import card, views
 from fmnist_zoo.errors import UsageError
 from fmnist_zoo.spec import CLASS_NAMES
 from trainers import cli
 from trainers.running import trained
-from trainers.running.trained import Trained
 
 USAGE = """
 Says which garment is on each picture, with calibrated probabilities.
@@ -26,11 +26,15 @@ Says which garment is on each picture, with calibrated probabilities.
     python -m trainers.predict shoe.jpg shirts/
     python -m trainers.predict images.npy --json
     python -m trainers.predict shoe.jpg --run=tb_logs/4L/first
+    python -m trainers.predict shoe.jpg --model=4L --model=4D_drop03
 
 Takes PNG, JPEG, WebP, BMP and GIF of any size, one garment each on a plain ground; IDX and npy of 28x28 images; folders
-of these. A file that cannot be read is one line on standard error; all others are answered, and the exit code is 1.
+of these. Several models are an ensemble: the mean of their probabilities. A file that cannot be read is one line on
+standard error; all others are answered, and the exit code is 1.
 """
-GROUPS = {"Which model": ("model", "run", "data_dir"), "How files are read": ("invert",), "What is printed": ("json",)}
+GROUPS = {"Which model": ("model", "run", "tta", "data_dir"), "How files are read": ("invert",),
+          "What is printed": ("json",)}
+MODEL = "4D_drop03"
 BEST = 3  # classes printed for each image
 HEAD = ("file", "label", "probability", "2nd", "probability", "3rd", "probability")
 
@@ -45,11 +49,13 @@ class Outcome(NamedTuple):
 
 def define_flags() -> flags.FlagValues:
     values = flags.FlagValues()
-    flags.DEFINE_string("model", "4D_drop03", "a model of the zoo, with the weights that come with it",
-                        flag_values=values)
-    flags.DEFINE_string("run", None, "a finished run's folder: its model instead", flag_values=values)
-    flags.DEFINE_string("data_dir", None, "where the data of --run are, whose validation images calibrate it; default: "
-                        "where the run had them", flag_values=values)
+    flags.DEFINE_multi_string("model", [], f"a model of the zoo, with the weights that come with it; default: {MODEL}; "
+                              "repeat it for an ensemble", flag_values=values)
+    flags.DEFINE_multi_string("run", [], "a finished run's folder: its model instead; repeat it for an ensemble",
+                              flag_values=values)
+    flags.DEFINE_string("data_dir", None, "where the data are whose validation images calibrate a run, an ensemble or "
+                        "--tta; default: where the run had them", flag_values=values)
+    flags.DEFINE_string("tta", "", views.HELP, flag_values=values)
     flags.DEFINE_enum("invert", "auto", ("auto", "yes", "no"), "negate intensities: a model wants a bright garment on "
                       "black; auto: where the corners of a photograph are bright; IDX and npy stay as they are",
                       flag_values=values)
@@ -61,17 +67,28 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return cli.main("predict", arguments, usage=USAGE, groups=GROUPS, define_flags=define_flags, body=_main, words=True)
 
 
+class Source(NamedTuple):
+    """The models whose predictions are averaged, over the views of `tta`, and what divides their logits."""
+
+    models: list[Any]
+    tta: str
+    temperature: float
+
+
 def _main(values: flags.FlagValues, words: list[str]) -> int:
-    _check(values, words)
+    runs, models, tta = _check(values, words)
     from fmnist_zoo import photographs
 
     @functools.cache
-    def model() -> Trained:
-        return trained.calibrated(trained.load(run=values.run or "", model=values.model), values.data_dir)
+    def source() -> Source:
+        members = [*map(trained.from_run, runs), *map(trained.from_zoo, models)]
+        known = members[0].temperature if len(members) == 1 and not tta else None
+        return Source([member.model for member in members], tta,
+                      known or trained.temperature(members, tta, values.data_dir))
 
     outcomes = []
     for file, error in photographs.expand(words):
-        outcome = Outcome(file, [], error) if error else _look(file, values.invert, model)
+        outcome = Outcome(file, [], error) if error else _look(file, values.invert, source)
         if outcome.error:
             print(f"predict: {_printable(file)}: {_printable(outcome.error)}", file=sys.stderr)
         outcomes.append(outcome)
@@ -82,31 +99,36 @@ def _main(values: flags.FlagValues, words: list[str]) -> int:
     return cli.FAILURE if any(outcome.error for outcome in outcomes) else 0
 
 
-def _check(values: flags.FlagValues, words: Sequence[str]) -> None:
-    """Refuses what can be refused before TensorFlow is imported."""
-    given = cli.given(values)
+def _check(values: flags.FlagValues, words: Sequence[str]) -> tuple[list[str], list[str], str]:
+    """The runs, models and `tta` that are meant; refuses what can be refused before TensorFlow is imported."""
     if not words:
         raise UsageError("which files? python -m trainers.predict FILE... (see --help)")
-    if {"run", "model"} <= given:
-        raise UsageError(f"--run={values.run} and --model={values.model} both say which model; drop one")
-    if "data_dir" in given and "run" not in given:
-        raise UsageError(f"--data_dir={values.data_dir} is where the data of --run are; drop it, or name a run")
-    trained.spec_and_data(run=values.run or "", model=values.model)
+    runs = list(dict.fromkeys(map(os.path.normpath, filter(None, values.run))))
+    tta = views.parse(values.tta)
+    models = list(dict.fromkeys(values.model or ([] if runs else [MODEL])))
+    if values.data_dir and not runs and not tta and len(models) == 1:
+        raise UsageError(f"--data_dir={values.data_dir} is where the data are that calibrate a run, an ensemble or "
+                         "--tta; drop it, or name a run")
+    data = {path: trained.spec_and_data(run=path)[1] for path in runs}
+    data.update({name: trained.spec_and_data(model=name)[1] for name in models})
+    if len(data) > 1:
+        trained.check_ensemble(data)
+    return runs, models, tta
 
 
-def _look(file: str, invert: str, model: Callable[[], Trained]) -> Outcome:
-    """What the model sees in a file, of which one block of images is in memory at a time."""
+def _look(file: str, invert: str, source: Callable[[], Source]) -> Outcome:
+    """What the models see in a file, of which one block of images is in memory at a time."""
     import numpy as np
 
     from fmnist_zoo import photographs, prediction
 
     try:
-        logits = np.concatenate([prediction.outputs_of(model().model, photographs.as_pixels(block))
+        logits = np.concatenate([prediction.logits_of(source().models, photographs.as_pixels(block), source().tta)
                                  for block in photographs.blocks(file, invert)])
     except photographs.PhotographError as error:
         return Outcome(file, [], str(error))
     best = np.argsort(-logits, axis=1, kind="stable")[:, :BEST]
-    probabilities = prediction.from_logits(logits, model().temperature or 1.0).probabilities
+    probabilities = prediction.from_logits(logits, source().temperature).probabilities
     shares = np.take_along_axis(probabilities, best, axis=1)
     return Outcome(file, [list(zip(*image)) for image in zip(best.tolist(), shares.tolist())])
 

@@ -7,24 +7,30 @@ images. TensorFlow and TensorBoard are imported within functions, so that comman
 from __future__ import annotations
 
 import contextlib
-import itertools
 import json
 import os
 import pathlib
 import shutil
 import time
-from typing import Any, Sequence
+from typing import Any, Iterator, NamedTuple, Sequence
 
 import numpy as np
 
-from fmnist_zoo import card, metrics, statistics
+from fmnist_zoo import backend, card, metrics, statistics, views
 from fmnist_zoo.files import atomic_write, write_json
 from fmnist_zoo.spec import CLASS_NAMES
 from trainers.running import provenance
 from trainers.running.folder import SHIPPED, RunFolder, locked
-from trainers.running.trained import Trained, TrainedError, calibrated, load_data
+from trainers.running.trained import Trained, TrainedError, calibrated, load_data, logits_of, temperature
 
 FILE = "evaluation.json"
+
+
+class Row(NamedTuple):
+    """One row of `comparison`: a report, and which of its images were classified correctly, (images,) bool."""
+
+    report: dict[str, Any]
+    correct: np.ndarray
 
 
 def measure(trained: Trained, data_dir: str | None = None) -> tuple[dict[str, Any], np.ndarray, np.ndarray]:
@@ -37,18 +43,45 @@ def measure(trained: Trained, data_dir: str | None = None) -> tuple[dict[str, An
         TrainedError: if the data are not those that it was trained on, or are split differently.
         DataError: if the data cannot be found or read.
     """
-    from fmnist_zoo import prediction
-
     trained = calibrated(trained, data_dir)  # refuses other data before the test images are opened
-    found = load_data(trained, "test", data_dir)
-    images, labels = found["test"]
-    logits = prediction.outputs_of(trained.model, prediction.as_pixels(images))
+    logits, labels, data = predict_test([trained], "", data_dir)
     return {
         "title": trained.title, "model": trained.spec.name, "seed": trained.seed,
-        "weights_sha256": trained.weights_sha256, "data": {"name": found.name, "sha256": found.sha256},
-        **figures(logits, labels, trained.temperature or 1.0),
-        "environment": provenance.record(), "date": time.strftime("%Y-%m-%d"),
+        "weights_sha256": trained.weights_sha256, "data": data,
+        **figures(logits, labels, trained.temperature or 1.0), **origin(),
     }, logits, labels
+
+
+def predict_test(members: Sequence[Trained], tta: str, data_dir: str | None
+                 ) -> tuple[np.ndarray, np.ndarray, dict[str, Any]]:
+    """What models predict together of the test images: logits, labels, and which data these are."""
+    logits, labels, found = logits_of(members, "test", tta, data_dir)
+    return logits, labels, {"name": found.name, "sha256": found.sha256}
+
+
+def origin() -> dict[str, Any]:
+    return {"environment": provenance.record(), "date": time.strftime("%Y-%m-%d")}
+
+
+def augmented(members: Sequence[Trained], plain: Row, tta: str, data_dir: str | None = None) -> Row:
+    """The row beside `plain` of the same models with test-time augmentation, calibrated with it, too.
+
+    Its report has `figures`, `tta`, `views` (their number) and `mcnemar`, of it against `plain`.
+    """
+    divisor = temperature(members, tta, data_dir)  # refuses other data before the test images are opened
+    logits, labels, _ = predict_test(members, tta, data_dir)
+    correct = logits.argmax(axis=1) == labels
+    report = {"title": f"{plain.report['title']}, tta={tta}", "model": plain.report["model"], "tta": tta,
+              "views": len(views.moves(tta)), **figures(logits, labels, divisor)}
+    report["mcnemar"] = mcnemar(Row(report, correct), plain)
+    return Row(report, correct)
+
+
+def mcnemar(first: Row, second: Row) -> dict[str, Any]:
+    """McNemar's test of the rows, for a report: `against`, `alone` and `other` (images that only the first, or only the
+    second, got right), `p`."""
+    alone, other, p = statistics.mcnemar(first.correct, second.correct)
+    return {"against": second.report["title"], "alone": alone, "other": other, "p": p}
 
 
 def figures(logits: np.ndarray, labels: np.ndarray, temperature: float) -> dict[str, Any]:
@@ -74,13 +107,14 @@ def figures(logits: np.ndarray, labels: np.ndarray, temperature: float) -> dict[
 
 
 def evaluate(trained: Trained, *, logdir: str | os.PathLike[str] = "tb_logs", data_dir: str | None = None,
-             projector: bool = False) -> tuple[dict[str, Any], np.ndarray]:
+             projector: bool = False, tta: str = "") -> Row:
     """Measures a trained model on the test images and writes the report.
 
     Args:
         logdir: shipped models write to `<logdir>/<model>/shipped/evaluation`; a run writes to its own `evaluation`.
         data_dir: where the data are; default: where the run had them.
         projector: write the files of TensorBoard's projector, too.
+        tta: test-time augmentation, such as "shift" (`fmnist_zoo.views`): measured beside, as `report["tta"]`.
 
     Returns:
         The report (the content of `evaluation.json`), and which images were classified correctly, (images,) bool.
@@ -89,19 +123,38 @@ def evaluate(trained: Trained, *, logdir: str | os.PathLike[str] = "tb_logs", da
         TrainedError, DataError: as `measure`; also if there are no validation images for the projector.
         LockedError: if another process trains or evaluates in this folder.
     """
+    return rows(trained, logdir=logdir, data_dir=data_dir, projector=projector, tta=tta)[0]
+
+
+def rows(trained: Trained, *, logdir: str | os.PathLike[str] = "tb_logs", data_dir: str | None = None,
+         projector: bool = False, tta: str = "") -> list[Row]:
+    """As `evaluate`; returns the plain row and, with `tta`, the augmented one."""
+    backend.need_tensorflow()
+    tta = views.parse(tta)
     shown = load_data(trained, "validation", data_dir)["validation"] if projector else None
     if shown and not len(shown.labels):
         raise TrainedError(f"{trained.title} has no validation images for --projector to show; drop it")
     folder = RunFolder(trained.folder or _shipped_folder(trained, logdir))
-    folder.path.mkdir(parents=True, exist_ok=True)
-    with locked(folder.path, "at work"):
+    with held(folder.path):
         report, logits, labels = measure(trained, data_dir)
-        _write(folder.evaluation, report, logits, labels, trained.step)
+        found = [Row(report, logits.argmax(axis=1) == labels)]
+        if tta:
+            found.append(augmented([trained], found[0], tta, data_dir))
+            report["tta"] = found[1].report
+        write(folder.evaluation, report, logits, labels, trained.step)
         if shown:
             from trainers.board.projector import write as write_projector
 
             write_projector(folder.evaluation, trained.model, shown)
-    return report, logits.argmax(axis=1) == labels
+    return found
+
+
+@contextlib.contextmanager
+def held(folder: pathlib.Path) -> Iterator[None]:
+    """Makes a folder for an evaluation and holds it; `LockedError` if another process does."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with locked(folder, "at work"):
+        yield
 
 
 def _shipped_folder(trained: Trained, logdir: str | os.PathLike[str]) -> pathlib.Path:
@@ -111,7 +164,7 @@ def _shipped_folder(trained: Trained, logdir: str | os.PathLike[str]) -> pathlib
     return pathlib.Path(os.path.expanduser(logdir), trained.spec.name, name)
 
 
-def _write(folder: pathlib.Path, report: dict[str, Any], logits: np.ndarray, labels: np.ndarray, step: int) -> None:
+def write(folder: pathlib.Path, report: dict[str, Any], logits: np.ndarray, labels: np.ndarray, step: int) -> None:
     """Replaces `folder` with `evaluation.json`, pictures and TensorBoard's events."""
     from fmnist_zoo import prediction
     from trainers.board import events, pictures
@@ -132,6 +185,9 @@ def _write(folder: pathlib.Path, report: dict[str, Any], logits: np.ndarray, lab
             with atomic_write(folder / f"{name}.png") as file:
                 file.write(png)
         writer.scalars(scalars, step)
+        if "tta" in report:
+            measured = {"loss": "nll", "loss_calibrated": "nll_calibrated", "accuracy": "accuracy", "ece": "ece"}
+            writer.scalars({f"tta/{name}": report["tta"][key] for name, key in measured.items()}, step)
         for label, name in enumerate(CLASS_NAMES):
             writer.pr_curve(f"pr_curve/{name}", labels == label, probabilities[:, label], step)
     write_json(folder / FILE, report)
@@ -182,21 +238,19 @@ def text(report: dict[str, Any]) -> str:
     ])
 
 
-def comparison(reports: Sequence[dict[str, Any]], correct: Sequence[np.ndarray]) -> str:
-    """A table of evaluations on the same images, and McNemar's test of each pair.
-
-    For each report, `correct` says which images its model classified correctly, (images,) bool.
-    """
+def comparison(found: Sequence[Row], pairs: Sequence[tuple[int, int]]) -> str:
+    """A table of evaluations on the same images, and McNemar's test of pairs of its rows."""
     table = [("evaluated", "model", "accuracy", "95 %", "NLL", "calibrated", "ECE", "top-2")]
-    for one in reports:
+    for one, _ in found:
         low, high = one["accuracy_95"]
         table.append((one["title"], one["model"], f"{one['accuracy']:.4f}", f"{low:.4f}-{high:.4f}",
                       f"{one['nll']:.4f}", f"{one['nll_calibrated']:.4f}", f"{one['ece']:.4f}",
                       f"{one['top_2_accuracy']:.4f}"))
-    pairs = [("right alone", "", "right alone", "", "p")]
-    for first, second in itertools.combinations(range(len(reports)), 2):
-        alone, other, p = statistics.mcnemar(correct[first], correct[second])
-        pairs.append((reports[first]["title"], str(alone), reports[second]["title"], str(other), f"{p:.3g}"))
+    tests = [("right alone", "", "right alone", "", "p")]
+    for first, second in pairs:
+        test = mcnemar(found[first], found[second])
+        tests.append((found[first].report["title"], str(test["alone"]), test["against"], str(test["other"]),
+                      f"{test['p']:.3g}"))
     return "\n".join([card.aligned(table, numeric=table[0][2:]), "",
                       "McNemar's paired test, exact: images that one got right and the other wrong",
-                      card.aligned(pairs, numeric=("p",))])
+                      card.aligned(tests, numeric=("p",))])

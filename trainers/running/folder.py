@@ -20,6 +20,7 @@ from trainers.config import ConfigError, RunConfig, read_record
 from trainers.running.table import MetricsTable
 
 SWEEPS = "sweeps"
+ENSEMBLES = "ensembles"  # their evaluations: <logdir>/ensembles/<name>/evaluation
 SHIPPED = ("shipped", "shipped-mini")  # folders for evaluations of the package's trained models, beside the runs
 PARTIAL_FILES = (".config.json.*", ".metrics.csv.*", ".result.json.*", ".failure.json.*", ".latest.npz.*", "saving.*")
 

@@ -8,7 +8,8 @@ from __future__ import annotations
 import dataclasses
 import os
 import pathlib
-from typing import TYPE_CHECKING, Any
+import weakref
+from typing import TYPE_CHECKING, Any, Mapping, Sequence
 
 from fmnist_zoo import registry, weights
 from fmnist_zoo.errors import ZooError
@@ -17,7 +18,11 @@ from trainers.config import ConfigError, RunConfig, read_record
 from trainers.running.folder import RunFolder
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from fmnist_zoo.data import Data
+
+_PREDICTED: weakref.WeakKeyDictionary[Any, dict[Any, np.ndarray]] = weakref.WeakKeyDictionary()
 
 
 class TrainedError(ZooError, ValueError):
@@ -160,9 +165,48 @@ def calibrated(trained: Trained, data_dir: str | None = None) -> Trained:
     """`trained` with a temperature, fitted on its validation images if it has none; 1 if there are no such images."""
     if trained.temperature is not None:
         return trained
-    from fmnist_zoo import metrics, prediction
+    return dataclasses.replace(trained, temperature=temperature([trained], "", data_dir))
 
-    split = load_data(trained, "validation", data_dir)["validation"]
-    logits = prediction.outputs_of(trained.model, prediction.as_pixels(split.images))
-    temperature = metrics.fit_temperature(logits, split.labels) if len(split.labels) else 1.0
-    return dataclasses.replace(trained, temperature=temperature)
+
+def temperature(members: Sequence[Trained], tta: str, data_dir: str | None = None) -> float:
+    """The temperature of what models predict together, over the views of `tta`; 1 if there are no validation images.
+
+    It is fitted on the validation images, which members must have in common: see `check_ensemble`. `TrainedError`,
+    `DataError`: as `load_data`.
+    """
+    from fmnist_zoo import metrics
+
+    logits, labels, _ = logits_of(members, "validation", tta, data_dir)
+    return metrics.fit_temperature(logits, labels) if len(labels) else 1.0
+
+
+def logits_of(members: Sequence[Trained], split: str, tta: str, data_dir: str | None
+              ) -> tuple[np.ndarray, np.ndarray, Data]:
+    """What models predict together of a split of their data: logits as of `prediction.logits_of`, labels, the data.
+
+    What a model predicts is kept as long as the model: an ensemble is evaluated after its members.
+    """
+    from fmnist_zoo import prediction, views
+
+    found = load_data(members[0], split, data_dir)
+    images, labels = found[split]
+    pixels = prediction.as_pixels(images)
+    logits = []
+    for member in members:
+        known = _PREDICTED.setdefault(member.model, {})
+        key = (split, tta, found.sha256, found.split_sha256)
+        if key not in known:
+            known[key] = prediction.logits_of([member.model], pixels, tta)
+        logits.append(known[key])
+    return (views.mean_over_models(logits) if len(logits) > 1 else logits[0]), labels, found
+
+
+def check_ensemble(data: Mapping[str, Mapping[str, Any]]) -> None:
+    """`TrainedError` unless models may be averaged; `data` maps their titles to what they were trained on."""
+    if len(data) < 2:
+        raise TrainedError(f"an ensemble has two members or more, received {', '.join(data)}; name another")
+    if len({(one.get("sha256"), one.get("split_sha256")) for one in data.values()}) > 1:
+        raise TrainedError("an ensemble is calibrated on validation images that no member was trained on, and these "
+                           "hold out different ones: " + ", ".join(
+                               f"{title} {one.get('split_sha256', 'unknown')[:12]} of {one.get('name', 'any')} "
+                               f"{one.get('sha256', 'data')[:12]}" for title, one in data.items()))
