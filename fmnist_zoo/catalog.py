@@ -33,7 +33,12 @@ register("network_B_l2", "network B with an L2 penalty", hidden=(300, 100), l2=0
 
 
 def default_space(spec: ModelSpec) -> str:
-    """What a sweep of a model searches by default: L1, L2, and a dropout rate, one for each layer if they differ."""
+    """What a sweep of a model searches by default: L1, L2, and a dropout rate, one for each layer if they differ.
+
+    Of a model that a function builds, learning rate and weight decay: it has no other settings.
+    """
+    if spec.build:
+        return "learning_rate=0.0003,0.001,0.003; weight_decay=0,0.0001,0.001,0.01"
     rates = "0,0.1,0.2,0.3,0.4,0.5"
     if len(set(spec.dropout)) > 1:
         dropout = [f"dropout.{layer}={rates}" for layer in range(1, len(spec.hidden) + 1)]

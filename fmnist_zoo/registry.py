@@ -134,9 +134,13 @@ def derive(spec: ModelSpec, **overrides: Any) -> ModelSpec:
     return dataclasses.replace(changed, name=name, description=f"{base.description} (changed: {', '.join(differing)})")
 
 
-def load_zoo_module(name: str) -> None:
-    """Imports a user's module, from the working folder first; `SpecError` if it cannot be found or raises an error."""
-    folder, problem = os.getcwd(), None
+def load_zoo_module(name: str, folder: str = "") -> None:
+    """Imports a user's module, from a folder first (by default the working folder).
+
+    Raises:
+        SpecError: if it cannot be found or raises an error.
+    """
+    folder, problem = folder or os.getcwd(), None
     sys.path.insert(0, folder)
     try:
         with without_noise():  # it may import Keras

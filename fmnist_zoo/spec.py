@@ -87,7 +87,7 @@ class ModelSpec:
         expansion: units of expand_i by those of dense_i; 0 for no inverted bottleneck.
         input: a fixed linear layer in front of all others, computed from the fit images (`fmnist_zoo.inputs`), so that
             the model still takes pixels in [0, 1].
-        build: of a model of the user's own, the function that builds it: "my_models:cnn". It has no other architecture.
+        build: the function that builds a model of the user's own, "my_models:cnn"; the spec says nothing more about it.
 
     Raises:
         SpecError: for a value that no model can have.

@@ -112,7 +112,8 @@ def unseeded():
     return _dense(kernel_initializer=keras.initializers.Constant(scale))
 
 
-_known, _layer = [], layers.Dense(10)
+_known: list = []
+_layer = layers.Dense(10)
 
 
 def the_same_model():

@@ -17,7 +17,7 @@ from typing import Any, Callable, Mapping, Sequence
 
 from absl import flags
 
-from fmnist_zoo import backend, settings
+from fmnist_zoo import backend, registry, settings
 from fmnist_zoo.errors import SpecError, UsageError, ZooError
 from fmnist_zoo.settings import Choice, Setting, Switch
 from trainers.config import SETTINGS
@@ -103,15 +103,20 @@ def main(name: str, arguments: Sequence[str] | None, *, usage: str, groups: Mapp
     """Runs a command on its arguments (None: the process's own) and returns the exit code.
 
     Prints `--help`, or calls `body` with the flags and, with `words`, arguments that belong to no flag, such as files.
+    Each command has the flag `--zoo_module`; its module is imported before the body runs.
     """
 
     def answer() -> int:
         values, received = define_flags(), list(sys.argv[1:] if arguments is None else arguments)
+        flags.DEFINE_string("zoo_module", None, "a module of yours that registers more models; what is done with a "
+                            "model that a function of it builds needs it each time", flag_values=values)
         if {"--help", "-help", "-h", "--helpfull"} & set(received):
-            print(help_text(usage, groups, values))
+            print(help_text(usage, {**groups, "Models of your own": ("zoo_module",)}, values))
             return 0
         rest = parse(values, received, words=words)
         backend.need_tensorflow()
+        if values.zoo_module:
+            registry.load_zoo_module(values.zoo_module)
         return body(values, rest) if words else body(values)
 
     return run(name, answer)

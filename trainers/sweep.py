@@ -13,7 +13,6 @@ from typing import Any, Mapping, Sequence, Unpack
 
 from absl import flags
 
-from fmnist_zoo import registry
 from fmnist_zoo.errors import UsageError
 from fmnist_zoo.settings import DATA, MODEL, OUTPUT, TRAINING
 from fmnist_zoo.spec import ModelSpec
@@ -39,7 +38,7 @@ L1 and L2. Names:
 A schedule of dropout rates is 0.3_0.2_0.1, widths are 300_100; dropout.1 is the rate of the first hidden layer.
 """
 GROUPS = {
-    "What is searched": ("model", "space", "tuner", "max_trials", "objective", "executions", "zoo_module"),
+    "What is searched": ("model", "space", "tuner", "max_trials", "objective", "executions"),
     "What a trial trains": cli.settings_in(MODEL),
     "How a trial trains": cli.settings_in(TRAINING),
     "On what": cli.settings_in(DATA),
@@ -68,7 +67,6 @@ def define_flags() -> flags.FlagValues:
     flags.DEFINE_enum("objective", "val_loss", list(OBJECTIVES), "on the half of the validation images that chose no "
                       "epoch", flag_values=values)
     whole("executions", "runs of each trial, with seeds of their own; their mean ranks it", 1)
-    text("zoo_module", "a module of yours that registers more models")
     whole("workers", "trials at once on this machine, each with its share of the cores; 2 and more need the extra "
           "[distributed]", 1)
     text("scheduler", "a dask scheduler's address, such as tls://host:8786, instead of --workers", "")
@@ -118,8 +116,6 @@ def _main(values: flags.FlagValues) -> int:
     if values.show:
         print(_summary(load(values.show)))
         return 0
-    if values.zoo_module:
-        registry.load_zoo_module(values.zoo_module)
     if not values.model:
         raise UsageError("which model? --model=NAME; `python -m fmnist_zoo` lists them")
     if values.scheduler and "workers" in cli.given(values):

@@ -20,6 +20,7 @@ from fmnist_zoo.settings import DATA, MODEL, OUTPUT, TRAINING, settings_of
 from fmnist_zoo.spec import ModelSpec
 from trainers import cli
 from trainers.config import ConfigError, RunConfig, differences, overlay, read_record, resolve
+from trainers.running import provenance
 from trainers.running.folder import RunFolder, create, finished, latest_unfinished, remove_if_unused
 from trainers.settings import Settings
 
@@ -36,7 +37,7 @@ Trains one model of the zoo on Fashion-MNIST, logs to TensorBoard, and leaves a 
 Flags that are not given follow the model's recipe; `python -m fmnist_zoo NAME` shows it.
 """
 GROUPS = {
-    "What is trained": ("model", *cli.settings_in(MODEL), "zoo_module"),
+    "What is trained": ("model", *cli.settings_in(MODEL)),
     "How": cli.settings_in(TRAINING),
     "On what": cli.settings_in(DATA),
     "Where it goes": ("logdir", "run_name", *cli.settings_in(OUTPUT)),
@@ -50,7 +51,6 @@ def define_flags() -> flags.FlagValues:
     cli.define_settings(values)
     for name, default, help in (
         ("model", None, "a name from `python -m fmnist_zoo`"),
-        ("zoo_module", None, "a module of yours that registers more models"),
         ("logdir", "tb_logs", "the log folder, for TensorBoard too"),
         ("run_name", "", "the run's folder below <logdir>/<model>; default: the time and the seed"),
         ("resume", None, "a run's folder, or latest: continues from its last checkpoint; only --epochs may change, to "
@@ -110,8 +110,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _main(values: flags.FlagValues) -> int:
     values.logdir = os.path.expanduser(values.logdir)
-    if values.zoo_module:
-        registry.load_zoo_module(values.zoo_module)
     if values.resume:
         return _resume(values)
     config, expected = _new_run(values)
@@ -135,9 +133,12 @@ def _new_run(values: flags.FlagValues) -> tuple[RunConfig, dict[str, Any] | None
     if values.from_sweep:
         from trainers.tuning.study import retrain_config
 
-        return overlay(retrain_config(values.from_sweep), **given), None
+        config = retrain_config(values.from_sweep)
+        provenance.require_builder(values.from_sweep, {"config": config.to_dict(), "environment": {}})
+        return overlay(config, **given), None
     if values.config:
         record = read_record(values.config)
+        provenance.require_builder(values.config, record)
         other_data = {"data", "allow_other_data", "validation_size"} & set(given)
         return overlay(RunConfig.from_dict(record["config"]), **given), None if other_data else record["data"]
     return resolve(values.model, **given), None
@@ -156,6 +157,7 @@ def _resume(values: flags.FlagValues) -> int:
         path = os.path.abspath(os.path.expanduser(values.resume))
         folder = RunFolder(os.path.dirname(path) if os.path.basename(path) == "config.json" else path)
     record = read_record(folder.path)
+    provenance.require_builder(folder.path, record)
     old = RunConfig.from_dict(record["config"])
     if model and model != old.spec.name:
         raise ConfigError(f"--model={model} disagrees with the run in {folder.path}, which is of {old.spec.name}")

@@ -39,7 +39,7 @@ def finish(runs: Sequence[RunConfig], logdir: str, should_stop: Callable[[], boo
             return
         folder = existing_run(logdir, config)
         if folder:
-            _note_other_origin(folder, commit)
+            _note_other_origin(folder, config, commit)
         if folder is None or not finished(folder, config):
             left = f"; about {estimate.clock(sum(work[index:]) * spent / done)} left" if done else ""
             print(f"[{index + 1}/{len(runs)}] {config.spec.name} ({config.trainer}, seed {config.seed}){left}",
@@ -58,10 +58,10 @@ def finish(runs: Sequence[RunConfig], logdir: str, should_stop: Callable[[], boo
         yield folder
 
 
-def _note_other_origin(folder: RunFolder, commit: str) -> None:
-    now = {"commit": commit, "versions": provenance.versions()}
+def _note_other_origin(folder: RunFolder, config: RunConfig, commit: str) -> None:
+    now = {"commit": commit, "versions": provenance.versions(), "modules": provenance.modules(config.spec)}
     others = [one for one in provenance.environments(read_record(folder.path))
-              if {"commit": one.get("commit"), "versions": one["versions"]} != now]
+              if {"commit": one.get("commit"), "versions": one["versions"], "modules": one.get("modules", {})} != now]
     if others:
         origin = "; and ".join(dict.fromkeys(map(provenance.describe, others)))
         print(f"{folder.path} is used, and was trained with {origin}; now it would be {provenance.describe(now)}",

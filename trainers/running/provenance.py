@@ -12,6 +12,9 @@ import subprocess
 import sys
 from typing import Any
 
+from fmnist_zoo import own
+from fmnist_zoo.errors import SpecError
+from fmnist_zoo.spec import ModelSpec
 from fmnist_zoo.version import __version__
 from trainers.config import ConfigError
 from trainers.engine import threads
@@ -20,11 +23,15 @@ from trainers.engine.processor import machine
 LIBRARIES = ("tensorflow", "keras", "numpy")
 
 
-def record() -> dict[str, Any]:
-    """The environment of a start of a run. Call it after TensorFlow was imported."""
+def record(spec: ModelSpec | None = None) -> dict[str, Any]:
+    """The environment of a start of a run, of a model with that spec. Call it after TensorFlow was imported.
+
+    For a model that a function of the user's builds, `modules` has the digests of `modules`.
+    """
     import tensorflow
 
     return {
+        **({"modules": modules(spec)} if spec and spec.build else {}),
         **machine(),
         "versions": versions(),
         "threads": {"intra_op": threads.in_use(),
@@ -34,6 +41,21 @@ def record() -> dict[str, Any]:
         "commit": commit(),
         "command": shlex.join([pathlib.Path(sys.argv[0]).name, *sys.argv[1:]]),
     }
+
+
+def modules(spec: ModelSpec) -> dict[str, str]:
+    """SHA-256, by name, of the module that registers a user's model and of the one whose function builds it."""
+    return own.builder(spec.name, spec.build).modules if spec.build else {}
+
+
+def require_builder(path: str | os.PathLike[str], record: dict[str, Any]) -> None:
+    """`ConfigError` if the model of the run at `path` is built by a function of a module that was not imported."""
+    spec = ModelSpec(**record["config"]["spec"])
+    if spec.build:
+        try:
+            own.builder(spec.name, spec.build, record["environment"].get("modules"))
+        except SpecError as error:
+            raise ConfigError(f"{os.fspath(path)}: its model {error}") from None
 
 
 def versions(*more: str) -> dict[str, str]:
@@ -100,7 +122,14 @@ def differences(before: dict[str, Any], now: dict[str, Any]) -> str:
     return ", ".join(changed)
 
 
+def changed_modules(before: dict[str, Any], now: dict[str, Any]) -> str:
+    """Modules of the user's whose source differs between two environments, by name; empty if none does."""
+    return ", ".join(name for name, sha256 in now.get("modules", {}).items()
+                     if before.get("modules", {}).get(name) != sha256)
+
+
 def describe(environment: dict[str, Any]) -> str:
-    """Commit and versions in one line."""
+    """Commit, versions and modules of the user's in one line."""
     named = [f"{name} {version}" for name, version in environment["versions"].items()]
+    named += [f"{name} {sha256[:12]}" for name, sha256 in environment.get("modules", {}).items()]
     return ", ".join([f"commit {environment.get('commit', 'unknown')[:12]}", *named])

@@ -107,12 +107,17 @@ class Session:
         sizes = {"fit": len(self.fit.labels), "validation": len(self.validation.labels)}
         if self.ranking:
             sizes["ranking"] = len(self.ranking.labels)
-        start: dict[str, Any] = {"epoch": self.state.epoch, "time": time.time(), "environment": provenance.record()}
+        start: dict[str, Any] = {"epoch": self.state.epoch, "time": time.time(),
+                                 "environment": provenance.record(self.config.spec)}
         starts = [start]
         if self._old_record:
             # A start from which no epoch was saved had no part in the weights.
             starts = [one for one in provenance.starts(self._old_record) if one["epoch"] < self.state.epoch] + starts
         if len(starts) > 1:
+            modules = provenance.changed_modules(starts[-2]["environment"], start["environment"])
+            if modules:
+                self.reporter.note(f"the source of {modules} has changed since this run's last start: its numbers may "
+                                   "differ from those of a run without this change")
             changed = provenance.differences(starts[-2]["environment"], start["environment"])
             if changed:
                 self.reporter.note(f"this run continues with {changed}; its numbers may differ in the last digits from "

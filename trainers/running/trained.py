@@ -15,6 +15,7 @@ from fmnist_zoo import registry, weights
 from fmnist_zoo.errors import ZooError
 from fmnist_zoo.spec import ModelSpec, Recipe
 from trainers.config import ConfigError, RunConfig, read_record
+from trainers.running import provenance
 from trainers.running.folder import RunFolder
 
 if TYPE_CHECKING:
@@ -83,7 +84,6 @@ def from_run(path: str | os.PathLike[str]) -> Trained:
         TrainedError: if the run is not finished, or its weights are missing or were changed.
     """
     from fmnist_zoo import models
-    from trainers.engine import lowlevel
     from trainers.running import checkpoints
 
     folder, record, result = _finished(path)
@@ -93,13 +93,21 @@ def from_run(path: str | os.PathLike[str]) -> Trained:
     if not path.is_file():
         raise TrainedError(f"{path}: is gone; {again}")
     model = models.build_model(config.spec, config.seed, weights=path)
-    names = weights.layer_names(config.spec) if config.trainer != "scratch" else lowlevel.names(config.spec)
-    if checkpoints.digest(dict(zip(names, model.get_weights()))) != result["weights_sha256"]:
+    if checkpoints.digest(dict(zip(_names(config, model), model.get_weights()))) != result["weights_sha256"]:
         raise TrainedError(f"{path}: these are not the weights that the run ended with; {again}")
     fit = record["data"]["fit"]
     step = result["final"]["epoch"] * -(-fit // config.batch(fit))
     return Trained(str(folder.path), config.spec, config.recipe, config.seed, model, step, record["data"],
                    config.data_settings, result["weights_sha256"], folder=folder.path)
+
+
+def _names(config: RunConfig, model: Any) -> list[str]:
+    """The names under which a run's weights were hashed, in the order of `model.get_weights()`."""
+    from trainers.engine import lowlevel
+
+    if config.spec.build:
+        return [variable.path for variable in model.weights]
+    return lowlevel.names(config.spec) if config.trainer == "scratch" else weights.layer_names(config.spec)
 
 
 def _finished(path: str | os.PathLike[str]) -> tuple[RunFolder, dict[str, Any], dict[str, Any]]:
@@ -109,6 +117,7 @@ def _finished(path: str | os.PathLike[str]) -> tuple[RunFolder, dict[str, Any], 
         missing = "no run in this folder" if folder.path.is_dir() else "no such folder"
         raise ConfigError(f"{folder.path}: {missing}; a run is named by its folder, such as tb_logs/4D_drop03/<run>")
     record, result = read_record(folder.path), folder.read_result()
+    provenance.require_builder(folder.path, record)
     if result is None and folder.failure.exists():
         reason = folder.read_failure() or "for an unknown reason"
         raise TrainedError(f"{folder.path}: this run failed ({reason}); train it again with other settings: "

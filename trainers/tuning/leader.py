@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import collections
+import os
 import time
 import uuid
 from typing import Any, Callable, Mapping
 
 from fmnist_zoo.errors import ZooError
 from fmnist_zoo.files import atomic_write
-from trainers.running import estimate, progress
+from trainers.running import estimate, progress, provenance
 from trainers.running.folder import RunFolder
 from trainers.tuning.oracle import Oracle, Proposal
 from trainers.tuning.pool import DIED, ChildPool, DaskPool
@@ -26,7 +27,7 @@ class SweepError(ZooError, RuntimeError):
 class Leader:
     """One start of a sweep, from what its folder holds to its end, or to `max_failures` failed trials.
 
-    `environment` has the versions and the commit of this start.
+    `environment` has the versions, the commit and the modules of the user's of this start.
     """
 
     def __init__(self, study: Study, pool: ChildPool | DaskPool, oracle: Oracle, *, max_trials: int,
@@ -72,6 +73,10 @@ class Leader:
         return False
 
     def _note_versions(self) -> None:
+        modules = provenance.changed_modules({"modules": self.study.modules}, dict(self.environment))
+        if modules and self.study.trials:
+            self.reporter.note(f"the source of {modules} has changed since the last start: trials from now on may "
+                               "differ from the earlier ones, and are ranked with them")
         then, now = self.study.versions, self.environment["versions"]
         changed = [f"{name} {then[name]} -> {now[name]}" for name in now if then.get(name, now[name]) != now[name]]
         if changed and self.study.trials:
@@ -152,7 +157,8 @@ class Leader:
         self.pool.submit(name, {
             "config": study.config(trial, execution).to_dict(), "expected": study.manifest["data"],
             "folder": str(study.folder(trial, execution).absolute()), "parent": parent,
-            "sweep": str(study.path.absolute()), "leader": self._leader})
+            "sweep": str(study.path.absolute()), "leader": self._leader,
+            "modules": self.environment.get("modules", {}), "directory": os.getcwd()})
 
     def _collect(self, timeout: float) -> None:
         """Records the outcomes that arrive within `timeout` seconds."""

@@ -43,12 +43,12 @@ class Plan:
         given = {name: settings[name] for name in self.given}
         self.base = resolve(model, ranking=True, **{"histogram_every": 0, "checkpoint_every": 1, **given})
         self.tuner, self.objective, self.executions = tuner, objective, executions
-        self.space = parse(catalog.default_space(self.base.spec) if space is None else space, self.base,
-                           listed_only=tuner == "grid")
+        default = catalog.default_space(self.base.spec)
+        self.space = parse(default if space is None else space, self.base, listed_only=tuner == "grid")
         twice = [name for name in self.space.names if name in self.given]
         if twice:
-            raise ConfigError(f"--{twice[0]} and --space both set {twice[0]}; drop one (without --space, a sweep "
-                              "searches dropout, l1 and l2)")
+            raise ConfigError(f"--{twice[0]} and --space both set {twice[0]}; drop one (without --space, this sweep "
+                              f"searches {default})")
         if tuner == "hyperband":
             self._check_hyperband()
         self.max_trials = self._limit(max_trials)
@@ -109,6 +109,7 @@ class Plan:
         data = load_data(**self.base.data_settings)
         return {"base": self.base.to_dict(), "given": self.given, "space": self.space.text, "tuner": self.tuner,
                 "objective": self.objective, "executions": self.executions,
+                "modules": provenance.modules(self.base.spec),
                 "data": {"sha256": data.sha256, "split_sha256": data.split_sha256}, **environment(self.tuner)}
 
 

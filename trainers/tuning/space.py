@@ -99,6 +99,7 @@ def apply(base: RunConfig, values: Mapping[str, Value], *, given: Sequence[str] 
     layers = {int(name.partition(".")[2]): value for name, value in values.items() if "." in name}
     if not layers:
         return config
+    config.spec.refuse_settings(["dropout"])
     if max(layers) > len(config.spec.hidden):
         raise ConfigError(f"dropout.{max(layers)} needs {max(layers)} hidden layers; there are "
                           f"{len(config.spec.hidden)}")

@@ -50,7 +50,7 @@ def execute(plan: Plan, *, workers: int, scheduler: str, max_failures: int, logd
             move_aside(path)
         with hold(path):
             study = open_or_create(path, manifest)
-            environment = {name: manifest[name] for name in ("versions", "commit")}
+            environment = {name: manifest[name] for name in ("versions", "commit", "modules")}
             try:
                 finished = len(study.ended) >= plan.max_trials or _lead(
                     study, plan, environment, workers=workers, scheduler=scheduler, max_failures=max_failures,

@@ -93,7 +93,9 @@ class Study:
         self.executions: int = manifest["executions"]
         starts = path / "starts.json"
         self.starts = list(_read(starts, "restore or delete the file")["starts"]) if starts.exists() else []
-        self.versions: dict[str, str] = [manifest, *self.starts][-1]["versions"]  # of the last start
+        last = [manifest, *self.starts][-1]  # the last start
+        self.versions: dict[str, str] = last["versions"]
+        self.modules: dict[str, str] = last.get("modules", {})  # of the user's: see `provenance.modules`
         folders = [proposal.parent for proposal in path.glob("*/proposal.json") if proposal.parent.name.isdecimal()]
         found = sorted((self._read_trial(folder) for folder in folders), key=lambda trial: trial.number)
         self.trials = {trial.name: trial for trial in found}  # in the order of their numbers

@@ -19,14 +19,15 @@ import textwrap
 import threading
 import time
 import traceback
-from typing import Any, Callable, Iterator
+from typing import Any, Callable, Iterator, Mapping
 
 import fmnist_zoo
+from fmnist_zoo import registry
 from fmnist_zoo.data import DataError, load_data
-from fmnist_zoo.errors import ZooError
+from fmnist_zoo.errors import SpecError, ZooError
 from trainers.config import ConfigError, RunConfig, differences, read_record
 from trainers.engine import threads
-from trainers.running import estimate
+from trainers.running import estimate, provenance
 from trainers.running.checkpoints import CheckpointError
 from trainers.running.folder import LockedError, RunFolder, finished
 from trainers.running.table import TableError
@@ -50,7 +51,9 @@ def run(job: dict[str, Any], share: tuple[int, int] | None = None) -> dict[str, 
 
     Args:
         job: `config` (a RunConfig as a dict), `folder`, `parent` (a run folder whose training this one continues, or
-            None), `expected` (digests of the data), `sweep` (its folder), `leader` (content of its LEADER file).
+            None), `expected` (digests of the data), `sweep` (its folder), `leader` (content of its LEADER file),
+            `modules` (of the user's, that the model needs, with the digests of their source), `directory` (where the
+            leader finds them).
         share: (index of this worker on its host, number of workers there); None: it has all cores.
 
     Returns:
@@ -86,10 +89,11 @@ def _run(job: dict[str, Any]) -> dict[str, Any]:
         raise TrialError(f"the worker on {os.uname().nodename} does not see {job['sweep']}; the sweep and its workers "
                          "need one folder that all of them see under the same name")
     try:
+        _import_modules(config, job.get("modules", {}), job.get("directory", ""))
         return _train(folder, config, job)
     except TrialError:
         raise
-    except (ConfigError, DataError) as error:
+    except (ConfigError, DataError, SpecError) as error:
         raise TrialError(str(error)) from error
     except OSError as error:
         raise TrialError(f"{error.filename or folder.path}: {error.strerror or error}") from error
@@ -101,6 +105,27 @@ def _run(job: dict[str, Any]) -> dict[str, Any]:
         text = re.sub(r"\{\{.*?\}\} ?", "", str(error))  # without the names of TensorFlow's nodes
         first = textwrap.shorten(text.split("\n", 1)[0], 140, placeholder=" ...")
         return {"status": FAILED, "reason": f"{type(error).__name__}: {first} (see {folder.path / LOG})"}
+
+
+def _import_modules(config: RunConfig, modules: Mapping[str, str], directory: str) -> None:
+    """Imports the module that registers a user's model, unless this process knows the model.
+
+    Raises:
+        SpecError: if it cannot be imported here.
+        TrialError: if its source is not the leader's.
+    """
+    if not config.spec.build:
+        return
+    name = next(iter(modules))
+    if name != "__main__":
+        if directory not in sys.path:
+            sys.path.append(directory)  # for imports within the functions of the module
+        registry.load_zoo_module(name, directory)
+    here = provenance.modules(config.spec)
+    changed = [module for module in modules if here.get(module) != modules[module]]
+    if changed:
+        raise TrialError(f"the source of {', '.join(changed)} on {os.uname().nodename} is not the one that this sweep "
+                         "started with; put it back, or stop the sweep and start it again")
 
 
 def _train(folder: RunFolder, config: RunConfig, job: dict[str, Any]) -> dict[str, Any]:
