@@ -22,6 +22,7 @@ from fmnist_zoo.settings import (
     Number,
     Size,
     Switch,
+    Text,
     Whole,
     check_settings,
     setting,
@@ -236,13 +237,41 @@ class Recipe:
                                     searched=True)
     optimizer: str = setting("adam", Choice(tuple(OPTIMIZERS)), "a new one comes with Keras' learning rate for it",
                              group=TRAINING, searched=True)
-    learning_rate: float = setting(0.001, Number(above=0.0), "constant over the run", group=TRAINING, searched=True)
+    learning_rate: float = setting(0.001, Number(above=0.0), "constant over the run, or the highest of --schedule",
+                                   group=TRAINING, searched=True)
     weight_decay: float = setting(0.0, Number(), "decoupled decay of the weight matrices (AdamW's)", group=TRAINING,
                                   searched=True)
     validation_size: float = setting(0.1, Size(), "share, or number, of the training images held out (default 0.1)",
                                      group=DATA)
     early_stopping: int = setting(0, Whole(), "epochs without a better validation loss after which the run ends; 0: "
                                   "never", group=TRAINING)
+    schedule: str = setting("constant", Choice(("constant", "cosine", "linear", "one_cycle", "step")),
+                            "the learning rate over the run; step: a tenth from half, a hundredth from three quarters",
+                            group=TRAINING, searched=True)
+    warmup: float = setting(0.0, Number(below=1.0), "share of all updates over which the learning rate grows from zero",
+                            group=TRAINING, searched=True)
+    schedule_epochs: int = setting(0, Whole(), "epochs of the whole schedule (default: --epochs); a run may train its "
+                                   "first part", group=TRAINING)
+    label_smoothing: float = setting(0.0, Number(below=1.0), "share of a label that is spread over all classes, in "
+                                     "what is minimised alone", group=TRAINING, searched=True)
+    ema: float = setting(0.0, Number(below=1.0), "decay of an exponential mean of the weights, such as 0.999, which is "
+                         "then what is validated and kept", group=TRAINING, searched=True)
+    clip_norm: float = setting(0.0, Number(), "largest norm of all gradients together; 0: any", group=TRAINING,
+                               searched=True)
+    shift: int = setting(0, Whole(below=28), "pixels by which each training image is shifted at most, both ways",
+                         group=TRAINING, searched=True)
+    flip: bool = setting(False, Switch(), "mirror half of the training images, left to right", group=TRAINING,
+                         searched=True)
+    erase: int = setting(0, Whole(below=29), "side of a square that is erased in each training image", group=TRAINING,
+                         searched=True)
+    mixup: float = setting(0.0, Number(), "mix training images in pairs, by shares of Beta(mixup, mixup)",
+                           group=TRAINING, searched=True)
+    teacher: str = setting("", Text(), "a finished run's folder, or a trained model's name, whose probabilities the "
+                           "model learns too; several separated by commas: their mean", group=TRAINING)
+    teacher_weight: float = setting(0.5, Number(below=1.0 + 2**-52), "share of the teacher's part in the loss",
+                                    group=TRAINING, searched=True)
+    teacher_temperature: float = setting(2.0, Number(above=0.0), "divides both logits in the teacher's part",
+                                         group=TRAINING, searched=True)
     weights: str = setting("best", Choice(("best", "last")), "the weights that count in the end: of the lowest "
                            "validation loss, or the last", group=TRAINING)
 
@@ -251,3 +280,13 @@ class Recipe:
         if self.early_stopping and not self.validation_size:
             raise SpecError(f"early_stopping={self.early_stopping} watches the validation loss, and "
                             "validation_size=0 leaves none: drop one of the two")
+        self._set_horizon()
+
+    def _set_horizon(self) -> None:
+        """A learning rate that varies has a horizon; it is a part of what the numbers of an epoch depend on."""
+        varies = self.schedule != "constant" or self.warmup > 0
+        object.__setattr__(self, "schedule_epochs", (self.schedule_epochs or self.epochs) if varies else 0)
+        if varies and self.epochs > self.schedule_epochs:
+            raise SpecError(f"epochs={self.epochs} goes past the end of the learning rate's schedule, "
+                            f"schedule_epochs={self.schedule_epochs}: train fewer epochs, or start a new run with "
+                            "more of both")

@@ -32,13 +32,14 @@ def split():
 
 
 def tape(spec, split, *, optimizer="adam", learning_rate=0.001, weight_decay=0.0, batch=BATCH, bfloat16=False,
-         xla=False):
+         xla=False, **settings):
     """A network and its engine; without XLA, because compiling takes longer than training does here."""
-    net = network.from_model(spec, models.build(spec, 0), bfloat16=bfloat16)
-    rule = Optimizer(optimizer, net.variables, learning_rate=learning_rate, weight_decay=weight_decay)
+    net = network.Network(models.build(spec, 0), spec, bfloat16=bfloat16)
+    rule = Optimizer(optimizer, net.variables, net.is_kernel)
+    recipe = Recipe(optimizer=optimizer, learning_rate=learning_rate, weight_decay=weight_decay, **settings)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(loop, "LARGEST_XLA_BATCH", 1024 if xla else 0)
-        return net, TapeEngine(net, rule, *split, batch_size=batch, seed=0)
+        return net, TapeEngine(net, rule, recipe, split, batch_size=batch, seed=0)
 
 
 def arrays(engine):
@@ -75,7 +76,7 @@ def test_tape_and_fit_agree(split, optimizer, decay, l1):
     net, ours = tape(spec, split, optimizer=optimizer, learning_rate=rate, weight_decay=decay)
     model = models.build(spec, 0)
     recipe = Recipe(optimizer=optimizer, learning_rate=rate, weight_decay=decay)
-    theirs = FitEngine(model, recipe, *split, batch_size=BATCH, seed=0)
+    theirs = FitEngine(model, network.Network(model, spec), recipe, split, batch_size=BATCH, seed=0)
     for epoch in range(3):
         mine, other = ours.run_epoch(epoch), theirs.run_epoch(epoch)
         assert mine.loss == pytest.approx(other.loss, abs=2e-4 if adam else 1e-5)
@@ -120,7 +121,9 @@ def test_steps_from_the_first_non_finite_one_are_not_applied(split, xla):
 
 def test_fit_stops_at_a_non_finite_step(split):
     recipe = Recipe(optimizer="sgd", learning_rate=1e6)
-    engine = FitEngine(models.build(fmnist_zoo.get_spec("2L"), 0), recipe, *split, batch_size=BATCH, seed=0)
+    spec = fmnist_zoo.get_spec("2L")
+    model = models.build(spec, 0)
+    engine = FitEngine(model, network.Network(model, spec), recipe, split, batch_size=BATCH, seed=0)
     with pytest.raises(NonFiniteError) as error:
         for epoch in range(30):
             engine.run_epoch(epoch)
@@ -137,16 +140,23 @@ def test_an_epoch_visits_every_image_once_in_an_order_of_its_own():
 def test_means_are_weighted_by_images(split):
     """With a learning rate that changes nothing, the means are those of all images, the smaller last batch included."""
     net, engine = tape(fmnist_zoo.get_spec("2L", l2=1e-3), split, optimizer="sgd", learning_rate=1e-12, batch=700)
-    logits = network.make_predictor(net)(split.images)
+    logits = engine.predict(split.images)
     steps = []
     means = engine.run_epoch(0, lambda done, so_far: steps.append(done))
     assert means.loss == pytest.approx(metrics.cross_entropy(logits, split.labels).mean(), rel=1e-5)
     one_image = 1 / len(split.labels)  # whose two largest logits are equal but for rounding
     assert means.accuracy == pytest.approx(metrics.accuracy(logits, split.labels), abs=1.5 * one_image)
-    assert means.penalty == pytest.approx(float(net.penalty()), rel=1e-5)
+    assert means.penalty == pytest.approx(engine.penalty(), rel=1e-5)
     weights = np.concatenate([kernel.numpy().ravel() for kernel in net.kernels])
     assert means.weight_norm == pytest.approx(np.linalg.norm(weights), rel=1e-5)
     assert steps[-1] == engine.steps_an_epoch == 3
+
+
+def optimized(engine):
+    """The program of one step as XLA compiles it, as text."""
+    inputs = (engine._of_epoch(0), tf.constant(0), tf.constant(1), tf.zeros(len(engine.sums), tf.float64))
+    steps = engine.program(BATCH).experimental_get_compiler_ir(*inputs, engine._arguments)
+    return steps(stage="optimized_hlo")
 
 
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
@@ -154,10 +164,7 @@ def test_compiled_steps_copy_no_kernel(split, optimizer):
     """XLA changes a kernel in place only if every read of it is ordered before its update."""
     tf.random.set_seed(0)  # TensorFlow finds the device by a random operation, which needs a seed under determinism
     _, engine = tape(fmnist_zoo.get_spec("2L"), split, optimizer=optimizer, xla=True)
-    order = tf.zeros(engine.steps_an_epoch * BATCH, tf.int32)
-    steps = tf.function(engine._steps, jit_compile=True).experimental_get_compiler_ir(
-        order, tf.constant(0), tf.constant(1), tf.constant(0, tf.int64), tf.zeros(loop.SUMS, tf.float64))
-    program = steps(stage="optimized_hlo")
+    program = optimized(engine)
     assert re.search(r"f32\[784,\d+\]\S* dot\(", program), "the gradient of the first kernel"
     assert not re.search(r"f32\[\d+,\d+\]\S* copy\(", program)
 

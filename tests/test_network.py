@@ -7,7 +7,7 @@ import scipy.stats
 import fmnist_zoo
 from fmnist_zoo.backend import tf
 from tests.conftest import computes_bfloat16
-from trainers.engine import network
+from trainers.engine import network, randomness
 
 
 @pytest.fixture(scope="module")
@@ -18,15 +18,15 @@ def images():
 @pytest.mark.parametrize("name", fmnist_zoo.list_models())
 def test_forward_and_penalty_equal_the_keras_model(name, images):
     model = fmnist_zoo.build_model(name, seed=3)
-    net = network.from_model(fmnist_zoo.get_spec(name), model)
+    net = network.Network(model, fmnist_zoo.get_spec(name))
     pixels = network.scale(tf.constant(images[:300]))
-    logits = net.forward(net.variables, pixels, seed=0, step=tf.zeros((), tf.int64), training=False)
+    logits = net.forward(pixels)
     np.testing.assert_allclose(logits.numpy(), model(pixels).numpy(), atol=2e-5)
-    np.testing.assert_allclose(float(net.penalty()), float(sum(model.losses)), rtol=1e-5)
+    np.testing.assert_allclose(float(net.penalty(net.rates())), float(sum(model.losses)), rtol=1e-5)
 
 
 def test_predictor_returns_the_logits_of_every_image_in_order(images):
-    net = network.from_model(fmnist_zoo.get_spec("softmax"), fmnist_zoo.build_model("softmax"))
+    net = network.Network(fmnist_zoo.build_model("softmax"), fmnist_zoo.get_spec("softmax"))
     predict = network.make_predictor(net)
     many = np.concatenate([images, images, images])[: 2 * network.EVALUATION_BATCH + 7]
     assert predict(many).shape == (2 * network.EVALUATION_BATCH + 7, 10)
@@ -34,8 +34,13 @@ def test_predictor_returns_the_logits_of_every_image_in_order(images):
     assert predict(images[:0]).shape == (0, 10)
 
 
+def moment(net, step):
+    return network.Moment(tf.constant(0, tf.uint32), tf.constant(step, tf.int64), net.rates())
+
+
 def dropped_ones(rate, *, seed=0, step=0, layer=0, shape=(400, 301)):
-    return network.dropout(tf.ones(shape), rate, seed=seed, step=tf.constant(step, tf.int64), layer=layer).numpy()
+    return network.dropout(tf.ones(shape), tf.constant(round(rate * 2**32), tf.uint32), 1 / (1 - rate), seed=seed,
+                           step=tf.constant(step, tf.int64), stream=layer).numpy()
 
 
 @pytest.mark.parametrize("rate", [0.1, 0.25, 0.5, 0.9])
@@ -64,7 +69,7 @@ def test_masks_of_neighbouring_steps_are_not_shifted_copies():
 
 def test_random_words_are_uniform_and_independent():
     """Over 400 steps: each byte of a word, each unit's share, and neighbours in place and in step."""
-    words = np.stack([network.random_words((50, 40), seed=0, step=tf.constant(step, tf.int64), layer=1).numpy()
+    words = np.stack([randomness.words((50, 40), seed=0, step=tf.constant(step, tf.int64), stream=1).numpy()
                       for step in range(400)])
     for shift in (0, 8, 16, 24):
         counts = np.bincount((words >> shift & 255).ravel(), minlength=256)
@@ -81,16 +86,17 @@ def test_gradient_of_dropout_uses_the_same_mask():
     units = tf.ones((50, 40))
     with tf.GradientTape() as tape:
         tape.watch(units)
-        output = network.dropout(units, 0.4, seed=5, step=tf.constant(9, tf.int64), layer=2)
+        output = network.dropout(units, tf.constant(1 << 30, tf.uint32), 4 / 3, seed=5, step=tf.constant(9, tf.int64),
+                                 stream=2)
     np.testing.assert_array_equal(tape.gradient(output, units).numpy(), output.numpy())
 
 
 def test_dropout_is_on_in_training_and_off_in_evaluation(images):
-    net = network.from_model(fmnist_zoo.get_spec("4D_drop03"), fmnist_zoo.build_model("4D_drop03"))
+    net = network.Network(fmnist_zoo.build_model("4D_drop03"), fmnist_zoo.get_spec("4D_drop03"))
     pixels = network.scale(tf.constant(images[:50]))
 
     def logits(training, step):
-        return net.forward(net.variables, pixels, seed=0, step=tf.constant(step, tf.int64), training=training).numpy()
+        return net.forward(pixels, moment(net, step) if training else None).numpy()
 
     np.testing.assert_array_equal(logits(False, 0), logits(False, 1))
     assert not np.allclose(logits(True, 0), logits(False, 0))
@@ -101,11 +107,10 @@ def test_dropout_is_on_in_training_and_off_in_evaluation(images):
 @computes_bfloat16
 def test_bfloat16_changes_training_and_not_evaluation(images):
     model, spec = fmnist_zoo.build_model("4D_drop03"), fmnist_zoo.get_spec("4D_drop03")
-    exact, mixed = network.from_model(spec, model), network.from_model(spec, model, bfloat16=True)
+    exact, mixed = network.Network(model, spec), network.Network(model, spec, bfloat16=True)
     np.testing.assert_array_equal(network.make_predictor(exact)(images), network.make_predictor(mixed)(images))
     pixels = network.scale(tf.constant(images))
-    found = [net.forward(net.variables, pixels, seed=0, step=tf.constant(3, tf.int64), training=True)
-             for net in (exact, mixed)]
+    found = [net.forward(pixels, moment(net, 3)) for net in (exact, mixed)]
     assert found[1].dtype == tf.float32
     apart = np.abs(found[0] - found[1]).max() / np.abs(found[0]).max()
     assert 1e-4 < apart < 0.03  # the same masks; products with 8 bits of precision

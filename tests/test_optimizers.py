@@ -1,5 +1,7 @@
 """Our fused optimizers compute the numbers of their twins in Keras."""
 
+import functools
+
 import numpy as np
 import pytest
 
@@ -28,14 +30,16 @@ def test_equals_keras(name, weight_decay):
     """Both as TensorFlow's kernels and compiled by XLA; the order of float32 operations differs from that of Keras."""
     twin = make_optimizer(Recipe(optimizer=name, learning_rate=0.01, weight_decay=weight_decay))
     theirs = [keras.Variable(array, name=part) for array, part in zip(start(), ("kernel", "bias"))]
+    twin.exclude_from_weight_decay(var_list=theirs[1:])
     twin.build(theirs)
     twin_update = tf.function(lambda changes: twin.apply(changes, theirs))
     for step in range(STEPS):
         twin_update(gradients(step))
     for compiled in (False, True):
         ours = [tf.Variable(array) for array in start()]
-        optimizer = Optimizer(name, ours, learning_rate=0.01, weight_decay=weight_decay)
-        update = tf.function(optimizer.apply, jit_compile=compiled)
+        optimizer = Optimizer(name, ours, [True, False])
+        update = tf.function(functools.partial(optimizer.apply, learning_rate=0.01, weight_decay=weight_decay or None),
+                             jit_compile=compiled)
         for step in range(STEPS):
             update(gradients(step), tf.constant(step, tf.int64))
         for mine, other in zip(ours, theirs):
@@ -45,7 +49,8 @@ def test_equals_keras(name, weight_decay):
 
 def test_biases_do_not_decay():
     variables = [tf.Variable(array) for array in start()]
-    optimizer = Optimizer("sgd", variables, learning_rate=0.1, weight_decay=0.5)
-    optimizer.apply([tf.zeros_like(variable) for variable in variables], tf.constant(0, tf.int64))
+    optimizer = Optimizer("sgd", variables, [True, False])
+    optimizer.apply([tf.zeros_like(variable) for variable in variables], tf.constant(0, tf.int64), learning_rate=0.1,
+                    weight_decay=0.5)
     np.testing.assert_allclose(variables[0].numpy(), start()[0] * (1 - 0.1 * 0.5), rtol=1e-6)
     np.testing.assert_array_equal(variables[1].numpy(), start()[1])

@@ -29,6 +29,9 @@ from trainers import THREADS, THREADS_GIVEN
 DATA_VARIABLE = "FMNIST_ZOO_DATA"
 DEPENDENT = ("learning_rate", "weight_decay")  # settings that a new optimizer resets to its own defaults
 MIXED = "mixed_bfloat16"
+TAPE_ALONE = ("ema", "shift", "flip", "erase", "mixup", "teacher")  # Keras' own mean of weights has no start-up
+SCRATCH = ("hidden", "l1", "l2", "epochs", "batch_size", "learning_rate", "validation_size", "early_stopping",
+           "weights")  # the settings of model and recipe of which `scratch` takes any value
 
 
 class ConfigError(ZooError, ValueError):
@@ -84,23 +87,29 @@ class RunConfig:
             raise ConfigError("a sweep ranks its trials by validation images; received validation_size=0")
         if self.data == "mini" and (self.data_dir or self.allow_other_data):
             raise ConfigError("--data=mini comes with the package: drop --data_dir and --allow_other_data")
-        if self.trainer == "scratch":
-            self._check_scratch()
+        self._check_trainer()
 
-    def _check_scratch(self) -> None:
-        """The low-level page has ReLU layers from N(0, 0.05), L1 and L2, adam and sgd."""
-        plain = ModelSpec("plain", initializer="normal_0.05")
-        wrong = {name: getattr(self.spec, name) != getattr(plain, name) for name in settings_of(ModelSpec)
-                 if name not in ("hidden", "l1", "l2")}
-        wrong |= {"optimizer": self.recipe.optimizer not in ("adam", "sgd"),
-                  "weight_decay": self.recipe.weight_decay > 0}
-        received = [f"{name}={SETTINGS[name].kind.write(found)}" for name, found in flat(self).items()
-                    if wrong.get(name)]
-        if received:
-            raise ConfigError("--trainer=scratch trains low-level networks from their equations (network_softmax, "
-                              "network_A, network_B, L1 and L2): ReLU layers alone, initializer normal_0.05, no "
-                              "dropout, adam or sgd without weight decay; "
-                              f"received {self.spec.name} with {', '.join(received)}")
+    def _check_trainer(self) -> None:
+        """Refuses the settings that `fit` and `scratch` do not have, by name."""
+        found = flat(self)
+        if self.trainer == "fit":
+            received = [name for name in TAPE_ALONE if found[name] != SETTINGS[name].default]
+            if received:
+                raise ConfigError(f"--trainer=fit has no {', '.join(received)}, or computes it otherwise; use "
+                                  "--trainer=tape")
+        if self.trainer == "scratch":
+            if self.spec.build:
+                raise ConfigError(f"--trainer=scratch trains low-level networks of the zoo; {self.spec.name} is built by "
+                                  f"{self.spec.build}: use --trainer=tape or fit")
+            allowed = {"initializer": ("normal_0.05",), "optimizer": ("adam", "sgd")}
+            holders = {**settings_of(ModelSpec), **settings_of(Recipe)}
+            received = [f"{name}={known.kind.write(found[name])}" for name, known in holders.items()
+                        if name not in SCRATCH and found[name] not in allowed.get(name, (known.default,))]
+            if received:
+                raise ConfigError("--trainer=scratch trains low-level networks from their equations (network_softmax, "
+                                  "network_A, network_B, L1 and L2): ReLU layers from N(0, 0.05), no dropout, a "
+                                  "constant learning rate, adam or sgd; received "
+                                  f"{self.spec.name} with {', '.join(received)}")
 
     def to_dict(self) -> dict[str, Any]:
         """For JSON."""
@@ -176,10 +185,18 @@ def resolve(model: str | ModelSpec, **settings: Any) -> RunConfig:
         given["data_dir"] = os.environ.get(DATA_VARIABLE, "")
         if not given["data_dir"]:
             raise ConfigError(f"--allow_other_data needs --data_dir (or {DATA_VARIABLE}): the folder of the other data")
+    if given.get("teacher"):
+        given["teacher"] = ",".join(map(_teacher, str(given["teacher"]).split(",")))
     config = overlay(RunConfig(spec, recipe), **given)
     epochs = config.recipe.epochs
     every: dict[str, Any] = {"checkpoint_every": max(1, epochs // 10), "histogram_every": max(1, epochs // 5)}
     return dataclasses.replace(config, **{name: value for name, value in every.items() if name not in given})
+
+
+def _teacher(text: str) -> str:
+    """A run's folder as an absolute path, so that the record does not depend on the working folder; or a name."""
+    path = os.path.expanduser(text.strip())
+    return os.path.abspath(path) if os.sep in path or os.path.isdir(path) else path
 
 
 def _given(settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -194,13 +211,15 @@ def overlay(config: RunConfig, **settings: Any) -> RunConfig:
     """`config` with `settings` laid over it; None means "not given".
 
     Settings that depend on a changed one and were not given are recomputed: a new optimizer comes with its default
-    learning rate and weight decay.
+    learning rate and weight decay, and the schedule of the learning rate ends with a new number of epochs.
     """
     given = _given(settings)
     optimizer = given.get("optimizer", config.recipe.optimizer)
     if optimizer != config.recipe.optimizer and optimizer in OPTIMIZERS:
         for name in DEPENDENT:
             given.setdefault(name, getattr(OPTIMIZERS[optimizer], name))
+    if "epochs" in given and not config.ranking:  # a shorter trial of a sweep runs the first part of its schedule
+        given.setdefault("schedule_epochs", 0)
     parts: dict[str, dict[str, Any]] = {"spec": {}, "recipe": {}, "run": {}}
     for name, value in given.items():
         part = "spec" if name in settings_of(ModelSpec) else "recipe" if name in settings_of(Recipe) else "run"

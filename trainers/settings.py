@@ -31,6 +31,19 @@ class Settings(TypedDict, total=False):
     weight_decay: float | None
     validation_size: float | None
     early_stopping: int | None
+    schedule: Literal['constant', 'cosine', 'linear', 'one_cycle', 'step'] | None
+    warmup: float | None
+    schedule_epochs: int | None
+    label_smoothing: float | None
+    ema: float | None
+    clip_norm: float | None
+    shift: int | None
+    flip: bool | None
+    erase: int | None
+    mixup: float | None
+    teacher: str | os.PathLike[str] | None
+    teacher_weight: float | None
+    teacher_temperature: float | None
     weights: Literal['best', 'last'] | None
     trainer: Literal['tape', 'fit', 'scratch'] | None
     precision: Literal['float32', 'mixed_bfloat16'] | None

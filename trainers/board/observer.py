@@ -34,12 +34,18 @@ class Observer:
         self._writers = [events.EventWriter(folder / name) for name in events.WRITERS]
         self._run, self._train, self._valid = self._writers
 
-    def start(self, model: Any, *, batch_size: int, replay: str) -> None:
-        """Before the first epoch of a run: HParams, the model's card with the command `replay`, and the graph."""
+    def start(self, model: Any, *, batch_size: int, replay: str, augmented: np.ndarray | None = None) -> None:
+        """Before the first epoch of a run: HParams, the model's card with the command `replay`, and the graph.
+
+        Also the `augmented` images, (n, 784) uint8, if there are some.
+        """
         self._run.summary(hparams.session_start(hparams.hyperparameters(self._config, batch_size)), 0)
         text = f"```\n{card.card(self._config.spec, self._config.recipe)}\n```\n\nreplay it\n\n```\n{replay}\n```\n"
         self._run.text("model", text)
         graph = tf.function(model).get_concrete_function(tf.TensorSpec((None, PIXELS), tf.float32)).graph
+        if augmented is not None:
+            self._train.image("augmented", pictures.sheet(augmented, columns=6), 0,
+                              description="training images of the first batch as the network sees them")
         self._run.graph(graph.as_graph_def().SerializeToString())
 
     def epoch(self, row: dict[str, Any], means: EpochMeans, validation_logits: np.ndarray) -> None:
@@ -84,10 +90,9 @@ class Observer:
     def _histograms(self, step: int) -> None:
         """Weights, and gradients of the objective on the probe."""
         with tf.GradientTape() as tape:
-            logits = self._network.forward(self._network.variables, scale(tf.constant(self._probe.images)), seed=0,
-                                           step=tf.zeros((), tf.int64), training=False)
+            logits = self._network.forward(scale(tf.constant(self._probe.images)))
             loss = tf.reduce_mean(self._network.cross_entropy(tf.cast(self._probe.labels, tf.int32), logits))
-            objective = loss + self._network.penalty()
+            objective = loss + self._network.penalty(self._network.rates())
         gradients = tape.gradient(objective, self._network.variables)
         for name, variable, gradient in zip(self._network.names, self._network.variables, gradients):
             self._train.histogram(f"weights/{name}", variable.numpy(), step)

@@ -23,8 +23,9 @@ class NonFiniteError(ArithmeticError):
 class EpochMeans:
     """Means over an epoch's updates, each value taken before its update; `weight_norm` is taken after the epoch.
 
-    `loss`, `penalty` and `accuracy` weight each update by its number of images, `gradient_norm` does not. The norms are
-    None where the engine does not compute them.
+    `loss`, `penalty`, `accuracy` and `surplus` weight each update by its number of images, `gradient_norm` does not.
+    The norms are None where the engine does not compute them. `surplus` is what is minimised beyond loss and penalty:
+    the parts of smoothed labels and teachers.
     """
 
     loss: float
@@ -32,6 +33,12 @@ class EpochMeans:
     accuracy: float
     gradient_norm: float | None = None
     weight_norm: float | None = None
+    surplus: float = 0.0
+
+    @property
+    def objective(self) -> float:
+        """What is minimised."""
+        return self.loss + self.penalty + self.surplus
 
 
 OnPart = Callable[[int, EpochMeans], None]  # called with the number of steps done, and the means so far

@@ -11,36 +11,75 @@ from typing import Any
 import numpy as np
 
 from fmnist_zoo.backend import keras, tf
-from fmnist_zoo.spec import OPTIMIZERS, Recipe
+from fmnist_zoo.data import Split
+from fmnist_zoo.spec import CLASSES, OPTIMIZERS, Recipe
+from trainers.engine import schedule
 from trainers.engine.epoch import EpochMeans, NonFiniteError, OnPart, epoch_order
+from trainers.engine.network import Network, make_predictor
 from trainers.engine.optimizers import MOMENTUM
 
 
-def make_optimizer(recipe: Recipe) -> Any:
-    """The Keras optimizer of a recipe; kernels decay, biases do not."""
+def make_optimizer(recipe: Recipe, *, without_decay: Any = (), learning_rate: Any = None) -> Any:
+    """The Keras optimizer of a recipe.
+
+    Args:
+        without_decay: the Keras variables that do not decay.
+        learning_rate: a schedule of Keras'; None: the recipe's constant one.
+    """
     options: dict[str, Any] = {"momentum": MOMENTUM} if recipe.optimizer == "momentum" else {}
     if recipe.weight_decay or recipe.optimizer == "adamw":  # no decay is None in Keras, but AdamW refuses None
         options["weight_decay"] = recipe.weight_decay
+    if recipe.clip_norm:
+        options["global_clipnorm"] = recipe.clip_norm
     make = getattr(keras.optimizers, OPTIMIZERS[recipe.optimizer].keras_class)
-    optimizer = make(learning_rate=recipe.learning_rate, **options)
-    optimizer.exclude_from_weight_decay(var_names=["bias"])
+    optimizer = make(learning_rate=recipe.learning_rate if learning_rate is None else learning_rate, **options)
+    optimizer.exclude_from_weight_decay(var_list=list(without_decay))
     return optimizer
 
 
-class FitEngine:
-    """Trains a Keras model of the zoo by one `Model.fit` an epoch; the other arguments are those of `TapeEngine`."""
+class Table(keras.optimizers.schedules.LearningRateSchedule):
+    """A learning rate for each update, looked up: any schedule of a recipe in `Model.fit`."""
 
-    def __init__(self, model: Any, recipe: Recipe, images: np.ndarray, labels: np.ndarray, *,
-                 batch_size: int, seed: int):
-        self._model, self._batch_size, self._seed = model, batch_size, seed
-        self._images, self._labels = images.astype(np.float32) / np.float32(255), labels
-        self.steps_an_epoch = -(-len(labels) // batch_size)
-        optimizer = make_optimizer(recipe)
+    def __init__(self, rates: np.ndarray):
+        self._rates = tf.constant(rates)
+
+    def __call__(self, step: Any) -> Any:
+        return self._rates[tf.minimum(tf.cast(step, tf.int32), len(self._rates) - 1)]
+
+
+class FitEngine:
+    """Trains a Keras model by one `Model.fit` an epoch; the other arguments are those of `TapeEngine`."""
+
+    def __init__(self, model: Any, network: Network, recipe: Recipe, split: Split, *, batch_size: int, seed: int):
+        self._model, self._network, self._recipe = model, network, recipe
+        self._batch_size, self._seed = batch_size, seed
+        self._images = split.images.astype(np.float32) / np.float32(255)
+        self._images, self._labels = self._images.reshape(-1, *network.shape), split.labels
+        self.steps_an_epoch = -(-len(split.labels) // batch_size)
+        rates = None
+        if recipe.schedule_epochs:
+            rates = Table(np.concatenate([self.learning_rates(epoch) for epoch in range(recipe.epochs)]))
+        others = [variable for variable, kernel in zip(model.trainable_variables, network.is_kernel) if not kernel]
+        optimizer = make_optimizer(recipe, without_decay=others, learning_rate=rates)
         optimizer.build(model.trainable_variables)
-        model.compile(
-            optimizer=optimizer, loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
-            metrics=[keras.metrics.SparseCategoricalCrossentropy(from_logits=True, name="cross_entropy"),
-                     keras.metrics.SparseCategoricalAccuracy(name="accuracy")])
+        # Keras smooths one-hot labels alone, and the loss that is minimised includes the penalty. So both are metrics.
+        smoothing = recipe.label_smoothing
+        one_hot = keras.losses.CategoricalCrossentropy(from_logits=True, label_smoothing=smoothing)
+        whole = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+        metrics = [keras.metrics.SparseCategoricalCrossentropy(from_logits=True, name="cross_entropy"),
+                   keras.metrics.SparseCategoricalAccuracy(name="accuracy")]
+
+        def smoothed(labels: Any, logits: Any) -> Any:
+            return one_hot(tf.one_hot(tf.cast(tf.reshape(labels, (-1,)), tf.int32), CLASSES), logits)
+
+        if smoothing:
+            metrics.append(keras.metrics.MeanMetricWrapper(smoothed, name="smoothed"))
+        model.compile(optimizer=optimizer, loss=smoothed if smoothing else whole, metrics=metrics)
+        self._predict = make_predictor(network)
+
+    def learning_rates(self, epoch: int) -> np.ndarray:
+        """Of each update of epoch number `epoch` (0 is the first): (steps_an_epoch,) float32."""
+        return schedule.learning_rates(self._recipe, steps_an_epoch=self.steps_an_epoch, epoch=epoch)
 
     def run_epoch(self, epoch: int, on_part: OnPart | None = None) -> EpochMeans:
         """Runs epoch number `epoch` (0 is the first); calls `on_part` every 100 steps.
@@ -65,8 +104,10 @@ class FitEngine:
         return self._means(last)
 
     def _means(self, logs: dict[str, float]) -> EpochMeans:
-        penalty = logs["loss"] - logs["cross_entropy"] if self._model.losses else 0.0
-        return EpochMeans(float(logs["cross_entropy"]), float(penalty), float(logs["accuracy"]))
+        minimised = logs.get("smoothed", logs["cross_entropy"])
+        penalty = logs["loss"] - minimised if self._model.losses else 0.0
+        return EpochMeans(float(logs["cross_entropy"]), float(penalty), float(logs["accuracy"]),
+                          surplus=float(minimised - logs["cross_entropy"]))
 
     def variables(self) -> dict[str, Any]:
         """Everything that changes in training: weights, the seed states of dropout, the optimizer's variables.
@@ -75,3 +116,18 @@ class FitEngine:
         """
         everything = [*self._model.variables, *self._model.optimizer.variables]
         return {f"{place:03d}": variable for place, variable in enumerate(everything)}
+
+    def weights(self, *, averaged: bool = True) -> dict[str, Any]:
+        """The variables that a saved model holds, by path."""
+        return {name: variable.value for name, variable in zip(self._network.weights, self._model.weights)}
+
+    def predict(self, images: np.ndarray) -> np.ndarray:
+        """Logits (n, 10) float32 of images (n, 784) uint8, dropout off."""
+        return self._predict(images)
+
+    def penalty(self) -> float:
+        """The penalty at the current weights."""
+        return float(self._network.penalty(self._network.rates()))
+
+    def augmented(self, count: int) -> None:
+        """`Model.fit` changes no image."""

@@ -3,7 +3,8 @@
 The images stay in memory as uint8. One call runs about a second of steps as one program, compiled by XLA up to
 `LARGEST_XLA_BATCH`; between two calls Python reports progress and notices Ctrl-C. How an epoch is divided into calls
 does not change its numbers: the sums are passed from call to call, the order of the images is a function of
-(seed, epoch), and the dropout masks are a function of (seed, step).
+(seed, epoch), and dropout and augmentation are functions of (seed, step). Rates, factors and the seed are arguments of
+the program. What is off is not in it.
 """
 
 from __future__ import annotations
@@ -11,18 +12,52 @@ from __future__ import annotations
 import functools
 import math
 import time
-from typing import Any
+from typing import Any, Callable, NamedTuple
 
 import numpy as np
 
 from fmnist_zoo.backend import tf, without_noise
+from fmnist_zoo.data import Split
+from fmnist_zoo.spec import Recipe
+from trainers.engine import averaging, distillation, schedule
+from trainers.engine.augmentation import Amounts, Augmentation, mix, shares_of_mixup
 from trainers.engine.epoch import EpochMeans, NonFiniteError, OnPart, epoch_order
-from trainers.engine.network import Network, scale
-from trainers.engine.optimizers import Optimizer
+from trainers.engine.network import Moment, Network, Rates, make_predictor, scale
 
 SECONDS_A_CALL = 1.0
 LARGEST_XLA_BATCH = 1024  # above it, and in bfloat16, TensorFlow's own matrix products are faster than those of XLA
-SUMS = 6  # loss, penalty, hits, images, gradient norm, updates
+SUMS = ("loss", "penalty", "hits", "images", "gradient norm", "updates")
+SURPLUS = "surplus"  # a further sum: what is minimised beyond loss and penalty
+
+
+class Arguments(NamedTuple):
+    """What a compiled program takes from a run, as tensors: its seed (uint32) and the numbers of its recipe."""
+
+    seed: Any
+    rates: Rates
+    amounts: Amounts
+    weight_decay: Any
+    label_smoothing: Any
+    ema: Any
+    clip_norm: Any
+    teacher_weight: Any
+    teacher_temperature: Any
+
+
+class OfEpoch(NamedTuple):
+    """What a compiled program takes from an epoch.
+
+    Attributes:
+        order: indices of the images, filled up to whole batches, (steps * batch,) int32.
+        first_step: the number of its first update, int64.
+        learning_rates: one for each update, (steps,) float32.
+        shares: of each image in its mixture, (steps * batch,) float32; empty without mixup.
+    """
+
+    order: Any
+    first_step: Any
+    learning_rates: Any
+    shares: Any
 
 
 class TapeEngine:
@@ -30,27 +65,63 @@ class TapeEngine:
 
     Args:
         network: what is trained, in place.
-        optimizer: of `network.variables`; has `apply(gradients, step)` and `state(names)`.
-        images, labels: the training images, (n, 784) uint8, and their classes, (n,) uint8.
+        optimizer: of `network.variables`; has `apply(gradients, step, learning_rate=, weight_decay=)`, `state(names)`.
+        recipe: how; its epochs, early stopping and validation are the caller's business.
+        split: the training images.
         batch_size: images an update; the last update of an epoch takes the rest.
-        seed: of the order of images and the dropout masks.
+        seed: of the order of images, dropout and augmentation.
+        teachers: Keras models from (batch, 784) to logits whose probabilities are learned too.
     """
 
     steps_a_call: int | None = None  # tests set it; None: as many as take about a second
 
-    def __init__(self, network: Network, optimizer: Optimizer, images: np.ndarray, labels: np.ndarray, *,
-                 batch_size: int, seed: int):
+    def __init__(self, network: Network, optimizer: Any, recipe: Recipe, split: Split, *, batch_size: int, seed: int,
+                 teachers: tuple[Any, ...] = ()):
         _start_xla()
-        self._network, self._optimizer, self._batch_size, self._seed = network, optimizer, batch_size, seed
-        self._images, self._labels = tf.constant(images), tf.constant(labels)
-        self.steps_an_epoch = -(-len(labels) // batch_size)
+        self._network, self._optimizer, self._recipe = network, optimizer, recipe
+        self._batch_size, self._seed, self._teachers = batch_size, seed, teachers
+        self._images, self._labels = tf.constant(split.images), tf.constant(split.labels)
+        self.steps_an_epoch = -(-len(split.labels) // batch_size)
+        self._augmentation = Augmentation.of(recipe)
+        self._averages = averaging.averages(network) if recipe.ema else {}
+        self.sums = SUMS + (SURPLUS,) * bool(recipe.label_smoothing or teachers)
+        self._arguments = self._make_arguments()
         self._learned_steps_a_call = 8
-        xla = batch_size <= LARGEST_XLA_BATCH and not network.bfloat16
-        self._norm = norm if xla else tf.linalg.global_norm
-        integer, long = tf.TensorSpec((), tf.int32), tf.TensorSpec((), tf.int64)
-        self._run_steps = tf.function(self._steps, jit_compile=xla).get_concrete_function(
-            tf.TensorSpec((self.steps_an_epoch * batch_size,), tf.int32), integer, integer, long,
-            tf.TensorSpec((SUMS,), tf.float64))
+        self.xla = batch_size <= LARGEST_XLA_BATCH and not network.bfloat16
+        self._norm = norm if self.xla else tf.linalg.global_norm
+        rest = len(split.labels) % batch_size
+        self._whole = self.steps_an_epoch - bool(rest and network.across_batch)  # batches of the full size
+        self._run_steps = self._compiled(batch_size)
+        self._run_rest = self._compiled(rest) if self._whole < self.steps_an_epoch else None
+        self._predict = make_predictor(network, self._averages)
+
+    def _make_arguments(self) -> Arguments:
+        recipe = self._recipe
+        floats = {name: tf.constant(getattr(recipe, name), tf.float32) for name in Arguments._fields[3:]}
+        return Arguments(seed=tf.constant(self._seed, tf.uint32), rates=self._network.rates(),
+                         amounts=Amounts(tf.constant(recipe.shift), tf.constant(recipe.erase)), **floats)
+
+    def program(self, batch_size: int) -> Any:
+        """The `tf.function` of steps [begin, end) of an epoch, in batches of `batch_size`, not traced yet."""
+        return tf.function(functools.partial(self._steps, batch_size), jit_compile=self.xla)
+
+    def _compiled(self, batch_size: int) -> Callable[..., Any]:
+        example = (self._of_epoch(0), tf.constant(0), tf.constant(0), tf.zeros(len(self.sums), tf.float64),
+                   self._arguments)
+        shapes = tf.nest.map_structure(tf.TensorSpec.from_tensor, example)
+        return self.program(batch_size).get_concrete_function(*shapes)
+
+    def _of_epoch(self, epoch: int) -> OfEpoch:
+        order = epoch_order(len(self._labels), seed=self._seed, epoch=epoch)
+        padded = self.steps_an_epoch * self._batch_size
+        return OfEpoch(
+            tf.constant(np.pad(order, (0, padded - len(order)), "edge")),
+            tf.constant(epoch * self.steps_an_epoch, tf.int64), tf.constant(self.learning_rates(epoch)),
+            tf.constant(shares_of_mixup(self._recipe, padded, seed=self._seed, epoch=epoch)))
+
+    def learning_rates(self, epoch: int) -> np.ndarray:
+        """Of each update of epoch number `epoch` (0 is the first): (steps_an_epoch,) float32."""
+        return schedule.learning_rates(self._recipe, steps_an_epoch=self.steps_an_epoch, epoch=epoch)
 
     def run_epoch(self, epoch: int, on_part: OnPart | None = None) -> EpochMeans:
         """Runs epoch number `epoch` (0 is the first); calls `on_part` a few times on the way.
@@ -58,25 +129,29 @@ class TapeEngine:
         Raises:
             NonFiniteError: at the first update that is not finite; neither it nor a later one was applied.
         """
-        order = epoch_order(len(self._labels), seed=self._seed, epoch=epoch)
-        order = tf.constant(np.pad(order, (0, self.steps_an_epoch * self._batch_size - len(order)), "edge"))
-        first_step = tf.constant(epoch * self.steps_an_epoch, tf.int64)
-        done, totals = 0, tf.zeros(SUMS, tf.float64)
+        of_epoch = self._of_epoch(epoch)
+        done, totals = 0, tf.zeros(len(self.sums), tf.float64)
         while done < self.steps_an_epoch:
             until = min(done + (self.steps_a_call or self._learned_steps_a_call), self.steps_an_epoch)
+            until = min(until, self._whole) if done < self._whole else until
             started = time.perf_counter()
             before = [tf.identity(variable) for variable in self.variables().values()]
-            totals, failed = self._run_steps(order, tf.constant(done), tf.constant(until), first_step, totals)
+            totals, failed = self._run(of_epoch, done, until, totals)
             if int(failed) >= 0:
-                self._restore(before, order, done, int(failed), first_step)
-                raise NonFiniteError(int(first_step) + int(failed))
+                self._restore(before, of_epoch, done, int(failed))
+                raise NonFiniteError(epoch * self.steps_an_epoch + int(failed))
             self._learn(until - done, time.perf_counter() - started)
             done = until
             if on_part:
-                on_part(done, _means(totals))
-        return _means(totals, float(tf.linalg.global_norm(self._network.kernels)))
+                on_part(done, self._means(totals))
+        return self._means(totals, float(tf.linalg.global_norm(self._network.kernels)))
 
-    def _restore(self, values: list[Any], order: Any, begin: int, end: int, first_step: Any) -> None:
+    def _run(self, of_epoch: OfEpoch, begin: int, end: int, totals: Any) -> tuple[Any, Any]:
+        steps = self._run_steps if begin < self._whole else self._run_rest
+        inputs = (of_epoch, tf.constant(begin), tf.constant(end), totals, self._arguments)
+        return steps(*inputs)  # type: ignore[misc]
+
+    def _restore(self, values: list[Any], of_epoch: OfEpoch, begin: int, end: int) -> None:
         """Sets the variables to `values`, taken before step `begin` of an epoch, and replays the steps [begin, end).
 
         A branch in the compiled steps that skips an update costs an eighth of their time; this costs nothing until a
@@ -85,7 +160,7 @@ class TapeEngine:
         for variable, value in zip(self.variables().values(), values):
             variable.assign(value)
         if end > begin:
-            self._run_steps(order, tf.constant(begin), tf.constant(end), first_step, tf.zeros(SUMS, tf.float64))
+            self._run(of_epoch, begin, end, tf.zeros(len(self.sums), tf.float64))
 
     def _learn(self, steps: int, seconds: float) -> None:
         """Chooses the steps of the next call, after one that took `seconds` (some of it perhaps to compile).
@@ -95,52 +170,118 @@ class TapeEngine:
         aim = int(steps * SECONDS_A_CALL / max(seconds, 1e-6))
         self._learned_steps_a_call = max(1, min(aim, max(4 * steps, self._learned_steps_a_call)))
 
-    def _steps(self, order: Any, begin: Any, end: Any, first_step: Any, totals: Any) -> tuple[Any, Any]:
+    def _steps(self, batch_size: int, of_epoch: OfEpoch, begin: Any, end: Any, totals: Any,
+               arguments: Arguments) -> tuple[Any, Any]:
         """Steps [begin, end) of an epoch. Returns the sums, and the first step that was not finite or -1."""
         failed = tf.constant(-1)
+        decay = arguments.weight_decay if self._recipe.weight_decay else None
         while begin < end and failed < 0:
-            step = first_step + tf.cast(begin, tf.int64)
-            gradients, sums = self._gradients(order, begin, step)
+            step = of_epoch.first_step + tf.cast(begin, tf.int64)
+            gradients, sums = self._gradients(batch_size, of_epoch, begin, step, arguments)
             finite = tf.reduce_all(tf.math.is_finite(sums))
             # XLA updates a buffer in place only if every read of it is ordered before the write. Making the update
             # depend on `finite`, which depends on gradients and norms, creates that order; otherwise XLA copies all
             # weights at each step. A non-finite step may write garbage: `run_epoch` restores the variables and replays
             # up to it.
-            self._optimizer.apply(gradients, tf.where(finite, step, -1))
+            applied = tf.where(finite, step, -1)
+            self._optimizer.apply(gradients, applied, learning_rate=of_epoch.learning_rates[begin], weight_decay=decay)
+            averaging.update(self._averages, self._network, arguments.ema, step)
             failed = tf.where(finite, -1, begin)
             totals += tf.cast(sums, tf.float64)
             begin += 1
         return totals, failed
 
-    def _gradients(self, order: Any, place: Any, step: Any) -> tuple[list[Any], Any]:
-        """Gradients of the objective on batch number `place` of an epoch, and its `SUMS`, float32.
+    def _gradients(self, batch_size: int, of_epoch: OfEpoch, place: Any, step: Any,
+                   arguments: Arguments) -> tuple[list[Any], Any]:
+        """Gradients of the objective on batch number `place` of an epoch, and its `sums`, float32.
 
         XLA needs all batches in one shape: the last one repeats an image, with a weight of zero.
         """
         start = place * self._batch_size
-        chosen = tf.slice(order, [start], [self._batch_size])
-        images = scale(tf.gather(self._images, chosen))
+        chosen = tf.slice(of_epoch.order, [start], [batch_size])
+        pixels = self._augmentation.gather(self._images, chosen, arguments.amounts, seed=arguments.seed, step=step)
+        images = scale(pixels)
         labels = tf.cast(tf.gather(self._labels, chosen), tf.int32)
-        real = tf.cast(start + tf.range(self._batch_size) < len(self._labels), tf.float32)
+        real = tf.cast(start + tf.range(batch_size) < len(self._labels), tf.float32)
         count = tf.reduce_sum(real)
+        shares = others = None
+        if self._augmentation.mixup:
+            shares = tf.slice(of_epoch.shares, [start], [batch_size])
+            images, others = mix(images, labels, shares, tf.cast(count, tf.int32))
         with tf.GradientTape() as tape:
-            logits = self._network.forward(self._network.variables, images, seed=self._seed, step=step, training=True)
-            loss = tf.reduce_sum(real * self._network.cross_entropy(labels, logits)) / count
-            penalty = self._network.penalty()
-            objective = loss + penalty
+            logits = self._network.forward(images, Moment(arguments.seed, step, arguments.rates))
+            losses = self._network.cross_entropy(labels, logits)
+            if shares is not None:
+                losses = shares * losses + (1 - shares) * self._network.cross_entropy(others, logits)
+            loss = tf.reduce_sum(real * losses) / count
+            penalty = self._network.penalty(arguments.rates)
+            for added in self._network.losses_of_call():
+                penalty += added
+            surplus = self._surplus(images, logits, losses, real, count, arguments)
+            objective = loss + penalty if surplus is None else loss + penalty + surplus
         gradients = tape.gradient(objective, self._network.variables)
-        hits = real * tf.cast(tf.argmax(logits, axis=1, output_type=tf.int32) == labels, tf.float32)
-        sums = [count * loss, count * penalty, tf.reduce_sum(hits), count, self._norm(gradients), 1.0]
-        return gradients, tf.stack(sums)
+        heavier = labels if shares is None else tf.where(shares >= 0.5, labels, others)
+        hits = real * tf.cast(tf.argmax(logits, axis=1, output_type=tf.int32) == heavier, tf.float32)
+        size = self._norm(gradients)
+        if self._recipe.clip_norm:  # Pascanu, Mikolov and Bengio (2013), Algorithm 1
+            factor = tf.minimum(1.0, arguments.clip_norm / size)
+            gradients = [gradient * factor for gradient in gradients]
+        sums = [count * loss, count * penalty, tf.reduce_sum(hits), count, size, 1.0]
+        return gradients, tf.stack(sums if surplus is None else [*sums, count * surplus])
+
+    def _surplus(self, images: Any, logits: Any, losses: Any, real: Any, count: Any, arguments: Arguments) -> Any:
+        """What smoothed labels and teachers add to the mean of `losses` in the objective; None without both."""
+        extra = None
+        if self._recipe.label_smoothing:
+            # Szegedy et al. (2016), section 7: the cross entropy of (1 - e) * one-hot + e / K.
+            uniform = tf.reduce_logsumexp(logits, axis=1) - tf.reduce_mean(logits, axis=1)
+            extra = arguments.label_smoothing * (uniform - losses)
+        if self._teachers:
+            of_labels = losses if extra is None else losses + extra
+            taught = distillation.loss(self._teachers, images, logits, arguments.teacher_temperature)
+            change = arguments.teacher_weight * (taught - of_labels)
+            extra = change if extra is None else extra + change
+        return None if extra is None else tf.reduce_sum(real * extra) / count
+
+    def _means(self, totals: Any, weight_norm: float | None = None) -> EpochMeans:
+        loss, penalty, hits, images, gradient_norm, updates, *surplus = totals.numpy().tolist()
+        return EpochMeans(loss / images, penalty / images, hits / images, gradient_norm / updates, weight_norm,
+                          surplus[0] / images if surplus else 0.0)
 
     def variables(self) -> dict[str, Any]:
-        """Everything that changes in training, by name: weights and optimizer slots."""
-        return {**dict(zip(self._network.names, self._network.variables)), **self._optimizer.state(self._network.names)}
+        """Everything that changes in training, by name: weights, moving statistics, optimizer slots, averages."""
+        network = self._network
+        return {**dict(zip(network.names, network.variables)), **network.state, **self._optimizer.state(network.names),
+                **{f"ema/{name}": variable for name, variable in self._averages.items()}}
 
+    def weights(self, *, averaged: bool = True) -> dict[str, Any]:
+        """The variables that a saved model holds, by path: with `ema`, their averages, unless these are not wanted."""
+        own = {**dict(zip(self._network.names, self._network.variables)), **self._network.state}
+        return {name: self._averages.get(name, own[name]) if averaged else own[name] for name in self._network.weights}
 
-def _means(totals: Any, weight_norm: float | None = None) -> EpochMeans:
-    loss, penalty, hits, images, gradient_norm, updates = totals.numpy().tolist()
-    return EpochMeans(loss / images, penalty / images, hits / images, gradient_norm / updates, weight_norm)
+    def predict(self, images: np.ndarray) -> np.ndarray:
+        """Logits (n, 10) float32 of images (n, 784) uint8 by `weights()`, dropout off."""
+        return self._predict(images)
+
+    def penalty(self) -> float:
+        """The penalty at `weights()`."""
+        values = {name: variable.read_value() for name, variable in self.weights().items()} if self._averages else None
+        return float(self._network.penalty(self._arguments.rates, values))
+
+    def augmented(self, count: int) -> np.ndarray | None:
+        """The first `count` images of the first batch of training as the network sees them, (count, 784) uint8.
+
+        None if the recipe changes no image.
+        """
+        if self._augmentation == Augmentation():
+            return None
+        of_epoch, batch = self._of_epoch(0), min(self._batch_size, len(self._labels))
+        images = self._augmentation.gather(self._images, of_epoch.order[:batch], self._arguments.amounts,
+                                           seed=self._arguments.seed, step=tf.zeros((), tf.int64))
+        if self._augmentation.mixup:
+            mixed, _ = mix(tf.cast(images, tf.float32), tf.zeros(batch, tf.int32), of_epoch.shares[:batch], batch)
+            images = tf.cast(tf.round(mixed), tf.uint8)
+        return images[:count].numpy()
 
 
 def norm(tensors: Any) -> Any:

@@ -1,8 +1,8 @@
 """The low-level networks from their equations, in raw TensorFlow: variables, products, softmax, loss, penalties, Adam.
 
 This is the page that teaches; read it from top to bottom. It uses nothing of `keras.layers`, `keras.losses` or
-`keras.optimizers`. Through `make_network` and `OPTIMIZERS` the same loop trains it that trains all other models; tests
-compare it with Keras, with finite differences, and with the fast engine.
+`keras.optimizers`. Through `LowLevelNetwork` and `OPTIMIZERS` the same loop trains it that trains all other models;
+tests compare it with Keras, with finite differences, and with the fast engine.
 
 Images are (batch, 784) float32 in [0, 1], labels (batch,) int32, logits (batch, 10) float32. Each row is an example.
 """
@@ -14,7 +14,7 @@ from typing import Any, Sequence
 from fmnist_zoo import models
 from fmnist_zoo.backend import tf
 from fmnist_zoo.spec import CLASSES, ModelSpec
-from trainers.engine.network import Network
+from trainers.engine.network import Rates
 
 DEVIATION = 0.05
 
@@ -68,12 +68,12 @@ def cross_entropy(labels: Any, logits: Any) -> Any:
     return -tf.reduce_sum(tf.one_hot(labels, CLASSES) * log_softmax(logits), axis=1)
 
 
-def l1_penalty(kernels: Sequence[Any], rate: float) -> Any:
+def l1_penalty(kernels: Sequence[Any], rate: Any) -> Any:
     """rate * sum |w| over all weight matrices; its gradient, rate * sign(w), pulls all weights equally."""
     return rate * tf.add_n([tf.reduce_sum(tf.abs(kernel)) for kernel in kernels])
 
 
-def l2_penalty(kernels: Sequence[Any], rate: float) -> Any:
+def l2_penalty(kernels: Sequence[Any], rate: Any) -> Any:
     """rate * sum w^2 over all weight matrices; its gradient, 2 * rate * w, pulls large weights more."""
     return rate * tf.add_n([tf.reduce_sum(tf.square(kernel)) for kernel in kernels])
 
@@ -107,31 +107,31 @@ class Adam:
 
     Args:
         variables: what is trained, in place.
-        learning_rate, beta_1, beta_2, epsilon: as in the paper; epsilon is 1e-8 there, 1e-7 in Keras.
+        beta_1, beta_2, epsilon: as in the paper; epsilon is 1e-8 there, 1e-7 in Keras.
         epsilon_hat: True for the form at the end of section 2, False for Algorithm 1.
     """
 
-    def __init__(self, variables: Sequence[Any], *, learning_rate: float = 0.001, beta_1: float = 0.9,
-                 beta_2: float = 0.999, epsilon: float = 1e-7, epsilon_hat: bool = True):
-        self._variables, self._learning_rate, self._epsilon = list(variables), learning_rate, epsilon
+    def __init__(self, variables: Sequence[Any], *, beta_1: float = 0.9, beta_2: float = 0.999, epsilon: float = 1e-7,
+                 epsilon_hat: bool = True):
+        self._variables, self._epsilon = list(variables), epsilon
         self._beta_1, self._beta_2, self._epsilon_hat = beta_1, beta_2, epsilon_hat
         self._first = [tf.Variable(tf.zeros_like(variable), trainable=False) for variable in self._variables]
         self._second = [tf.Variable(tf.zeros_like(variable), trainable=False) for variable in self._variables]
 
-    def apply(self, gradients: Sequence[Any], step: Any) -> None:
+    def apply(self, gradients: Sequence[Any], step: Any, *, learning_rate: Any, **unused: Any) -> None:
         """Update number t = `step` + 1 of all variables."""
         t = tf.cast(step + 1, self._variables[0].dtype)
         for variable, gradient, first, second in zip(self._variables, gradients, self._first, self._second):
             first.assign(self._beta_1 * first + (1 - self._beta_1) * gradient)
             second.assign(self._beta_2 * second + (1 - self._beta_2) * tf.square(gradient))
-            variable.assign_sub(self._change(first, second, t))
+            variable.assign_sub(self._change(first, second, t, learning_rate))
 
-    def _change(self, first: Any, second: Any, t: Any) -> Any:
+    def _change(self, first: Any, second: Any, t: Any, learning_rate: Any) -> Any:
         first_bias, second_bias = 1 - tf.pow(self._beta_1, t), 1 - tf.pow(self._beta_2, t)
         if self._epsilon_hat:
-            rate = self._learning_rate * tf.sqrt(second_bias) / first_bias
+            rate = learning_rate * tf.sqrt(second_bias) / first_bias
             return rate * first / (tf.sqrt(second) + self._epsilon)
-        return self._learning_rate * (first / first_bias) / (tf.sqrt(second / second_bias) + self._epsilon)
+        return learning_rate * (first / first_bias) / (tf.sqrt(second / second_bias) + self._epsilon)
 
     def state(self, names: Sequence[str]) -> dict[str, Any]:
         """Both moments by name, for checkpoints."""
@@ -143,13 +143,13 @@ class Adam:
 class GradientDescent:
     """w = w - rate g."""
 
-    def __init__(self, variables: Sequence[Any], *, learning_rate: float):
-        self._variables, self._learning_rate = list(variables), learning_rate
+    def __init__(self, variables: Sequence[Any]):
+        self._variables = list(variables)
 
-    def apply(self, gradients: Sequence[Any], step: Any) -> None:
+    def apply(self, gradients: Sequence[Any], step: Any, *, learning_rate: Any, **unused: Any) -> None:
         """One update of all variables."""
         for variable, gradient in zip(self._variables, gradients):
-            variable.assign_sub(self._learning_rate * gradient)
+            variable.assign_sub(learning_rate * gradient)
 
     def state(self, names: Sequence[str]) -> dict[str, Any]:
         """Gradient descent keeps no state."""
@@ -159,22 +159,46 @@ class GradientDescent:
 OPTIMIZERS = {"adam": Adam, "sgd": GradientDescent}
 
 
-def make_network(spec: ModelSpec, seed: int) -> Network:
-    """The network of a spec, for the loop; `trainers.config` refuses specs with dropout."""
-    variables = initial_variables(spec, seed)
+class LowLevelNetwork:
+    """The network of a spec, for the loop in place of an `engine.network.Network`.
 
-    def forward(variables: Sequence[Any], images: Any, **unused: Any) -> Any:
-        return forward_pass(variables, images)
+    `trainers.config` refuses specs with what this page does not have, such as dropout.
+    """
 
-    def penalty() -> Any:
+    bfloat16, across_batch, drops = False, False, ()
+    cross_entropy = staticmethod(cross_entropy)
+
+    def __init__(self, spec: ModelSpec, seed: int):
+        self._spec, self.variables, self.names = spec, initial_variables(spec, seed), names(spec)
+        self.weights, self.is_kernel = self.names, [True, False] * (len(self.names) // 2)
+        self.state: dict[str, Any] = {}
+
+    @property
+    def kernels(self) -> list[Any]:
+        """The weight matrices."""
+        return self.variables[::2]
+
+    def rates(self) -> Rates:
+        """The factors of the penalties; there is no dropout."""
+        return Rates(tf.zeros(0, tf.uint32), tf.zeros(0), tf.constant(self._spec.l1), tf.constant(self._spec.l2))
+
+    def forward(self, images: Any, moment: Any = None, *, values: dict[str, Any] | None = None) -> Any:
+        """The same in training and in evaluation; without `values`, at the network's own variables."""
+        return forward_pass([values[name] for name in self.names] if values else self.variables, images)
+
+    def penalty(self, rates: Rates, values: dict[str, Any] | None = None) -> Any:
+        """The L1 and L2 terms of the objective."""
+        kernels = [values[name] for name in self.names[::2]] if values else self.kernels
         total = tf.zeros(())
-        if spec.l1:
-            total += l1_penalty(variables[::2], spec.l1)
-        if spec.l2:
-            total += l2_penalty(variables[::2], spec.l2)
+        if self._spec.l1:
+            total += l1_penalty(kernels, rates.l1)
+        if self._spec.l2:
+            total += l2_penalty(kernels, rates.l2)
         return total
 
-    return Network(variables, names(spec), forward, penalty, cross_entropy)
+    def losses_of_call(self) -> list[Any]:
+        """No layer adds a loss."""
+        return []
 
 
 def names(spec: ModelSpec) -> list[str]:

@@ -1,149 +1,251 @@
-"""A spec as a function of its variables: what the engines know of a model.
+"""A Keras model as the engines see it: its variables by name, what counts as a kernel, and a repeatable forward pass.
 
-`forward(variables, images, *, seed, step, training) -> logits` computes what the Keras model of the same spec computes
-(a test compares the two), but takes a plain list of variables, and its dropout masks are a function of
-(seed, step, layer) instead of a state. So a resumed run equals an uninterrupted one, and the loop is twice as fast as
-one that calls the Keras model.
+The model itself is called, over its own variables. In training, each of its `Dropout` layers takes its mask from
+(seed, step, layer) instead of a state of Keras', so that a resumed run equals an uninterrupted one, and a compiled step
+runs twice as fast. The layers stay Keras' own: what is saved opens anywhere.
 """
 
 from __future__ import annotations
 
-import dataclasses
-from typing import Any, Callable, Sequence
+import contextlib
+import re
+from typing import Any, Callable, Iterator, NamedTuple, Sequence
 
 import numpy as np
 
-from fmnist_zoo.backend import tf
+from fmnist_zoo.backend import keras, tf
 from fmnist_zoo.spec import CLASSES, PIXELS, ModelSpec
+from trainers.engine import randomness
 
 EVALUATION_BATCH = 2000
+# Layers whose output for an image does not depend on the other images of its batch.
+IMAGE_BY_IMAGE = (
+    "Activation", "Add", "Average", "AveragePooling2D", "CenterCrop", "Concatenate", "Conv1D", "Conv2D", "Cropping2D",
+    "Dense", "DepthwiseConv2D", "Dropout", "ELU", "EinsumDense", "Flatten", "GlobalAveragePooling2D",
+    "GlobalMaxPooling2D", "GroupNormalization", "Identity", "InputLayer", "LayerNormalization", "LeakyReLU",
+    "MaxPooling2D", "Maximum", "Minimum", "MultiHeadAttention", "Multiply", "Normalization", "PReLU", "Permute",
+    "RMSNormalization", "ReLU", "Rescaling", "Reshape", "SeparableConv2D", "Softmax", "SpatialDropout2D", "Subtract",
+    "UnitNormalization", "UpSampling2D", "ZeroPadding2D", "Functional", "Sequential")
 
-Forward = Callable[..., Any]
 
-
-def cross_entropy(labels: Any, logits: Any) -> Any:
-    """Cross-entropy of each example in nats, (batch,) float32."""
-    return tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits)
-
-
-@dataclasses.dataclass(frozen=True)
-class Network:
-    """What an engine trains.
+class Rates(NamedTuple):
+    """The rates of a network as tensors, so that one compiled program serves all their values.
 
     Attributes:
-        variables: kernel and bias of each layer, W1 (784, n1), b1 (n1), W2, b2, ...: float32 `tf.Variable`s.
-        names: one for each variable.
-        forward: as above; images are (batch, 784) float32 in [0, 1], logits (batch, 10) float32.
-        penalty: () -> scalar, the L1 and L2 terms of the objective at the current values of the variables.
-        cross_entropy: (labels (batch,) int32, logits) -> (batch,), one value for each example.
-        bfloat16: whether `forward` computes the hidden layers in bfloat16 in training.
+        thresholds: one for each dropout layer, (layers,) uint32: an entry is dropped if its random word is below it.
+        scales: 1 / (1 - rate) of each dropout layer, (layers,) float32.
+        l1, l2: factors of the penalty, float32.
     """
 
-    variables: list[Any]
-    names: list[str]
-    forward: Forward
-    penalty: Callable[[], Any]
-    cross_entropy: Callable[[Any, Any], Any] = cross_entropy
-    bfloat16: bool = False
+    thresholds: Any
+    scales: Any
+    l1: Any
+    l2: Any
+
+
+class Moment(NamedTuple):
+    """What a forward pass in training depends on beside variables and images: seed (uint32), step (int64) and rates."""
+
+    seed: Any
+    step: Any
+    rates: Rates
+
+
+class Network:
+    """What the tape engine trains: the variables of a Keras model, in place.
+
+    Args:
+        model: from (batch, 784), (batch, 28, 28) or (batch, 28, 28, 1) float32 in [0, 1] to logits (batch, 10).
+        spec: of a model of the zoo, whose L1 and L2 are the penalty. For None, or a user's own model, its regularizers
+            and losses are.
+        bfloat16: compute in bfloat16 in training, but for the layer of the logits, as Keras' guide to mixed precision
+            advises. The type has 8 of float32's 24 bits of precision and all of its range, so the loss needs no
+            scaling.
+
+    Attributes:
+        variables, names: what the optimizer changes, float32 `tf.Variable`s, and the path of each.
+        state: other variables that training changes, by path: moving statistics, seeds of Keras' random layers.
+        weights: the paths of what a saved model holds, in the order of `model.get_weights()`.
+        shape: of one image, as the model takes it.
+        is_kernel: for each of `variables`, whether it is a weight matrix or a filter.
+        across_batch: whether the output for an image may depend on the other images of its batch.
+    """
+
+    def __init__(self, model: Any, spec: ModelSpec | None = None, *, bfloat16: bool = False):
+        self._model, self.bfloat16 = model, bfloat16
+        self._spec = None if spec is None or spec.build else spec
+        paths = _paths(model.variables)
+        trained = {id(variable) for variable in model.trainable_variables}
+        self.variables = [variable.value for variable in model.trainable_variables]
+        self.names = [paths[id(variable)] for variable in model.trainable_variables]
+        self.state = {paths[id(one)]: one.value for one in model.variables if id(one) not in trained}
+        self.weights = [paths[id(variable)] for variable in model.weights]
+        self._keras = {paths[id(variable)]: variable for variable in model.variables}
+        self.is_kernel = ["kernel" in variable.name for variable in model.trainable_variables]
+        layers = list(model._flatten_layers())
+        self.across_batch = any(type(layer).__name__ not in IMAGE_BY_IMAGE for layer in layers if layer is not model)
+        self._dropout = _dropout_layers(model)
+        self.shape = tuple(model.inputs[0].shape[1:]) if model.inputs else (PIXELS,)
+        self._dense = [layer for layer in layers if type(layer) is keras.layers.Dense and layer.use_bias]
+        self._in_bfloat16 = [layer for layer in layers if layer is not _last_layer(model)] if bfloat16 else []
 
     @property
     def kernels(self) -> list[Any]:
-        """The weight matrices."""
-        return self.variables[::2]
+        """The weight matrices and filters: they decay, and the zoo's L1 and L2 are of them."""
+        return [variable for variable, kernel in zip(self.variables, self.is_kernel) if kernel]
+
+    @property
+    def drops(self) -> tuple[bool, ...]:
+        """Which of the dropout layers that take their masks from us drop anything."""
+        return tuple(layer.rate > 0 for layer, _ in self._dropout)
+
+    def rates(self) -> Rates:
+        """The rates of the model and its spec."""
+        found = [layer.rate for layer, _ in self._dropout]
+        l1, l2 = (self._spec.l1, self._spec.l2) if self._spec else (0.0, 0.0)
+        return Rates(tf.constant([min(round(rate * 2**32), 2**32 - 1) for rate in found], tf.uint32),
+                     tf.constant([1 / (1 - rate) for rate in found], tf.float32),
+                     tf.constant(l1, tf.float32), tf.constant(l2, tf.float32))
+
+    def forward(self, images: Any, moment: Moment | None = None, *, values: dict[str, Any] | None = None) -> Any:
+        """Logits (batch, 10) float32 of images (batch, 784) float32 in [0, 1].
+
+        Args:
+            moment: None in evaluation: dropout is off, and moving statistics are used and not changed.
+            values: stand in for variables, by path.
+        """
+        scope = keras.StatelessScope([(self._keras[name], value) for name, value in values.items()]) if values \
+            else contextlib.nullcontext()
+        flow = images if self.shape == (PIXELS,) else tf.reshape(images, (-1, *self.shape))
+        with scope, self._for_training(moment):
+            return tf.cast(self._model(flow, training=moment is not None), tf.float32)
+
+    @contextlib.contextmanager
+    def _for_training(self, moment: Moment | None) -> Iterator[None]:
+        """Within the block, dropout takes its masks from `moment`, and layers compute in bfloat16 if they are to."""
+        if moment is None:
+            yield
+            return
+        policies = [layer.dtype_policy for layer in self._in_bfloat16]
+        try:
+            for place, (layer, stream) in enumerate(self._dropout):
+                layer.call = _masked(layer, place, stream, moment)
+            for layer in self._dense:
+                layer.call = _plain(layer)
+            for layer in self._in_bfloat16:
+                layer.dtype_policy = "mixed_bfloat16"
+            yield
+        finally:
+            for layer in (*self._dense, *(layer for layer, _ in self._dropout)):
+                vars(layer).pop("call", None)  # the class has the method
+            for layer, policy in zip(self._in_bfloat16, policies):
+                layer.dtype_policy = policy
+
+    def penalty(self, rates: Rates, values: dict[str, Any] | None = None) -> Any:
+        """The penalty of the objective, a float32 scalar, at the variables or at `values` that stand in for them."""
+        if self._spec is not None:
+            kernels = [values[name] if values else variable for name, variable, kernel
+                       in zip(self.names, self.variables, self.is_kernel) if kernel]
+            return penalty(kernels, l1=rates.l1 if self._spec.l1 else None, l2=rates.l2 if self._spec.l2 else None)
+        terms = [variable.regularizer(values[name] if values else variable.value)
+                 for name, variable in self._keras.items() if variable.trainable and variable.regularizer]
+        return tf.add_n(terms) if terms else tf.zeros(())
+
+    def losses_of_call(self) -> list[Any]:
+        """What layers added to the objective by `add_loss` in the call of `forward` just before."""
+        return [] if self._spec is not None else [loss for layer in self._model._flatten_layers()
+                                                  for loss in layer._losses]
+
+    @staticmethod
+    def cross_entropy(labels: Any, logits: Any) -> Any:
+        """Cross-entropy of each example in nats, (batch,) float32, for labels (batch,) int32."""
+        return tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits)
 
 
-def from_model(spec: ModelSpec, model: Any, *, bfloat16: bool = False) -> Network:
-    """The network that trains the variables of a Keras model built by `fmnist_zoo.models.build`."""
-    if not is_plain(spec):
-        return _whole(model)
-    variables = [variable.value for variable in model.trainable_variables]
-    names = [variable.path for variable in model.trainable_variables]
-    return Network(variables, names, make_forward(spec, bfloat16=bfloat16),
-                   lambda: penalty(variables[::2], l1=spec.l1, l2=spec.l2), bfloat16=bfloat16)
+def _paths(variables: Sequence[Any]) -> dict[int, str]:
+    """A name for each variable, by its identity: its path, with a number where two have the same."""
+    paths: dict[int, str] = {}
+    for variable in variables:
+        path, number = variable.path, 1
+        while path in paths.values():
+            number += 1
+            path = f"{variable.path}_{number}"
+        paths[id(variable)] = path
+    return paths
 
 
-def is_plain(spec: ModelSpec) -> bool:
-    """Whether `make_forward` computes the model of a spec: dense ReLU layers and dropout alone."""
-    plain = ModelSpec("plain")
-    new = ("build", "activation", "normalization", "residual", "expansion", "input")
-    return all(getattr(spec, name) == getattr(plain, name) for name in new)
+def _dropout_layers(model: Any) -> list[tuple[Any, int]]:
+    """The `Dropout` layers whose masks are ours, and the stream of random numbers of each.
+
+    Those of functional and sequential models are. A subclassed model may call a layer more than once, so it keeps
+    Keras' own masks, whose seeds are a part of its state. The layers of the zoo are numbered by the hidden layers that
+    they follow, so that their masks do not depend on whether other layers have dropout.
+    """
+    if type(model).__name__ not in ("Functional", "Sequential"):
+        return []
+    layers = [layer for part in (model, *_inner_models(model)) for layer in part.layers
+              if type(layer) is keras.layers.Dropout and layer.noise_shape is None]
+    numbers = [re.fullmatch(r"dropout_([1-9][0-9]*)", layer.name) for layer in layers]
+    streams = [int(number[1]) - 1 for number in numbers if number]
+    if len(set(streams)) < len(layers):
+        streams = list(range(len(layers)))
+    return list(zip(layers, streams))
 
 
-def _whole(model: Any) -> Network:
-    """A network that calls the Keras model; its variables include those that gradients do not change."""
-    variables = [variable.value for variable in model.weights]
-    return Network(variables, [variable.path for variable in model.weights],
-                   lambda variables, images, *, training, **unused: model(images, training=training),
-                   lambda: tf.add_n([tf.zeros(()), *model.losses]))
+def _inner_models(model: Any) -> list[Any]:
+    """The functional and sequential models among a model's layers, at any depth."""
+    found = []
+    for layer in model.layers:
+        if type(layer).__name__ in ("Functional", "Sequential"):
+            found += [layer, *_inner_models(layer)]
+    return found
 
 
-def make_forward(spec: ModelSpec, *, bfloat16: bool = False) -> Forward:
-    """The forward function of a spec.
+def _last_layer(model: Any) -> Any:
+    """The layer of the logits of a functional or sequential model; None if that is not known."""
+    return model.outputs[0]._keras_history.operation if type(model).__name__ in ("Functional", "Sequential") else None
 
-    With `bfloat16` its hidden layers compute in that type in training, like Keras' policy mixed_bfloat16. The type has
-    8 of float32's 24 bits of precision and all of its range, so the loss needs no scaling. The layer of the logits
-    stays in float32, as Keras' guide to mixed precision advises.
+
+def _masked(layer: Any, place: int, stream: int, moment: Moment) -> Callable[..., Any]:
+    """The call of a dropout layer in training."""
+
+    def call(inputs: Any, training: bool = False) -> Any:
+        if not layer.rate:
+            return inputs
+        return dropout(inputs, moment.rates.thresholds[place], moment.rates.scales[place], seed=moment.seed,
+                       step=moment.step, stream=stream)
+
+    return call
+
+
+def _plain(layer: Any) -> Callable[..., Any]:
+    """The call of a dense layer in training: the sum with `+`.
+
+    Keras calls TensorFlow's `bias_add`, whose gradient adds up in another order where XLA does not compile: published
+    numbers would change in their last digits.
     """
 
-    def forward(variables: Sequence[Any], images: Any, *, seed: int, step: Any, training: bool) -> Any:
-        kind = tf.bfloat16 if bfloat16 and training else tf.float32
-        *hidden, kernel, bias = variables
-        flow = images
-        for layer, rate in enumerate(spec.dropout or (0.0,) * len(spec.hidden)):
-            weights, biases = (tf.cast(variable, kind) for variable in hidden[2 * layer:2 * layer + 2])
-            flow = tf.nn.relu(tf.matmul(tf.cast(flow, kind), weights) + biases)
-            if training and rate:
-                flow = dropout(flow, rate, seed=seed, step=step, layer=layer)
-        return tf.matmul(tf.cast(flow, tf.float32), kernel) + bias
+    def call(inputs: Any, training: bool = False) -> Any:
+        product = tf.matmul(inputs, tf.convert_to_tensor(layer.kernel))
+        return layer.activation(product + tf.convert_to_tensor(layer.bias))
 
-    return forward
+    return call
 
 
-def dropout(units: Any, rate: float, *, seed: int, step: Any, layer: int) -> Any:
-    """Zeroes a share `rate` of the entries of `units` (batch, n) and scales the others by 1 / (1 - rate).
+def dropout(units: Any, threshold: Any, scale: Any, *, seed: Any, step: Any, stream: int) -> Any:
+    """Zeroes the entries of `units` whose random words are below `threshold`, and multiplies the others by `scale`.
 
-    Srivastava et al. (2014), section 4, in the inverted form.
+    Srivastava et al. (2014), section 4, in the inverted form: for a rate r the threshold is r * 2^32 and the scale is
+    1 / (1 - r).
     """
-    threshold = tf.constant(min(round(rate * 2**32), 2**32 - 1), tf.uint32)
-    keep = random_words(tuple(units.shape), seed=seed, step=step, layer=layer) >= threshold
-    return tf.where(keep, units * (1 / (1 - rate)), tf.zeros((), units.dtype))
+    keep = randomness.words(units.shape, seed=seed, step=step, stream=stream) >= threshold
+    return tf.where(keep, units * tf.cast(scale, units.dtype), tf.zeros((), units.dtype))
 
 
-def random_words(shape: tuple[int, int], *, seed: int, step: Any, layer: int) -> Any:
-    """32 random bits for each unit of a layer at a step: `shape` uint32.
-
-    A counter-based generator (Salmon et al. 2011): a function of a unit's place and a key, without state. It applies
-    two rounds of a mixing function to the place, each with its own key. XLA computes the bits in registers where they
-    are used; with Philox an epoch takes a sixth longer.
-    """
-    low, high = tf.unstack(tf.bitcast(step, tf.uint32))
-    return _words([tf.constant(seed, tf.uint32), low, high, tf.constant(layer, tf.uint32)], shape)
-
-
-@tf.function(jit_compile=True)  # where the loop is not compiled by XLA, this still runs as one pass
-def _words(parts: Sequence[Any], shape: tuple[int, int]) -> Any:
-    key = tf.constant(0x9E3779B9, tf.uint32)
-    for part in parts:
-        key = _mix(key ^ part)
-    place = tf.reshape(tf.range(shape[0] * shape[1]), shape)
-    return _mix(_mix(tf.cast(place, tf.uint32) ^ key) ^ _mix(key + 0x85EBCA6B))
-
-
-def _mix(word: Any) -> Any:
-    """A permutation of uint32 in which each bit of the result depends on all bits of `word`.
-
-    It is `lowbias32` of Wellons, "Prospecting for hash functions" (2018), the least biased that was found there with
-    two multiplications.
-    """
-    for shift, factor in ((16, 0x7FEB352D), (15, 0x846CA68B)):
-        word = (word ^ tf.bitwise.right_shift(word, tf.constant(shift, tf.uint32))) * tf.constant(factor, tf.uint32)
-    return word ^ tf.bitwise.right_shift(word, tf.constant(16, tf.uint32))
-
-
-def penalty(kernels: Sequence[Any], *, l1: float, l2: float) -> Any:
-    """l1 * sum|W| + l2 * sum W^2 over `kernels`: a float32 scalar."""
-    terms = [l1 * tf.reduce_sum(tf.abs(kernel)) for kernel in kernels if l1]
-    terms += [l2 * tf.reduce_sum(tf.square(kernel)) for kernel in kernels if l2]
+def penalty(kernels: Sequence[Any], *, l1: Any = None, l2: Any = None) -> Any:
+    """l1 * sum|W| + l2 * sum W^2 over `kernels`: a float32 scalar. None costs nothing."""
+    terms = [l1 * tf.reduce_sum(tf.abs(kernel)) for kernel in kernels if l1 is not None]
+    terms += [l2 * tf.reduce_sum(tf.square(kernel)) for kernel in kernels if l2 is not None]
     return tf.add_n(terms) if terms else tf.zeros(())
 
 
@@ -152,11 +254,16 @@ def scale(images: Any) -> Any:
     return tf.cast(images, tf.float32) / 255.0
 
 
-def make_predictor(network: Network) -> Callable[[np.ndarray], np.ndarray]:
-    """A function from images (n, 784) uint8 to logits (n, 10) float32, dropout off."""
+def make_predictor(network: Network, values: dict[str, Any] | None = None) -> Callable[[np.ndarray], np.ndarray]:
+    """A function from images (n, 784) uint8 to logits (n, 10) float32, dropout off.
+
+    Args:
+        values: `tf.Variable`s that stand in for the network's, by path.
+    """
 
     def forward(images: Any) -> Any:
-        return network.forward(network.variables, scale(images), seed=0, step=tf.zeros((), tf.int64), training=False)
+        current = {name: value.read_value() for name, value in values.items()} if values else None
+        return network.forward(scale(images), values=current)
 
     logits = tf.function(forward).get_concrete_function(tf.TensorSpec((None, PIXELS), tf.uint8))
 

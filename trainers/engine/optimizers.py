@@ -85,25 +85,26 @@ class Optimizer:
 
     Args:
         name: a key of `RULES`.
-        variables: float32 `tf.Variable`s: kernel, bias, kernel, bias, ...
-        learning_rate: the same at each update.
-        weight_decay: before each update, kernels shrink by the share learning_rate * weight_decay (Loshchilov and
-            Hutter 2019, Algorithm 2); biases do not.
+        variables: float32 `tf.Variable`s.
+        decays: for each variable, whether it decays: kernels do, biases do not.
     """
 
-    def __init__(self, name: str, variables: Sequence[Any], *, learning_rate: float, weight_decay: float = 0.0):
-        self._rule, self._learning_rate, self._weight_decay = RULES[name], learning_rate, weight_decay
-        self._variables = list(variables)
+    def __init__(self, name: str, variables: Sequence[Any], decays: Sequence[bool]):
+        self._rule, self._variables, self._decays = RULES[name], list(variables), list(decays)
         self.slots = [[tf.Variable(tf.fill(variable.shape, self._rule.start), trainable=False)
                        for _ in self._rule.slots] for variable in self._variables]
 
-    def apply(self, gradients: Sequence[Any], step: Any) -> None:
-        """Update number `step` + 1 of all variables; the learning rate is 0 where `step` is -1 (not finite)."""
+    def apply(self, gradients: Sequence[Any], step: Any, *, learning_rate: Any, weight_decay: Any = None) -> None:
+        """Update number `step` + 1 of all variables; the learning rate is 0 where `step` is -1 (not finite).
+
+        With `weight_decay`, the variables that decay shrink by the share learning_rate * weight_decay before it
+        (Loshchilov and Hutter 2019, Algorithm 2).
+        """
         t = tf.cast(step + 1, tf.float32)
-        learning_rate = tf.where(step < 0, 0.0, self._learning_rate)
-        for index, (variable, gradient, slots) in enumerate(zip(self._variables, gradients, self.slots)):
-            if self._weight_decay and index % 2 == 0:
-                _sgd(variable, variable * self._weight_decay, (), learning_rate, t)
+        learning_rate = tf.where(step < 0, 0.0, learning_rate)
+        for variable, gradient, slots, decays in zip(self._variables, gradients, self.slots, self._decays):
+            if weight_decay is not None and decays:
+                _sgd(variable, variable * weight_decay, (), learning_rate, t)
             self._rule.apply(variable, gradient, slots, learning_rate, t)
 
     def state(self, names: Sequence[str]) -> dict[str, Any]:

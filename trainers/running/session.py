@@ -23,11 +23,12 @@ from fmnist_zoo.files import publish, require_space, write_json
 from trainers.board import events
 from trainers.board.observer import Observer
 from trainers.config import ConfigError, RunConfig, read_record
-from trainers.engine import factory, network
+from trainers.engine import factory
 from trainers.engine.epoch import EpochMeans, NonFiniteError
-from trainers.running import checkpoints, progress, provenance
+from trainers.running import checkpoints, progress, provenance, teachers
 from trainers.running.folder import RunFolder
 
+AUGMENTED = 24  # images of the first batch that TensorBoard shows as they are trained
 NOTED = ("epoch", "best_epoch", "best_loss", "seconds")  # the fields of a state that go into a checkpoint's note
 
 
@@ -68,10 +69,10 @@ class Session:
             models.fit_input(self.model, config.spec, self.fit.images)
         self.network = factory.make_network(config, self.model)
         self.batch_size = config.batch(len(self.fit.labels))
-        self.engine = factory.make_engine(config, self.model, self.network, self.fit)
-        self.predict = network.make_predictor(self.network)
-        self.state, self._event_sizes = self._load()
         self._old_record = read_record(folder.config) if folder.config.exists() else None
+        forwards, self.teachers = teachers.load(config.recipe.teacher, (self._old_record or {}).get("teachers"))
+        self.engine = factory.make_engine(config, self.model, self.network, self.fit, forwards)
+        self.state, self._event_sizes = self._load()
         self.record = self._record(data)
         self.first_epoch, self.watch = self.state.epoch, progress.Stopwatch()
         self.observer = Observer(folder.path, config, self.network, self.sample, self.validation)
@@ -99,7 +100,7 @@ class Session:
             variable.assign(arrays[f"state/{name}"])
         if events.missing(self.folder.path, note["events"]):
             self.reporter.note("event files of earlier epochs are missing: TensorBoard will show gaps")
-        best = {name: arrays[f"best/{name}"] for name in self.network.names if note["best_epoch"]}
+        best = {name: arrays[f"best/{name}"] for name in self.network.weights if note["best_epoch"]}
         return State(best=best, **{name: note[name] for name in NOTED}), note["events"]
 
     def _record(self, data: Data) -> dict[str, Any]:
@@ -122,7 +123,7 @@ class Session:
             if changed:
                 self.reporter.note(f"this run continues with {changed}; its numbers may differ in the last digits from "
                                    "those of a run without this change")
-        return {"config": self.config.to_dict(),
+        return {"config": self.config.to_dict(), **({"teachers": self.teachers} if self.teachers else {}),
                 "data": {"name": data.name, "sha256": data.sha256, "split_sha256": data.split_sha256, **sizes},
                 "started": starts[0]["time"], "environment": starts[0]["environment"], "starts": starts}
 
@@ -133,7 +134,8 @@ class Session:
         try:
             if not events.opened(self.folder.path):
                 replay = f"python -m trainers.train --config={self.folder.config}"
-                self.observer.start(self.model, batch_size=self.batch_size, replay=replay)
+                self.observer.start(self.model, batch_size=self.batch_size, replay=replay,
+                                    augmented=self.engine.augmented(AUGMENTED))
             while not self._over():
                 if should_stop():
                     if self.state.epoch > self.first_epoch:
@@ -169,12 +171,14 @@ class Session:
         spec, recipe, data, environment = (
             self.config.spec, self.config.recipe, self.record["data"], self.record["starts"][-1]["environment"])
         ranking = f", {data['ranking']} to rank" if self.ranking else ""
+        varying = f" ({recipe.schedule}, warmup {recipe.warmup:g})" if recipe.schedule_epochs else ""
         gpus = ", ".join(gpu.name for gpu in tf.config.list_logical_devices("GPU"))
         header = {
             "model": f"{spec.name}: {spec.description}, {spec.parameters} parameters",
             "data": f"{data['name']}, {data['fit']} to fit, {data['validation']} to validate{ranking}, "
                     f"sha256 {data['sha256'][:12]}",
-            "training": f"{self.config.trainer}, {recipe.optimizer} {recipe.learning_rate:g}, batch {self.batch_size}, "
+            "training": f"{self.config.trainer}, {recipe.optimizer} {recipe.learning_rate:g}{varying}, "
+                        f"batch {self.batch_size}, "
                         f"{recipe.epochs} epochs of {self.engine.steps_an_epoch} steps, seed {self.config.seed}",
             "device": gpus or f"{environment['cpu']}, {environment['cores']} cores",
             "folder": str(self.folder.path),
@@ -209,7 +213,7 @@ class Session:
         seconds = watch.seconds()
         state.epoch += 1
         state.seconds += seconds
-        logits = self.predict(self.validation.images)
+        logits = self.engine.predict(self.validation.images)
         row = self._row(means, seconds, logits)
         self._compare(row)
         self.observer.epoch(row, means, logits)
@@ -221,16 +225,16 @@ class Session:
 
     def _row(self, means: EpochMeans, seconds: float, logits: np.ndarray) -> dict[str, Any]:
         labels, step = self.validation.labels, self.state.epoch * self.engine.steps_an_epoch
-        sample = self.predict(self.sample.images)
+        sample = self.engine.predict(self.sample.images)
         row: dict[str, Any] = {
             "epoch": self.state.epoch, "step": step, "seconds": seconds,
-            "images_per_second": len(self.fit.labels) / seconds, "learning_rate": self.config.recipe.learning_rate,
-            "train_loss": means.loss, "train_penalty": means.penalty, "train_objective": means.loss + means.penalty,
+            "images_per_second": len(self.fit.labels) / seconds, "learning_rate": self._learning_rate(),
+            "train_loss": means.loss, "train_penalty": means.penalty, "train_objective": means.objective,
             "train_accuracy": means.accuracy,
             "train_loss_eval": metrics.mean_cross_entropy(sample, self.sample.labels),
             "train_accuracy_eval": metrics.accuracy(sample, self.sample.labels),
             "validation_loss": None, "validation_accuracy": None, "validation_rounded_accuracy": None,
-            "validation_penalty": float(self.network.penalty()),
+            "validation_penalty": self.engine.penalty(),
         }
         if len(labels):
             row.update(validation_loss=metrics.mean_cross_entropy(logits, labels),
@@ -248,8 +252,13 @@ class Session:
             self.state.best_loss = float("inf") if loss is None else loss
             self.state.best = self._weights()
 
-    def _weights(self) -> dict[str, np.ndarray]:
-        return {name: variable.numpy() for name, variable in zip(self.network.names, self.network.variables)}
+    def _learning_rate(self) -> float:
+        """Of the last update of the epoch that was just trained."""
+        rate = float(self.engine.learning_rates(self.state.epoch - 1)[-1])
+        return self.config.recipe.learning_rate if np.float32(self.config.recipe.learning_rate) == rate else rate
+
+    def _weights(self, *, averaged: bool = True) -> dict[str, np.ndarray]:
+        return {name: variable.numpy() for name, variable in self.engine.weights(averaged=averaged).items()}
 
     def _save(self) -> None:
         arrays = {f"state/{name}": np.asarray(variable) for name, variable in self.engine.variables().items()}
@@ -268,7 +277,10 @@ class Session:
         spec = self.config.spec
         require_space(self.folder.path, 12 * (spec.parameters + spec.fixed_parameters) + (2 << 20))
         self.folder.weights.mkdir(exist_ok=True)
-        for name, weights in (("best", self.state.best), ("last", last)):
+        kept = {"best": self.state.best, "last": last}
+        if self.config.recipe.ema:
+            kept["last_not_averaged"] = self._weights(averaged=False)
+        for name, weights in kept.items():
             beside = self.folder.path / "saving.weights.h5"
             self._export(weights).save_weights(beside)
             publish(beside, self.folder.weights / f"{name}.weights.h5")
@@ -277,16 +289,16 @@ class Session:
         model.save(beside)
         publish(beside, self.folder.model)
         self.model.set_weights(model.get_weights())
-        for variable, array in zip(self.network.variables, model.get_weights()):  # scratch has variables of its own
-            variable.assign(array)
-        labels, logits = self.validation.labels, self.predict(self.validation.images)
-        train_loss = metrics.mean_cross_entropy(self.predict(self.fit.images), self.fit.labels)
+        for name, variable in self.engine.weights().items():  # those of `scratch`, and averages, are not the model's
+            variable.assign(chosen[name])
+        labels, logits = self.validation.labels, self.engine.predict(self.validation.images)
+        train_loss = metrics.mean_cross_entropy(self.engine.predict(self.fit.images), self.fit.labels)
         final: dict[str, float] = {"epoch": epoch, "train_loss": train_loss}
         if len(labels):
             final.update(validation_loss=metrics.mean_cross_entropy(logits, labels),
                          validation_accuracy=metrics.accuracy(logits, labels))
         if self.ranking:
-            apart = self.predict(self.ranking.images)
+            apart = self.engine.predict(self.ranking.images)
             final.update(ranking_loss=metrics.mean_cross_entropy(apart, self.ranking.labels),
                          ranking_accuracy=metrics.accuracy(apart, self.ranking.labels))
         self.observer.finish(final, logits, self.state.epoch * self.engine.steps_an_epoch)
@@ -300,5 +312,5 @@ class Session:
     def _export(self, weights: dict[str, np.ndarray]) -> Any:
         """A clean Keras model (not compiled, no optimizer) with `weights`."""
         model = models.build(self.config.spec, self.config.seed)
-        model.set_weights([weights[name] for name in self.network.names])
+        model.set_weights([weights[name] for name in self.network.weights])
         return model
