@@ -64,7 +64,7 @@ class Network:
 
     Attributes:
         variables, names: what the optimizer changes, float32 `tf.Variable`s, and the path of each.
-        state: other variables that training changes, by path: moving statistics, seeds of Keras' random layers.
+        state: the other variables, by path: moving statistics, seeds of random layers that keep Keras' own.
         weights: the paths of what a saved model holds, in the order of `model.get_weights()`.
         shape: of one image, as the model takes it.
         is_kernel: for each of `variables`, whether it is a weight matrix or a filter.
@@ -75,16 +75,17 @@ class Network:
         self._model, self.bfloat16 = model, bfloat16
         self._spec = None if spec is None or spec.build else spec
         paths = _paths(model.variables)
-        trained = {id(variable) for variable in model.trainable_variables}
+        self._dropout = _dropout_layers(model)
+        apart = [*model.trainable_variables, *(layer.seed_generator.state for layer, _ in self._dropout if layer.rate)]
+        kept = {id(variable) for variable in model.variables} - {id(variable) for variable in apart}
         self.variables = [variable.value for variable in model.trainable_variables]
         self.names = [paths[id(variable)] for variable in model.trainable_variables]
-        self.state = {paths[id(one)]: one.value for one in model.variables if id(one) not in trained}
+        self.state = {paths[id(variable)]: variable.value for variable in model.variables if id(variable) in kept}
         self.weights = [paths[id(variable)] for variable in model.weights]
         self._keras = {paths[id(variable)]: variable for variable in model.variables}
         self.is_kernel = ["kernel" in variable.name for variable in model.trainable_variables]
         layers = list(model._flatten_layers())
         self.across_batch = any(type(layer).__name__ not in IMAGE_BY_IMAGE for layer in layers if layer is not model)
-        self._dropout = _dropout_layers(model)
         self.shape = tuple(model.inputs[0].shape[1:]) if model.inputs else (PIXELS,)
         self._dense = [layer for layer in layers if type(layer) is keras.layers.Dense and layer.use_bias]
         self._in_bfloat16 = [layer for layer in layers if layer is not _last_layer(model)] if bfloat16 else []
