@@ -99,8 +99,8 @@ class RunConfig:
                                   "--trainer=tape")
         if self.trainer == "scratch":
             if self.spec.build:
-                raise ConfigError(f"--trainer=scratch trains low-level networks of the zoo; {self.spec.name} is built by "
-                                  f"{self.spec.build}: use --trainer=tape or fit")
+                raise ConfigError(f"--trainer=scratch trains low-level networks of the zoo; {self.spec.name} is built "
+                                  f"by {self.spec.build}: use --trainer=tape or fit")
             allowed = {"initializer": ("normal_0.05",), "optimizer": ("adam", "sgd")}
             holders = {**settings_of(ModelSpec), **settings_of(Recipe)}
             received = [f"{name}={known.kind.write(found[name])}" for name, known in holders.items()
