@@ -262,8 +262,12 @@ def test_wrong_flags_are_refused(capsys, arguments, message):
 
 def test_shipped_models_are_evaluated_on_the_mini_set(tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("HOME", str(tmp_path))
-    assert command.main(["--model=softmax", "--model=2L", "--data=mini", "--logdir=~", "--projector"]) == 0
+    arguments = ["--model=softmax", "--model=2L", "--data=mini", "--logdir=~"]
+    assert command.main([*arguments, "--projector", "--ensemble", "--tta=shift"]) == 0
     assert "McNemar" in capsys.readouterr().out
+    made, = (tmp_path / "ensembles").iterdir()
+    ensemble = json.loads((made / "evaluation" / "evaluation.json").read_text())
+    assert ensemble["temperature"] == ensemble["tta"]["temperature"] == 1.0  # they saw all training images of the set
     place = tmp_path / "2L" / "shipped-mini" / "evaluation"
     assert json.loads((place / "evaluation.json").read_text())["accuracy"] > 0.8
     assert (place / "sprite.png").exists() and helpers.scalars(place)["accuracy"]

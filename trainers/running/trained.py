@@ -178,13 +178,16 @@ def calibrated(trained: Trained, data_dir: str | None = None) -> Trained:
 
 
 def temperature(members: Sequence[Trained], tta: str, data_dir: str | None = None) -> float:
-    """The temperature of what models predict together, over the views of `tta`; 1 if there are no validation images.
+    """The temperature of what models predict together, over the views of `tta`.
 
-    It is fitted on the validation images, which members must have in common: see `check_ensemble`. `TrainedError`,
+    It is fitted on the validation images, which members must have in common: see `check_ensemble`. It is 1 if there are
+    none, and for shipped models on the mini set, all of whose training images they were trained on. `TrainedError`,
     `DataError`: as `load_data`.
     """
     from fmnist_zoo import metrics
 
+    if not all(member.data for member in members):
+        return 1.0
     logits, labels, _ = logits_of(members, "validation", tta, data_dir)
     return metrics.fit_temperature(logits, labels) if len(labels) else 1.0
 
