@@ -22,7 +22,7 @@ Writes a trained model in a format that other programs run, and checks it there 
     python -m trainers.export --run=tb_logs/4D_drop03/<run> --format=tflite --out=garments.tflite
 
 What is written takes (batch, 784) float32 in [0, 1], any batch, and gives (batch, 10) float32 logits: neither softmax
-nor temperature is included.
+nor temperature is included. A model of your own may take images of (28, 28) or (28, 28, 1); then a line says so.
 """
 GROUPS = {
     "What is written": ("model", "run"),
@@ -62,6 +62,8 @@ def _main(values: flags.FlagValues) -> int:
     result = export(trained.load(run=run, model=model), values.format, values.out, overwrite=values.overwrite)
     print(f"{result.path}: {result.size / 1e6:.2f} MB, probabilities within {result.difference:.1e} of Keras' on "
           f"{result.images:,} images, {result.runtime}, {result.seconds:.1f} s")
+    if len(result.input) > 1:
+        print(f"it takes (batch, {', '.join(map(str, result.input))}) float32 in [0, 1]")
     print(f"to run it: {result.example}")
     return 0
 

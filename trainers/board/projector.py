@@ -26,7 +26,7 @@ def write(folder: pathlib.Path, model: Any, split: Split) -> None:
     mask = stratified_mask(split.labels, min(POINTS, len(split.labels)))
     images, labels = split.images[mask], split.labels[mask]
     pixels = prediction.as_pixels(images)
-    features = prediction.outputs_of(models.feature_model(model), pixels)
+    features = prediction.outputs_of(models.feature_model(model), pixels).reshape(len(pixels), -1)
     predicted = prediction.outputs_of(model, pixels).argmax(axis=1)
     with atomic_write(folder / "features.tsv", "w") as file:
         csv.writer(file, delimiter="\t", lineterminator="\n").writerows(

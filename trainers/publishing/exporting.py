@@ -16,7 +16,7 @@ from typing import Iterator
 
 import numpy as np
 
-from fmnist_zoo import data, files, metrics
+from fmnist_zoo import building, data, files, metrics
 from fmnist_zoo.errors import UsageError, ZooError
 from trainers.publishing import formats
 from trainers.publishing.formats import Format, Runner
@@ -38,6 +38,7 @@ class Export:
     path: pathlib.Path  # a file, or the folder of a SavedModel
     size: int  # in bytes
     images: int  # on which it was checked
+    input: tuple[int, ...]  # the shape of an image, as the file takes it
     difference: float  # the largest between its probabilities and Keras'
     runtime: str  # what ran it, with its version
     seconds: float  # to write and check it
@@ -56,7 +57,8 @@ def export(model: str | Trained, format: str, out: str | os.PathLike[str] | None
 
     Returns:
         An `Export`. The file takes (batch, 784) float32 in [0, 1], any batch, and gives (batch, 10) float32 logits: on
-        the 2,000 training images of the mini set the same classes as Keras', and probabilities within 1e-5.
+        the 2,000 training images of the mini set the same classes as Keras', and probabilities within 1e-5. A model
+        that a function of the user's builds may take (batch, 28, 28) or (batch, 28, 28, 1); so does the file.
 
     Raises:
         ValueError: for a wrong format, model or `out` (`UsageError`, `SpecError`, `WeightsError`).
@@ -83,7 +85,8 @@ def export(model: str | Trained, format: str, out: str | os.PathLike[str] | None
         message = " ".join((error.strerror or str(error)).split())
         raise ExportError(f"{path}: cannot be written: {message}; nothing was left there; make room or make its "
                           "folder writable, or name another --out") from error
-    return Export(path, size, len(images), difference, formats.version(chosen.runtime),
+    shape = building.input_shape(source.model)
+    return Export(path, size, len(images), shape, difference, formats.version(chosen.runtime),
                   time.perf_counter() - started, chosen.example.format(path=str(path)))
 
 
@@ -117,7 +120,7 @@ def _write(chosen: Format, source: Trained, written: pathlib.Path, path: pathlib
     from fmnist_zoo import backend, prediction
 
     problem: Exception | None = None
-    others, difference = 0, 0.0
+    others, difference, pixels = 0, 0.0, prediction.as_input(source.model, pixels)
     with backend.without_noise(formats.NOISE), _full_precision():
         expected = prediction.outputs_of(source.model, pixels)  # first: Keras converts no model to ONNX before a call
         try:

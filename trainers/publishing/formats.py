@@ -16,10 +16,10 @@ from typing import Any, Callable
 
 import numpy as np
 
+from fmnist_zoo import building
 from fmnist_zoo.errors import UsageError
-from fmnist_zoo.spec import PIXELS
 
-Runner = Callable[[np.ndarray], np.ndarray]  # (batch, 784) float32 in [0, 1] to (batch, 10) float32 logits
+Runner = Callable[[np.ndarray], np.ndarray]  # float32 in [0, 1], as the model takes them, to (batch, 10) float32 logits
 
 NOISE = re.compile(  # log level "info" of TensorFlow, XNNPACK and ONNX Runtime, and warnings without consequence here
     r"^I\d{4} \d\d:\d\d:\d\d|^\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.\d+: I |^INFO: |All log messages before absl::Initialize"
@@ -82,9 +82,15 @@ def _write_saved_model(model: Any, path: pathlib.Path) -> None:
     from fmnist_zoo.backend import keras
 
     archive = keras.export.ExportArchive()
-    archive.add_endpoint("serve", lambda pixels: model(pixels, training=False),
-                         [keras.InputSpec(shape=(None, PIXELS), dtype="float32", name="pixels")])
+    archive.add_endpoint("serve", lambda pixels: model(pixels, training=False), _signature(model))
     archive.write_out(path, verbose=False)
+
+
+def _signature(model: Any) -> list[Any]:
+    """The input of what is written: any batch of images in the shape that the model takes, named `pixels`."""
+    from fmnist_zoo.backend import keras
+
+    return [keras.InputSpec(shape=(None, *building.input_shape(model)), dtype="float32", name="pixels")]
 
 
 def _load_saved_model(path: pathlib.Path) -> Runner:
@@ -129,7 +135,7 @@ def _write_onnx(model: Any, path: pathlib.Path) -> None:
 
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "In the future `np.object`", FutureWarning)  # Keras checks for it
-        model.export(path, format="onnx", verbose=False)
+        model.export(path, format="onnx", verbose=False, input_signature=_signature(model))
     written = onnx.load(path)
     _replace_erfc(written.graph)
     source, target = written.graph.input[0], written.graph.output[0]
