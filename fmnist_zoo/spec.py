@@ -7,6 +7,7 @@ is refused where it is written, before anything heavy starts. Standard library a
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import re
 from typing import Any, Iterable
 
@@ -33,6 +34,7 @@ PIXELS = 28 * 28
 CLASSES = 10
 CLASS_NAMES = ("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot")
 FULL_BATCH = "full"
+LONGEST_FOLDER = 200  # file systems take names of 255 bytes, and files beside it have longer ones
 ACTIVATIONS = ("relu", "leaky_relu", "elu", "selu", "gelu", "silu", "hard_silu", "mish", "softplus", "tanh", "sigmoid")
 INITIALIZERS = ("glorot_uniform", "normal_0.05", "glorot_normal", "he_normal", "he_uniform", "lecun_normal")
 
@@ -75,7 +77,7 @@ class ModelSpec:
     and the logits are a dense layer of the last x. Pixels are never added to anything.
 
     Attributes:
-        name: the name of its folder; the name of a changed model lists the changes (see `registry.derive`).
+        name: that of a changed model lists the changes (see `registry.derive`).
         hidden: units of each hidden layer, first to last; empty for the softmax classifier.
         dropout: share of units dropped in each hidden layer. A single rate is repeated for all layers. Stored as one
             rate a layer, or as `()` if nothing is dropped.
@@ -118,8 +120,8 @@ class ModelSpec:
     build: str = ""
 
     def __post_init__(self) -> None:
-        if not isinstance(self.name, str) or not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.,=+-]{0,199}", self.name):
-            raise SpecError("a model's name has at most 200 letters, digits and _.,=+- (it names a folder); "
+        if not isinstance(self.name, str) or not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.,=+-]{0,999}", self.name):
+            raise SpecError("a model's name has at most 1000 letters, digits and _.,=+- (it names a folder); "
                             f"received {self.name!r}")
         if not isinstance(self.description, str):
             raise SpecError(f"a description is one line of text, received {self.description!r}; "
@@ -173,6 +175,12 @@ class ModelSpec:
             raise SpecError(f"dropout needs one rate, or one for each of the {len(self.hidden)} hidden layers "
                             f"{list(self.hidden)}; received {len(rates)}: {list(rates)}")
         return rates if any(rates) else ()
+
+    @property
+    def folder(self) -> str:
+        """The name of its folder and of its files: its name, cut and made unique by a digest where it is too long."""
+        digest = hashlib.sha256(self.name.encode()).hexdigest()[:12]
+        return self.name if len(self.name) <= LONGEST_FOLDER else f"{self.name[:LONGEST_FOLDER - 13]}-{digest}"
 
     @property
     def widths(self) -> tuple[int, ...]:

@@ -98,3 +98,12 @@ def test_settings_have_columns_in_tensorboard():
 def test_old_loop_refuses_what_it_does_not_compute(tmp_path):
     with pytest.raises(ConfigError, match="--trainer=tape trains plain ReLU networks; 4L,activation=gelu needs "):
         train("4L,activation=gelu", data="mini", trainer="tape", logdir=tmp_path)
+
+
+def test_run_of_a_model_with_a_long_name_is_found_again(tmp_path):
+    changes = dict(hidden=(4, 4), dropout=(1 / 3, 1 / 7), l1=1e-5 / 3, l2=1e-5 / 7, normalization="layer", residual=True,
+                   activation="hard_silu", input="standardized", initializer="glorot_normal", expansion=1, trainer="fit")
+    first = train("2L", data="mini", epochs=1, logdir=tmp_path, run_name="one", **changes)
+    assert len(first.config.spec.name) > 200 >= len(first.folder.parent.name)
+    assert trained.from_run(first.folder).spec == first.config.spec
+    assert main([f"--resume={first.folder}", "--epochs=2"]) == 0

@@ -122,9 +122,13 @@ def test_specs_and_recipes_are_frozen():
         setattr(Recipe(), "epochs", 1)
 
 
-def test_name_too_long_for_a_folder_is_refused():
-    with pytest.raises(SpecError, match="name"):
-        make(name="x" * 256)
+def test_long_name_has_a_folder_of_its_own():
+    long = "4L," + ",".join(f"l1=0.{digit * 300}" for digit in "12")
+    folders = {make(name=name).folder for name in (long + "3", long + "4", long)}
+    assert len(folders) == 3 and all(name.startswith("4L,l1=0.111") and len(name) == 200 for name in folders)
+    assert make(name="x" * 200).folder == "x" * 200
+    with pytest.raises(SpecError, match="at most 1000 letters"):
+        make(name="x" * 1001)
 
 
 def test_number_too_large_for_a_float_is_refused():

@@ -58,7 +58,7 @@ def _main(values: flags.FlagValues) -> int:
     if not (values.run or values.model):
         raise UsageError("which model? --model=NAME (`python -m fmnist_zoo` lists them), or --run=FOLDER")
     run, model = values.run or "", values.model or ""
-    destination(trained.spec_and_data(run=run, model=model)[0].name, values.format, values.out, values.overwrite)
+    destination(trained.spec_and_data(run=run, model=model)[0].folder, values.format, values.out, values.overwrite)
     result = export(trained.load(run=run, model=model), values.format, values.out, overwrite=values.overwrite)
     print(f"{result.path}: {result.size / 1e6:.2f} MB, probabilities within {result.difference:.1e} of Keras' on "
           f"{result.images:,} images, {result.runtime}, {result.seconds:.1f} s")

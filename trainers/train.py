@@ -150,17 +150,17 @@ def _resume(values: flags.FlagValues) -> int:
         if values[name].value:
             raise ConfigError(f"--resume continues in the run's own folder, as it is configured: drop --{name}")
     architecture = {name: given[name] for name in settings_of(ModelSpec) if name in given}
-    model = registry.get_spec(values.model, **architecture).name if values.model else None
+    spec = registry.get_spec(values.model, **architecture) if values.model else None
     if values.resume == "latest":
-        folder = latest_unfinished(values.logdir, model)
+        folder = latest_unfinished(values.logdir, spec.folder if spec else None)
     else:
         path = os.path.abspath(os.path.expanduser(values.resume))
         folder = RunFolder(os.path.dirname(path) if os.path.basename(path) == "config.json" else path)
     record = read_record(folder.path)
     provenance.require_builder(folder.path, record)
     old = RunConfig.from_dict(record["config"])
-    if model and model != old.spec.name:
-        raise ConfigError(f"--model={model} disagrees with the run in {folder.path}, which is of {old.spec.name}")
+    if spec and spec.name != old.spec.name:
+        raise ConfigError(f"--model={spec.name} disagrees with the run in {folder.path}, which is of {old.spec.name}")
     new = overlay(old, **given)
     for name, (before, after) in differences(old, new).items():
         if name == "epochs" and after > before or name == "data_dir":
@@ -188,7 +188,7 @@ def _report(run: Run, stop: cli.StopSignal) -> int:
 
 def dry_run_text(config: RunConfig, logdir: str, run_name: str) -> str:
     """The resolved run as JSON, and the folder it would have."""
-    where = os.path.join(logdir, config.spec.name, run_name or f"<time>-seed{config.seed}")
+    where = os.path.join(logdir, config.spec.folder, run_name or f"<time>-seed{config.seed}")
     return json.dumps({**config.to_dict(), "parameters": config.spec.parameters, "folder": where}, indent=2)
 
 

@@ -161,7 +161,7 @@ def _shipped_folder(trained: Trained, logdir: str | os.PathLike[str]) -> pathlib
     """Where the evaluation of a shipped model goes; one on other data than the published must not replace it."""
     shipped, shipped_mini = SHIPPED
     name = shipped_mini if trained.data_settings["data"] == "mini" else shipped
-    return pathlib.Path(os.path.expanduser(logdir), trained.spec.name, name)
+    return pathlib.Path(os.path.expanduser(logdir), trained.spec.folder, name)
 
 
 def write(folder: pathlib.Path, report: dict[str, Any], logits: np.ndarray, labels: np.ndarray, step: int) -> None:

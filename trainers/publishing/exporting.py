@@ -64,11 +64,11 @@ def export(model: str | Trained, format: str, out: str | os.PathLike[str] | None
         ValueError: for a wrong format, model or `out` (`UsageError`, `SpecError`, `WeightsError`).
         ExportError: if it cannot be written, or gives other numbers than Keras; nothing is left on the disk.
     """
-    name = (trained.spec_and_data(model=model)[0] if isinstance(model, str) else model.spec).name
-    path = destination(name, format, out, overwrite)
+    spec = trained.spec_and_data(model=model)[0] if isinstance(model, str) else model.spec
+    path = destination(spec.folder, format, out, overwrite)
     from fmnist_zoo import prediction
 
-    source = trained.from_zoo(name) if isinstance(model, str) else model
+    source = trained.from_zoo(spec.name) if isinstance(model, str) else model
     started, chosen = time.perf_counter(), formats.find(format)
     images = data.load_data(("fit",), data="mini", validation_size=0)["fit"].images
     try:
@@ -79,7 +79,7 @@ def export(model: str | Trained, format: str, out: str | os.PathLike[str] | None
             written = pathlib.Path(work, f"model{chosen.suffix}")
             difference = _write(chosen, source, written, path, prediction.as_pixels(images))
             size = _synced_size(written)
-            destination(name, format, out, overwrite)  # again: something may have been created there meanwhile
+            destination(spec.folder, format, out, overwrite)  # again: something may have been created there meanwhile
             _publish(written, path)
     except OSError as error:
         message = " ".join((error.strerror or str(error)).split())

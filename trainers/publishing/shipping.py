@@ -35,7 +35,7 @@ def _ship(folder: RunFolder, data_dir: str | None) -> str:
     """Writes one run's weights and its entry of the manifest."""
     subject = trained.calibrated(trained.from_run(folder.path), data_dir)
     images = trained.load_data(subject, "validation", data_dir)["validation"].images
-    path = weights.FOLDER / f"{subject.spec.name}.safetensors"
+    path = weights.FOLDER / f"{subject.spec.folder}.safetensors"
     with tempfile.TemporaryDirectory(dir=weights.FOLDER) as beside:
         written = pathlib.Path(beside, path.name)
         dtype = "float16"

@@ -114,9 +114,9 @@ def create(logdir: str | os.PathLike[str], config: RunConfig, run_name: str = ""
         ConfigError: if the name is not a folder name or is taken, or the folder cannot be made.
     """
     if run_name and (not names_folder(run_name) or run_name in ("train", "validation", *SHIPPED)):
-        raise ConfigError(f"--run_name names a folder below {logdir}/{config.spec.name}, received {run_name!r}; "
+        raise ConfigError(f"--run_name names a folder below {logdir}/{config.spec.folder}, received {run_name!r}; "
                           f"{', '.join(SHIPPED)} are for the trained models of the package")
-    parent = pathlib.Path(logdir) / config.spec.name
+    parent = pathlib.Path(logdir) / config.spec.folder
     name = run_name or f"{time.strftime('%Y%m%d-%H%M%S')}-seed{config.seed}"
     names = [name] if run_name else [name, *(f"{name}-{number}" for number in range(2, 100))]
     for path in (parent / one for one in names):

@@ -13,7 +13,7 @@ from trainers.running.folder import RunFolder, create, finished
 def existing_run(logdir: str, config: RunConfig) -> RunFolder | None:
     """A run below `logdir` with the same config, a finished one if there is one; None if there is none."""
     found = []
-    for path in sorted((pathlib.Path(logdir) / config.spec.name).glob("*/config.json")):
+    for path in sorted((pathlib.Path(logdir) / config.spec.folder).glob("*/config.json")):
         try:
             old = RunConfig.from_dict(read_record(path)["config"])
         except ConfigError:

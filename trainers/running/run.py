@@ -84,7 +84,7 @@ def execute(folder: RunFolder, config: RunConfig, *, reporter: Reporter, should_
     tf.config.experimental.enable_op_determinism()
     try:
         parent = folder.path.absolute().parent
-        if parent.name == config.spec.name:  # otherwise the folder was moved, and is not below a log folder
+        if parent.name == config.spec.folder:  # otherwise the folder was moved, and is not below a log folder
             hparams.declare(parent.parent)
         with folder.locked():
             session = Session(folder, config, reporter, data or load_data(**config.data_settings), expected)

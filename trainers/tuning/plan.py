@@ -75,7 +75,7 @@ class Plan:
 
     def name(self) -> str:
         """The default name of the sweep's folder."""
-        return f"{self.base.spec.name}-{self.tuner}-seed{self.base.seed}"
+        return f"{self.base.spec.folder}-{self.tuner}-seed{self.base.seed}"
 
     def seconds(self) -> tuple[float, float]:
         """The least and the most that all trials should take, one after another on all cores."""
