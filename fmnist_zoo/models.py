@@ -35,17 +35,18 @@ def build_model(name: str | ModelSpec, seed: int = 0, *, weights: str | os.PathL
             draw other numbers from the same seed, of the same distribution.
         weights: None for initial weights, "fashion_mnist" for those in the package, or a file: `.weights.h5` or
             `.keras` of Keras, as a run leaves them, or `.safetensors` of `fmnist_zoo.weights.write`. Keras' files tell
-            models apart by the shapes of their layers alone, not by dropout or penalties.
-        features: return the activations of the last hidden layer, (batch, units) float32, instead of logits; without
-            hidden layers, the pixels.
-        **overrides: `dropout` (a rate or one for each layer), `l1`, `l2`, `hidden` (widths), `initializer`.
+            models apart by the shapes of their layers alone, not by dropout, penalties or activations.
+        features: return what the logits are computed from, the activations of the last hidden layer, (batch, units)
+            float32; without hidden layers, the pixels.
+        **overrides: settings of `ModelSpec`, such as `hidden` (widths), `dropout` (a rate or one for each layer), `l2`.
 
     A model that was registered with a build function is what that function returns; its input may have the shape of
     images, and its layers have their own names.
 
     Returns:
         A functional `keras.Model` from (batch, 784) float32 in [0, 1] to (batch, 10) float32 logits. Its layers are
-        `dense_1`, `dropout_1`, ..., `logits`. Its name is the spec's, with `_` for characters that TensorFlow does not
+        `dense_1`, `dropout_1`, ..., `logits`. A fixed input layer is the identity until weights are loaded or
+        `fit_input` computes it. Its name is the spec's, with `_` for characters that TensorFlow does not
         allow in the name of a scope: `4L,l2=1e-05` becomes `4L__l2_1e-05`.
 
     Raises:

@@ -34,7 +34,7 @@ def register(name: str, description: str = "", *, recipe: Recipe = Recipe(), bui
             subclassed), from (batch, 784), (batch, 28, 28) or (batch, 28, 28, 1) float32 in [0, 1] to (batch, 10)
             logits. It is called when the model is built; the global random seeds are then set. Such a model has no
             settings of the architecture.
-        **architecture: `hidden`, `dropout`, `l1`, `l2`, `initializer`, as in `ModelSpec`.
+        **architecture: settings of `ModelSpec`, such as `hidden` and `dropout`.
 
     Raises:
         SpecError: for a name that is taken or not possible, an unknown field, or a wrong value.

@@ -101,9 +101,9 @@ def test_old_loop_refuses_what_it_does_not_compute(tmp_path):
 
 
 def test_run_of_a_model_with_a_long_name_is_found_again(tmp_path):
-    changes = dict(hidden=(4, 4), dropout=(1 / 3, 1 / 7), l1=1e-5 / 3, l2=1e-5 / 7, normalization="layer", residual=True,
-                   activation="hard_silu", input="standardized", initializer="glorot_normal", expansion=1, trainer="fit")
-    first = train("2L", data="mini", epochs=1, logdir=tmp_path, run_name="one", **changes)
+    changes = dict(hidden=(4, 4), dropout=(1 / 3, 1 / 7), l1=1e-5 / 3, l2=1e-5 / 7, expansion=1, residual=True,
+                   normalization="layer", activation="hard_silu", input="standardized", initializer="glorot_normal")
+    first = train("2L", data="mini", trainer="fit", epochs=1, logdir=tmp_path, run_name="one", **changes)
     assert len(first.config.spec.name) > 200 >= len(first.folder.parent.name)
     assert trained.from_run(first.folder).spec == first.config.spec
     assert main([f"--resume={first.folder}", "--epochs=2"]) == 0
