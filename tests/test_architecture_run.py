@@ -69,6 +69,11 @@ def test_exported_file_gives_what_keras_gives(run, tmp_path, format, capfd):
     assert capfd.readouterr().err == ""
 
 
+def test_export_of_gelu_to_onnx_prints_one_result(run, tmp_path, command):
+    done = command("trainers.export", f"--run={run}", "--format=onnx", f"--out={tmp_path / 'x.onnx'}")
+    assert (done.returncode, done.stderr) == (0, "") and done.stdout.startswith(f"{tmp_path / 'x.onnx'}: ")
+
+
 def test_shipped_weights_give_the_same_logits(run, tmp_path):
     subject = trained.from_run(run)
     pixels = np.random.default_rng(0).random((20, 784), np.float32)

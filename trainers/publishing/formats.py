@@ -25,7 +25,6 @@ NOISE = re.compile(  # log level "info" of TensorFlow, XNNPACK and ONNX Runtime,
     r"^I\d{4} \d\d:\d\d:\d\d|^\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.\d+: I |^INFO: |All log messages before absl::Initialize"
     r"|Ignored (output_format|drop_control_dependency)\.|device_discovery\.cc|cpuid_info\.cc"
     r"|OP_REQUIRES failed at save_restore"  # a full disk, which is also raised
-    r"|Unsupported ops: Counter\({'Erfc': \d+}\)"  # tf2onnx; replaced afterwards
 )
 _PARTS = ("saved_model.pb", "fingerprint.pb", "variables/variables.index", "variables/variables.data-*-of-*")
 
@@ -127,17 +126,15 @@ def _load_tflite(path: pathlib.Path) -> Runner:
 
 
 def _write_onnx(model: Any, path: pathlib.Path) -> None:
-    """Exports by Keras and tf2onnx, which name the output `Identity:0` and its batch `unk__7`, and renames both.
-
-    TensorFlow's exact GELU has an operation Erfc. tf2onnx leaves it, and ONNX has only Erf.
-    """
+    """Exports by Keras and tf2onnx, which name the output `Identity:0` and its batch `unk__7`, and renames both."""
     import onnx
+
+    _teach_erfc()
 
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "In the future `np.object`", FutureWarning)  # Keras checks for it
         model.export(path, format="onnx", verbose=False, input_signature=_signature(model))
     written = onnx.load(path)
-    _replace_erfc(written.graph)
     source, target = written.graph.input[0], written.graph.output[0]
     for node in written.graph.node:
         node.output[:] = ["logits" if name == target.name else name for name in node.output]
@@ -148,22 +145,18 @@ def _write_onnx(model: Any, path: pathlib.Path) -> None:
     path.write_bytes(written.SerializeToString())
 
 
-def _replace_erfc(graph: Any) -> None:
-    """Writes erfc(x) as 1 - erf(x), in place."""
-    import onnx
+def _teach_erfc() -> None:
+    """Lets tf2onnx write TensorFlow's operation Erfc, of which its exact GELU is made, as 1 - Erf."""
+    import tf2onnx.handler
 
-    nodes = []
-    for node in graph.node:
-        if node.op_type != "Erfc":
-            nodes.append(node)
-            continue
-        name = node.output[0]
-        nodes += [onnx.helper.make_node("Erf", node.input, [f"{name}/erf"]),
-                  onnx.helper.make_node("Sub", ["erfc/one", f"{name}/erf"], [name])]
-    if len(nodes) > len(graph.node):
-        graph.initializer.append(onnx.numpy_helper.from_array(np.ones((), np.float32), "erfc/one"))
-        del graph.node[:]
-        graph.node.extend(nodes)
+    def write(ctx: Any, node: Any, **unused: Any) -> None:
+        dtype, shape, outputs = ctx.get_dtype(node.output[0]), ctx.get_shape(node.output[0]), node.output
+        one = ctx.make_const(f"{node.name}/one", np.ones((), np.float32)).output[0]
+        erf = ctx.make_node("Erf", node.input, dtypes=[dtype], shapes=[shape]).output[0]
+        ctx.remove_node(node.name)
+        ctx.make_node("Sub", [one, erf], outputs=outputs, dtypes=[dtype], shapes=[shape])
+
+    tf2onnx.handler.tf_op.register_handler(write, 9, ["Erfc"], "", {})  # ONNX has Erf since version 9
 
 
 def _load_onnx(path: pathlib.Path) -> Runner:
