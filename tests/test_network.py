@@ -22,7 +22,7 @@ def test_forward_and_penalty_equal_the_keras_model(name, images):
     pixels = network.scale(tf.constant(images[:300]))
     logits = net.forward(pixels)
     np.testing.assert_allclose(logits.numpy(), model(pixels).numpy(), atol=2e-5)
-    np.testing.assert_allclose(float(net.penalty(net.rates())), float(sum(model.losses)), rtol=1e-5)
+    np.testing.assert_allclose(float(net.penalty(net.rates)), float(sum(model.losses)), rtol=1e-5)
 
 
 def test_predictor_returns_the_logits_of_every_image_in_order(images):
@@ -35,7 +35,7 @@ def test_predictor_returns_the_logits_of_every_image_in_order(images):
 
 
 def moment(net, step):
-    return network.Moment(tf.constant(0, tf.uint32), tf.constant(step, tf.int64), net.rates())
+    return network.Moment(tf.constant(0, tf.uint32), tf.constant(step, tf.int64), net.rates)
 
 
 def dropped_ones(rate, *, seed=0, step=0, layer=0, shape=(400, 301)):

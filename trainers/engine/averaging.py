@@ -13,6 +13,13 @@ def averages(network: Network) -> dict[str, Any]:
     return {name: tf.Variable(variable, trainable=False) for name, variable in _averaged(network).items()}
 
 
+def restart(means: dict[str, Any], network: Network) -> None:
+    """Sets the means to the values that the network has now."""
+    current = _averaged(network)
+    for name, mean in means.items():
+        mean.assign(current[name])
+
+
 def update(means: dict[str, Any], network: Network, decay: Any, step: Any) -> None:
     """The means after update number `step` + 1: mean = d * mean + (1 - d) * weight, d = min(decay, (1 + t) / (10 + t)).
 

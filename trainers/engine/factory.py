@@ -1,16 +1,86 @@
-"""Which network and which engine a config needs: the one place that knows all engines."""
+"""Which network and which engine a config needs: the one place that knows all engines.
+
+A compiled program serves all runs that differ in numbers alone (rates, penalties, learning rate, seed, ...). So the
+engines of a few architectures are kept when their runs have ended, and the next run of such an architecture begins
+without tracing and compiling.
+"""
 
 from __future__ import annotations
 
-from typing import Any
+import collections
+import dataclasses
+from typing import Any, Callable, Hashable
 
 from fmnist_zoo.data import Split
 from trainers.config import ConfigError, RunConfig
-from trainers.engine import lowlevel, processor
+from trainers.engine import loop, lowlevel, processor
+from trainers.engine.augmentation import Augmentation
 from trainers.engine.fit import FitEngine
 from trainers.engine.loop import TapeEngine
 from trainers.engine.network import Network
 from trainers.engine.optimizers import Optimizer
+
+KEPT = 4  # engines of runs that have ended, each with its images, variables and compiled program
+_kept: collections.OrderedDict[Hashable, TapeEngine] = collections.OrderedDict()
+
+
+@dataclasses.dataclass(frozen=True)
+class Lease:
+    """An engine for one run; `release` it when the run has ended.
+
+    Attributes:
+        key: of the program among those that are kept; None: it is not kept.
+    """
+
+    engine: Any
+    key: Hashable = None
+
+    def release(self) -> None:
+        """Keeps the engine for the next run of its architecture."""
+        if self.key is not None:
+            _kept[self.key] = self.engine
+            while len(_kept) > KEPT:
+                _kept.popitem(last=False)
+
+
+def lease(config: RunConfig, build: Callable[[], Any], split: Split, *, model: Any, origin: Hashable,
+          teachers: tuple[Any, ...] = ()) -> Lease:
+    """The engine that trains a run, compiled already if a run of its architecture has ended in this process.
+
+    Args:
+        build: makes another Keras model like `model`.
+        split: the training images.
+        model: the run's Keras model, with its initial weights. `Model.fit` trains it; the other engines train a copy.
+        origin: what identifies the images of `split`.
+        teachers: forward functions of the recipe's teachers.
+
+    Raises:
+        ConfigError: if the config asks for bfloat16 and the processor has none.
+    """
+    if config.trainer != "tape" or teachers:
+        return Lease(make_engine(config, model, make_network(config, model), split, teachers))
+    network = make_network(config, model)
+    key = _key(config, model, network, (origin, len(split.labels)))
+    engine = _kept.pop(key, None)
+    if engine is None:
+        own = build()
+        engine = make_engine(config, own, make_network(config, own), split)
+    assert isinstance(engine, TapeEngine)
+    engine.restart(network, config.recipe, config.seed)
+    return Lease(engine, key)
+
+
+def _key(config: RunConfig, model: Any, network: Network, images: Hashable) -> Hashable:
+    """What a compiled program depends on: the architecture, what is on, and the images; None for a subclassed model."""
+    spec, recipe = config.spec, config.recipe
+    if spec.build and type(model).__name__ not in ("Functional", "Sequential"):
+        return None
+    numbers = ("l1", "l2", "dropout")
+    architecture: Any = model.to_json() if spec.build else tuple(
+        value for name, value in spec.architecture.items() if name not in numbers)
+    on = tuple(bool(getattr(recipe, name)) for name in ("weight_decay", "label_smoothing", "ema", "clip_norm"))
+    return (architecture, network.drops, bool(spec.l1), bool(spec.l2), recipe.optimizer, on, Augmentation.of(recipe),
+            config.batch(images[1]), config.precision, loop.LARGEST_XLA_BATCH, images)  # type: ignore[index]
 
 
 def make_network(config: RunConfig, model: Any) -> Any:

@@ -51,7 +51,7 @@ class FitEngine:
     """Trains a Keras model by one `Model.fit` an epoch; the other arguments are those of `TapeEngine`."""
 
     def __init__(self, model: Any, network: Network, recipe: Recipe, split: Split, *, batch_size: int, seed: int):
-        self._model, self._network, self._recipe = model, network, recipe
+        self._model, self.network, self._recipe = model, network, recipe
         self._batch_size, self._seed = batch_size, seed
         self._images = split.images.astype(np.float32) / np.float32(255)
         self._images, self._labels = self._images.reshape(-1, *network.shape), split.labels
@@ -119,7 +119,7 @@ class FitEngine:
 
     def weights(self, *, averaged: bool = True) -> dict[str, Any]:
         """The variables that a saved model holds, by path."""
-        return {name: variable.value for name, variable in zip(self._network.weights, self._model.weights)}
+        return {name: variable.value for name, variable in zip(self.network.weights, self._model.weights)}
 
     def predict(self, images: np.ndarray) -> np.ndarray:
         """Logits (n, 10) float32 of images (n, 784) uint8, dropout off."""
@@ -127,7 +127,7 @@ class FitEngine:
 
     def penalty(self) -> float:
         """The penalty at the current weights."""
-        return float(self._network.penalty(self._network.rates()))
+        return float(self.network.penalty(self.network.rates))
 
     def augmented(self, count: int) -> None:
         """`Model.fit` changes no image."""

@@ -78,7 +78,7 @@ class TapeEngine:
     def __init__(self, network: Network, optimizer: Any, recipe: Recipe, split: Split, *, batch_size: int, seed: int,
                  teachers: tuple[Any, ...] = ()):
         _start_xla()
-        self._network, self._optimizer, self._recipe = network, optimizer, recipe
+        self.network, self._optimizer, self._recipe = network, optimizer, recipe
         self._batch_size, self._seed, self._teachers = batch_size, seed, teachers
         self._images, self._labels = tf.constant(split.images), tf.constant(split.labels)
         self.steps_an_epoch = -(-len(split.labels) // batch_size)
@@ -98,8 +98,21 @@ class TapeEngine:
     def _make_arguments(self) -> Arguments:
         recipe = self._recipe
         floats = {name: tf.constant(getattr(recipe, name), tf.float32) for name in Arguments._fields[3:]}
-        return Arguments(seed=tf.constant(self._seed, tf.uint32), rates=self._network.rates(),
+        return Arguments(seed=tf.constant(self._seed, tf.uint32), rates=self.network.rates,
                          amounts=Amounts(tf.constant(recipe.shift), tf.constant(recipe.erase)), **floats)
+
+    def restart(self, network: Network, recipe: Recipe, seed: int) -> None:
+        """Begins another run with the same compiled program.
+
+        Args:
+            network: of the same architecture; its values and rates are taken over.
+            recipe: in which the same settings are on.
+        """
+        self.network.restart(network)
+        self._optimizer.restart()
+        averaging.restart(self._averages, self.network)
+        self._recipe, self._seed = recipe, seed
+        self._arguments = self._make_arguments()
 
     def program(self, batch_size: int) -> Any:
         """The `tf.function` of steps [begin, end) of an epoch, in batches of `batch_size`, not traced yet."""
@@ -144,7 +157,7 @@ class TapeEngine:
             done = until
             if on_part:
                 on_part(done, self._means(totals))
-        return self._means(totals, float(tf.linalg.global_norm(self._network.kernels)))
+        return self._means(totals, float(tf.linalg.global_norm(self.network.kernels)))
 
     def _run(self, of_epoch: OfEpoch, begin: int, end: int, totals: Any) -> tuple[Any, Any]:
         steps = self._run_steps if begin < self._whole else self._run_rest
@@ -185,7 +198,7 @@ class TapeEngine:
             # up to it.
             applied = tf.where(finite, step, -1)
             self._optimizer.apply(gradients, applied, learning_rate=of_epoch.learning_rates[begin], weight_decay=decay)
-            averaging.update(self._averages, self._network, arguments.ema, step)
+            averaging.update(self._averages, self.network, arguments.ema, step)
             failed = tf.where(finite, -1, begin)
             totals += tf.cast(sums, tf.float64)
             begin += 1
@@ -209,17 +222,17 @@ class TapeEngine:
             shares = tf.slice(of_epoch.shares, [start], [batch_size])
             images, others = mix(images, labels, shares, tf.cast(count, tf.int32))
         with tf.GradientTape() as tape:
-            logits = self._network.forward(images, Moment(arguments.seed, step, arguments.rates))
-            losses = self._network.cross_entropy(labels, logits)
+            logits = self.network.forward(images, Moment(arguments.seed, step, arguments.rates))
+            losses = self.network.cross_entropy(labels, logits)
             if shares is not None:
-                losses = shares * losses + (1 - shares) * self._network.cross_entropy(others, logits)
+                losses = shares * losses + (1 - shares) * self.network.cross_entropy(others, logits)
             loss = tf.reduce_sum(real * losses) / count
-            penalty = self._network.penalty(arguments.rates)
-            for added in self._network.losses_of_call():
+            penalty = self.network.penalty(arguments.rates)
+            for added in self.network.losses_of_call():
                 penalty += added
             surplus = self._surplus(images, logits, losses, real, count, arguments)
             objective = loss + penalty if surplus is None else loss + penalty + surplus
-        gradients = tape.gradient(objective, self._network.variables)
+        gradients = tape.gradient(objective, self.network.variables)
         heavier = labels if shares is None else tf.where(shares >= 0.5, labels, others)
         hits = real * tf.cast(tf.argmax(logits, axis=1, output_type=tf.int32) == heavier, tf.float32)
         size = self._norm(gradients)
@@ -250,14 +263,14 @@ class TapeEngine:
 
     def variables(self) -> dict[str, Any]:
         """Everything that changes in training, by name: weights, moving statistics, optimizer slots, averages."""
-        network = self._network
+        network = self.network
         return {**dict(zip(network.names, network.variables)), **network.state, **self._optimizer.state(network.names),
                 **{f"ema/{name}": variable for name, variable in self._averages.items()}}
 
     def weights(self, *, averaged: bool = True) -> dict[str, Any]:
         """The variables that a saved model holds, by path: with `ema`, their averages, unless these are not wanted."""
-        own = {**dict(zip(self._network.names, self._network.variables)), **self._network.state}
-        return {name: self._averages.get(name, own[name]) if averaged else own[name] for name in self._network.weights}
+        own = {**dict(zip(self.network.names, self.network.variables)), **self.network.state}
+        return {name: self._averages.get(name, own[name]) if averaged else own[name] for name in self.network.weights}
 
     def predict(self, images: np.ndarray) -> np.ndarray:
         """Logits (n, 10) float32 of images (n, 784) uint8 by `weights()`, dropout off."""
@@ -266,7 +279,7 @@ class TapeEngine:
     def penalty(self) -> float:
         """The penalty at `weights()`."""
         values = {name: variable.read_value() for name, variable in self.weights().items()} if self._averages else None
-        return float(self._network.penalty(self._arguments.rates, values))
+        return float(self.network.penalty(self._arguments.rates, values))
 
     def augmented(self, count: int) -> np.ndarray | None:
         """The first `count` images of the first batch of training as the network sees them, (count, 784) uint8.

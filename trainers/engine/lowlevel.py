@@ -172,15 +172,12 @@ class LowLevelNetwork:
         self._spec, self.variables, self.names = spec, initial_variables(spec, seed), names(spec)
         self.weights, self.is_kernel = self.names, [True, False] * (len(self.names) // 2)
         self.state: dict[str, Any] = {}
+        self.rates = Rates(tf.zeros(0, tf.uint32), tf.zeros(0), tf.constant(spec.l1), tf.constant(spec.l2))
 
     @property
     def kernels(self) -> list[Any]:
         """The weight matrices."""
         return self.variables[::2]
-
-    def rates(self) -> Rates:
-        """The factors of the penalties; there is no dropout."""
-        return Rates(tf.zeros(0, tf.uint32), tf.zeros(0), tf.constant(self._spec.l1), tf.constant(self._spec.l2))
 
     def forward(self, images: Any, moment: Any = None, *, values: dict[str, Any] | None = None) -> Any:
         """The same in training and in evaluation; without `values`, at the network's own variables."""

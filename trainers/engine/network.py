@@ -68,6 +68,7 @@ class Network:
         weights: the paths of what a saved model holds, in the order of `model.get_weights()`.
         shape: of one image, as the model takes it.
         is_kernel: for each of `variables`, whether it is a weight matrix or a filter.
+        rates: those of the model and its spec.
         across_batch: whether the output for an image may depend on the other images of its batch.
     """
 
@@ -88,6 +89,7 @@ class Network:
         self.across_batch = any(type(layer).__name__ not in IMAGE_BY_IMAGE for layer in layers if layer is not model)
         self.shape = tuple(model.inputs[0].shape[1:]) if model.inputs else (PIXELS,)
         self._dense = [layer for layer in layers if type(layer) is keras.layers.Dense and layer.use_bias]
+        self.rates = self._rates()
         self._in_bfloat16 = [layer for layer in layers if layer is not _last_layer(model)] if bfloat16 else []
 
     @property
@@ -100,8 +102,13 @@ class Network:
         """Which of the dropout layers that take their masks from us drop anything."""
         return tuple(layer.rate > 0 for layer, _ in self._dropout)
 
-    def rates(self) -> Rates:
-        """The rates of the model and its spec."""
+    def restart(self, other: Network) -> None:
+        """Takes the values of all variables, and the rates, from a network of the same architecture."""
+        for variable, value in zip(self._model.variables, other._model.variables, strict=True):
+            variable.assign(value)
+        self.rates = other.rates
+
+    def _rates(self) -> Rates:
         found = [layer.rate for layer, _ in self._dropout]
         l1, l2 = (self._spec.l1, self._spec.l2) if self._spec else (0.0, 0.0)
         return Rates(tf.constant([min(round(rate * 2**32), 2**32 - 1) for rate in found], tf.uint32),

@@ -107,6 +107,12 @@ class Optimizer:
                 _sgd(variable, variable * weight_decay, (), learning_rate, t)
             self._rule.apply(variable, gradient, slots, learning_rate, t)
 
+    def restart(self) -> None:
+        """Sets all slots to their values before the first update."""
+        for slots in self.slots:
+            for variable in slots:
+                variable.assign(tf.fill(variable.shape, self._rule.start))
+
     def state(self, names: Sequence[str]) -> dict[str, Any]:
         """Slot variables by name, for checkpoints."""
         return {f"optimizer/{name}/{slot}": variable for name, slots in zip(names, self.slots)

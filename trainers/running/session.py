@@ -64,18 +64,19 @@ class Session:
         size = len(self.validation.labels) or max(1, len(self.fit.labels) // 10)
         chosen = stratified_mask(self.fit.labels, min(size, len(self.fit.labels)))
         self.sample = Split(self.fit.images[chosen], self.fit.labels[chosen])
-        self.model = models.build(config.spec, config.seed)
+        self.model = self._build()
         if config.spec.input != "none":
             models.fit_input(self.model, config.spec, self.fit.images)
-        self.network = factory.make_network(config, self.model)
         self.batch_size = config.batch(len(self.fit.labels))
         self._old_record = read_record(folder.config) if folder.config.exists() else None
         forwards, self.teachers = teachers.load(config.recipe.teacher, (self._old_record or {}).get("teachers"))
-        self.engine = factory.make_engine(config, self.model, self.network, self.fit, forwards)
+        self.lease = factory.lease(config, self._build, self.fit, model=self.model, teachers=forwards,
+                                   origin=(data.sha256, data.split_sha256))
+        self.engine = self.lease.engine
         self.state, self._event_sizes = self._load()
         self.record = self._record(data)
         self.first_epoch, self.watch = self.state.epoch, progress.Stopwatch()
-        self.observer = Observer(folder.path, config, self.network, self.sample, self.validation)
+        self.observer = Observer(folder.path, config, self.engine.network, self.sample, self.validation)
 
     def _check_data(self, data: Data, expected: dict[str, Any] | None) -> None:
         for name in ("sha256", "split_sha256"):
@@ -100,7 +101,7 @@ class Session:
             variable.assign(arrays[f"state/{name}"])
         if events.missing(self.folder.path, note["events"]):
             self.reporter.note("event files of earlier epochs are missing: TensorBoard will show gaps")
-        best = {name: arrays[f"best/{name}"] for name in self.network.weights if note["best_epoch"]}
+        best = {name: arrays[f"best/{name}"] for name in self.engine.network.weights if note["best_epoch"]}
         return State(best=best, **{name: note[name] for name in NOTED}), note["events"]
 
     def _record(self, data: Data) -> dict[str, Any]:
@@ -151,7 +152,9 @@ class Session:
                     self.folder.write_failure(str(error))
             raise
         finally:
+            self._put_in_place(self._weights(), self.model)
             self.observer.close()
+            self.lease.release()
 
     def _begin(self) -> None:
         """Records this start, and cuts the folder's files back to the checkpoint."""
@@ -274,21 +277,22 @@ class Session:
         last = self._weights()
         chosen = self.state.best if self.config.recipe.weights == "best" else last
         epoch = self.state.best_epoch if self.config.recipe.weights == "best" else self.state.epoch
-        spec = self.config.spec
-        require_space(self.folder.path, 12 * (spec.parameters + spec.fixed_parameters) + (2 << 20))
+        weights_bytes = sum(array.nbytes for array in last.values())
+        require_space(self.folder.path, 3 * weights_bytes + (2 << 20))
         self.folder.weights.mkdir(exist_ok=True)
         kept = {"best": self.state.best, "last": last}
         if self.config.recipe.ema:
             kept["last_not_averaged"] = self._weights(averaged=False)
+        clean = self._build()  # not compiled, no optimizer
         for name, weights in kept.items():
             beside = self.folder.path / "saving.weights.h5"
-            self._export(weights).save_weights(beside)
+            self._put_in_place(weights, clean)
+            clean.save_weights(beside)
             publish(beside, self.folder.weights / f"{name}.weights.h5")
-        model = self._export(chosen)
+        self._put_in_place(chosen, clean)
         beside = self.folder.path / "saving.keras"
-        model.save(beside)
+        clean.save(beside)
         publish(beside, self.folder.model)
-        self.model.set_weights(model.get_weights())
         for name, variable in self.engine.weights().items():  # those of `scratch`, and averages, are not the model's
             variable.assign(chosen[name])
         labels, logits = self.validation.labels, self.engine.predict(self.validation.images)
@@ -309,8 +313,8 @@ class Session:
         write_json(self.folder.result, result)
         return result
 
-    def _export(self, weights: dict[str, np.ndarray]) -> Any:
-        """A clean Keras model (not compiled, no optimizer) with `weights`."""
-        model = models.build(self.config.spec, self.config.seed)
-        model.set_weights([weights[name] for name in self.network.weights])
-        return model
+    def _build(self) -> Any:
+        return models.build(self.config.spec, self.config.seed)
+
+    def _put_in_place(self, weights: dict[str, np.ndarray], model: Any) -> None:
+        model.set_weights([weights[name] for name in self.engine.network.weights])
