@@ -135,7 +135,7 @@ def card(spec: ModelSpec, recipe: Recipe) -> str:
         f"{spec.name}: {spec.description}", "", "layers", *(_built_layers(spec) if spec.build else _layers(spec)),
         "", "recipe",
         *(f"  {field:<16} {value}" for field, value in dataclasses.asdict(recipe).items()),
-        "", "train it", f"  python -m trainers.train --model={spec.name}",
+        "", "train it", f"  python -m trainers.train --model={spec.name}{own.flag(own.modules(spec.name, spec.build))}",
     ]
     score, shipped = results.scores().get(spec.name), weights.manifest().get(spec.name)
     if score:

@@ -122,6 +122,20 @@ def builder(name: str, build: str, modules: Mapping[str, str] | None = None) -> 
                     f"(in Python: import {module})")
 
 
+def modules(name: str, build: str) -> dict[str, str]:
+    """SHA-256 of the source, by name, of the module that registers a spec's model, and of its function's.
+
+    None if the spec's `build` is empty. `SpecError` as `builder`.
+    """
+    return builder(name, build).modules if build else {}
+
+
+def flag(modules: Mapping[str, str]) -> str:
+    """What commands need for a model with these modules, " --zoo_module=my_models"; empty without, or in a notebook."""
+    module = next(iter(modules), _MAIN)
+    return "" if module == _MAIN else f" --zoo_module={module}"
+
+
 def readable(build: str) -> str:
     """`my_models.cnn` for a spec's `build` "my_models:cnn"."""
     return build.replace(":", ".")

@@ -50,6 +50,13 @@ def of_random_numbers():
     return keras.Sequential([keras.Input((784,)), layers.Dense(10, kernel_initializer=initial)])
 
 
+class Indescribable(Subclassed):
+    """a model that Keras cannot save"""
+
+    def get_config(self):
+        raise NotImplementedError("no config")
+
+
 TRAINABLE = (cnn, normalized, undeclared, Subclassed, of_random_numbers)
 
 

@@ -8,7 +8,7 @@ import os
 import pathlib
 from typing import Any, Mapping
 
-from fmnist_zoo import registry
+from fmnist_zoo import own, registry
 from fmnist_zoo.errors import ZooError
 from fmnist_zoo.settings import (
     DATA,
@@ -79,7 +79,7 @@ class RunConfig:
         check_settings(self)
         if self.precision != "float32" and self.trainer != "tape":
             raise ConfigError(f"--precision={self.precision} is for --trainer=tape; received {self.trainer!r}")
-        if self.precision != "float32" and not self.spec.hidden:
+        if self.precision != "float32" and not (self.spec.hidden or self.spec.build):
             raise ConfigError(f"--precision={self.precision} is for hidden layers; {self.spec.name} has none")
         if not isinstance(self.ranking, bool):
             raise ConfigError(f"ranking is true or false, received {self.ranking!r}")
@@ -100,7 +100,7 @@ class RunConfig:
         if self.trainer == "scratch":
             if self.spec.build:
                 raise ConfigError(f"--trainer=scratch trains low-level networks of the zoo; {self.spec.name} is built "
-                                  f"by {self.spec.build}: use --trainer=tape or fit")
+                                  f"by {own.readable(self.spec.build)}: use --trainer=tape or fit")
             allowed = {"initializer": ("normal_0.05",), "optimizer": ("adam", "sgd")}
             holders = {**settings_of(ModelSpec), **settings_of(Recipe)}
             received = [f"{name}={known.kind.write(found[name])}" for name, known in holders.items()

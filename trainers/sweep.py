@@ -22,7 +22,7 @@ from trainers.tuning.oracle import TUNERS
 from trainers.tuning.plan import MAX_TRIALS, Plan
 from trainers.tuning.space import NAMES
 from trainers.tuning.start import execute, sweep_folder
-from trainers.tuning.study import OBJECTIVES, Study, load, retrain
+from trainers.tuning.study import OBJECTIVES, Study, load
 
 USAGE = """
 Searches hyper-parameters of a model with keras-tuner and logs each trial to TensorBoard's HParams tab. The same command
@@ -146,7 +146,7 @@ def _summary(study: Study) -> str:
         running = sum(trial.result is None for trial in study.trials.values())
         unfinished = f", {running} unfinished" if running else ""
         lines += ["", f"{study.manifest['objective']} on validation images that chose no epoch; {len(study.ended)} "
-                  f"trials ended{unfinished}; to train the best in full:", f"  {retrain(study.path)}"]
+                  f"trials ended{unfinished}; to train the best in full:", f"  {study.retrain}"]
     return "\n".join(lines)
 
 

@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from fmnist_zoo import card, metrics
+from fmnist_zoo import building, card, metrics
 from fmnist_zoo.backend import tf
 from fmnist_zoo.data import Split
-from fmnist_zoo.spec import CLASS_NAMES, PIXELS
+from fmnist_zoo.spec import CLASS_NAMES
 from trainers.board import events, hparams, pictures
 from trainers.config import RunConfig
 from trainers.engine.epoch import EpochMeans
@@ -42,7 +42,8 @@ class Observer:
         self._run.summary(hparams.session_start(hparams.hyperparameters(self._config, batch_size)), 0)
         text = f"```\n{card.card(self._config.spec, self._config.recipe)}\n```\n\nreplay it\n\n```\n{replay}\n```\n"
         self._run.text("model", text)
-        graph = tf.function(model).get_concrete_function(tf.TensorSpec((None, PIXELS), tf.float32)).graph
+        images = tf.TensorSpec((None, *building.input_shape(model)), tf.float32)
+        graph = tf.function(model).get_concrete_function(images).graph
         if augmented is not None:
             self._train.image("augmented", pictures.sheet(augmented, columns=6), 0,
                               description="training images of the first batch as the network sees them")
@@ -100,10 +101,11 @@ class Observer:
                 self._train.histogram(f"gradients/{name}", gradient.numpy(), step)
 
     def _pictures(self, logits: np.ndarray, step: int, suffix: str = "") -> None:
-        kernel = next(variable.numpy() for name, variable in zip(self._network.names, self._network.variables)
-                      if not name.startswith("input_"))
-        self._train.image(f"first_layer{suffix}", pictures.first_layer(kernel), step,
-                          description="weights of the first layer's first 100 units: red positive, blue negative")
+        kernel = next((variable.numpy() for name, variable in zip(self._network.names, self._network.variables)
+                       if not name.startswith("input_")), np.empty(0))
+        if pictures.of_pixels(kernel):
+            self._train.image(f"first_layer{suffix}", pictures.first_layer(kernel), step, description="weights of the "
+                              "first layer's first 100 units or filters: red positive, blue negative")
         labels = self._validation.labels
         if not len(labels):
             return

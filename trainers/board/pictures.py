@@ -20,19 +20,27 @@ def png(image: Image.Image) -> bytes:
     return buffer.getvalue()
 
 
-def first_layer(kernel: np.ndarray) -> Image.Image:
-    """The weights (784, units) of the first 100 units as tiles of 28x28: blue is negative, white zero, red positive.
+def of_pixels(kernel: np.ndarray) -> bool:
+    """Whether these are weights of pixels: (784, units), or a convolution's filters (height, width, 1, filters)."""
+    return kernel.ndim == 2 and len(kernel) == 784 or kernel.ndim == 4 and kernel.shape[2] == 1
 
-    All tiles have one scale, on which the largest absolute weight has the full colour.
+
+def first_layer(kernel: np.ndarray) -> Image.Image:
+    """The weights of the first 100 units or filters (see `of_pixels`) as tiles, in blue below zero and red above it.
+
+    All tiles have one scale, on which the largest absolute weight has the full colour. Filters are drawn larger.
     """
-    tiles = kernel[:, :100].T.reshape(-1, 28, 28)
+    if kernel.ndim == 2:
+        kernel = kernel.reshape(28, 28, 1, -1)
+    tiles = kernel[:, :, 0, :100].transpose(2, 0, 1)
     strength = np.clip(tiles / max(float(np.abs(tiles).max()), 1e-12), -1, 1)
     colours = np.rint(127 * (strength + 1)).astype(np.uint8)
     framed = np.pad(colours, ((0, 0), (0, 1), (0, 1)), constant_values=_GREY)
     columns = min(10, len(tiles))
     image = Image.fromarray(_sheet(framed, columns, rows=-(-len(tiles) // columns), empty=_GREY))
     image.putpalette(_palette())  # one byte a pixel: the event is a quarter as large as in RGB
-    return image.resize((image.width * 2, image.height * 2), Image.Resampling.NEAREST)
+    factor = max(2, 40 // max(tiles.shape[1:]))
+    return image.resize((image.width * factor, image.height * factor), Image.Resampling.NEAREST)
 
 
 def _palette() -> bytes:

@@ -13,6 +13,7 @@ from typing import Any, Callable, Iterator, NamedTuple, Sequence
 
 import numpy as np
 
+from fmnist_zoo import building
 from fmnist_zoo.backend import keras, tf
 from fmnist_zoo.spec import CLASSES, PIXELS, ModelSpec
 from trainers.engine import randomness
@@ -87,7 +88,7 @@ class Network:
         self.is_kernel = ["kernel" in variable.name for variable in model.trainable_variables]
         layers = list(model._flatten_layers())
         self.across_batch = any(type(layer).__name__ not in IMAGE_BY_IMAGE for layer in layers if layer is not model)
-        self.shape = tuple(model.inputs[0].shape[1:]) if model.inputs else (PIXELS,)
+        self.shape = building.input_shape(model)
         self._dense = [layer for layer in layers if type(layer) is keras.layers.Dense and layer.use_bias]
         self.rates = self._rates()
         self._in_bfloat16 = [layer for layer in layers if layer is not _last_layer(model)] if bfloat16 else []

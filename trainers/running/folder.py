@@ -15,7 +15,7 @@ import shutil
 import time
 from typing import Any, Iterator
 
-from fmnist_zoo.files import write_json
+from fmnist_zoo.files import publish, write_json
 from trainers.config import ConfigError, RunConfig, read_record
 from trainers.running.table import MetricsTable
 
@@ -73,6 +73,23 @@ class RunFolder:
         if self.result.exists() or self.table.row_count() > checkpoint_every:
             raise ConfigError(f"{self.checkpoint}: is gone, and without it the run cannot continue; train it again in "
                               f"another folder with --config={self.config}")
+
+    def save_model(self, model: Any) -> Exception | None:
+        """Writes `model.keras`. Returns the error of Keras, which raises anything for a layer that it cannot describe.
+
+        There is then no such file. `OSError` if it cannot be written.
+        """
+        beside = self.path / "saving.keras"
+        try:
+            model.save(beside)
+        except OSError:
+            raise
+        except Exception as error:
+            beside.unlink(missing_ok=True)
+            self.model.unlink(missing_ok=True)
+            return error
+        publish(beside, self.model)
+        return None
 
     def remove_partial_files(self) -> None:
         """Removes the files that a killed process did not finish. Call it while holding the lock."""

@@ -44,8 +44,8 @@ def record(spec: ModelSpec | None = None) -> dict[str, Any]:
 
 
 def modules(spec: ModelSpec) -> dict[str, str]:
-    """SHA-256, by name, of the module that registers a user's model and of the one whose function builds it."""
-    return own.builder(spec.name, spec.build).modules if spec.build else {}
+    """Of the user's, that a model needs: see `own.modules`."""
+    return own.modules(spec.name, spec.build)
 
 
 def require_builder(path: str | os.PathLike[str], record: dict[str, Any]) -> None:
@@ -126,6 +126,18 @@ def changed_modules(before: dict[str, Any], now: dict[str, Any]) -> str:
     """Modules of the user's whose source differs between two environments, by name; empty if none does."""
     return ", ".join(name for name, sha256 in now.get("modules", {}).items()
                      if before.get("modules", {}).get(name) != sha256)
+
+
+def notes(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
+    """What to tell the user of a run that continues in another environment."""
+    found = []
+    if modules := changed_modules(before, now):
+        found.append(f"the source of {modules} has changed since this run's last start: its numbers may differ from "
+                     "those of a run without this change")
+    if changed := differences(before, now):
+        found.append(f"this run continues with {changed}; its numbers may differ in the last digits from those of a "
+                     "run without this change")
+    return found
 
 
 def describe(environment: dict[str, Any]) -> str:

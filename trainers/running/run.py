@@ -11,12 +11,14 @@ import errno
 import pathlib
 from typing import Any, Callable
 
+from fmnist_zoo import own
 from fmnist_zoo.data import Data, load_data
 from fmnist_zoo.errors import ZooError
 from trainers.board import hparams
 from trainers.config import RunConfig
 from trainers.engine import threads
 from trainers.engine.epoch import NonFiniteError
+from trainers.running import provenance
 from trainers.running.folder import RunFolder
 from trainers.running.progress import Reporter
 
@@ -45,9 +47,10 @@ class Run:
 
     def summary(self) -> str:
         """The result in one line, then the commands that may come next."""
+        module = own.flag(provenance.modules(self.config.spec))
         if self.result is None:
             return (f"interrupted after epoch {len(self.history)}; continue with\n"
-                    f"  python -m trainers.train --resume={self.folder}")
+                    f"  python -m trainers.train --resume={self.folder}{module}")
         final = self.result["final"]
         validation = ""
         if "validation_loss" in final:
@@ -58,8 +61,8 @@ class Run:
         return (f"done: {self.result['weights']} weights from epoch {final['epoch']}{early}: {validation}"
                 f"train loss {final['train_loss']:.4f}; {self.result['seconds']:.0f} s of training\n"
                 f"  look at it    make board   (tensorboard --logdir={self.folder.parent.parent})\n"
-                f"  train longer  python -m trainers.train --resume={self.folder} --epochs={epochs}\n"
-                f"  run it again  python -m trainers.train --config={self.folder / 'config.json'}\n"
+                f"  train longer  python -m trainers.train --resume={self.folder} --epochs={epochs}{module}\n"
+                f"  run it again  python -m trainers.train --config={self.folder / 'config.json'}{module}\n"
                 f"  use it        keras.saving.load_model('{self.folder / 'model.keras'}')")
 
 

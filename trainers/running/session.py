@@ -16,7 +16,7 @@ from typing import Any, Callable
 
 import numpy as np
 
-from fmnist_zoo import metrics, models
+from fmnist_zoo import metrics, models, own
 from fmnist_zoo.backend import tf
 from fmnist_zoo.data import Data, Split, halves, stratified_mask
 from fmnist_zoo.files import publish, require_space, write_json
@@ -116,14 +116,8 @@ class Session:
             # A start from which no epoch was saved had no part in the weights.
             starts = [one for one in provenance.starts(self._old_record) if one["epoch"] < self.state.epoch] + starts
         if len(starts) > 1:
-            modules = provenance.changed_modules(starts[-2]["environment"], start["environment"])
-            if modules:
-                self.reporter.note(f"the source of {modules} has changed since this run's last start: its numbers may "
-                                   "differ from those of a run without this change")
-            changed = provenance.differences(starts[-2]["environment"], start["environment"])
-            if changed:
-                self.reporter.note(f"this run continues with {changed}; its numbers may differ in the last digits from "
-                                   "those of a run without this change")
+            for note in provenance.notes(starts[-2]["environment"], start["environment"]):
+                self.reporter.note(note)
         return {"config": self.config.to_dict(), **({"teachers": self.teachers} if self.teachers else {}),
                 "data": {"name": data.name, "sha256": data.sha256, "split_sha256": data.split_sha256, **sizes},
                 "started": starts[0]["time"], "environment": starts[0]["environment"], "starts": starts}
@@ -134,7 +128,8 @@ class Session:
         self.reporter.header(self._header())
         try:
             if not events.opened(self.folder.path):
-                replay = f"python -m trainers.train --config={self.folder.config}"
+                module = own.flag(provenance.modules(self.config.spec))
+                replay = f"python -m trainers.train --config={self.folder.config}{module}"
                 self.observer.start(self.model, batch_size=self.batch_size, replay=replay,
                                     augmented=self.engine.augmented(AUGMENTED))
             while not self._over():
@@ -290,9 +285,13 @@ class Session:
             clean.save_weights(beside)
             publish(beside, self.folder.weights / f"{name}.weights.h5")
         self._put_in_place(chosen, clean)
-        beside = self.folder.path / "saving.keras"
-        clean.save(beside)
-        publish(beside, self.folder.model)
+        problem = self.folder.save_model(clean)
+        if problem and not spec.build:
+            raise problem
+        if problem:
+            said = " ".join(f"{type(problem).__name__}: {problem}".split())
+            self.reporter.note(f"model.keras is not written, because Keras cannot save this model ({said}); weights/ "
+                               "has its weights")
         for name, variable in self.engine.weights().items():  # those of `scratch`, and averages, are not the model's
             variable.assign(chosen[name])
         labels, logits = self.validation.labels, self.engine.predict(self.validation.images)

@@ -103,10 +103,10 @@ def from_run(path: str | os.PathLike[str]) -> Trained:
 
 def _names(config: RunConfig, model: Any) -> list[str]:
     """The names under which a run's weights were hashed, in the order of `model.get_weights()`."""
-    from trainers.engine import lowlevel
+    from trainers.engine import lowlevel, network
 
     if config.spec.build:
-        return [variable.path for variable in model.weights]
+        return network.Network(model, config.spec).weights
     return lowlevel.names(config.spec) if config.trainer == "scratch" else weights.layer_names(config.spec)
 
 

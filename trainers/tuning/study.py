@@ -22,7 +22,7 @@ import textwrap
 import time
 from typing import Any, Mapping, NamedTuple
 
-from fmnist_zoo import card
+from fmnist_zoo import card, own
 from fmnist_zoo.files import atomic_write, write_json
 from trainers.config import ConfigError, RunConfig, resolve
 from trainers.running.folder import RunFolder
@@ -216,6 +216,11 @@ class Study:
             lines.append((str(rank) if row["status"] == COMPLETED else "-", *(_cell(row[name]) for name in shown)))
         return card.aligned(lines, numeric=[name for name in lines[0] if name not in ("status", "reason")])
 
+    @property
+    def retrain(self) -> str:
+        """The command that trains the best trial, on all validation images and with pictures."""
+        return f"python -m trainers.train --from_sweep={self.path}{own.flag(self.modules)}"
+
     def write_tables(self) -> None:
         """Writes `trials.csv` and `best.json`."""
         with atomic_write(self.path / "trials.csv", "w") as file:
@@ -226,12 +231,7 @@ class Study:
         if ranked:
             config = dataclasses.replace(self.config(ranked[0], 0), ranking=False)
             write_json(self.path / "best.json", {**self.row(ranked[0]), "values": ranked[0].values,
-                                                 "config": config.to_dict(), "retrain": retrain(self.path)})
-
-
-def retrain(path: pathlib.Path) -> str:
-    """The command that trains the best of a sweep, on all validation images and with pictures."""
-    return f"python -m trainers.train --from_sweep={path}"
+                                                 "config": config.to_dict(), "retrain": self.retrain})
 
 
 def retrain_config(path: str | os.PathLike[str]) -> RunConfig:

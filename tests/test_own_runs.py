@@ -1,0 +1,252 @@
+"""Runs of models that a function of the user's builds: training, resuming, evaluating, exporting, sweeping them."""
+
+import hashlib
+import json
+import pathlib
+import shutil
+import sys
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from fmnist_zoo import backend, own, registry
+from fmnist_zoo.data import load_data
+from tests import helpers, own_zoo, sweeps
+from tests.test_own_models import MODULE
+from trainers import evaluate, export, predict, sweep, train
+from trainers.publishing.formats import FORMATS
+from trainers.running import provenance, trained
+
+pytestmark = pytest.mark.usefixtures("without_xla")
+QUICK = dict(data="mini", epochs=2, batch_size=500, histogram_every=1)
+NEEDS = ": its model my_cnn is built by zoo_of_runs.cnn; name its module: --zoo_module=zoo_of_runs"
+
+
+@pytest.fixture(scope="module")
+def workplace(tmp_path_factory):
+    """A folder with the module `zoo_of_runs`, and a finished run of its model `my_cnn` in `tb_logs/my_cnn/first`."""
+    folder = tmp_path_factory.mktemp("own")
+    (folder / "zoo_of_runs.py").write_text(MODULE)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.setenv("XDG_CACHE_HOME", str(folder / "cache"))
+        patch.setattr(registry, "_MODELS", dict(registry._MODELS))
+        assert train.main(["--zoo_module=zoo_of_runs", "--model=my_cnn", "--run_name=first", "--data=mini",
+                           "--batch_size=100", "--learning_rate=0.01", "--histogram_every=1"]) == 0
+        forget()
+    return folder
+
+
+def forget():
+    sys.modules.pop("zoo_of_runs", None)
+    own._BUILDERS.clear()
+
+
+@pytest.fixture(autouse=True)
+def _in_the_workplace(workplace, monkeypatch):
+    """A test begins in the folder, without the module."""
+    monkeypatch.chdir(workplace)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(workplace / "cache"))
+    monkeypatch.setattr(registry, "_MODELS", dict(registry._MODELS))
+    yield
+    forget()
+
+
+@pytest.mark.parametrize("trainer", ["fit", "tape"])
+@pytest.mark.parametrize("function", own_zoo.TRAINABLE[:-1])
+def test_run_learns_and_its_folder_gives_the_model_back(function, trainer, tmp_path):
+    spec = registry.spec_of(function)
+    run = train.train(spec, trainer=trainer, logdir=tmp_path, **QUICK)
+    assert run.history[1]["train_loss"] < run.history[0]["train_loss"]
+    found = trained.from_run(run.folder)
+    assert all(map(np.array_equal, found.model.get_weights(), run.model.get_weights()))
+    assert run.result["final"]["validation_loss"] == min(row["validation_loss"] for row in run.history)
+
+
+def test_engines_agree_on_a_model_without_dropout(tmp_path):
+    tape, fit = (train.train(registry.spec_of(own_zoo.normalized), trainer=trainer, logdir=tmp_path / trainer, **QUICK)
+                 for trainer in ("tape", "fit"))
+    for ours, keras in zip(tape.history, fit.history):
+        assert abs(ours["train_loss"] - keras["train_loss"]) < 1e-4
+        assert abs(ours["validation_loss"] - keras["validation_loss"]) < 1e-3
+
+
+def test_regularizers_of_the_model_are_the_penalty(tmp_path):
+    for trainer in ("tape", "fit"):
+        run = train.train(registry.spec_of(own_zoo.cnn), trainer=trainer, logdir=tmp_path / trainer, **QUICK)
+        kernel = run.model.layers[1].kernel.numpy()
+        assert run.history[run.result["final"]["epoch"] - 1]["validation_penalty"] \
+            == pytest.approx(1e-3 * np.square(kernel).sum(), rel=1e-5)
+        assert run.history[0]["train_penalty"] > 0
+
+
+@pytest.mark.parametrize("function, trainer", [
+    (own_zoo.normalized, "tape"), (own_zoo.Subclassed, "tape"), (own_zoo.Subclassed, "fit")])
+def test_resumed_run_equals_an_uninterrupted_one(function, trainer, tmp_path):
+    spec = registry.spec_of(function)
+    whole = train.train(spec, trainer=trainer, logdir=tmp_path / "whole", **{**QUICK, "epochs": 3})
+    half = train.train(spec, trainer=trainer, logdir=tmp_path / "half", **QUICK)
+    backend.keras.layers.Dense(3)  # another process has other counters
+    assert train.main([f"--resume={half.folder}", "--epochs=3"]) == 0
+    assert helpers.rows_without_times(half.folder) == helpers.rows_without_times(whole.folder)
+    assert helpers.state_digest(half.folder) == helpers.state_digest(whole.folder)
+
+
+def test_record_names_the_module_and_its_source(workplace):
+    record = json.loads(pathlib.Path("tb_logs/my_cnn/first/config.json").read_text())
+    sha256 = hashlib.sha256(MODULE.encode()).hexdigest()
+    assert record["environment"]["modules"] == record["starts"][0]["environment"]["modules"] == {"zoo_of_runs": sha256}
+    assert record["config"]["spec"]["build"] == "zoo_of_runs:cnn"
+    assert f"zoo_of_runs {sha256[:12]}" in provenance.describe(record["environment"])
+
+
+def test_record_of_a_model_of_the_zoo_names_no_module():
+    assert "modules" not in provenance.record(registry.get_spec("4L"))
+
+
+@pytest.mark.parametrize("main, flags", [
+    (train.main, ["--resume=tb_logs/my_cnn/first"]), (train.main, ["--config=tb_logs/my_cnn/first"]),
+    (evaluate.main, ["--run=tb_logs/my_cnn/first"]), (predict.main, ["a.png", "--run=tb_logs/my_cnn/first"]),
+    (export.main, ["--run=tb_logs/my_cnn/first", "--format=keras"]),
+])
+def test_run_without_its_module_is_refused_in_one_line(main, flags, capsys):
+    assert main(flags) == 2
+    captured = capsys.readouterr()
+    assert NEEDS in captured.err and captured.err.count("\n") == 1 and not captured.out
+
+
+def test_function_of_another_module_of_that_name_is_refused(capsys):
+    registry.register("my_cnn", build=own_zoo.cnn)
+    assert train.main(["--resume=tb_logs/my_cnn/first"]) == 2
+    assert "built by zoo_of_runs.cnn, and the my_cnn of this process by tests.own_zoo.cnn" in capsys.readouterr().err
+
+
+def test_events_show_filters_and_the_graph(workplace):
+    found = helpers.summaries("tb_logs/my_cnn/first/train")
+    _, picture = found["first_layer"][0]
+    width, height = (int(text) for text in picture.tensor.string_val[:2])
+    assert (width, height) == (4 * 48, 48)  # four filters of 5x5 in frames, each pixel drawn 8 by 8
+    assert {"weights/sequential/conv2d/kernel", "gradients/sequential/dense/bias"} <= set(found)
+    assert any(event.graph_def for event in helpers.events("tb_logs/my_cnn/first"))
+
+
+def test_evaluate_with_projector(capsys):
+    assert evaluate.main(["--zoo_module=zoo_of_runs", "--run=tb_logs/my_cnn/first", "--projector"]) == 0
+    assert "accuracy" in capsys.readouterr().out
+    report = json.loads(pathlib.Path("tb_logs/my_cnn/first/evaluation/evaluation.json").read_text())
+    assert report["images"] == 500 and report["accuracy"] > 0.6
+    first = pathlib.Path("tb_logs/my_cnn/first/evaluation/features.tsv").read_text().split("\n")[0]
+    assert len(first.split("\t")) == 8 * 8 * 4
+
+
+def test_predict_names_a_class(tmp_path, capsys):
+    image = load_data(data="mini")["fit"].images[0].reshape(28, 28)
+    Image.fromarray(image).save(tmp_path / "a.png")
+    arguments = [str(tmp_path / "a.png"), "--run=tb_logs/my_cnn/first", "--zoo_module=zoo_of_runs", "--json"]
+    assert predict.main(arguments) == 0
+    assert 0 < json.loads(capsys.readouterr().out)[0]["probability"] <= 1
+
+
+@pytest.mark.parametrize("format", ["saved_model", "tflite", "onnx", "keras"])
+def test_export_is_checked_on_images_and_says_their_shape(format, tmp_path, capsys):
+    out = str(tmp_path / f"cnn{FORMATS[format].suffix}")
+    assert export.main(["--run=tb_logs/my_cnn/first", f"--format={format}", "--zoo_module=zoo_of_runs",
+                        f"--out={out}"]) == 0
+    _, shape, example = capsys.readouterr().out.splitlines()
+    assert shape == "it takes (batch, 28, 28, 1) float32 in [0, 1]"
+    values = {"pixels": np.zeros((1, 28, 28, 1), np.float32)}
+    exec(example.removeprefix("to run it: "), values)
+    assert np.asarray(values["logits"]).shape == (1, 10)
+
+
+def test_subclassed_model_is_exported_but_not_to_keras(tmp_path):
+    run = train.train(registry.spec_of(own_zoo.Subclassed), logdir=tmp_path, **{**QUICK, "epochs": 1})
+    subject = trained.from_run(run.folder)
+    assert export.export(subject, "onnx", tmp_path / "a.onnx").input == (28, 28, 1)
+    with pytest.raises(export.ExportError, match="Could not locate class 'Subclassed'"):
+        export.export(subject, "keras", tmp_path / "a.keras")
+
+
+def test_model_that_keras_cannot_save_keeps_its_weights(tmp_path, capsys):
+    run = train.train(registry.spec_of(own_zoo.Indescribable), logdir=tmp_path, verbose=True,
+                      **{**QUICK, "epochs": 1})
+    assert "model.keras is not written, because Keras cannot save this model (NotImplementedError: " \
+        in capsys.readouterr().out
+    assert not (run.folder / "model.keras").exists()
+    assert all(map(np.array_equal, trained.from_run(run.folder).model.get_weights(), run.model.get_weights()))
+
+
+def test_changed_source_is_noted_on_resume(workplace, tmp_path, capsys, monkeypatch):
+    shutil.copytree(workplace / "tb_logs", tmp_path / "tb_logs")
+    (tmp_path / "zoo_of_runs.py").write_text(MODULE + "# another line")
+    monkeypatch.chdir(tmp_path)
+    assert train.main(["--zoo_module=zoo_of_runs", "--resume=tb_logs/my_cnn/first", "--epochs=3"]) == 0
+    out = capsys.readouterr().out
+    assert "the source of zoo_of_runs has changed since this run's last start" in out
+    assert "tb_logs/my_cnn/first --epochs=6 --zoo_module=zoo_of_runs\n" in out
+    assert len(json.loads(pathlib.Path("tb_logs/my_cnn/first/config.json").read_text())["starts"]) == 2
+
+
+def test_checkpoint_of_other_layers_is_refused(workplace, tmp_path, capsys, monkeypatch):
+    shutil.copytree(workplace / "tb_logs", tmp_path / "tb_logs")
+    (tmp_path / "zoo_of_runs.py").write_text(MODULE.replace("Conv2D(4", "Conv2D(6"))
+    monkeypatch.chdir(tmp_path)
+    assert train.main(["--zoo_module=zoo_of_runs", "--resume=tb_logs/my_cnn/first", "--epochs=3"]) == 2
+    assert "latest.npz: belongs to another config than the run's config.json" in capsys.readouterr().err
+    assert evaluate.main(["--run=tb_logs/my_cnn/first"]) == 2
+    assert "damaged, or belongs to another model than my_cnn" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("flags, complaint", [
+    (["--trainer=scratch"], "my_cnn is built by zoo_of_runs.cnn: use --trainer=tape or fit"),
+    (["--hidden=3", "--dropout=0.1"], "my_cnn is built by zoo_of_runs.cnn; it has no hidden, dropout to set"),
+    (["--zoo_module=zoo_of_nobody"], "--zoo_module=zoo_of_nobody cannot be imported"),
+])
+def test_mistake_is_one_line(flags, complaint, capsys):
+    assert train.main(["--zoo_module=zoo_of_runs", "--model=my_cnn", *flags]) == 2
+    captured = capsys.readouterr()
+    assert complaint in captured.err and captured.err.count("\n") == 1
+
+
+class Forgetful(sweeps.Inline):
+    """A pool that begins each job as a new worker does, without the module."""
+
+    def run(self, job):
+        forget()
+        registry._MODELS.pop("my_cnn", None)
+        return super().run(job)
+
+
+def test_sweep_of_the_recipe(workplace, tmp_path, capsys, monkeypatch):
+    sweeps.replace_pool(monkeypatch, Forgetful())
+    flags = ["--model=my_cnn", "--tuner=grid", "--space=learning_rate=0.001,0.003", "--epochs=1", "--data=mini",
+             f"--logdir={tmp_path}", "--name=own"]
+    assert sweep.main(["--zoo_module=zoo_of_runs", *flags]) == 0
+    folder = tmp_path / "sweeps" / "own"
+    assert [row["status"] for row in sweeps.rows_of(folder)] == ["COMPLETED", "COMPLETED"]
+    forget()
+    registry._MODELS.pop("my_cnn")
+    assert sweep.main([f"--show={folder}"]) == 0
+    assert f"--from_sweep={folder} --zoo_module=zoo_of_runs\n" in capsys.readouterr().out
+    assert train.main([f"--from_sweep={folder}"]) == 2
+    assert f"{folder}{NEEDS}" in capsys.readouterr().err
+    assert train.main([f"--from_sweep={folder}", "--zoo_module=zoo_of_runs", f"--logdir={tmp_path}"]) == 0
+
+
+def test_worker_with_another_source_trains_nothing(tmp_path, capsys, monkeypatch):
+    class Changing(Forgetful):
+        def run(self, job):
+            job["modules"] = dict.fromkeys(job["modules"], "0" * 64)
+            return super().run(job)
+
+    sweeps.replace_pool(monkeypatch, Changing())
+    assert sweep.main(["--zoo_module=zoo_of_runs", "--model=my_cnn", "--tuner=grid", "--space=learning_rate=0.1",
+                       "--data=mini", f"--logdir={tmp_path}"]) == 1
+    assert "the source of zoo_of_runs on" in capsys.readouterr().err
+
+
+def test_default_space_is_of_the_recipe():
+    registry.load_zoo_module("zoo_of_runs")
+    plan = sweep.Plan("my_cnn", None, tuner="random", max_trials=None, objective="val_loss", executions=1)
+    assert plan.space.names == ("learning_rate", "weight_decay")
