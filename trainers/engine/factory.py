@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import collections
 import dataclasses
+import re
 from typing import Any, Callable, Hashable
 
 from fmnist_zoo.data import Split
@@ -71,16 +72,29 @@ def lease(config: RunConfig, build: Callable[[], Any], split: Split, *, model: A
 
 
 def _key(config: RunConfig, model: Any, network: Network, images: Hashable) -> Hashable:
-    """What a compiled program depends on: the architecture, what is on, and the images; None for a subclassed model."""
+    """What a compiled program depends on: the architecture, what is on, and the images; None if that is not known."""
     spec, recipe = config.spec, config.recipe
-    if spec.build and type(model).__name__ not in ("Functional", "Sequential"):
-        return None
     numbers = ("l1", "l2", "dropout")
-    architecture: Any = model.to_json() if spec.build else tuple(
+    architecture: Any = _described(model) if spec.build else tuple(
         value for name, value in spec.architecture.items() if name not in numbers)
+    if architecture is None:
+        return None
     on = tuple(bool(getattr(recipe, name)) for name in ("weight_decay", "label_smoothing", "ema", "clip_norm"))
     return (architecture, network.drops, bool(spec.l1), bool(spec.l2), recipe.optimizer, on, Augmentation.of(recipe),
             config.batch(images[1]), config.precision, loop.LARGEST_XLA_BATCH, images)  # type: ignore[index]
+
+
+def _described(model: Any) -> str | None:
+    """All that a user's own model computes, as Keras' JSON; None if it holds code that is not Keras', which may change
+    under the same name."""
+    if type(model).__name__ not in ("Functional", "Sequential"):
+        return None
+    try:
+        text = str(model.to_json())
+    except Exception:  # Keras raises anything for a layer that it cannot describe
+        return None
+    known = all(module.startswith("keras") for module in re.findall(r'"module": "?([^",]*)', text))
+    return text if known and '"Lambda"' not in text else None
 
 
 def make_network(config: RunConfig, model: Any) -> Any:

@@ -286,7 +286,7 @@ class Session:
             publish(beside, self.folder.weights / f"{name}.weights.h5")
         self._put_in_place(chosen, clean)
         problem = self.folder.save_model(clean)
-        if problem and not spec.build:
+        if problem and not self.config.spec.build:
             raise problem
         if problem:
             said = " ".join(f"{type(problem).__name__}: {problem}".split())
