@@ -38,7 +38,7 @@ class Data:
     """The splits that were asked for: `data["fit"]`, or unpacked in the order in which they were asked for.
 
     Attributes:
-        name: `fashion_mnist`, `mini`, or `other` for a user's own set.
+        name: `fashion_mnist`, `mini`, `other` for a user's own files, or `arrays` for arrays given in Python.
         folder: of the files.
         sha256: SHA-256 of the hex digests of the four payloads, joined in the order train images, train labels, test
             images, test labels. For `other` data, only files that were read count; test files are not opened for this.

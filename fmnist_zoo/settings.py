@@ -52,7 +52,8 @@ class Kind:
 
 def refuse(name: str, kind: Kind, received: Any) -> SpecError:
     """The error for a value that a setting cannot have."""
-    return SpecError(f"{name} must be {kind.words}, received {received!r:.80}")
+    text = " ".join(repr(received).split())  # of an array it has lines
+    return SpecError(f"{name} must be {kind.words}, received {text:.80}")
 
 
 def parse(name: str, kind: Kind, text: str) -> Any:
@@ -78,7 +79,9 @@ class Number(Kind):
         if self.above is not None:
             return f"a finite number above {self.above:g}"
         if self.below < math.inf:
-            return f"a number in [{self.low:g}, {self.below:g})"
+            largest = math.nextafter(self.below, -math.inf)  # 1 is a bound that is allowed, 0.999... is none
+            end = f"{largest:g}]" if largest == round(largest, 6) else f"{self.below:g})"
+            return f"a number in [{self.low:g}, {end}"
         return f"a finite number of at least {self.low:g}"
 
     def check(self, name: str, value: Any) -> float:
@@ -150,9 +153,10 @@ class Size(Number):
 
 @dataclasses.dataclass(frozen=True)
 class Choice(Kind):
-    """One of some words."""
+    """One of some words; `unwritten` are further ones, which no text spells: a function sets them."""
 
     values: tuple[str, ...]
+    unwritten: tuple[str, ...] = ()
 
     @property
     def annotation(self) -> str:
@@ -163,9 +167,14 @@ class Choice(Kind):
         return f"one of {', '.join(self.values)}"
 
     def check(self, name: str, value: Any) -> str:
-        if not isinstance(value, str) or value not in self.values:
+        if not isinstance(value, str) or value not in self.values + self.unwritten:
             raise refuse(name, self, value)
         return value
+
+    def read(self, text: str) -> str:
+        if text in self.unwritten:
+            raise ValueError(text)
+        return text
 
 
 @dataclasses.dataclass(frozen=True)

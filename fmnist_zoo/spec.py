@@ -34,6 +34,7 @@ PIXELS = 28 * 28
 CLASSES = 10
 CLASS_NAMES = ("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot")
 FULL_BATCH = "full"
+ARRAYS = "arrays"  # the data of a run whose images were given in Python; no file holds them
 LONGEST_FOLDER = 200  # file systems take names of 255 bytes, and files beside it have longer ones
 ACTIVATIONS = ("relu", "leaky_relu", "elu", "selu", "gelu", "silu", "hard_silu", "mish", "softplus", "tanh", "sigmoid")
 INITIALIZERS = ("glorot_uniform", "normal_0.05", "glorot_normal", "he_normal", "he_uniform", "lecun_normal")
@@ -288,6 +289,11 @@ class Recipe:
         if self.early_stopping and not self.validation_size:
             raise SpecError(f"early_stopping={self.early_stopping} watches the validation loss, and "
                             "validation_size=0 leaves none: drop one of the two")
+        for name in ("teacher_weight", "teacher_temperature"):
+            received = getattr(self, name)
+            if not self.teacher and received != settings_of(Recipe)[name].default:
+                raise SpecError(f"{name}={received:g} is for a teacher, and there is none: name one with --teacher, or "
+                                "drop it")
         self._set_horizon()
 
     def _set_horizon(self) -> None:

@@ -7,6 +7,7 @@ generated and committed.
 import pathlib
 import textwrap
 
+from fmnist_zoo.settings import Setting
 from trainers.config import SETTINGS
 
 PATH = pathlib.Path(__file__).parent.parent / "trainers" / "settings.py"
@@ -22,23 +23,30 @@ import os
 from typing import Literal, Sequence, TypedDict
 
 
-class Settings(TypedDict, total=False):
-    """Settings of a run by name. None means "not given": the model's recipe decides."""
+class SettingsWithoutData(TypedDict, total=False):
+    """Settings of a run by name, without `data`. None means "not given": the model's recipe decides."""
+'''
+DATA = '''
+
+class Settings(SettingsWithoutData, total=False):
+    """All settings of a run by name."""
 '''
 
 
 def text() -> str:
     """The source of trainers/settings.py."""
-    lines = [HEAD]
-    for name, known in SETTINGS.items():
-        line = f"    {name}: {known.kind.annotation} | None"
-        if len(line) > WIDTH:
-            start, bracket, words = line.partition("[")
-            indent = " " * len(start + bracket)
-            line = "\n".join(textwrap.wrap(words.removesuffix("] | None"), WIDTH - len("] | None"),
-                                           initial_indent=start + bracket, subsequent_indent=indent)) + "] | None"
-        lines.append(line)
+    lines = [HEAD, *(_line(known) for name, known in SETTINGS.items() if name != "data"), DATA, _line(SETTINGS["data"])]
     return "\n".join(lines) + "\n"
+
+
+def _line(known: Setting) -> str:
+    line = f"    {known.name}: {known.kind.annotation} | None"
+    if len(line) <= WIDTH:
+        return line
+    start, bracket, words = line.partition("[")
+    return "\n".join(textwrap.wrap(words.removesuffix("] | None"), WIDTH - len("] | None"),
+                                   initial_indent=start + bracket,
+                                   subsequent_indent=" " * len(start + bracket))) + "] | None"
 
 
 if __name__ == "__main__":

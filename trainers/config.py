@@ -6,6 +6,7 @@ import dataclasses
 import json
 import os
 import pathlib
+import re
 from typing import Any, Mapping
 
 from fmnist_zoo import own, registry
@@ -23,7 +24,7 @@ from fmnist_zoo.settings import (
     setting,
     settings_of,
 )
-from fmnist_zoo.spec import FULL_BATCH, OPTIMIZERS, ModelSpec, Recipe, SpecError
+from fmnist_zoo.spec import ARRAYS, FULL_BATCH, OPTIMIZERS, ModelSpec, Recipe, SpecError
 from trainers import THREADS, THREADS_GIVEN
 
 DATA_VARIABLE = "FMNIST_ZOO_DATA"
@@ -44,7 +45,7 @@ class RunConfig:
 
     Attributes:
         precision: with "mixed_bfloat16", logits, weights, loss, optimizer and evaluation stay in float32.
-        data, data_dir, allow_other_data: as in `fmnist_zoo.load_data`.
+        data, data_dir, allow_other_data: as in `fmnist_zoo.load_data`; `data` is ARRAYS where Python gave the images.
         ranking: one half of the validation images chooses the epoch. The other half is measured once, with the weights
             that count, so that a sweep ranks its trials by images that chose nothing.
 
@@ -63,8 +64,8 @@ class RunConfig:
                         group=TRAINING, column=True)
     threads: int = setting(THREADS, Whole(low=1, below=1025), f"of TensorFlow within an operation (default {THREADS}); "
                            "the last digits of a run depend on it", group=TRAINING)
-    data: str = setting("fashion_mnist", Choice(("fashion_mnist", "mini")), "mini: 2,000 real images that come with "
-                        "the package, to try things out", group=DATA, column=True)
+    data: str = setting("fashion_mnist", Choice(("fashion_mnist", "mini"), (ARRAYS,)), "mini: 2,000 real images that "
+                        "come with the package, to try things out", group=DATA, column=True)
     data_dir: str = setting("", Text(), "a folder with the four IDX files; default: FMNIST_ZOO_DATA, the caches, or a "
                             "download", group=DATA, decides=False)
     allow_other_data: bool = setting(False, Switch(), "take another 28x28 ten-class IDX set from --data_dir",
@@ -87,6 +88,8 @@ class RunConfig:
             raise ConfigError("a sweep ranks its trials by validation images; received validation_size=0")
         if self.data == "mini" and (self.data_dir or self.allow_other_data):
             raise ConfigError("--data=mini comes with the package: drop --data_dir and --allow_other_data")
+        if self.data == ARRAYS and (self.data_dir or self.allow_other_data):
+            raise ConfigError("the images are given as arrays: drop data_dir and allow_other_data")
         self._check_trainer()
 
     def _check_trainer(self) -> None:
@@ -140,7 +143,10 @@ class RunConfig:
 
     @property
     def data_settings(self) -> dict[str, Any]:
-        """The run's data, as arguments of `fmnist_zoo.load_data`."""
+        """The run's data, as arguments of `fmnist_zoo.load_data`; `ConfigError` for arrays given in Python."""
+        if self.data == ARRAYS:
+            raise ConfigError("the images of this run were given in Python as arrays, and no file holds them: give "
+                              "them again there, to train(..., data=(images, labels))")
         return {"data": self.data, "data_dir": self.data_dir or None, "allow_other_data": self.allow_other_data,
                 "validation_size": self.recipe.validation_size}
 
@@ -186,11 +192,17 @@ def resolve(model: str | ModelSpec, **settings: Any) -> RunConfig:
         if not given["data_dir"]:
             raise ConfigError(f"--allow_other_data needs --data_dir (or {DATA_VARIABLE}): the folder of the other data")
     if given.get("teacher"):
-        given["teacher"] = ",".join(map(_teacher, str(given["teacher"]).split(",")))
+        teachers = teachers_of(SETTINGS["teacher"].kind.check("teacher", given["teacher"]))
+        given["teacher"] = ",".join(map(_teacher, teachers))
     config = overlay(RunConfig(spec, recipe), **given)
     epochs = config.recipe.epochs
     every: dict[str, Any] = {"checkpoint_every": max(1, epochs // 10), "histogram_every": max(1, epochs // 5)}
     return dataclasses.replace(config, **{name: value for name, value in every.items() if name not in given})
+
+
+def teachers_of(text: str) -> list[str]:
+    """The teachers that `teacher` of a recipe names. The name of a changed model has commas of its own."""
+    return re.split(rf",(?!(?:{'|'.join(settings_of(ModelSpec))})=)", text) if text else []
 
 
 def _teacher(text: str) -> str:
@@ -218,14 +230,20 @@ def overlay(config: RunConfig, **settings: Any) -> RunConfig:
     if optimizer != config.recipe.optimizer and optimizer in OPTIMIZERS:
         for name in DEPENDENT:
             given.setdefault(name, getattr(OPTIMIZERS[optimizer], name))
-    if "epochs" in given and not config.ranking:  # a shorter trial of a sweep runs the first part of its schedule
-        given.setdefault("schedule_epochs", 0)
+    horizon = given.get("schedule_epochs")
+    if "epochs" in given:  # a shorter trial of a sweep runs the first part of the sweep's schedule
+        whole = (config.recipe.schedule_epochs or config.recipe.epochs) if config.ranking else 0
+        given.setdefault("schedule_epochs", whole)
     parts: dict[str, dict[str, Any]] = {"spec": {}, "recipe": {}, "run": {}}
     for name, value in given.items():
         part = "spec" if name in settings_of(ModelSpec) else "recipe" if name in settings_of(Recipe) else "run"
         parts[part][name] = value
-    return dataclasses.replace(config, spec=registry.derive(config.spec, **parts["spec"]),
-                               recipe=dataclasses.replace(config.recipe, **parts["recipe"]), **parts["run"])
+    recipe = dataclasses.replace(config.recipe, **parts["recipe"])
+    if horizon and not recipe.schedule_epochs:
+        raise ConfigError(f"schedule_epochs={horizon} is the length of a schedule, and the learning rate is constant: "
+                          "give --schedule or --warmup, or drop it")
+    return dataclasses.replace(config, spec=registry.derive(config.spec, **parts["spec"]), recipe=recipe,
+                               **parts["run"])
 
 
 def differences(old: RunConfig, new: RunConfig) -> dict[str, tuple[Any, Any]]:

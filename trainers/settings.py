@@ -9,8 +9,8 @@ import os
 from typing import Literal, Sequence, TypedDict
 
 
-class Settings(TypedDict, total=False):
-    """Settings of a run by name. None means "not given": the model's recipe decides."""
+class SettingsWithoutData(TypedDict, total=False):
+    """Settings of a run by name, without `data`. None means "not given": the model's recipe decides."""
 
     hidden: int | Sequence[int] | None
     dropout: float | Sequence[float] | None
@@ -49,8 +49,13 @@ class Settings(TypedDict, total=False):
     precision: Literal['float32', 'mixed_bfloat16'] | None
     seed: int | None
     threads: int | None
-    data: Literal['fashion_mnist', 'mini'] | None
     data_dir: str | os.PathLike[str] | None
     allow_other_data: bool | None
     checkpoint_every: int | None
     histogram_every: int | None
+
+
+class Settings(SettingsWithoutData, total=False):
+    """All settings of a run by name."""
+
+    data: Literal['fashion_mnist', 'mini'] | None

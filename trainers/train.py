@@ -10,22 +10,28 @@ from __future__ import annotations
 import json
 import os
 import sys
-from typing import TYPE_CHECKING, Any, Callable, Sequence, Unpack
+from typing import TYPE_CHECKING, Any, Callable, Mapping, Sequence, Unpack
 
 from absl import flags
 
 from fmnist_zoo import registry
 from fmnist_zoo.errors import UsageError
 from fmnist_zoo.settings import DATA, MODEL, OUTPUT, TRAINING, settings_of
-from fmnist_zoo.spec import ModelSpec
+from fmnist_zoo.spec import ARRAYS, ModelSpec
 from trainers import cli
 from trainers.config import ConfigError, RunConfig, differences, overlay, read_record, resolve
-from trainers.running import provenance
+from trainers.running import progress, provenance, teachers
 from trainers.running.folder import RunFolder, create, finished, latest_unfinished, remove_if_unused
-from trainers.settings import Settings
+from trainers.settings import SettingsWithoutData
 
 if TYPE_CHECKING:
+    import numpy as np
+
+    from fmnist_zoo.data import Data
     from trainers.running.run import Run
+
+    Images = str | Data | tuple[np.ndarray, np.ndarray]
+    OnEpoch = Callable[[dict[str, Any]], Any]
 
 USAGE = """
 Trains one model of the zoo on Fashion-MNIST, logs to TensorBoard, and leaves a folder that can be resumed and replayed.
@@ -63,14 +69,22 @@ def define_flags() -> flags.FlagValues:
     return values
 
 
-def train(model: str | ModelSpec, *, logdir: str | os.PathLike[str] = "tb_logs", run_name: str = "",
-          verbose: bool = False, **settings: Unpack[Settings]) -> Run:
-    """Trains a model of the zoo in a new run folder. Settings that are not given follow the model's recipe.
+def train(model: str | ModelSpec | Callable[[], Any], *, data: Images | None = None,
+          logdir: str | os.PathLike[str] = "tb_logs", run_name: str = "", verbose: bool | None = None,
+          on_epoch: OnEpoch | None = None, **settings: Unpack[SettingsWithoutData]) -> Run:
+    """Trains a model in a new run folder. Settings that are not given follow the model's recipe.
 
     Args:
-        model: a name or a spec.
+        model: a name, a spec, or a function without arguments that returns a new `keras.Model` in each call, as
+            `fmnist_zoo.register` takes one.
+        data: "fashion_mnist", "mini", a pair of images (n, 784) or (n, 28, 28) uint8 and labels (n,) from 0 to 9, of
+            which `validation_size` are held out, or a `fmnist_zoo.Data` with the split "fit" and, to validate,
+            "validation". No file holds images that are given here: `resume` needs them again.
         logdir, run_name: the run's folder is `<logdir>/<model>/<run_name>`; by default the time and the seed name it.
-        verbose: print what the command prints.
+        verbose: whether to show progress; None: if this is a notebook or standard output is a terminal.
+        on_epoch: called after each epoch with its row of `metrics.csv`, a dict. If it returns True, the run ends there
+            as by Ctrl-C: saved, without a result, and `resume` continues it. So does one in which it raises an error,
+            which `train` then raises.
         **settings: named as the command's flags: `epochs`, `batch_size` (an int or "full"), `dropout`, ...
 
     TensorFlow's op determinism is switched on for the whole process; no global random state is read or changed.
@@ -82,26 +96,85 @@ def train(model: str | ModelSpec, *, logdir: str | os.PathLike[str] = "tb_logs",
         ValueError: for settings that are not possible (`SpecError`, `ConfigError`) and for wrong data (`DataError`).
         RunError: if the objective becomes NaN or infinite, or the disk is full.
     """
-    return _start(resolve(model, **settings), logdir, run_name, verbose=verbose)
+    spec = registry.spec_of(model) if callable(model) else model
+    config, given = _with_data(spec, data, settings)
+    return _start(config, logdir, run_name, reporter=progress.for_caller(verbose), data=given, on_epoch=on_epoch)
 
 
-def _start(config: RunConfig, logdir: str | os.PathLike[str], run_name: str, *, verbose: bool = True,
-           expected: dict[str, Any] | None = None, should_stop: Callable[[], bool] = lambda: False) -> Run:
+def resume(path: str | os.PathLike[str], *, epochs: int | None = None, data: Images | None = None,
+           verbose: bool | None = None, on_epoch: OnEpoch | None = None) -> Run:
+    """Continues the run in a folder from its last checkpoint; the arguments are those of `train`.
+
+    Args:
+        epochs: more than the run was planned with; None: those that it was planned with.
+        data: the same images as before, if they were given in Python; other ones are refused.
+
+    Raises:
+        ValueError, RunError: as `train`.
+    """
+    folder = _folder(path)
+    record, config = _resumed(folder, {} if epochs is None else {"epochs": epochs})
+    images = None
+    if data is not None and not isinstance(data, str):
+        images = _images(data, config.recipe.validation_size)
+    elif data not in (None, config.data):
+        raise ConfigError(f"data={data!r} disagrees with the run in {folder.path}, which has {config.data}")
+    else:
+        _refuse_arrays(folder, config)
+    return _execute(folder, config, expected=record["data"], reporter=progress.for_caller(verbose), data=images,
+                    on_epoch=on_epoch)
+
+
+def _with_data(spec: str | ModelSpec, data: Images | None, settings: Mapping[str, Any]
+               ) -> tuple[RunConfig, Data | None]:
+    """The resolved run, and the images that were given for it; None if files hold them."""
+    if data is None or isinstance(data, str):
+        return resolve(spec, data=data, **settings), None
+    config = resolve(spec, data=ARRAYS, **settings)
+    images = _images(data, config.recipe.validation_size)
+    if isinstance(data, tuple):
+        return config, images
+    if settings.get("validation_size") is not None:
+        raise ConfigError(f"validation_size={settings['validation_size']}: the data have a split of their own; drop it")
+    return overlay(config, validation_size=len(images["validation"].labels)), images
+
+
+def _images(data: Any, validation_size: float) -> Data:
+    """Images and labels, or `Data`, that a caller gave; `DataError` if they are not such."""
+    from fmnist_zoo import arrays
+    from fmnist_zoo.data import Data
+
+    if isinstance(data, Data):
+        return arrays.from_splits(data)
+    if not isinstance(data, (tuple, list)) or len(data) != 2:
+        raise ConfigError("data is fashion_mnist, mini, a pair (images, labels), or a fmnist_zoo.Data; received "
+                          f"{type(data).__name__}" + (f" of {len(data)}" if isinstance(data, (tuple, list)) else ""))
+    return arrays.from_arrays(*data, validation_size=validation_size)
+
+
+def _start(config: RunConfig, logdir: str | os.PathLike[str], run_name: str, **options: Any) -> Run:
     """Makes a folder and trains the run in it; removes the folder if the run fails before its first epoch."""
+    teachers.check(config.recipe.teacher)
     folder = create(logdir, config, run_name)
     try:
-        return _execute(folder, config, expected=expected, verbose=verbose, should_stop=should_stop)
+        return _execute(folder, config, **options)
     except BaseException:
         remove_if_unused(folder)
         raise
 
 
-def _execute(folder: RunFolder, config: RunConfig, *, expected: dict[str, Any] | None, verbose: bool,
-             should_stop: Callable[[], bool]) -> Run:
-    from trainers.running import progress, run
+def _execute(folder: RunFolder, config: RunConfig, *, reporter: progress.Reporter,
+             expected: dict[str, Any] | None = None, data: Data | None = None, on_epoch: OnEpoch | None = None,
+             should_stop: Callable[[], bool] = lambda: False) -> Run:
+    from trainers.running import run
 
-    return run.execute(folder, config, reporter=progress.for_output() if verbose else progress.Reporter(),
-                       should_stop=should_stop, expected=expected)
+    if on_epoch is None:
+        return run.execute(folder, config, reporter=reporter, should_stop=should_stop, expected=expected, data=data)
+    handing = progress.Handing(reporter, on_epoch)
+    done = run.execute(folder, config, reporter=handing, should_stop=lambda: handing.stop, expected=expected, data=data)
+    if handing.error:
+        raise handing.error
+    return done
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -114,10 +187,12 @@ def _main(values: flags.FlagValues) -> int:
         return _resume(values)
     config, expected = _new_run(values)
     if values.dry_run:
+        teachers.check(config.recipe.teacher)
         print(dry_run_text(config, values.logdir, values.run_name))
         return 0
     with cli.StopSignal() as stop:
-        run = _start(config, values.logdir, values.run_name, expected=expected, should_stop=stop)
+        run = _start(config, values.logdir, values.run_name, expected=expected, should_stop=stop,
+                     reporter=progress.for_output())
         return _report(run, stop)
 
 
@@ -151,33 +226,58 @@ def _resume(values: flags.FlagValues) -> int:
             raise ConfigError(f"--resume continues in the run's own folder, as it is configured: drop --{name}")
     architecture = {name: given[name] for name in settings_of(ModelSpec) if name in given}
     spec = registry.get_spec(values.model, **architecture) if values.model else None
-    if values.resume == "latest":
-        folder = latest_unfinished(values.logdir, spec.folder if spec else None)
-    else:
-        path = os.path.abspath(os.path.expanduser(values.resume))
-        folder = RunFolder(os.path.dirname(path) if os.path.basename(path) == "config.json" else path)
-    record = read_record(folder.path)
-    provenance.require_builder(folder.path, record)
-    old = RunConfig.from_dict(record["config"])
-    if spec and spec.name != old.spec.name:
-        raise ConfigError(f"--model={spec.name} disagrees with the run in {folder.path}, which is of {old.spec.name}")
-    new = overlay(old, **given)
-    for name, (before, after) in differences(old, new).items():
-        if name == "epochs" and after > before or name == "data_dir":
-            continue
-        raise ConfigError(f"--{name}={after} disagrees with the run in {folder.path}, which has {before}; "
-                          "on resume only --epochs may change, to more")
+    folder = latest_unfinished(values.logdir, spec.folder if spec else None) if values.resume == "latest" \
+        else _folder(values.resume)
+    record, config = _resumed(folder, given, spec)
+    _refuse_arrays(folder, config)
     if values.dry_run:
-        print(dry_run_text(new, str(folder.path.parent.parent), folder.path.name))
+        print(dry_run_text(config, str(folder.path.parent.parent), folder.path.name))
         return 0
-    if finished(folder, new):
+    if finished(folder, config):
         result, advice = folder.read_result() or {}, "more --epochs continue from its end"
+        if config.recipe.schedule_epochs == config.recipe.epochs:
+            advice = "so is the schedule of its learning rate; --config with more --epochs is a new run of that length"
         if result["stopped_early"]:
             advice = f"it stopped early, after epoch {result['epochs']}; --config with --early_stopping=0 trains longer"
         print(f"{folder.path} is finished: {advice}")
         return 0
     with cli.StopSignal() as stop:
-        return _report(_execute(folder, new, expected=record["data"], verbose=True, should_stop=stop), stop)
+        return _report(_execute(folder, config, expected=record["data"], reporter=progress.for_output(),
+                                should_stop=stop), stop)
+
+
+def _folder(path: str | os.PathLike[str]) -> RunFolder:
+    """The folder of a run that is named by it, or by its `config.json`."""
+    path = os.path.abspath(os.path.expanduser(path))
+    return RunFolder(os.path.dirname(path) if os.path.basename(path) == "config.json" else path)
+
+
+def _refuse_arrays(folder: RunFolder, config: RunConfig) -> None:
+    if config.data == ARRAYS:
+        raise ConfigError(f"{folder.path}: its images were given in Python as arrays, and no file holds them; continue "
+                          f"it there: trainers.train.resume({str(folder.path)!r}, data=(images, labels))")
+
+
+def _resumed(folder: RunFolder, given: Mapping[str, Any], spec: ModelSpec | None = None
+             ) -> tuple[dict[str, Any], RunConfig]:
+    """The record of the run in a folder, and its config with the settings that a resumed run may change.
+
+    Raises:
+        ConfigError: for other settings than recorded, by name, or another model than `spec`.
+    """
+    record = read_record(folder.path)
+    provenance.require_builder(folder.path, record)
+    old = RunConfig.from_dict(record["config"])
+    if spec and spec.name != old.spec.name:
+        raise ConfigError(f"--model={spec.name} disagrees with the run in {folder.path}, which is of {old.spec.name}")
+    horizon = {"schedule_epochs": old.recipe.schedule_epochs or None}  # a checkpoint never continues under another one
+    new = overlay(old, **{**horizon, **given})
+    for name, (before, after) in differences(old, new).items():
+        if name == "epochs" and after > before or name == "data_dir":
+            continue
+        raise ConfigError(f"--{name}={after} disagrees with the run in {folder.path}, which has {before}; "
+                          "on resume only --epochs may change, to more")
+    return record, new
 
 
 def _report(run: Run, stop: cli.StopSignal) -> int:

@@ -14,7 +14,7 @@ FLOP, UPDATE, STEP, EPOCH = 3.2e-12, 3e-10, 6e-5, 0.1
 
 def fit_images(config: RunConfig) -> int:
     """How many images a run trains on if its data have the usual size; a guess for other data."""
-    total, size = IMAGES[config.data], config.recipe.validation_size
+    total, size = IMAGES.get(config.data, 60_000), config.recipe.validation_size
     return round(total * (1 - size)) if size < 1 else max(1, total - int(size))
 
 

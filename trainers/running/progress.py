@@ -1,4 +1,4 @@
-"""What a person sees of a run or a sweep: a bar on a terminal, plain lines where output is piped.
+"""What a person sees of a run or a sweep: a bar on a terminal or in a notebook, plain lines where output is piped.
 
 The base class `Reporter` shows nothing. Nothing here may import TensorFlow: sweeps and commands show progress too.
 """
@@ -100,9 +100,99 @@ class Bar(Lines):
         self._progress.stop()  # which also shows the cursor again
 
 
+class Notebook(Lines):
+    """One output of a notebook's cell: the lines so far, and below them a bar that moves.
+
+    Rich's own bar needs the package ipywidgets in a notebook. This one needs IPython alone, which each notebook has.
+    """
+
+    SECONDS = 0.25  # between two updates: a notebook keeps up with no more
+
+    def __init__(self) -> None:
+        self._lines: list[str] = []
+        self._bar, self._shown, self._handle = "", 0.0, None
+
+    def part(self, epoch: int, share: float, means: EpochMeans, images_per_second: float, seconds_left: float) -> None:
+        self._move(f"epoch {epoch}", share, f"loss {means.loss:.4f} accuracy {means.accuracy:.4f}  "
+                   f"{estimate.clock(seconds_left)} left")
+
+    def trials(self, done: int, total: int, running: Callable[[], dict[str, tuple[int, int]]]) -> None:
+        now = running()
+        share = (done + sum(epochs / of for epochs, of in now.values())) / total
+        self._move("trials", share, "  ".join(f"{name}: epoch {epochs}/{of}" for name, (epochs, of) in now.items()))
+
+    def note(self, line: str) -> None:
+        self._lines.append(line)
+        self._show()
+
+    def close(self) -> None:
+        self._bar = ""
+        self._show(now=True)
+
+    def _move(self, what: str, share: float, text: str) -> None:
+        self._bar = f"{what}  {'━' * round(24 * share):<24}  {share:>4.0%}  {text}"
+        self._show()
+
+    def _show(self, *, now: bool = False) -> None:
+        if not now and time.monotonic() - self._shown < self.SECONDS:
+            return
+        self._shown = time.monotonic()
+        content = {"text/plain": "\n".join([*self._lines, self._bar]).rstrip("\n")}
+        if self._handle is None:
+            from IPython.display import display
+
+            self._handle = display(content, raw=True, display_id=True)
+        else:
+            self._handle.update(content, raw=True)
+
+
+class Handing(Reporter):
+    """Shows what another reporter shows, and hands each epoch's row to a function, which may ask the run to stop.
+
+    Attributes:
+        stop: whether the function asked for it, or raised an error.
+        error: what it raised; None for nothing. A run ends with its checkpoint first.
+    """
+
+    def __init__(self, shown: Reporter, function: Callable[[dict[str, Any]], Any]):
+        self._shown, self._function, self.stop = shown, function, False
+        self.error: Exception | None = None
+        for name in ("header", "part", "trials", "note", "close"):
+            setattr(self, name, getattr(shown, name))
+
+    def epoch(self, row: dict[str, Any], epochs: int, best_epoch: int, seconds_left: float) -> None:
+        self._shown.epoch(row, epochs, best_epoch, seconds_left)
+        try:
+            self.stop = bool(self._function(dict(row)))
+        except Exception as error:
+            self.error, self.stop = error, True
+
+
 def for_output() -> Reporter:
-    """A bar on a terminal, else lines."""
-    return Bar() if sys.stdout is not None and sys.stdout.isatty() else Lines()
+    """A bar on a terminal or in a notebook, else lines."""
+    if in_notebook():
+        return Notebook()
+    return Bar() if _on_terminal() else Lines()
+
+
+def for_caller(verbose: bool | None) -> Reporter:
+    """What a caller in Python sees: None: a bar where a person looks, a terminal or a notebook, and nothing elsewhere.
+
+    True: as `for_output`; False: nothing.
+    """
+    shown = in_notebook() or _on_terminal() if verbose is None else verbose
+    return for_output() if shown else Reporter()
+
+
+def in_notebook() -> bool:
+    """Whether this process is the kernel of a notebook."""
+    ipython = sys.modules.get("IPython")
+    shell = ipython.get_ipython() if ipython else None  # None where IPython is imported and runs no shell
+    return shell is not None and hasattr(shell, "kernel")
+
+
+def _on_terminal() -> bool:
+    return sys.stdout is not None and sys.stdout.isatty()
 
 
 def epoch_line(row: dict[str, Any], epochs: int, best_epoch: int, seconds_left: float) -> str:

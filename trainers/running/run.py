@@ -14,6 +14,7 @@ from typing import Any, Callable
 from fmnist_zoo import own
 from fmnist_zoo.data import Data, load_data
 from fmnist_zoo.errors import ZooError
+from fmnist_zoo.spec import ARRAYS
 from trainers.board import hparams
 from trainers.config import RunConfig
 from trainers.engine import threads
@@ -48,22 +49,28 @@ class Run:
     def summary(self) -> str:
         """The result in one line, then the commands that may come next."""
         module = own.flag(provenance.modules(self.config.spec))
+        recipe, from_files = self.config.recipe, self.config.data != ARRAYS
         if self.result is None:
-            return (f"interrupted after epoch {len(self.history)}; continue with\n"
-                    f"  python -m trainers.train --resume={self.folder}{module}")
+            command = f"python -m trainers.train --resume={self.folder}{module}" if from_files else \
+                f"trainers.train.resume({str(self.folder)!r}, data=(images, labels))"
+            return f"interrupted after epoch {len(self.history)}; continue with\n  {command}"
         final = self.result["final"]
         validation = ""
         if "validation_loss" in final:
             validation = (f"validation loss {final['validation_loss']:.4f}, "
                           f"accuracy {final['validation_accuracy']:.4f}, ")
         early = f", stopped early after {self.result['epochs']}" if self.result["stopped_early"] else ""
-        epochs = 2 * self.config.recipe.epochs
-        return (f"done: {self.result['weights']} weights from epoch {final['epoch']}{early}: {validation}"
-                f"train loss {final['train_loss']:.4f}; {self.result['seconds']:.0f} s of training\n"
-                f"  look at it    make board   (tensorboard --logdir={self.folder.parent.parent})\n"
-                f"  train longer  python -m trainers.train --resume={self.folder} --epochs={epochs}{module}\n"
-                f"  run it again  python -m trainers.train --config={self.folder / 'config.json'}{module}\n"
-                f"  use it        keras.saving.load_model('{self.folder / 'model.keras'}')")
+        more = recipe.schedule_epochs or 2 * recipe.epochs
+        commands = {"look at it": f"make board   (tensorboard --logdir={self.folder.parent.parent})"}
+        if from_files and more > recipe.epochs:
+            commands["train longer"] = f"python -m trainers.train --resume={self.folder} --epochs={more}{module}"
+        if from_files:
+            commands["run it again"] = f"python -m trainers.train --config={self.folder / 'config.json'}{module}"
+        commands["use it"] = f"keras.saving.load_model('{self.folder / 'model.keras'}')"
+        return "\n".join([
+            f"done: {self.result['weights']} weights from epoch {final['epoch']}{early}: {validation}"
+            f"train loss {final['train_loss']:.4f}; {self.result['seconds']:.0f} s of training",
+            *(f"  {what:<12}  {how}" for what, how in commands.items())])
 
 
 def execute(folder: RunFolder, config: RunConfig, *, reporter: Reporter, should_stop: Callable[[], bool],

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Mapping, Sequence
 
 from fmnist_zoo import registry, weights
 from fmnist_zoo.errors import ZooError
-from fmnist_zoo.spec import ModelSpec, Recipe
+from fmnist_zoo.spec import ARRAYS, ModelSpec, Recipe
 from trainers.config import ConfigError, RunConfig, read_record
 from trainers.running import provenance
 from trainers.running.folder import RunFolder
@@ -40,7 +40,7 @@ class Trained:
         model: Keras, (batch, 784) float32 in [0, 1] to (batch, 10) logits.
         step: how many updates its weights have seen.
         data: what it was trained on: `name`, `sha256`, `split_sha256`; empty if it may be measured on any data.
-        data_settings: where those data are, as arguments of `fmnist_zoo.load_data`.
+        data_settings: where those data are, as arguments of `fmnist_zoo.load_data`; empty if no file holds them.
         weights_sha256: of a run's weights, by `checkpoints.digest`; of the file, for shipped weights.
         folder: the run's; None for shipped weights.
         temperature: divides the logits to calibrate them; None until `calibrated` has fitted it.
@@ -98,7 +98,7 @@ def from_run(path: str | os.PathLike[str]) -> Trained:
     fit = record["data"]["fit"]
     step = result["final"]["epoch"] * -(-fit // config.batch(fit))
     return Trained(str(folder.path), config.spec, config.recipe, config.seed, model, step, record["data"],
-                   config.data_settings, result["weights_sha256"], folder=folder.path)
+                   {} if config.data == ARRAYS else config.data_settings, result["weights_sha256"], folder=folder.path)
 
 
 def _names(config: RunConfig, model: Any) -> list[str]:
@@ -155,6 +155,9 @@ def load_data(trained: Trained, split: str, data_dir: str | None = None) -> Data
     from fmnist_zoo import data
 
     settings = dict(trained.data_settings)
+    if not settings:
+        raise TrainedError(f"{trained.title} was trained on arrays that were given in Python, and no file holds them: "
+                           "measure its model there, with fmnist_zoo.metrics")
     if data_dir:
         settings["data_dir"] = data_dir
     found = data.load_data((split,), **settings)
@@ -181,12 +184,12 @@ def temperature(members: Sequence[Trained], tta: str, data_dir: str | None = Non
     """The temperature of what models predict together, over the views of `tta`.
 
     It is fitted on the validation images, which members must have in common: see `check_ensemble`. It is 1 if there are
-    none, and for shipped models on the mini set, all of whose training images they were trained on. `TrainedError`,
-    `DataError`: as `load_data`.
+    none, for shipped models on the mini set, all of whose training images they were trained on, and for runs on arrays
+    that were given in Python. `TrainedError`, `DataError`: as `load_data`.
     """
     from fmnist_zoo import metrics
 
-    if not all(member.data for member in members):
+    if not all(member.data and member.data_settings for member in members):
         return 1.0
     logits, labels, _ = logits_of(members, "validation", tta, data_dir)
     return metrics.fit_temperature(logits, labels) if len(labels) else 1.0

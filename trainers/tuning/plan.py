@@ -10,7 +10,7 @@ from fmnist_zoo.settings import Choice, Whole
 from fmnist_zoo.spec import ModelSpec
 from trainers.config import ConfigError, resolve
 from trainers.engine.processor import machine
-from trainers.running import estimate, provenance
+from trainers.running import estimate, provenance, teachers
 from trainers.tuning.oracle import TUNERS, hyperband_brackets
 from trainers.tuning.space import parse
 from trainers.tuning.study import OBJECTIVES
@@ -42,6 +42,7 @@ class Plan:
         self.given = sorted(name for name, value in settings.items() if value is not None)
         given = {name: settings[name] for name in self.given}
         self.base = resolve(model, ranking=True, **{"histogram_every": 0, "checkpoint_every": 1, **given})
+        teachers.check(self.base.recipe.teacher)
         self.tuner, self.objective, self.executions = tuner, objective, executions
         default = catalog.default_space(self.base.spec)
         self.space = parse(default if space is None else space, self.base, listed_only=tuner == "grid")

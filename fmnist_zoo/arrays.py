@@ -1,0 +1,78 @@
+"""Images of a person's own, given in Python, as `Data`: checked, digested and split like those of the files."""
+
+from __future__ import annotations
+
+import hashlib
+import pathlib
+from typing import Any
+
+import numpy as np
+
+from fmnist_zoo.data import Data, DataError, Split, validation_mask
+from fmnist_zoo.spec import ARRAYS, CLASSES, PIXELS
+
+
+def from_arrays(images: Any, labels: Any, *, validation_size: float = 0.1) -> Data:
+    """Splits a person's own images into fit and validation, as `load_data` splits the training images.
+
+    Args:
+        images: (n, 784) or (n, 28, 28) uint8, pixels from 0 to 255.
+        labels: (n,) integers from 0 to 9.
+        validation_size: as in `load_data`.
+
+    Raises:
+        DataError: for other shapes, types or labels, and as `load_data` for a wrong validation size.
+    """
+    whole = _checked("data", images, labels)
+    held_out = validation_mask(whole.labels, validation_size)
+    splits = {name: Split(whole.images[mask], whole.labels[mask])
+              for name, mask in (("fit", ~held_out), ("validation", held_out))}
+    return _data(whole, held_out, splits)
+
+
+def from_splits(data: Data) -> Data:
+    """The splits fit and validation of `data`, checked and digested; without a validation split, an empty one.
+
+    Raises:
+        DataError: for shapes, types or labels that `from_arrays` refuses, and without images to fit.
+    """
+    if "fit" not in data.splits:
+        raise DataError(f"data has no split fit to train on; received {', '.join(data.splits) or 'no split'}")
+    fit = _checked('data["fit"]', *data["fit"])
+    validation = Split(np.empty((0, PIXELS), np.uint8), np.empty(0, np.uint8))
+    if "validation" in data.splits and len(data["validation"].labels):
+        validation = _checked('data["validation"]', *data["validation"])
+    if len(validation.labels) == 1:
+        raise DataError('data["validation"] is a single image: hold out none, or two at least')
+    whole = Split(*map(np.concatenate, zip(fit, validation)))
+    held_out = np.arange(len(whole.labels)) >= len(fit.labels)
+    return _data(whole, held_out, {"fit": fit, "validation": validation})
+
+
+def _data(whole: Split, held_out: np.ndarray, splits: dict[str, Split]) -> Data:
+    digests = "".join(hashlib.sha256(np.ascontiguousarray(array)).hexdigest() for array in whole)
+    split_digest = hashlib.sha256(np.flatnonzero(held_out).astype("<i8").tobytes()).hexdigest()
+    return Data(ARRAYS, pathlib.Path("memory"), hashlib.sha256(digests.encode()).hexdigest(), split_digest, splits)
+
+
+def _checked(name: str, images: Any, labels: Any) -> Split:
+    """Images (n, 784) uint8 and labels (n,) uint8, n > 0; `DataError` for anything that is not such."""
+    try:
+        pixels, classes = np.asarray(images), np.asarray(labels)
+    except (TypeError, ValueError) as error:  # such as lists of different lengths
+        raise DataError(f"{name}: not arrays: {' '.join(str(error).split())}") from None
+    if pixels.shape[1:] not in ((PIXELS,), (28, 28)):
+        raise DataError(f"{name}: images have the shape (n, 784) or (n, 28, 28); received {pixels.shape}")
+    if pixels.dtype != np.uint8:
+        raise DataError(f"{name}: images are uint8, pixels from 0 to 255; received {pixels.dtype}: convert them, such "
+                        "as (255 * images).round().astype('uint8') for pixels from 0 to 1")
+    if classes.shape != (len(pixels),):
+        raise DataError(f"{name}: {len(pixels)} images have labels of shape ({len(pixels)},); received {classes.shape}")
+    if not len(pixels):
+        raise DataError(f"{name}: no images in it")
+    if not np.issubdtype(classes.dtype, np.integer):
+        raise DataError(f"{name}: labels are integers from 0 to 9; received {classes.dtype}")
+    if classes.min() < 0 or classes.max() >= CLASSES:
+        wrong = classes.min() if classes.min() < 0 else classes.max()
+        raise DataError(f"{name}: a label of {wrong}; ten classes have labels 0 to 9")
+    return Split(np.ascontiguousarray(pixels.reshape(len(pixels), PIXELS)), classes.astype(np.uint8))
