@@ -50,7 +50,7 @@ def from_splits(data: Data) -> Data:
 
 
 def _data(whole: Split, held_out: np.ndarray, splits: dict[str, Split]) -> Data:
-    digests = "".join(hashlib.sha256(np.ascontiguousarray(array)).hexdigest() for array in whole)
+    digests = "".join(hashlib.sha256(np.ascontiguousarray(array).data).hexdigest() for array in whole)
     split_digest = hashlib.sha256(np.flatnonzero(held_out).astype("<i8").tobytes()).hexdigest()
     return Data(ARRAYS, pathlib.Path("memory"), hashlib.sha256(digests.encode()).hexdigest(), split_digest, splits)
 

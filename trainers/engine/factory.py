@@ -62,7 +62,7 @@ def lease(config: RunConfig, build: Callable[[], Any], split: Split, *, model: A
         return Lease(make_engine(config, model, make_network(config, model), split, teachers))
     network = make_network(config, model)
     key = _key(config, model, network, (origin, len(split.labels)))
-    engine = _kept.pop(key, None)
+    engine: TapeEngine | FitEngine | None = _kept.pop(key, None)
     if engine is None:
         own = build()
         engine = make_engine(config, own, make_network(config, own), split)

@@ -64,13 +64,13 @@ class FitEngine:
         optimizer.build(model.trainable_variables)
         # Keras smooths one-hot labels alone, and the loss that is minimised includes the penalty. So both are metrics.
         smoothing = recipe.label_smoothing
-        one_hot = keras.losses.CategoricalCrossentropy(from_logits=True, label_smoothing=smoothing)
         whole = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
         metrics = [keras.metrics.SparseCategoricalCrossentropy(from_logits=True, name="cross_entropy"),
                    keras.metrics.SparseCategoricalAccuracy(name="accuracy")]
 
         def smoothed(labels: Any, logits: Any) -> Any:
-            return one_hot(tf.one_hot(tf.cast(tf.reshape(labels, (-1,)), tf.int32), CLASSES), logits)
+            one_hot = tf.one_hot(tf.cast(tf.reshape(labels, (-1,)), tf.int32), CLASSES)
+            return keras.losses.categorical_crossentropy(one_hot, logits, from_logits=True, label_smoothing=smoothing)
 
         if smoothing:
             metrics.append(keras.metrics.MeanMetricWrapper(smoothed, name="smoothed"))

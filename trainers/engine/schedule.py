@@ -17,8 +17,8 @@ def learning_rates(recipe: Recipe, *, steps_an_epoch: int, epoch: int) -> np.nda
         linear     1 - u
         cosine     (1 + cos(pi u)) / 2                        Loshchilov and Hutter (2017), equation 5
         step       1, 0.1 from half of the run, 0.01 from three quarters (of T, as in He et al. 2016)
-        one_cycle  from 1/25 to 1 over the first 30 % of u and to 1/10^4 over the rest, both along half a cosine
-                   (Smith and Topin 2018, with the numbers of PyTorch's OneCycleLR)
+        one_cycle  from 1/25 to 1 over the first 30 % of u and to 1/(25 * 10^4) over the rest, both along half a
+                   cosine (Smith and Topin 2018, with the numbers of PyTorch's OneCycleLR)
     """
     total = (recipe.schedule_epochs or recipe.epochs) * steps_an_epoch
     warmup = recipe.warmup * total
@@ -31,7 +31,7 @@ def learning_rates(recipe: Recipe, *, steps_an_epoch: int, epoch: int) -> np.nda
     elif recipe.schedule == "step":
         factor = np.select([step >= 0.75 * total, step >= 0.5 * total], [0.01, 0.1], 1.0)
     elif recipe.schedule == "one_cycle":
-        factor = np.where(share < 0.3, _half_cosine(1 / 25, 1, share / 0.3), _half_cosine(1, 1e-4, (share - 0.3) / 0.7))
+        factor = np.where(share < 0.3, _half_cosine(1 / 25, 1, share / 0.3), _half_cosine(1, 4e-6, (share - 0.3) / 0.7))
     else:
         factor = np.ones_like(step)
     if warmup:

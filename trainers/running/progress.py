@@ -5,6 +5,7 @@ The base class `Reporter` shows nothing. Nothing here may import TensorFlow: swe
 
 from __future__ import annotations
 
+import importlib
 import sys
 import time
 from typing import TYPE_CHECKING, Any, Callable, TextIO
@@ -110,7 +111,8 @@ class Notebook(Lines):
 
     def __init__(self) -> None:
         self._lines: list[str] = []
-        self._bar, self._shown, self._handle = "", 0.0, None
+        self._bar, self._shown = "", 0.0
+        self._handle: Any = None
 
     def part(self, epoch: int, share: float, means: EpochMeans, images_per_second: float, seconds_left: float) -> None:
         self._move(f"epoch {epoch}", share, f"loss {means.loss:.4f} accuracy {means.accuracy:.4f}  "
@@ -139,8 +141,7 @@ class Notebook(Lines):
         self._shown = time.monotonic()
         content = {"text/plain": "\n".join([*self._lines, self._bar]).rstrip("\n")}
         if self._handle is None:
-            from IPython.display import display
-
+            display = importlib.import_module("IPython.display").display
             self._handle = display(content, raw=True, display_id=True)
         else:
             self._handle.update(content, raw=True)
