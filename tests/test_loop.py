@@ -11,18 +11,15 @@ import numpy as np
 import pytest
 
 import fmnist_zoo
-from fmnist_zoo import metrics, models
+from fmnist_zoo import metrics
 from fmnist_zoo.backend import tf
-from fmnist_zoo.spec import OPTIMIZERS, Recipe
+from fmnist_zoo.spec import OPTIMIZERS
 from tests.conftest import ROOT, computes_bfloat16
+from tests.engines import arrays, assert_equal_arrays, fit, optimized, restart, tape
 from trainers import THREADS_VARIABLE
-from trainers.engine import loop, network, threads
+from trainers.engine import threads
 from trainers.engine.epoch import NonFiniteError, epoch_order
-from trainers.engine.fit import FitEngine
-from trainers.engine.loop import TapeEngine
-from trainers.engine.optimizers import Optimizer
 
-BATCH = 250  # does not divide 1,800
 XLA = pytest.mark.parametrize("xla", [True, False], ids=["xla", "kernels"])
 
 
@@ -31,36 +28,9 @@ def split():
     return fmnist_zoo.load_data(("fit",), data="mini")["fit"]
 
 
-def tape(spec, split, *, optimizer="adam", learning_rate=0.001, weight_decay=0.0, batch=BATCH, bfloat16=False,
-         xla=False, **settings):
-    """A network and its engine; without XLA, because compiling takes longer than training does here."""
-    net = network.Network(models.build(spec, 0), spec, bfloat16=bfloat16)
-    rule = Optimizer(optimizer, net.variables, net.is_kernel)
-    recipe = Recipe(optimizer=optimizer, learning_rate=learning_rate, weight_decay=weight_decay, **settings)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(loop, "LARGEST_XLA_BATCH", 1024 if xla else 0)
-        return net, TapeEngine(net, rule, recipe, split, batch_size=batch, seed=0)
-
-
-def arrays(engine):
-    return [variable.numpy() for variable in engine.variables().values()]
-
-
-def restart(engine, start, steps_a_call):
-    """Sets the variables of an engine to the arrays `start`; compiling a second engine would take seconds."""
-    for variable, array in zip(engine.variables().values(), start):
-        variable.assign(array)
-    engine.steps_a_call = steps_a_call
-
-
 def digest_after_an_epoch(engine):
     engine.run_epoch(0)
     return hashlib.sha256(b"".join(array.tobytes() for array in arrays(engine))).hexdigest()
-
-
-def assert_equal_arrays(ours, theirs):
-    for mine, other in zip(ours, theirs, strict=True):
-        np.testing.assert_array_equal(mine, other)
 
 
 @pytest.mark.parametrize("optimizer, decay, l1", [("momentum", 0.01, 1e-5), ("adam", 0.0, 0.0), ("adamw", 0.01, 0.0)])
@@ -74,9 +44,7 @@ def test_tape_and_fit_agree(split, optimizer, decay, l1):
     spec = fmnist_zoo.get_spec("3L", l2=1e-3, l1=l1)
     rate = 0.0005 if adam else 0.01
     net, ours = tape(spec, split, optimizer=optimizer, learning_rate=rate, weight_decay=decay)
-    model = models.build(spec, 0)
-    recipe = Recipe(optimizer=optimizer, learning_rate=rate, weight_decay=decay)
-    theirs = FitEngine(model, network.Network(model, spec), recipe, split, batch_size=BATCH, seed=0)
+    model, theirs = fit(spec, split, optimizer=optimizer, learning_rate=rate, weight_decay=decay)
     for epoch in range(3):
         mine, other = ours.run_epoch(epoch), theirs.run_epoch(epoch)
         assert mine.loss == pytest.approx(other.loss, abs=2e-4 if adam else 1e-5)
@@ -120,10 +88,7 @@ def test_steps_from_the_first_non_finite_one_are_not_applied(split, xla):
 
 
 def test_fit_stops_at_a_non_finite_step(split):
-    recipe = Recipe(optimizer="sgd", learning_rate=1e6)
-    spec = fmnist_zoo.get_spec("2L")
-    model = models.build(spec, 0)
-    engine = FitEngine(model, network.Network(model, spec), recipe, split, batch_size=BATCH, seed=0)
+    _, engine = fit(fmnist_zoo.get_spec("2L"), split, optimizer="sgd", learning_rate=1e6)
     with pytest.raises(NonFiniteError) as error:
         for epoch in range(30):
             engine.run_epoch(epoch)
@@ -150,13 +115,6 @@ def test_means_are_weighted_by_images(split):
     weights = np.concatenate([kernel.numpy().ravel() for kernel in net.kernels])
     assert means.weight_norm == pytest.approx(np.linalg.norm(weights), rel=1e-5)
     assert steps[-1] == engine.steps_an_epoch == 3
-
-
-def optimized(engine):
-    """The program of one step as XLA compiles it, as text."""
-    inputs = (engine._of_epoch(0), tf.constant(0), tf.constant(1), tf.zeros(len(engine.sums), tf.float64))
-    steps = engine.program(BATCH).experimental_get_compiler_ir(*inputs, engine._arguments)
-    return steps(stage="optimized_hlo")
 
 
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
@@ -199,10 +157,10 @@ def test_one_core_computes_the_same_numbers(split):
         import os
         os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:1])
         import fmnist_zoo
-        from tests import test_loop
+        from tests import engines, test_loop
         test_loop.tf.config.experimental.enable_op_determinism()
         split = fmnist_zoo.load_data(data="mini")["fit"]
-        _, engine = test_loop.tape(fmnist_zoo.get_spec("2L"), split, batch=32, xla=True)
+        _, engine = engines.tape(fmnist_zoo.get_spec("2L"), split, batch=32, xla=True)
         print(test_loop.digest_after_an_epoch(engine))"""
     environment = {**os.environ, THREADS_VARIABLE: str(threads.in_use()), "PYTHONPATH": str(ROOT)}
     done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, env=environment, text=True, capture_output=True)

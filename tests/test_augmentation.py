@@ -1,0 +1,178 @@
+"""Augmentation: the images that the compiled step shows equal a NumPy reference of the same random words."""
+
+import numpy as np
+import pytest
+import scipy.stats
+
+import fmnist_zoo
+from fmnist_zoo import metrics
+from fmnist_zoo.backend import tf
+from fmnist_zoo.data import Split
+from fmnist_zoo.spec import Recipe
+from tests.engines import tape
+from trainers.engine import randomness
+from trainers.engine.augmentation import Amounts, Augmentation, mix, shares_of_mixup
+from trainers.engine.epoch import epoch_order
+
+
+@pytest.fixture(scope="module")
+def split():
+    whole = fmnist_zoo.load_data(("fit",), data="mini")["fit"]
+    return Split(whole.images[:600], whole.labels[:600])
+
+
+def scramble(word):
+    """Wellons' lowbias32."""
+    for shift, factor in ((16, 0x7FEB352D), (15, 0x846CA68B)):
+        word = (word ^ word >> shift) * factor & 0xFFFFFFFF
+    return word ^ word >> 16
+
+
+def words(count, *, seed, step, stream):
+    """`randomness.words` in Python's own integers, for one row of places."""
+    key = 0x9E3779B9
+    for part in (seed, step & 0xFFFFFFFF, step >> 32, stream):
+        key = scramble(key ^ part)
+    return [scramble(scramble(place ^ key) ^ scramble(key + 0x85EBCA6B & 0xFFFFFFFF)) for place in range(count)]
+
+
+def augmented(images, recipe, *, seed, step):
+    """What the network sees of images (n, 784) in a step, written with loops and slices: (n, 784) uint8."""
+    drawn = [words(len(images), seed=seed, step=step, stream=(1 << 16) + stream) for stream in range(5)]
+    seen = []
+    for image, down, right, flip, row, column in zip(images.reshape(-1, 28, 28), *drawn):
+        if recipe.shift:
+            size = recipe.shift
+            padded = np.pad(image, size)
+            top, left = down % (2 * size + 1), right % (2 * size + 1)
+            image = padded[top:top + 28, left:left + 28]
+        if recipe.flip and flip % 2:
+            image = image[:, ::-1]
+        if recipe.erase:
+            top, left = row % 28 - recipe.erase // 2, column % 28 - recipe.erase // 2
+            image = image.copy()
+            image[max(top, 0):max(top + recipe.erase, 0), max(left, 0):max(left + recipe.erase, 0)] = 0
+        seen.append(image.ravel())
+    return np.stack(seen)
+
+
+def shown(images, recipe, *, seed=0, step=0):
+    chosen = tf.range(len(images))
+    amounts = Amounts(tf.constant(recipe.shift), tf.constant(recipe.erase))
+    return Augmentation.of(recipe).gather(tf.constant(images), chosen, amounts, seed=tf.constant(seed, tf.uint32),
+                                          step=tf.constant(step, tf.int64)).numpy()
+
+
+def test_random_words_equal_their_definition():
+    for seed, step, stream in ((0, 0, 0), (2**32 - 1, 2**40 + 5, 3), (7, 12, 1 << 16)):
+        ours = randomness.words((5, 4), seed=seed, step=tf.constant(step, tf.int64), stream=stream).numpy()
+        np.testing.assert_array_equal(ours.ravel(), words(20, seed=seed, step=step, stream=stream))
+
+
+@pytest.mark.parametrize("settings", [
+    dict(shift=2), dict(shift=27), dict(flip=True), dict(erase=8), dict(erase=5), dict(erase=28),
+    dict(shift=3, flip=True, erase=7)], ids=str)
+@pytest.mark.parametrize("seed, step", [(0, 0), (5, 2**33 + 1)])
+def test_images_equal_the_reference(split, settings, seed, step):
+    recipe = Recipe(**settings)
+    np.testing.assert_array_equal(shown(split.images, recipe, seed=seed, step=step),
+                                  augmented(split.images, recipe, seed=seed, step=step))
+
+
+def dots(count):
+    """Images that are black but for one white pixel in row 14, column 10."""
+    images = np.zeros((count, 28, 28), np.uint8)
+    images[:, 14, 10] = 255
+    return images.reshape(count, 784)
+
+
+def test_shifts_are_uniform_in_both_directions_and_flips_are_half():
+    recipe = Recipe(shift=2, flip=True)
+    seen = np.concatenate([shown(dots(2000), recipe, step=step) for step in range(5)]).reshape(-1, 28, 28)
+    assert (seen.reshape(-1, 784) > 0).sum(axis=1).tolist() == [1] * 10000  # none is lost, none is doubled
+    _, rows, columns = np.nonzero(seen)
+    flipped = columns > 13
+    assert abs(flipped.mean() - 0.5) < 0.02
+    across = np.where(flipped, 27 - columns, columns) - 10
+    counts = np.histogram2d(rows - 14, across, bins=5, range=((-2.5, 2.5),) * 2)[0]
+    assert counts.sum() == 10000 and scipy.stats.chisquare(counts.ravel()).pvalue > 1e-4
+    assert scipy.stats.chi2_contingency(np.histogram2d(flipped, across, bins=(2, 5))[0]).pvalue > 1e-4
+
+
+def test_an_erased_square_has_its_side_and_is_cut_at_the_borders():
+    seen = np.concatenate([shown(np.full((2000, 784), 255, np.uint8), Recipe(erase=8), step=step) for step in range(5)])
+    black = seen.reshape(-1, 28, 28) == 0
+    heights, widths = black.any(axis=2).sum(axis=1), black.any(axis=1).sum(axis=1)
+    np.testing.assert_array_equal(black.sum(axis=(1, 2)), heights * widths)  # a full rectangle
+    assert heights.max() == widths.max() == 8 and heights.min() == widths.min() == 4
+    tops = black.any(axis=2).argmax(axis=1)
+    inside = tops[heights == 8]
+    assert scipy.stats.chisquare(np.bincount(inside, minlength=21)).pvalue > 1e-4
+    assert abs((heights == 8).mean() - 21 / 28) < 0.02  # centres in rows 4 to 24
+
+
+def test_chances_are_functions_of_seed_step_and_place():
+    recipe, same = Recipe(shift=2, flip=True, erase=8), np.tile(dots(1), (300, 1))
+    base = shown(same, recipe)
+    np.testing.assert_array_equal(base, shown(same, recipe))
+    np.testing.assert_array_equal(base[:100], shown(same[:100], recipe))  # of no other image
+    for seed, step in ((1, 0), (0, 1), (0, 2**32)):
+        differing = (base != shown(same, recipe, seed=seed, step=step)).any(axis=1)
+        assert differing.mean() > 0.9, (seed, step)
+    assert len(np.unique(base, axis=0)) > 40  # of 50 places, erased or not: neighbours have chances of their own
+
+
+def test_shares_of_mixup_are_beta_and_of_each_image_and_epoch():
+    recipe = Recipe(mixup=0.4)
+    shares = shares_of_mixup(recipe, 20000, seed=3, epoch=2)
+    assert shares.dtype == np.float32 and scipy.stats.kstest(shares, scipy.stats.beta(0.4, 0.4).cdf).pvalue > 1e-4
+    np.testing.assert_array_equal(shares, shares_of_mixup(recipe, 20000, seed=3, epoch=2))
+    for seed, epoch in ((4, 2), (3, 3)):
+        assert abs(np.corrcoef(shares, shares_of_mixup(recipe, 20000, seed=seed, epoch=epoch))[0, 1]) < 0.03
+    assert not len(shares_of_mixup(Recipe(), 100, seed=0, epoch=0))
+
+
+def test_mixtures_are_of_neighbours_and_never_of_the_images_that_fill_up_a_batch():
+    images = np.random.default_rng(0).random((6, 784), np.float32)
+    shares = np.array([1, 0.25, 0, 0.5, 0.7, 0.2], np.float32)
+    mixed, labels = mix(tf.constant(images), tf.range(6), tf.constant(shares), tf.constant(4))
+    for place, other in enumerate((1, 2, 3, 0)):
+        expected = shares[place] * images[place] + (1 - shares[place]) * images[other]
+        np.testing.assert_allclose(mixed[place], expected, rtol=1e-6)
+        assert labels[place] == other
+
+
+EVERYTHING = dict(shift=2, flip=True, erase=6, mixup=0.4)
+
+
+@pytest.mark.parametrize("xla", [True, False], ids=["xla", "kernels"])
+def test_training_columns_are_of_the_images_as_they_were_shown(split, xla):
+    """An epoch at a learning rate that changes nothing, against the reference: two batches, the second one smaller."""
+    _, engine = tape(fmnist_zoo.get_spec("2L", hidden=(16,), l2=1e-3), split, batch=400, seed=9, xla=xla,
+                     optimizer="sgd", learning_rate=1e-12, **EVERYTHING)
+    recipe, order = Recipe(**EVERYTHING), epoch_order(600, seed=9, epoch=0)
+    shares = shares_of_mixup(recipe, 800, seed=9, epoch=0)
+    losses, hits = [], []
+    for step, chosen in enumerate((order[:400], order[400:])):
+        share = shares[400 * step:400 * step + len(chosen)]
+        images = augmented(split.images[chosen], recipe, seed=9, step=step) / np.float32(255)
+        images = share[:, None] * images + (1 - share[:, None]) * np.roll(images, -1, axis=0)
+        labels, others = split.labels[chosen], np.roll(split.labels[chosen], -1)
+        logits = engine.network.forward(tf.constant(images, tf.float32)).numpy()
+        losses += list(share * metrics.cross_entropy(logits, labels)
+                       + (1 - share) * metrics.cross_entropy(logits, others))
+        hits += list(logits.argmax(axis=1) == np.where(share >= 0.5, labels, others))
+    means = engine.run_epoch(0)
+    assert means.loss == pytest.approx(np.mean(losses), rel=1e-5)
+    assert means.accuracy == pytest.approx(np.mean(hits), abs=1.5 / 600)
+    assert means.objective == pytest.approx(np.mean(losses) + engine.penalty(), rel=1e-5)
+
+
+def test_pictures_of_the_first_batch_are_what_the_network_sees(split):
+    _, engine = tape(fmnist_zoo.get_spec("softmax"), split, seed=9, **EVERYTHING)
+    chosen = epoch_order(600, seed=9, epoch=0)[:250]
+    seen = augmented(split.images[chosen], Recipe(**EVERYTHING), seed=9, step=0).astype(np.float32)
+    share = shares_of_mixup(Recipe(**EVERYTHING), 750, seed=9, epoch=0)[:250, None]
+    expected = share * seen + (1 - share) * np.roll(seen, -1, axis=0)
+    np.testing.assert_allclose(engine.augmented(24), expected[:24], atol=0.51)
+    assert tape(fmnist_zoo.get_spec("softmax"), split, schedule="cosine", ema=0.9)[1].augmented(24) is None

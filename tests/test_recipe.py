@@ -1,0 +1,310 @@
+"""What each setting of a recipe computes: schedules, label smoothing, averages, clipping, teachers; and its price."""
+
+import dataclasses
+import math
+import re
+
+import numpy as np
+import pytest
+
+import fmnist_zoo
+from fmnist_zoo import metrics
+from fmnist_zoo.backend import keras, tf
+from fmnist_zoo.data import Split
+from fmnist_zoo.spec import Recipe, SpecError
+from tests.engines import arrays, assert_equal_arrays, fit, optimized, restart, tape
+from trainers.config import TAPE_ALONE, ConfigError, resolve
+from trainers.engine import distillation, network, schedule
+from trainers.engine.epoch import epoch_order
+
+SMALL = fmnist_zoo.get_spec("2L", hidden=(16,))
+NORMALIZED = fmnist_zoo.get_spec("3L", hidden=(16, 12), normalization="batch")
+EVERYTHING = dict(schedule="one_cycle", warmup=0.1, label_smoothing=0.1, ema=0.9, clip_norm=0.5, shift=2, flip=True,
+                  erase=6, mixup=0.3, weight_decay=0.01)
+
+
+@pytest.fixture(scope="module")
+def split():
+    whole = fmnist_zoo.load_data(("fit",), data="mini")["fit"]
+    return Split(whole.images[:900], whole.labels[:900])
+
+
+def rates(steps=10, **settings):
+    """The learning rates of all updates of a run."""
+    recipe = Recipe(**settings)
+    return np.concatenate([schedule.learning_rates(recipe, steps_an_epoch=steps, epoch=epoch)
+                           for epoch in range(recipe.epochs)])
+
+
+# The learning rate.
+
+def test_cosine_and_warmup_equal_keras():
+    decay = keras.optimizers.schedules.CosineDecay(0.02, decay_steps=200)
+    np.testing.assert_allclose(rates(epochs=20, learning_rate=0.02, schedule="cosine"),
+                               [float(decay(step)) for step in range(200)], atol=1e-8)
+    warm = keras.optimizers.schedules.CosineDecay(0.0, decay_steps=160, warmup_target=0.02, warmup_steps=40)
+    ours = rates(epochs=20, learning_rate=0.02, schedule="cosine", warmup=0.2)
+    np.testing.assert_allclose(ours[40:], [float(warm(step)) for step in range(40, 200)], atol=1e-8)
+    np.testing.assert_allclose(ours[:40], 0.02 * np.arange(1, 41) / 40, rtol=1e-6)  # Keras' begins with a rate of 0
+
+
+def test_linear_step_and_constant_are_as_written():
+    np.testing.assert_allclose(rates(epochs=2, schedule="linear"), 0.001 * (1 - np.arange(20) / 20), rtol=1e-6)
+    np.testing.assert_allclose(rates(epochs=2, schedule="step"),
+                               [0.001] * 10 + [0.0001] * 5 + [0.00001] * 5, rtol=1e-6)
+    np.testing.assert_allclose(rates(epochs=2, warmup=0.2), [0.00025, 0.0005, 0.00075] + [0.001] * 17, rtol=1e-6)
+    np.testing.assert_array_equal(rates(epochs=2), np.float32(0.001))
+
+
+def test_one_cycle_equals_pytorch():
+    """OneCycleLR(max_lr=1, total_steps=10001), as PyTorch's documentation defines it, at tenths of the run."""
+    ours = rates(epochs=1000, schedule="one_cycle", learning_rate=1.0)
+    torch = []
+    for step in range(0, 10000, 1000):
+        first, last = 0.3 * 10001 - 1, 10001 - 1
+        start, end, share = (1 / 25, 1, step / first) if step <= first else (
+            1, 1 / 25 / 1e4, (step - first) / (last - first))
+        torch.append(end + (start - end) / 2 * (1 + math.cos(math.pi * share)))
+    np.testing.assert_allclose(ours[::1000], torch, atol=3e-4)  # its first step has the number 0, its last one T - 1
+    assert ours[0] == pytest.approx(0.04) and ours.max() == pytest.approx(1)
+    assert ours[-1] == pytest.approx(1 / 25e4, abs=1e-6)
+
+
+def test_a_shorter_run_has_the_first_part_of_its_schedule():
+    whole, part = rates(epochs=9, schedule="one_cycle"), rates(epochs=4, schedule_epochs=9, schedule="one_cycle")
+    np.testing.assert_array_equal(part, whole[:40])
+    assert not np.array_equal(rates(epochs=4, schedule="one_cycle"), part)
+
+
+@pytest.mark.parametrize("settings, text", [
+    (dict(schedule="cosine", epochs=9, schedule_epochs=8), "past the end .* schedule_epochs=8: train fewer"),
+    (dict(teacher_weight=0.3), "teacher_weight=0.3 is for a teacher, and there is none"),
+    (dict(teacher_temperature=3), "teacher_temperature=3 is for a teacher"),
+    (dict(shift=28), r"\[0, 28\), received 28"), (dict(erase=29), r"\[0, 29\), received 29"),
+    (dict(label_smoothing=1), r"\[0, 1\), received 1"), (dict(ema=1), "received 1"), (dict(flip=1), "received 1"),
+    (dict(teacher="4L", teacher_weight=1.1), r"in \[0, 1\], received 1.1"), (dict(mixup=-0.1), "received -0.1"),
+])
+def test_recipe_that_is_not_possible_is_refused(settings, text):
+    with pytest.raises(SpecError, match=text):
+        Recipe(**settings)
+
+
+def test_length_of_a_schedule_that_is_none_is_refused():
+    with pytest.raises(ConfigError, match="schedule_epochs=5 .* the learning rate is constant"):
+        resolve("4L", schedule_epochs=5)
+
+
+# Tape against Keras, NumPy and fit.
+
+def test_smoothed_loss_equals_keras(split):
+    """At weights that do not change; the loss that is reported is without it."""
+    _, engine = tape(SMALL, split, optimizer="sgd", learning_rate=1e-12, label_smoothing=0.3)
+    logits = engine.predict(split.images)
+    loss = keras.losses.CategoricalCrossentropy(from_logits=True, label_smoothing=0.3)
+    means = engine.run_epoch(0)
+    assert means.loss == pytest.approx(metrics.mean_cross_entropy(logits, split.labels), rel=1e-5)
+    assert means.objective == pytest.approx(float(loss(np.eye(10)[split.labels], logits)), rel=1e-5)
+
+
+@pytest.mark.parametrize("spec", [SMALL, NORMALIZED], ids=["plain", "batch normalization"])
+@pytest.mark.parametrize("settings", [
+    dict(schedule="cosine", warmup=0.2), dict(schedule="one_cycle", label_smoothing=0.2, clip_norm=0.3),
+    dict(label_smoothing=0.2), dict(clip_norm=0.3)], ids=str)
+def test_tape_and_fit_agree(split, spec, settings):
+    """Three epochs; the last of four batches is smaller."""
+    options = dict(optimizer="momentum", learning_rate=0.02, epochs=3, **settings)
+    net, ours = tape(spec, split, **options)
+    model, theirs = fit(spec, split, **options)
+    for epoch in range(3):
+        mine, other = ours.run_epoch(epoch), theirs.run_epoch(epoch)
+        assert mine.loss == pytest.approx(other.loss, abs=2e-5)
+        assert mine.objective == pytest.approx(other.objective, abs=2e-5)
+        assert mine.accuracy == pytest.approx(other.accuracy, abs=2e-3)
+    for name, weight in zip(net.weights, model.get_weights()):
+        np.testing.assert_allclose(ours.weights()[name].numpy(), weight, atol=1e-4, err_msg=name)
+    if "label_smoothing" in settings:
+        assert mine.surplus > 0.005
+
+
+def test_mean_of_weights_equals_a_loop_in_numpy(split):
+    """One update a call. Moving statistics are averaged too; predictions are by the means."""
+    _, engine = tape(NORMALIZED, split, optimizer="momentum", learning_rate=0.05, ema=0.6)
+    engine.steps_a_call = 1
+    own = engine.weights(averaged=False)
+    means, updates = {name: variable.numpy() for name, variable in own.items()}, []
+
+    def follow(done, so_far):
+        t = updates.append(done) or len(updates)
+        rate = min(0.6, (1 + t) / (10 + t))
+        for name, variable in own.items():
+            means[name] = rate * means[name] + (1 - rate) * variable.numpy()
+
+    for epoch in range(3):
+        engine.run_epoch(epoch, follow)
+    assert len(updates) == 12  # the bound of the start-up ends at t = 12.5: it matters in all of them
+    for name, variable in engine.weights().items():
+        np.testing.assert_allclose(variable.numpy(), means[name], rtol=1e-4, atol=1e-6, err_msg=name)
+        if "kernel" in name or "moving" in name:
+            assert np.abs(variable.numpy() - own[name].numpy()).max() > 1e-4
+    assert sum("moving_variance" in name for name in own) == 2
+    kept = {name: variable.numpy() for name, variable in own.items()}
+    averaged = engine.predict(split.images)
+    for name, variable in own.items():
+        variable.assign(means[name])
+    np.testing.assert_allclose(network.make_predictor(engine.network)(split.images), averaged, atol=1e-4)
+    for name, variable in own.items():
+        variable.assign(kept[name])
+    assert np.abs(network.make_predictor(engine.network)(split.images) - averaged).max() > 1e-3
+
+
+def test_start_of_the_mean_ends_at_its_decay(split):
+    """The bound (1 + t) / (10 + t) passes 0.5 at t = 8: a decay of 0.9 gives the same means until then."""
+    found = []
+    for decay in (0.5, 0.9):
+        _, engine = tape(SMALL, split, ema=decay)
+        engine.steps_a_call, after = 1, []
+        for epoch in range(3):
+            engine.run_epoch(epoch, lambda done, so_far: after.append(engine.weights()["logits/kernel"].numpy()))
+        found.append(after)
+    np.testing.assert_array_equal(found[0][6], found[1][6])
+    assert not np.array_equal(found[0][9], found[1][9])
+
+
+def test_clipped_gradients_keep_their_direction(split):
+    """One update of plain gradient descent: its length is the bound, and that of a small gradient its own."""
+    moves, norms = [], []
+    for bound in (0.0, 0.1, 1000.0):
+        _, engine = tape(SMALL, split, batch=900, optimizer="sgd", learning_rate=1.0, clip_norm=bound)
+        before = arrays(engine)
+        norms.append(engine.run_epoch(0).gradient_norm)
+        moves.append(np.concatenate([(now - old).ravel() for now, old in zip(arrays(engine), before)]))
+    assert norms[0] == norms[1] == norms[2] == pytest.approx(np.linalg.norm(moves[0]), rel=1e-4)
+    assert norms[0] > 0.2 and np.linalg.norm(moves[1]) == pytest.approx(0.1, rel=1e-4)
+    np.testing.assert_allclose(moves[1] / np.linalg.norm(moves[1]), moves[0] / norms[0], atol=1e-4)
+    np.testing.assert_array_equal(moves[2], moves[0])
+
+
+# Teachers.
+
+def teacher(seed, spec=SMALL):
+    from fmnist_zoo import models
+
+    return network.Network(models.build(spec, seed), spec).forward
+
+
+def test_nothing_is_left_to_learn_from_oneself(split):
+    """With the whole weight on a teacher that equals the student, the gradient vanishes."""
+    _, engine = tape(SMALL, split, batch=900, teacher="x", teacher_weight=1.0, teachers=(teacher(0),))
+    means = engine.run_epoch(0)
+    assert means.gradient_norm == pytest.approx(0, abs=1e-5) and means.objective == pytest.approx(0, abs=1e-5)
+    assert means.loss > 1  # of the labels, whatever is minimised
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_objective_mixes_labels_and_the_mean_of_teachers(split, count):
+    teachers = tuple(teacher(seed) for seed in range(1, 1 + count))
+    _, engine = tape(SMALL, split, optimizer="sgd", learning_rate=1e-12, teacher="x", teacher_weight=0.7,
+                     teacher_temperature=3.0, label_smoothing=0.2, teachers=teachers)
+    images = split.images / np.float32(255)
+    own = engine.predict(split.images)
+    taught = np.mean([metrics.softmax(one(tf.constant(images)).numpy() / 3) for one in teachers], axis=0)
+    divergence = np.sum(taught * (np.log(taught) - np.log(metrics.softmax(own / 3))), axis=1)
+    smoothed = keras.losses.CategoricalCrossentropy(from_logits=True, label_smoothing=0.2)
+    expected = 0.3 * float(smoothed(np.eye(10)[split.labels], own)) + 0.7 * 9 * divergence.mean()
+    means = engine.run_epoch(0)
+    assert means.objective == pytest.approx(expected, rel=1e-4)
+    assert means.loss == pytest.approx(metrics.mean_cross_entropy(own, split.labels), rel=1e-5)
+
+
+def test_size_of_the_gradient_does_not_grow_with_the_temperature():
+    logits, images = tf.random.stateless_normal((50, 10), [1, 2]), tf.zeros((50, 784))
+    sizes = []
+    for temperature in (20.0, 200.0):
+        with tf.GradientTape() as tape_:
+            tape_.watch(logits)
+            taught = distillation.loss([lambda images: tf.zeros((50, 10))], images, logits, temperature)
+        sizes.append(float(tf.norm(tape_.gradient(taught, logits))))
+    assert sizes[0] == pytest.approx(sizes[1], rel=0.05)
+
+
+def test_a_teacher_learns_nothing_and_sees_what_the_student_sees(split):
+    """Its images are the augmented ones: with a square of the whole image erased, all of them are black."""
+    seen = []
+
+    def look(images):
+        seen.append(images)
+        return tf.matmul(images, tf.ones((784, 10)))
+
+    _, engine = tape(SMALL, split, erase=28, optimizer="sgd", learning_rate=1e-12, teacher="x", teachers=(look,))
+    _, plain = tape(SMALL, split, optimizer="sgd", learning_rate=1e-12)
+    assert engine.run_epoch(0).surplus != pytest.approx(0) and seen[0].shape == (250, 784)
+    assert plain.run_epoch(0).surplus == 0.0
+
+
+# Everything at once.
+
+@pytest.mark.parametrize("spec, xla", [(NORMALIZED, True), (NORMALIZED, False), (SMALL, False)])
+def test_dividing_an_epoch_into_calls_changes_no_bit(split, spec, xla):
+    """With all settings on; the last batch, of its true size under batch normalization, is a program of its own."""
+    _, engine = tape(spec, split, xla=xla, batch=170, teacher="x", teachers=(teacher(3),), **EVERYTHING)
+    start, results = arrays(engine), []
+    for steps in (1, 4, 100):
+        restart(engine, start, steps)
+        results.append(([engine.run_epoch(epoch) for epoch in range(2)], arrays(engine)))
+    for means, found in results[1:]:
+        assert means == results[0][0]
+        assert_equal_arrays(found, results[0][1])
+
+
+def test_batch_statistics_are_those_of_the_last_batch_without_copies(split):
+    """One update on the last 100 of 900 images moves the statistics by a tenth towards those of these images."""
+    _, engine = tape(NORMALIZED, split, batch=800, optimizer="sgd", learning_rate=1e-12)
+    engine.run_epoch(0)
+    kernel = engine.weights()["dense_1/kernel"].numpy()
+    means = [(split.images[chosen] / 255 @ kernel).mean(axis=0)
+             for chosen in np.split(epoch_order(900, seed=0, epoch=0), [800])]
+    expected = 0.9 * (0.1 * means[0]) + 0.1 * means[1]
+    moving = next(value for name, value in engine.weights().items() if "moving_mean" in name).numpy()
+    np.testing.assert_allclose(moving, expected, atol=1e-5)
+
+
+def test_a_setting_costs_something_only_where_it_is_on(split):
+    """One that is off leaves no trace in the compiled program; schedules are tables, and never do."""
+    def instructions(**settings):
+        """The names of the operations in order; the program's other names have numbers of this process."""
+        program = optimized(tape(SMALL, split, xla=True, **settings)[1])
+        return re.findall(r"^ *(?:ROOT )?%\S+ = .*? ([a-z][a-z-]*)\(", program, re.MULTILINE)
+
+    tf.random.set_seed(0)  # TensorFlow finds the device by a random operation, which needs a seed under determinism
+    plain = instructions()
+    assert len(plain) > 100 and {"dot", "fusion", "while"} <= set(plain)
+    off = {name: getattr(Recipe(), name) for name in EVERYTHING}
+    for settings in (off, dict(schedule="cosine", warmup=0.1), dict(early_stopping=3, epochs=4)):
+        assert instructions(**settings) == plain, settings
+    for name in set(EVERYTHING) - {"schedule", "warmup"}:
+        assert len(instructions(**{name: EVERYTHING[name]})) > len(plain), name
+
+
+# Engines that have no such setting.
+
+RECIPE = dict(schedule="cosine", warmup=0.1, label_smoothing=0.1, ema=0.9, clip_norm=1.0, shift=1, flip=True, erase=4,
+              mixup=0.2, teacher="4L")
+
+
+@pytest.mark.parametrize("name", RECIPE)
+def test_scratch_and_fit_refuse_by_name(name):
+    settings = {name: RECIPE[name]}
+    with pytest.raises(ConfigError, match=f"--trainer=scratch .* received network_A with .*{name}="):
+        resolve("network_A", trainer="scratch", **settings)
+    if name not in TAPE_ALONE:
+        assert resolve("network_A", trainer="fit", **settings)
+        return
+    with pytest.raises(ConfigError, match=f"--trainer=fit has no {name}, or computes it otherwise; use --trainer=tape"):
+        resolve("network_A", trainer="fit", **settings)
+
+
+def test_every_setting_of_a_recipe_is_tested_here():
+    """A new one must be refused by `scratch`, and held against `fit` or refused by it."""
+    known = {field.name for field in dataclasses.fields(Recipe)}
+    assert known == {*RECIPE, "epochs", "batch_size", "optimizer", "learning_rate", "weight_decay", "validation_size",
+                     "early_stopping", "schedule_epochs", "teacher_weight", "teacher_temperature", "weights"}
