@@ -11,7 +11,7 @@ import numpy as np
 from fmnist_zoo.layers import STANDARDIZED
 
 FLOOR = 0.1  # of a pixel's deviation; the largest are 0.4, those of 94 of the 784 pixels are below the floor
-RIDGE = 0.1  # added to each eigenvalue: 52 of the 784 are above it, with 85 % of the variance
+RIDGE = 0.3  # added to each eigenvalue; 20 of the 784 are above it, with 79 % of the variance
 EXACT = 256  # float32 holds sums of so many products of two bytes exactly, because they are below 2**24
 
 

@@ -106,14 +106,12 @@ def test_shipped_weights_give_the_same_logits(run, tmp_path):
         np.testing.assert_allclose(received(pixels), subject.model(pixels), atol=tolerance)
 
 
-def test_sweep_searches_switches_and_choices(without_xla, tmp_path, inline_pool):
-    sweep("2L,hidden=8_8", {"residual": [True, False], "normalization": ["none", "layer"]}, tuner="grid", epochs=1,
-          data="mini", logdir=tmp_path, name="grid")
+def test_sweep_searches_switches(without_xla, tmp_path, inline_pool):
+    sweep("2L,hidden=8_8", {"residual": [True, False]}, tuner="grid", epochs=1, data="mini", logdir=tmp_path,
+          name="grid")
     rows = sweeps.rows_of(tmp_path / "sweeps" / "grid")
-    assert {(row["residual"], row["normalization"]) for row in rows} == {
-        (residual, normalization) for residual in ("true", "false") for normalization in ("none", "layer")}
-    assert {row["status"] for row in rows} == {"COMPLETED"}
-    assert len({row["objective"] for row in rows}) == 4
+    assert [row["residual"] for row in rows] == ["true", "false"]
+    assert {row["status"] for row in rows} == {"COMPLETED"} and rows[0]["objective"] != rows[1]["objective"]
 
 
 def test_settings_have_columns_in_tensorboard():
