@@ -17,6 +17,12 @@ def cnn():
     return keras.Model(pixels, layers.Dense(10)(flow))
 
 
+def pooled():
+    """convolution and pooling"""
+    return keras.Sequential([keras.Input((28, 28, 1)), layers.Conv2D(4, 3, activation="relu"), layers.MaxPooling2D(4),
+                             layers.Flatten(), layers.Dense(10)])
+
+
 def normalized():
     """batch normalization in a Sequential model that declares its input"""
     return keras.Sequential([keras.Input((784,)), layers.BatchNormalization(), layers.Dense(16, activation="relu"),

@@ -10,11 +10,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fmnist_zoo import backend, own, registry
+from fmnist_zoo import backend, models, own, registry
 from fmnist_zoo.data import load_data
 from tests import helpers, own_zoo, sweeps
 from tests.test_own_models import MODULE
 from trainers import evaluate, export, predict, sweep, train
+from trainers.engine import loop
+from trainers.engine.network import Network
 from trainers.publishing.formats import FORMATS
 from trainers.running import provenance, trained
 
@@ -250,3 +252,13 @@ def test_default_space_is_of_the_recipe():
     registry.load_zoo_module("zoo_of_runs")
     plan = sweep.Plan("my_cnn", None, tuner="random", max_trials=None, objective="val_loss", executions=1)
     assert plan.space.names == ("learning_rate", "weight_decay")
+
+
+def test_convolution_and_pooling_are_left_to_the_kernels_of_tensorflow(tmp_path, monkeypatch):
+    """XLA takes minutes for the one and refuses the other; models of dense layers it compiles."""
+    monkeypatch.setattr(loop, "LARGEST_XLA_BATCH", 1024)
+    run = train.train(own_zoo.pooled, logdir=tmp_path, **QUICK)
+    assert run.history[1]["train_loss"] < run.history[0]["train_loss"]
+    networks = {function: Network(models.build(registry.spec_of(function))) for function in own_zoo.TRAINABLE}
+    assert {function for function, found in networks.items() if found.for_xla} \
+        == {own_zoo.normalized, own_zoo.of_random_numbers}

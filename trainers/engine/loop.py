@@ -87,7 +87,7 @@ class TapeEngine:
         self.sums = SUMS + (SURPLUS,) * bool(recipe.label_smoothing or teachers)
         self._arguments = self._make_arguments()
         self._learned_steps_a_call = 8
-        self.xla = batch_size <= LARGEST_XLA_BATCH and not network.bfloat16
+        self.xla = batch_size <= LARGEST_XLA_BATCH and network.for_xla and not network.bfloat16
         self._norm = norm if self.xla else tf.linalg.global_norm
         rest = len(split.labels) % batch_size
         self._whole = self.steps_an_epoch - bool(rest and network.across_batch)  # batches of the full size

@@ -165,7 +165,7 @@ class LowLevelNetwork:
     `trainers.config` refuses specs with what this page does not have, such as dropout.
     """
 
-    bfloat16, across_batch, drops = False, False, ()
+    bfloat16, across_batch, for_xla, drops = False, False, True, ()
     cross_entropy = staticmethod(cross_entropy)
 
     def __init__(self, spec: ModelSpec, seed: int):
