@@ -114,3 +114,11 @@ def test_bfloat16_changes_training_and_not_evaluation(images):
     assert found[1].dtype == tf.float32
     apart = np.abs(found[0] - found[1]).max() / np.abs(found[0]).max()
     assert 1e-4 < apart < 0.03  # the same masks; products with 8 bits of precision
+
+
+@pytest.mark.parametrize("changes", [
+    {}, {"input": "whitened"}, {"input": "standardized", "dropout": 0.2}, {"activation": "leaky_relu"},
+    {"hidden": (8, 8), "residual": True, "normalization": "layer", "activation": "gelu", "expansion": 2}])
+def test_models_of_the_zoo_are_compiled_by_xla(changes):
+    spec = fmnist_zoo.get_spec("3L", **changes)
+    assert network.Network(fmnist_zoo.build_model(spec), spec).for_xla

@@ -32,9 +32,9 @@ IMAGE_BY_IMAGE = (
 # and the gradient of MaxPooling2D does not compile at all where operations are deterministic.
 FOR_XLA = (
     "Activation", "Add", "AlphaDropout", "Average", "BatchNormalization", "Concatenate", "Dense", "Dropout", "ELU",
-    "Flatten", "Functional", "GaussianDropout", "GaussianNoise", "Identity", "InputLayer", "LayerNormalization",
-    "LeakyReLU", "Maximum", "Minimum", "Multiply", "Normalization", "PReLU", "RMSNormalization", "ReLU", "Rescaling",
-    "Reshape", "Sequential", "Softmax", "Subtract", "UnitNormalization")
+    "EinsumDense", "Flatten", "Functional", "GaussianDropout", "GaussianNoise", "Identity", "InputLayer",
+    "LayerNormalization", "LeakyReLU", "Maximum", "Minimum", "Multiply", "Normalization", "PReLU", "RMSNormalization",
+    "ReLU", "Rescaling", "Reshape", "Sequential", "Softmax", "Subtract", "UnitNormalization")
 
 
 class Rates(NamedTuple):
