@@ -260,7 +260,7 @@ class Recipe:
     warmup: float = setting(0.0, Number(below=1.0), "share of all updates over which the learning rate grows from zero",
                             group=TRAINING, searched=True)
     schedule_epochs: int = setting(0, Whole(), "epochs of the whole schedule (default: --epochs); a run may train its "
-                                   "first part", group=TRAINING)
+                                   "first part", group=TRAINING, searched=True)
     label_smoothing: float = setting(0.0, Number(below=1.0), "share of a label that is spread over all classes, in "
                                      "what is minimised alone", group=TRAINING, searched=True)
     ema: float = setting(0.0, Number(below=1.0), "decay of an exponential mean of the weights, such as 0.999, which is "
@@ -276,7 +276,7 @@ class Recipe:
     mixup: float = setting(0.0, Number(), "mix training images in pairs, by shares of Beta(mixup, mixup)",
                            group=TRAINING, searched=True)
     teacher: str = setting("", Text(), "a finished run's folder, or a trained model's name, whose probabilities the "
-                           "model learns too; several separated by commas: their mean", group=TRAINING)
+                           "model learns too; several separated by commas: their mean", group=TRAINING, searched=True)
     teacher_weight: float = setting(0.5, Number(below=1.0 + 2**-52), "share of the teacher's part in the loss",
                                     group=TRAINING, searched=True)
     teacher_temperature: float = setting(2.0, Number(above=0.0), "divides both logits in the teacher's part",

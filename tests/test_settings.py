@@ -18,7 +18,7 @@ def test_generated_signature_is_up_to_date():
     assert make_settings.PATH.read_text() == make_settings.text(), "run python -m tests.make_settings"
 
 
-NEW = '''    label_smoothing: float = setting(0.0, Number(below=1.0), "share of probability spread over all classes",
+NEW = '''    gradient_noise: float = setting(0.0, Number(below=1.0), "deviation of noise that is added to gradients",
                                      group=TRAINING, column=True, searched=True)
     weights: str = '''
 LOOK = '''
@@ -27,17 +27,17 @@ from tests import make_settings
 from trainers import cli, config, sweep, train
 from trainers.board import hparams
 from trainers.tuning import space
-plain, changed = config.resolve("4L"), config.resolve("4L", label_smoothing=0.25)
+plain, changed = config.resolve("4L"), config.resolve("4L", gradient_noise=0.25)
 values = train.define_flags()
-cli.parse(values, ["--label_smoothing=0.1"])
+cli.parse(values, ["--gradient_noise=0.1"])
 print(json.dumps({
     "given": cli.given_settings(values),
-    "help": [any("label_smoothing" in names for names in one.GROUPS.values()) for one in (train, sweep)],
-    "column": [hparams.hyperparameters(one, 256)["label_smoothing"] for one in (plain, changed)],
-    "declared": "label_smoothing" in hparams._TYPES,
-    "space": space.apply(plain, {"label_smoothing": 0.5}).recipe.label_smoothing,
-    "searched": space.parse("label_smoothing=0,0.1", plain).text,
-    "signature": "label_smoothing: float | None" in make_settings.text(),
+    "help": [any("gradient_noise" in names for names in one.GROUPS.values()) for one in (train, sweep)],
+    "column": [hparams.hyperparameters(one, 256)["gradient_noise"] for one in (plain, changed)],
+    "declared": "gradient_noise" in hparams._TYPES,
+    "space": space.apply(plain, {"gradient_noise": 0.5}).recipe.gradient_noise,
+    "searched": space.parse("gradient_noise=0,0.1", plain).text,
+    "signature": "gradient_noise: float | None" in make_settings.text(),
     "identity": [one.identity for one in (plain, changed)],
     "owns": plain.owns(sys.argv[1]),
     "differences": config.differences(plain, changed),
@@ -58,11 +58,11 @@ def test_new_setting_is_written_in_one_place(tmp_path):
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
     assert found.pop("identity") == ['{"hidden": [600, 400, 200]}',
-                                     '{"hidden": [600, 400, 200], "label_smoothing": 0.25}']
+                                     '{"gradient_noise": 0.25, "hidden": [600, 400, 200]}']
     assert found == {
-        "given": {"label_smoothing": 0.1}, "help": [True, True], "column": [0.0, 0.25], "declared": True, "space": 0.5,
-        "searched": "label_smoothing=0.0,0.1", "signature": True, "owns": True,
-        "differences": {"label_smoothing": [0.0, 0.25]}}
+        "given": {"gradient_noise": 0.1}, "help": [True, True], "column": [0.0, 0.25], "declared": True, "space": 0.5,
+        "searched": "gradient_noise=0.0,0.1", "signature": True, "owns": True,
+        "differences": {"gradient_noise": [0.0, 0.25]}}
 
 
 @pytest.mark.parametrize("settings", [{}, {"seed": 3, "l2": 1e-4, "hidden": (30, 20), "batch_size": "full"}])

@@ -191,9 +191,6 @@ def resolve(model: str | ModelSpec, **settings: Any) -> RunConfig:
         given["data_dir"] = os.environ.get(DATA_VARIABLE, "")
         if not given["data_dir"]:
             raise ConfigError(f"--allow_other_data needs --data_dir (or {DATA_VARIABLE}): the folder of the other data")
-    if given.get("teacher"):
-        teachers = teachers_of(SETTINGS["teacher"].kind.check("teacher", given["teacher"]))
-        given["teacher"] = ",".join(map(_teacher, teachers))
     config = overlay(RunConfig(spec, recipe), **given)
     epochs = config.recipe.epochs
     every: dict[str, Any] = {"checkpoint_every": max(1, epochs // 10), "histogram_every": max(1, epochs // 5)}
@@ -205,10 +202,11 @@ def teachers_of(text: str) -> list[str]:
     return re.split(rf",(?!(?:{'|'.join(settings_of(ModelSpec))})=)", text) if text else []
 
 
-def _teacher(text: str) -> str:
-    """A run's folder as an absolute path, so that the record does not depend on the working folder; or a name."""
-    path = os.path.expanduser(text.strip())
-    return os.path.abspath(path) if os.sep in path or os.path.isdir(path) else path
+def located(teachers: Any) -> str:
+    """`teacher` of a recipe with runs' folders as absolute paths, so that a record serves in any working folder."""
+    names = teachers_of(SETTINGS["teacher"].kind.check("teacher", teachers))
+    paths = [os.path.expanduser(name.strip()) for name in names]
+    return ",".join(os.path.abspath(path) if os.sep in path or os.path.isdir(path) else path for path in paths)
 
 
 def _given(settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -230,6 +228,8 @@ def overlay(config: RunConfig, **settings: Any) -> RunConfig:
     if optimizer != config.recipe.optimizer and optimizer in OPTIMIZERS:
         for name in DEPENDENT:
             given.setdefault(name, getattr(OPTIMIZERS[optimizer], name))
+    if "teacher" in given:
+        given["teacher"] = located(given["teacher"])
     horizon = given.get("schedule_epochs")
     if "epochs" in given:  # a shorter trial of a sweep runs the first part of the sweep's schedule
         whole = (config.recipe.schedule_epochs or config.recipe.epochs) if config.ranking else 0

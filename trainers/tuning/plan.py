@@ -42,10 +42,13 @@ class Plan:
         self.given = sorted(name for name, value in settings.items() if value is not None)
         given = {name: settings[name] for name in self.given}
         self.base = resolve(model, ranking=True, **{"histogram_every": 0, "checkpoint_every": 1, **given})
-        teachers.check(self.base.recipe.teacher)
         self.tuner, self.objective, self.executions = tuner, objective, executions
         default = catalog.default_space(self.base.spec)
         self.space = parse(default if space is None else space, self.base, listed_only=tuner == "grid")
+        for searched in (parameter for parameter in self.space.parameters if parameter.name == "teacher"):
+            for names in searched.values:
+                teachers.check(str(names))
+        teachers.check(self.base.recipe.teacher)
         twice = [name for name in self.space.names if name in self.given]
         if twice:
             raise ConfigError(f"--{twice[0]} and --space both set {twice[0]}; drop one (without --space, this sweep "

@@ -19,10 +19,15 @@ from typing import Any, Mapping, Sequence
 from fmnist_zoo import settings
 from fmnist_zoo.errors import SpecError
 from fmnist_zoo.registry import nearest
-from fmnist_zoo.settings import Each, Kind, Number, Switch, Whole
-from trainers.config import DEPENDENT, SETTINGS, ConfigError, RunConfig, flat, overlay
+from fmnist_zoo.settings import Each, Kind, Number, Switch, Text, Whole
+from trainers.config import DEPENDENT, SETTINGS, ConfigError, RunConfig, flat, located, overlay
 
 NAMES = tuple(name for name, known in SETTINGS.items() if known.searched)
+TOGETHER = (  # hyper-parameters of which some values exclude each other
+    ("hidden", "dropout", "activation", "normalization", "residual", "expansion"),
+    ("epochs", "schedule", "warmup", "schedule_epochs"),
+    ("teacher", "teacher_weight", "teacher_temperature"),
+)
 _RANGE = re.compile(r"(?P<log>log\()?(?P<low>[^,()]+?)\.\.(?P<high>[^,()]+)(?(log)\))")
 
 Value = float | int | str
@@ -151,7 +156,7 @@ def _parameter(clause: str, earlier: Sequence[str]) -> Parameter:
         same_field = name.partition(".")[0] == other.partition(".")[0]
         if name == other or same_field and "dropout" in (name, other):
             raise ConfigError(f"{name} and {other} both set the same; keep one")
-    if ".." in words or "log" in words:
+    if (".." in words or "log" in words) and not isinstance(kind, Text):
         return _range(name, kind, words)
     values = tuple(_value(name, kind, word.strip()) for word in words.split(","))
     for value in values:
@@ -194,21 +199,19 @@ def _value(name: str, kind: Kind, word: str) -> Value:
     value = settings.parse(name, kind, word)
     if isinstance(kind, Switch):
         return kind.write(value)
+    if name == "teacher":
+        return located(value)
     if isinstance(kind, Each):
         return value[0] if name == "dropout" and len(value) == 1 else kind.write(value)
     return value
 
 
 def _check(found: Sequence[Parameter], base: RunConfig) -> None:
-    """Each value must be possible for the model; what depends on the widths must fit in every combination."""
-    shaped = [parameter for parameter in found if parameter.name.partition(".")[0] in (
-        "hidden", "dropout", "activation", "normalization", "residual", "expansion")]
-    choices = [_telling(parameter) for parameter in shaped]
-    names = [parameter.name for parameter in shaped]
-    combinations = [dict(zip(names, chosen)) for chosen in itertools.product(*choices)]
-    combinations += [{parameter.name: value} for parameter in found if parameter not in shaped
-                     for value in parameter.values]
-    for values in combinations:
+    """Each value must be possible for the model; values of TOGETHER must be in every combination."""
+    groups = [[parameter for parameter in found if parameter.name.partition(".")[0] in names] for names in TOGETHER]
+    groups += [[parameter] for parameter in found if not any(parameter in group for group in groups)]
+    for values in (dict(zip([parameter.name for parameter in group], chosen)) for group in groups
+                   for chosen in itertools.product(*map(_telling, group))):
         try:
             apply(base, values)
         except (SpecError, ConfigError) as error:

@@ -1,0 +1,220 @@
+"""Recipes in runs and sweeps: exact resume, the length of a schedule, both sets of weights, teachers that change."""
+
+import json
+import re
+
+import numpy as np
+import pytest
+
+import fmnist_zoo
+from fmnist_zoo import metrics, models
+from fmnist_zoo.backend import keras
+from tests import helpers
+from tests.test_resume import assert_equal_runs, crash_after, stopped_run
+from trainers import sweep
+from trainers.config import RunConfig, overlay, read_record, resolve
+from trainers.running import run
+from trainers.running.folder import RunFolder, create
+from trainers.running.progress import Reporter
+from trainers.running.trained import from_run
+from trainers.train import main, train
+from trainers.tuning.space import SpaceError, apply, parse
+
+pytestmark = pytest.mark.usefixtures("without_xla")
+
+EVERYTHING = dict(schedule="cosine", warmup=0.1, label_smoothing=0.1, ema=0.9, clip_norm=0.5, shift=2, flip=True,
+                  erase=6, mixup=0.3, normalization="batch", dropout=0.2)
+SMALL = dict(hidden=(16, 12), checkpoint_every=1, histogram_every=0)
+
+
+@pytest.fixture(scope="module")
+def teacher(tmp_path_factory):
+    """The folder of a finished run; its name has a comma."""
+    return train("2L", hidden=(8,), data="mini", epochs=2, logdir=tmp_path_factory.mktemp("teachers"),
+                 run_name="one").folder
+
+
+@pytest.fixture(scope="module")
+def whole(teacher, tmp_path_factory):
+    """A run of four epochs with every setting on."""
+    return train("3L", epochs=4, teacher=f"{teacher},4L", logdir=tmp_path_factory.mktemp("whole"), run_name="whole",
+                 data="mini", **SMALL, **EVERYTHING)
+
+
+@pytest.mark.parametrize("crashed", [False, True], ids=["stopped", "crashed"])
+def test_resumed_run_with_every_setting_equals_uninterrupted_run(teacher, whole, tmp_path, crashed):
+    """A crash comes after three epochs, of which two are in the checkpoint."""
+    settings = dict(epochs=4, teacher=f"{teacher},4L", **{**SMALL, "checkpoint_every": 1 + crashed}, **EVERYTHING)
+    if crashed:
+        config = resolve("3L", data="mini", **settings)
+        folder = create(tmp_path, config, "one")
+        with pytest.raises(Exception, match="^$"):
+            run.execute(folder, config, reporter=Reporter(), should_stop=crash_after(3))
+        folder = folder.path
+        assert helpers.checkpoints.load(folder / "checkpoints" / "latest.npz")[1]["epoch"] == 2
+    else:
+        folder = stopped_run(tmp_path, 1, model="3L", **settings)
+    assert main([f"--resume={folder}"]) == 0
+    assert_equal_runs(folder, whole.folder)
+    state = helpers.checkpoints.load(folder / "checkpoints" / "latest.npz")[0]
+    assert {"state/ema/logits/kernel", "state/logits/kernel"} <= set(state)
+    assert any("ema" in name and "moving_variance" in name for name in state)
+
+
+def test_validation_and_kept_weights_are_of_the_mean(whole):
+    images, labels = fmnist_zoo.load_data(("validation",), data="mini")["validation"]
+    losses = {}
+    for name in ("best", "last", "last_not_averaged"):
+        model = models.build_model(whole.config.spec, weights=whole.folder / "weights" / f"{name}.weights.h5")
+        losses[name] = metrics.mean_cross_entropy(model(images / np.float32(255)).numpy(), labels)
+    rows = whole.history
+    assert losses["last"] == pytest.approx(rows[-1]["validation_loss"], rel=1e-5)
+    assert losses["best"] == pytest.approx(min(row["validation_loss"] for row in rows), rel=1e-5)
+    assert abs(losses["last_not_averaged"] / losses["last"] - 1) > 1e-3
+    saved = keras.saving.load_model(whole.folder / "model.keras")
+    np.testing.assert_allclose(saved(images / np.float32(255)), whole.model(images / np.float32(255)), atol=1e-6)
+    state = helpers.checkpoints.load(whole.folder / "checkpoints" / "latest.npz")[0]
+    raw = models.build_model(whole.config.spec, weights=whole.folder / "weights" / "last_not_averaged.weights.h5")
+    np.testing.assert_array_equal(raw.layers[-1].kernel, state["state/logits/kernel"])
+
+
+def test_events_show_augmented_images_and_the_learning_rate(whole):
+    events = helpers.summaries(whole.folder / "train")
+    (step, value), = events["augmented"]
+    assert step == 0 and value.tensor.string_val[2].startswith(b"\x89PNG")
+    rates = helpers.scalars(whole.folder / "train")["learning_rate"]
+    assert list(rates.values()) == pytest.approx([row["learning_rate"] for row in whole.history])
+    assert whole.history[0]["learning_rate"] > whole.history[-1]["learning_rate"] > 0
+    for row in whole.history:
+        assert row["train_objective"] != pytest.approx(row["train_loss"] + row["train_penalty"], rel=1e-3)
+    assert "augmented" not in helpers.summaries(
+        train("softmax", data="mini", epochs=1, ema=0.9, logdir=whole.folder.parent.parent).folder / "train")
+
+
+# The length of a schedule.
+
+def test_run_goes_on_within_its_schedule_and_not_past_it(whole, tmp_path, capsys):
+    settings = dict(schedule="one_cycle", warmup=0.1, seed=2, data="mini", **SMALL)
+    folder = train("3L", epochs=2, schedule_epochs=4, logdir=tmp_path, run_name="parts", **settings).folder
+    planned = train("3L", epochs=4, logdir=tmp_path, run_name="planned", **settings).folder
+    assert main([f"--resume={folder}", "--epochs=4"]) == 0
+    assert helpers.rows_without_times(folder) == helpers.rows_without_times(planned)
+    assert helpers.state_digest(folder) == helpers.state_digest(planned)
+    assert f"--resume={folder} --epochs" not in capsys.readouterr().out  # there is nothing left to go on to
+    for flags in (["--epochs=5"], ["--epochs=5", "--schedule_epochs=5"], ["--schedule_epochs=9"]):
+        assert main([f"--resume={folder}", *flags]) == 2
+        said = capsys.readouterr().err
+        assert "schedule_epochs=" in said and said.count("\n") == 1, said
+    assert main([f"--resume={folder}"]) == 0
+    assert "so is the schedule of its learning rate; --config with more --epochs" in capsys.readouterr().out
+
+
+def test_schedule_is_as_long_as_the_run_unless_it_is_given():
+    config = resolve("4L", schedule="cosine")
+    assert config.recipe.schedule_epochs == 30 and '"schedule_epochs": 30' in config.identity
+    assert "schedule_epochs" not in resolve("4L").identity
+    assert overlay(config, epochs=50).recipe.schedule_epochs == 50
+    assert overlay(config, epochs=50, schedule_epochs=90).recipe.schedule_epochs == 90
+    assert overlay(config, schedule="constant").recipe.schedule_epochs == 0
+    assert not resolve("4L", schedule="cosine", epochs=29).owns(config.identity)
+
+
+@pytest.mark.parametrize("given, searched", [
+    (dict(schedule="cosine"), {}), ({}, {"schedule": "cosine"}), ({}, {"warmup": 0.1}),
+    (dict(schedule="linear"), {"schedule": "cosine", "epochs": 3})], ids=str)
+def test_shorter_trial_of_a_sweep_has_the_first_part_of_its_schedule(given, searched):
+    base = resolve("4L", ranking=True, epochs=9, **given)
+    trials = [apply(base, searched, epochs=epochs) for epochs in (1, 3, 9)]
+    assert [one.recipe.schedule_epochs for one in trials] == [9, 9, 9]
+    assert len({one.identity for one in trials}) == 1
+    if "epochs" in searched:
+        assert apply(base, searched).recipe.schedule_epochs == 9
+
+
+def test_hyperband_searches_schedules(pretending_pool, tmp_path):
+    table = sweep.sweep("softmax", "l2=0..0.001; schedule=cosine,constant", tuner="hyperband", data="mini", epochs=9,
+                        logdir=tmp_path, name="one")
+    lengths = set()
+    for job in pretending_pool.jobs.values():
+        recipe = RunConfig.from_dict(job["config"]).recipe
+        lengths.add((recipe.schedule, recipe.epochs, recipe.schedule_epochs))
+    assert len({epochs for _, epochs, _ in lengths}) > 1
+    assert {length for schedule, _, length in lengths if schedule == "cosine"} == {9}
+    assert {length for schedule, _, length in lengths if schedule == "constant"} == {0}
+    assert {row["schedule"] for row in table} == {"cosine", "constant"}
+
+
+def test_winner_of_a_sweep_is_trained_with_a_schedule_of_its_own_length(inline_pool, tmp_path, capsys):
+    sweep.sweep("softmax", {"schedule": ["cosine", "linear"]}, tuner="grid", data="mini", epochs=2, logdir=tmp_path,
+                name="one")
+    for flags, length in (([], 2), (["--epochs=5"], 5), (["--epochs=1", "--schedule_epochs=2"], 2)):
+        assert main([f"--from_sweep={tmp_path / 'sweeps' / 'one'}", "--dry_run", *flags]) == 0
+        assert json.loads(capsys.readouterr().out)["recipe"]["schedule_epochs"] == length
+
+
+@pytest.mark.parametrize("text, problem", [
+    ("epochs=3,12; schedule=cosine", "epochs=12, schedule=cosine is not possible .* schedule_epochs=9"),
+    ("teacher_weight=0.3", "teacher_weight=0.3 is for a teacher, and there is none"),
+])
+def test_values_that_exclude_each_other_are_refused(text, problem):
+    with pytest.raises(SpaceError, match=problem):
+        parse(text, resolve("4L", ranking=True, epochs=9))
+
+
+def test_every_setting_of_a_recipe_can_be_searched():
+    text = ("label_smoothing=0..0.2; ema=0,0.999; clip_norm=0,1; shift=0..2; flip=true,false; erase=0,8; mixup=0..0.4; "
+            "teacher=4L,tb_logs/one; teacher_weight=0.3,0.5; teacher_temperature=1,4; schedule=cosine,step; "
+            "warmup=0,0.1; schedule_epochs=9,12")
+    space = parse(text, resolve("4L", ranking=True, epochs=9))
+    assert len(space.names) == 13 and parse(space.text, resolve("4L", ranking=True, epochs=9)) == space
+    assert re.search(r"teacher=4L,/.*/tb_logs/one;", space.text)
+
+
+# Teachers.
+
+def test_student_learns_from_its_teachers_and_records_them(teacher, whole, tmp_path):
+    record = read_record(whole.folder)
+    assert [one["title"] for one in record["teachers"]] == [str(teacher), "4L"]
+    assert record["teachers"][0]["weights_sha256"] == from_run(teacher).weights_sha256
+    images = fmnist_zoo.load_data(("fit",), data="mini")["fit"].images / np.float32(255)
+    taught = metrics.softmax(from_run(teacher).model(images).numpy())
+    apart = []
+    for weight in (0.0, 1.0):
+        student = train("2L", hidden=(8,), data="mini", epochs=3, seed=5, learning_rate=0.01, logdir=tmp_path,
+                        teacher=teacher, teacher_weight=weight)
+        apart.append(np.abs(metrics.softmax(student.model(images).numpy()) - taught).mean())
+    assert apart[1] < 0.7 * apart[0]
+
+
+def test_teacher_that_changed_is_refused_on_resume(tmp_path, capsys):
+    teacher = train("softmax", data="mini", epochs=1, logdir=tmp_path, run_name="teacher").folder
+    folder = stopped_run(tmp_path, 1, model="2L", hidden=(8,), epochs=3, teacher=str(teacher))
+    assert main([f"--resume={teacher}", "--epochs=2"]) == 0
+    capsys.readouterr()
+    assert main([f"--resume={folder}"]) == 2
+    said = capsys.readouterr().err
+    assert "the teachers have changed since this run began" in said and said.count("\n") == 1
+    assert main([f"--resume={folder}", "--teacher=4L"]) == 2
+    assert "--teacher=4L disagrees with the run" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("dry", [True, False])
+def test_teacher_that_is_none_is_refused_before_training_starts(tmp_path, capsys, dry, monkeypatch):
+    unfinished = stopped_run(tmp_path, 1, model="softmax", epochs=2)
+    monkeypatch.chdir(tmp_path)
+    for name, text in (("no/run", f"{tmp_path}/no/run: no such folder"), ("4LL", "did you mean 4L"),
+                       (f"4L,{unfinished}", "this run is not finished; continue it"),
+                       ("4L,l2=0.1", "no trained weights come with '4L,l2=0.1'"),
+                       (str(tmp_path), "no run in this folder")):
+        flags = ["--model=2L", "--data=mini", f"--teacher={name}", f"--logdir={tmp_path}", *["--dry_run"] * dry]
+        assert main(flags) == 2
+        said = capsys.readouterr().err
+        assert said.startswith("train: --teacher: ") and text in said and said.count("\n") == 1
+        with pytest.raises(ValueError, match="--teacher: "):
+            sweep.sweep("2L", {"l2": [0, 1]}, tuner="grid", data="mini", teacher=name, logdir=tmp_path)
+    with pytest.raises(ValueError, match="--teacher: "):
+        sweep.sweep("2L", {"teacher": ["4L", "no/run"]}, tuner="grid", data="mini", logdir=tmp_path)
+    assert not (tmp_path / "2L").exists() and not (tmp_path / "sweeps").exists()
+    assert main(["--model=2L", "--data=mini", "--teacher=4L,5L", "--dry_run"]) == 0
+    assert json.loads(capsys.readouterr().out)["recipe"]["teacher"] == "4L,5L"
+    assert RunFolder(unfinished).rows()
