@@ -1,7 +1,7 @@
 """Augmentation inside the compiled step: each image is shifted, flipped, erased and mixed by chance, at each update.
 
-All chances are functions of (seed, step, place in the batch), so a resumed run sees the same images. Images are
-gathered from the bytes of the fit images and changed by one index computation; nothing is stored.
+All chances are functions of (seed, step, place in the batch), so a resumed run sees the same images. Shifts, flips and
+erased squares are one look-up of each pixel; nothing is stored.
 """
 
 from __future__ import annotations
@@ -39,16 +39,11 @@ class Augmentation:
     def of(cls, recipe: Recipe) -> Augmentation:
         return cls(recipe.shift > 0, recipe.flip, recipe.erase > 0, recipe.mixup > 0)
 
-    def gather(self, pixels: Any, chosen: Any, amounts: Amounts, *, seed: Any, step: Any) -> Any:
-        """The chosen images, shifted, flipped and erased: (batch, 784) uint8.
-
-        Args:
-            pixels: all images, (n, 784) uint8.
-            chosen: (batch,) int32.
-        """
+    def apply(self, pixels: Any, amounts: Amounts, *, seed: Any, step: Any) -> Any:
+        """The images of a batch, shifted, flipped and erased: (batch, 784) uint8 of (batch, 784) uint8."""
         if not (self.shift or self.flip or self.erase):
-            return tf.gather(pixels, chosen)
-        count = chosen.shape[0]
+            return pixels
+        count = pixels.shape[0]
 
         def chance(stream: int, choices: Any) -> Any:
             """A whole number in [0, choices) for each image, (batch, 1, 1) int32; its bias is below 2^-26."""
@@ -68,8 +63,8 @@ class Augmentation:
             row = row + chance(SHIFT_DOWN, 2 * amounts.shift + 1) - amounts.shift
             column = column + chance(SHIFT_RIGHT, 2 * amounts.shift + 1) - amounts.shift
             seen &= (row >= 0) & (row < SIDE) & (column >= 0) & (column < SIDE)
-        place = tf.reshape(chosen, (count, 1, 1)) * (SIDE * SIDE) + row * SIDE + column
-        place = tf.clip_by_value(place, 0, pixels.shape.num_elements() - 1)
+        image = tf.reshape(tf.range(count), (count, 1, 1))
+        place = tf.clip_by_value(image * (SIDE * SIDE) + row * SIDE + column, 0, count * SIDE * SIDE - 1)
         found = tf.gather(tf.reshape(pixels, (-1,)), place)
         return tf.reshape(tf.where(seen, found, tf.zeros((), tf.uint8)), (count, SIDE * SIDE))
 

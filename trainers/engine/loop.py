@@ -18,7 +18,7 @@ import numpy as np
 
 from fmnist_zoo.backend import tf, without_noise
 from fmnist_zoo.data import Split
-from fmnist_zoo.spec import Recipe
+from fmnist_zoo.spec import PIXELS, Recipe
 from trainers.engine import averaging, distillation, schedule
 from trainers.engine.augmentation import Amounts, Augmentation, mix, shares_of_mixup
 from trainers.engine.epoch import EpochMeans, NonFiniteError, OnPart, epoch_order
@@ -48,13 +48,16 @@ class OfEpoch(NamedTuple):
     """What a compiled program takes from an epoch.
 
     Attributes:
-        order: indices of the images, filled up to whole batches, (steps * batch,) int32.
+        pixels: the images in the order of the epoch, filled up to whole batches with the last one, (steps * batch, 784)
+            uint8. TensorFlow gathers them ahead of the steps that need them, where XLA would wait for each.
+        labels: theirs, (steps * batch,) int32.
         first_step: the number of its first update, int64.
         learning_rates: one for each update, (steps,) float32.
         shares: of each image in its mixture, (steps * batch,) float32; empty without mixup.
     """
 
-    order: Any
+    pixels: Any
+    labels: Any
     first_step: Any
     learning_rates: Any
     shares: Any
@@ -87,7 +90,7 @@ class TapeEngine:
         self.sums = SUMS + (SURPLUS,) * bool(recipe.label_smoothing or teachers)
         self._arguments = self._make_arguments()
         self._learned_steps_a_call = 8
-        self.xla = batch_size <= LARGEST_XLA_BATCH and network.for_xla and not network.bfloat16
+        self.xla = network.for_xla and batch_size <= LARGEST_XLA_BATCH and not network.bfloat16
         self._norm = norm if self.xla else tf.linalg.global_norm
         rest = len(split.labels) % batch_size
         self._whole = self.steps_an_epoch - bool(rest and network.across_batch)  # batches of the full size
@@ -127,8 +130,9 @@ class TapeEngine:
     def _of_epoch(self, epoch: int) -> OfEpoch:
         order = epoch_order(len(self._labels), seed=self._seed, epoch=epoch)
         padded = self.steps_an_epoch * self._batch_size
+        chosen = tf.constant(np.pad(order, (0, padded - len(order)), "edge"))
         return OfEpoch(
-            tf.constant(np.pad(order, (0, padded - len(order)), "edge")),
+            tf.gather(self._images, chosen), tf.cast(tf.gather(self._labels, chosen), tf.int32),
             tf.constant(epoch * self.steps_an_epoch, tf.int64), tf.constant(self.learning_rates(epoch)),
             tf.constant(shares_of_mixup(self._recipe, padded, seed=self._seed, epoch=epoch)))
 
@@ -211,10 +215,9 @@ class TapeEngine:
         XLA needs all batches in one shape: the last one repeats an image, with a weight of zero.
         """
         start = place * self._batch_size
-        chosen = tf.slice(of_epoch.order, [start], [batch_size])
-        pixels = self._augmentation.gather(self._images, chosen, arguments.amounts, seed=arguments.seed, step=step)
-        images = scale(pixels)
-        labels = tf.cast(tf.gather(self._labels, chosen), tf.int32)
+        pixels = tf.slice(of_epoch.pixels, [start, 0], [batch_size, PIXELS])
+        images = scale(self._augmentation.apply(pixels, arguments.amounts, seed=arguments.seed, step=step))
+        labels = tf.slice(of_epoch.labels, [start], [batch_size])
         real = tf.cast(start + tf.range(batch_size) < len(self._labels), tf.float32)
         count = tf.reduce_sum(real)
         shares = others = None
@@ -289,8 +292,8 @@ class TapeEngine:
         if self._augmentation == Augmentation():
             return None
         of_epoch, batch = self._of_epoch(0), min(self._batch_size, len(self._labels))
-        images = self._augmentation.gather(self._images, of_epoch.order[:batch], self._arguments.amounts,
-                                           seed=self._arguments.seed, step=tf.zeros((), tf.int64))
+        images = self._augmentation.apply(of_epoch.pixels[:batch], self._arguments.amounts, seed=self._arguments.seed,
+                                          step=tf.zeros((), tf.int64))
         if self._augmentation.mixup:
             mixed, _ = mix(tf.cast(images, tf.float32), tf.zeros(batch, tf.int32), of_epoch.shares[:batch], batch)
             images = tf.cast(tf.round(mixed), tf.uint8)

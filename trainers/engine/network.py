@@ -19,22 +19,18 @@ from fmnist_zoo.spec import CLASSES, PIXELS, ModelSpec
 from trainers.engine import randomness
 
 EVALUATION_BATCH = 2000
-# Layers whose output for an image does not depend on the other images of its batch.
-IMAGE_BY_IMAGE = (
-    "Activation", "Add", "Average", "AveragePooling2D", "CenterCrop", "Concatenate", "Conv1D", "Conv2D", "Cropping2D",
-    "Dense", "DepthwiseConv2D", "Dropout", "ELU", "EinsumDense", "Flatten", "GlobalAveragePooling2D",
-    "GlobalMaxPooling2D", "GroupNormalization", "Identity", "InputLayer", "LayerNormalization", "LeakyReLU",
-    "MaxPooling2D", "Maximum", "Minimum", "MultiHeadAttention", "Multiply", "Normalization", "PReLU", "Permute",
-    "RMSNormalization", "ReLU", "Rescaling", "Reshape", "SeparableConv2D", "Softmax", "SpatialDropout2D", "Subtract",
-    "UnitNormalization", "UpSampling2D", "ZeroPadding2D", "Functional", "Sequential")
-
-# Layers that XLA compiles into faster steps than TensorFlow's own kernels. A convolution takes 35 times as long there,
-# and the gradient of MaxPooling2D does not compile at all where operations are deterministic.
-FOR_XLA = (
-    "Activation", "Add", "AlphaDropout", "Average", "BatchNormalization", "Concatenate", "Dense", "Dropout", "ELU",
-    "EinsumDense", "Flatten", "Functional", "GaussianDropout", "GaussianNoise", "Identity", "InputLayer",
-    "LayerNormalization", "LeakyReLU", "Maximum", "Minimum", "Multiply", "Normalization", "PReLU", "RMSNormalization",
-    "ReLU", "Rescaling", "Reshape", "Sequential", "Softmax", "Subtract", "UnitNormalization")
+# Layers of products, sums and functions of single numbers, which XLA compiles well.
+SIMPLE = {
+    "Activation", "Add", "AlphaDropout", "Average", "Concatenate", "Dense", "Dropout", "ELU", "EinsumDense", "Flatten",
+    "Functional", "GaussianDropout", "GaussianNoise", "Identity", "InputLayer", "LayerNormalization", "LeakyReLU",
+    "Maximum", "Minimum", "Multiply", "Normalization", "PReLU", "Permute", "RMSNormalization", "ReLU", "Rescaling",
+    "Reshape", "Sequential", "Softmax", "Subtract", "UnitNormalization"}
+# Other layers whose output for an image does not depend on the other images of its batch. TensorFlow's own kernels are
+# 35 times as fast for convolutions, and XLA has no deterministic gradient of MaxPooling2D.
+IMAGE_BY_IMAGE = SIMPLE | {
+    "AveragePooling2D", "CenterCrop", "Conv1D", "Conv2D", "Cropping2D", "DepthwiseConv2D", "GlobalAveragePooling2D",
+    "GlobalMaxPooling2D", "GroupNormalization", "MaxPooling2D", "MultiHeadAttention", "SeparableConv2D",
+    "SpatialDropout2D", "UpSampling2D", "ZeroPadding2D"}
 
 
 class Rates(NamedTuple):
@@ -79,7 +75,7 @@ class Network:
         is_kernel: for each of `variables`, whether it is a weight matrix or a filter.
         rates: those of the model and its spec.
         across_batch: whether the output for an image may depend on the other images of its batch.
-        for_xla: whether XLA compiles all of its layers into fast programs.
+        for_xla: whether XLA compiles the model, and is faster than TensorFlow's kernels in small batches.
     """
 
     def __init__(self, model: Any, spec: ModelSpec | None = None, *, bfloat16: bool = False):
@@ -96,8 +92,9 @@ class Network:
         self._keras = {paths[id(variable)]: variable for variable in model.variables}
         self.is_kernel = ["kernel" in variable.name for variable in model.trainable_variables]
         layers = list(model._flatten_layers())
-        kinds = {type(layer).__name__ for layer in layers if layer is not model}
-        self.across_batch, self.for_xla = not kinds <= set(IMAGE_BY_IMAGE), kinds <= set(FOR_XLA)
+        kinds = {type(layer).__name__ if type(layer).__module__.startswith("keras.") else "" for layer in layers}
+        self.across_batch = not kinds <= IMAGE_BY_IMAGE
+        self.for_xla = kinds <= SIMPLE | {"BatchNormalization"}
         self.shape = building.input_shape(model)
         self._dense = [layer for layer in layers if type(layer) is keras.layers.Dense and layer.use_bias]
         self.rates = self._rates()
