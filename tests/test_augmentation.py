@@ -57,10 +57,9 @@ def augmented(images, recipe, *, seed, step):
 
 
 def shown(images, recipe, *, seed=0, step=0):
-    chosen = tf.range(len(images))
     amounts = Amounts(tf.constant(recipe.shift), tf.constant(recipe.erase))
-    return Augmentation.of(recipe).gather(tf.constant(images), chosen, amounts, seed=tf.constant(seed, tf.uint32),
-                                          step=tf.constant(step, tf.int64)).numpy()
+    return Augmentation.of(recipe).apply(tf.constant(images), amounts, seed=tf.constant(seed, tf.uint32),
+                                         step=tf.constant(step, tf.int64)).numpy()
 
 
 def test_random_words_equal_their_definition():
