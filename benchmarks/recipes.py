@@ -1,0 +1,125 @@
+"""What each setting of a recipe is worth alone: the table in docs/recipes.md.
+
+    python -m benchmarks.recipes                    # on 4L, 3 seeds, about half an hour on two cores
+    python -m benchmarks.recipes --settings=ema=0.999 --settings=shift=1,flip=true
+
+Each line is the model's recipe with one change, measured on the validation images: the test images are not opened.
+Differences are paired by seed. Runs that the log folder holds are used, so an interrupted table continues.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import pathlib
+import statistics
+import sys
+from typing import Any, Sequence
+
+from benchmarks import command
+from fmnist_zoo import settings
+from fmnist_zoo.files import atomic_write
+from trainers import cli
+from trainers.config import SETTINGS, ConfigError, RunConfig, resolve
+
+PAGE = command.ROOT / "docs" / "recipes.md"
+BEGIN, END = "<!-- recipes: python -m benchmarks.recipes -->", "<!-- /recipes -->"
+ALONE = (
+    "", "schedule=linear", "schedule=cosine", "schedule=step", "schedule=one_cycle", "schedule=cosine,warmup=0.05",
+    "weights=last", "label_smoothing=0.1", "ema=0.999", "clip_norm=1", "optimizer=adamw", "shift=1", "flip=true",
+    "erase=8", "mixup=0.2", "teacher=4D_drop03", "dropout=0.3", "l2=1e-5", "activation=gelu", "normalization=batch",
+    "normalization=layer", "input=standardized", "input=whitened", "initializer=he_normal", "batch_size=64",
+    "schedule=cosine,ema=0.999,label_smoothing=0.1,dropout=0.3,flip=true")
+HEAD = ("change", "validation NLL", "difference", "p", "validation accuracy", "difference", "p", "best epoch",
+        "s an epoch")
+
+
+def parse(text: str) -> dict[str, Any]:
+    """`ema=0.999,flip=true` as settings; `ConfigError` or `SpecError` for names and values that no run has."""
+    found = {}
+    for part in filter(None, text.split(",")):
+        name, _, value = part.partition("=")
+        if name not in SETTINGS:
+            raise ConfigError(f"a run has no setting {name!r}, received {text!r}")
+        found[name] = settings.parse(name, SETTINGS[name].kind, value)
+    return found
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = command.make_parser("benchmarks.recipes", __doc__)
+    parser.add_argument("--model", default="4L")
+    parser.add_argument("--seeds", type=command.list_of(command.count), default=[1, 2, 3])
+    parser.add_argument("--settings", action="append", help="one change, such as ema=0.999 or shift=1,flip=true")
+    parser.add_argument("--epochs", type=command.count)
+    parser.add_argument("--data", choices=command.DATA, default="fashion_mnist")
+    parser.add_argument("--logdir", default="tb_logs/recipes")
+    parser.add_argument("--page", type=pathlib.Path, help=f"the page whose table is replaced, such as {PAGE.name}")
+    options = parser.parse_args(arguments)
+    return cli.run("recipes", lambda: _main(options))
+
+
+def _main(options: argparse.Namespace) -> int:
+    from trainers.running import many
+
+    changes = ["", *options.settings] if options.settings else list(ALONE)
+    plans = {text: [_config(options, text, seed) for seed in options.seeds] for text in changes}
+    runs = [config for seed in range(len(options.seeds)) for config in (plan[seed] for plan in plans.values())]
+    with cli.StopSignal() as stop:
+        folders = list(many.finish(runs, os.path.expanduser(options.logdir), stop))
+        if len(folders) < len(runs):
+            print("interrupted; the same command continues")
+            return 128 + stop.number
+    measured = [_measure(folder) for folder in folders]
+    by_change = {text: measured[place::len(plans)] for place, text in enumerate(plans)}
+    text = table(by_change)
+    print(text)
+    if options.page:
+        page = options.page.read_text()
+        before, after = page.split(BEGIN)[0], page.split(END)[1]
+        with atomic_write(options.page) as file:
+            file.write(f"{before}{BEGIN}\n{text}\n{END}{after}".encode())
+    return 0
+
+
+def _config(options: argparse.Namespace, text: str, seed: int) -> RunConfig:
+    return resolve(options.model, **{"epochs": options.epochs, "data": options.data, "histogram_every": 0, "seed": seed,
+                                     **parse(text)})
+
+
+def _measure(folder: Any) -> dict[str, float]:
+    """Of a finished run: the validation figures of the weights that count, and the median time of an epoch."""
+    final = folder.read_result()["final"]
+    return {"nll": final["validation_loss"], "accuracy": final["validation_accuracy"], "epoch": final["epoch"],
+            "seconds": statistics.median(row["seconds"] for row in folder.rows())}
+
+
+def table(by_change: dict[str, list[dict[str, float]]]) -> str:
+    """The table as Markdown. The first change is what all others are compared with."""
+    base, *others = by_change
+    rows = [HEAD, ("---", *["---:"] * (len(HEAD) - 1)), _row("as registered", by_change[base], None)]
+    rows += [_row(f"`{text}`", by_change[text], by_change[base]) for text in others]
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+
+
+def _row(name: str, runs: list[dict[str, float]], base: list[dict[str, float]] | None) -> tuple[str, ...]:
+    cells = []
+    for figure in ("nll", "accuracy"):
+        cells.append(f"{statistics.mean(run[figure] for run in runs):.4f}")
+        cells += _difference(runs, base, figure) if base else ["", ""]
+    epoch = statistics.mean(run["epoch"] for run in runs)
+    return (name, *cells, f"{epoch:.0f}", f"{statistics.median(run['seconds'] for run in runs):.2f}")
+
+
+def _difference(runs: list[dict[str, float]], base: list[dict[str, float]], figure: str) -> list[str]:
+    """The mean difference, and the p of a paired t-test over seeds."""
+    import numpy as np
+
+    from fmnist_zoo.statistics import compare
+
+    ours, theirs = (np.array([run[figure] for run in one]) for one in (runs, base))
+    found = compare(ours, theirs, lower_is_better=figure == "nll")
+    return [f"{found.difference:+.4f}", "" if found.p is None else f"{found.p:.2g}"]
+
+
+if __name__ == "__main__":
+    sys.exit(main())
