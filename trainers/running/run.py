@@ -48,12 +48,9 @@ class Run:
 
     def summary(self) -> str:
         """The result in one line, then the commands that may come next."""
-        module = own.flag(provenance.modules(self.config.spec))
-        recipe, from_files = self.config.recipe, self.config.data != ARRAYS
+        recipe = self.config.recipe
         if self.result is None:
-            command = f"python -m trainers.train --resume={self.folder}{module}" if from_files else \
-                f"trainers.train.resume({str(self.folder)!r}, data=(images, labels))"
-            return f"interrupted after epoch {len(self.history)}; continue with\n  {command}"
+            return f"interrupted after epoch {len(self.history)}; continue with\n  {self._continue()}"
         final = self.result["final"]
         validation = ""
         if "validation_loss" in final:
@@ -62,15 +59,30 @@ class Run:
         early = f", stopped early after {self.result['epochs']}" if self.result["stopped_early"] else ""
         more = recipe.schedule_epochs or 2 * recipe.epochs
         commands = {"look at it": f"make board   (tensorboard --logdir={self.folder.parent.parent})"}
-        if from_files and more > recipe.epochs:
-            commands["train longer"] = f"python -m trainers.train --resume={self.folder} --epochs={more}{module}"
-        if from_files:
+        if more > recipe.epochs:
+            commands["train longer"] = self._continue(more)
+        if not self._in_python:
+            module = own.flag(provenance.modules(self.config.spec))
             commands["run it again"] = f"python -m trainers.train --config={self.folder / 'config.json'}{module}"
         commands["use it"] = f"keras.saving.load_model('{self.folder / 'model.keras'}')"
         return "\n".join([
             f"done: {self.result['weights']} weights from epoch {final['epoch']}{early}: {validation}"
             f"train loss {final['train_loss']:.4f}; {self.result['seconds']:.0f} s of training",
             *(f"  {what:<12}  {how}" for what, how in commands.items())])
+
+    @property
+    def _in_python(self) -> bool:
+        """Whether its images, or the function that builds its model, are in this process alone."""
+        spec = self.config.spec
+        return self.config.data == ARRAYS or bool(spec.build) and own.builder(spec.name, spec.build).in_main
+
+    def _continue(self, epochs: int | None = None) -> str:
+        """What continues the run."""
+        if self._in_python:
+            more = f", epochs={epochs}" * bool(epochs) + ", data=(images, labels)" * (self.config.data == ARRAYS)
+            return f"trainers.train.resume({str(self.folder)!r}{more})"
+        more = f" --epochs={epochs}" * bool(epochs) + own.flag(provenance.modules(self.config.spec))
+        return f"python -m trainers.train --resume={self.folder}{more}"
 
 
 def execute(folder: RunFolder, config: RunConfig, *, reporter: Reporter, should_stop: Callable[[], bool],
