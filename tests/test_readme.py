@@ -107,6 +107,17 @@ def test_python_of_a_trained_model(monkeypatch, capsys):
     assert "4D_drop03" in capsys.readouterr().out
 
 
+def test_python_of_images_of_ones_own(workplace, monkeypatch):
+    """The example, word for word, but for the data."""
+    import fmnist_zoo
+
+    monkeypatch.chdir(workplace)
+    load, names = fmnist_zoo.load_data, {}
+    monkeypatch.setattr(fmnist_zoo, "load_data", lambda splits: load(splits, data="mini"), raising=False)
+    exec(python_that_begins("from fmnist_zoo import load_data"), names)
+    assert names["run"].result["epochs"] == 6
+
+
 def test_python_of_a_sweep(workplace, monkeypatch, capsys):
     """The example, word for word, but for the data."""
     monkeypatch.chdir(workplace)
