@@ -62,6 +62,7 @@ def seeded(seed: int) -> Iterator[None]:
     there is no way to ask.
     """
     from keras.src.backend.common import global_state  # Keras offers no public way to read what it would reset
+    from keras.src.random import seed_generator
 
     fresh: dict[str, Any] = {"global_random_seed": seed, "global_seed_generator": None, "object_name_uids": None,
                              "name_scope_stack": None}
@@ -73,6 +74,9 @@ def seeded(seed: int) -> Iterator[None]:
             global_state.set_global_attribute(attribute, value)
         random.seed(seed)
         np.random.seed(seed)
+        # Keras draws seeds from Python's generator, and so do other threads, such as those of a dask worker.
+        stack.callback(setattr, seed_generator, "python_random", seed_generator.python_random)
+        seed_generator.python_random = random.Random(seed)
         if "tensorflow" in sys.modules:
             from tensorflow.python.eager import context
 

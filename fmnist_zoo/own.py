@@ -113,6 +113,12 @@ def builder(name: str, build: str, modules: Mapping[str, str] | None = None) -> 
     if found and found.build == build:
         return found
     module, _, function = build.partition(":")
+    unregistered = None if found else _find(module, function)
+    if unregistered:  # it was trained by `train(function)`
+        known = Builder(name, unregistered, module)
+        if known.build == build:
+            add(known)
+            return known
     if module == _MAIN:
         raise SpecError(f"{name} is built by {function} of a script or notebook: register it in this process first, "
                         "or move it to a module and train it again with --zoo_module")
@@ -120,6 +126,14 @@ def builder(name: str, build: str, modules: Mapping[str, str] | None = None) -> 
     other = f", and the {name} of this process by {readable(found.build)}" if found else ""
     raise SpecError(f"{name} is built by {readable(build)}{other}; name its module: --zoo_module={module} "
                     f"(in Python: import {module})")
+
+
+def _find(module: str, function: str) -> Callable[[], Any] | None:
+    """A function of a module that was imported already; None if there is none."""
+    found: Any = sys.modules.get(module)
+    for part in function.split("."):
+        found = getattr(found, part, None)
+    return found if callable(found) else None
 
 
 def modules(name: str, build: str) -> dict[str, str]:

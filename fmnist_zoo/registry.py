@@ -154,13 +154,15 @@ def load_zoo_module(name: str, folder: str = "") -> None:
         raise problem
     if problem:
         message = " ".join(str(problem).split())
-        raise SpecError(f"--zoo_module={name} cannot be imported: {type(problem).__name__}: {message}") from problem
+        advice = "; name it as import does, without .py" if name.endswith(".py") or os.sep in name else ""
+        raise SpecError(f"--zoo_module={name} cannot be imported: {type(problem).__name__}: {message}{advice}"
+                        ) from problem
 
 
 def _find(name: str) -> tuple[ModelSpec, Recipe]:
     if name in _MODELS:
         return _MODELS[name]
-    raise SpecError(f"no model is named {name!r}; {nearest(name, _MODELS)}")
+    raise SpecError(f"no model is named {name!r}; {nearest(name, _MODELS)} (a model of your own needs --zoo_module)")
 
 
 def nearest(name: str, known: Any) -> str:

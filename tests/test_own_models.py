@@ -7,6 +7,7 @@ import pathlib
 import random
 import subprocess
 import sys
+import threading
 
 import numpy as np
 import pytest
@@ -66,6 +67,23 @@ def test_same_seed_gives_the_same_bits_whatever_was_built_before(function):
     assert bits(models.build_model(spec, 4)) != first
 
 
+def test_threads_that_draw_random_numbers_change_no_bit():
+    spec, stop = registry.spec_of(own_zoo.cnn), threading.Event()
+    first = bits(models.build_model(spec, 3))
+
+    def draw():
+        while not stop.is_set():
+            random.random()
+
+    thread = threading.Thread(target=draw)
+    thread.start()
+    try:
+        assert bits(models.build_model(spec, 3)) == first
+    finally:
+        stop.set()
+        thread.join()
+
+
 def test_random_state_and_names_are_restored():
     def draws():
         name = keras.layers.Dense(2).name  # which also draws a seed from Python's generator
@@ -102,6 +120,16 @@ def test_what_is_no_build_function_is_refused_when_it_is_registered(wrong, compl
     with pytest.raises(SpecError, match="expected a function"):
         registry.register("mine", build=own_zoo.cnn())
     assert "mine" not in registry.list_models()
+
+
+def test_function_that_was_not_registered_is_found_in_its_module(module):
+    spec = ModelSpec("cnn", build="zoo_of_cnn:cnn")
+    with pytest.raises(SpecError, match="--zoo_module=zoo_of_cnn"):
+        models.build_model(spec)
+    registry.load_zoo_module(module)  # which registers it by another name
+    assert models.build_model(spec).count_params() == 2674
+    with pytest.raises(SpecError, match="cnn is built by zoo_of_cnn.cnn.<locals>.inner; name its module"):
+        models.build_model(ModelSpec("other_cnn", build="zoo_of_cnn:cnn.<locals>.inner"))
 
 
 def test_functions_that_a_function_makes_are_told_apart_by_their_model():
@@ -159,6 +187,7 @@ def test_spec_and_config_are_plain_data(module):
     config = resolve("my_cnn")
     assert config.spec.to_dict()["build"] == "zoo_of_cnn:cnn" and config.recipe.epochs == 2
     own._BUILDERS.clear()
+    del sys.modules[module]
     again = RunConfig.from_dict(json.loads(json.dumps(config.to_dict())))
     assert again == config and again.owns(config.identity)
     with pytest.raises(SpecError, match="^my_cnn is built by zoo_of_cnn.cnn; name its module: --zoo_module=zoo_of_cnn"):

@@ -14,7 +14,7 @@ from fmnist_zoo import backend, models, own, registry
 from fmnist_zoo.data import load_data
 from tests import helpers, own_zoo, sweeps
 from tests.test_own_models import MODULE
-from trainers import evaluate, export, predict, sweep, train
+from trainers import evaluate, export, predict, results, sweep, train
 from trainers.engine import loop
 from trainers.engine.network import Network
 from trainers.publishing.formats import FORMATS
@@ -209,6 +209,14 @@ def test_mistake_is_one_line(flags, complaint, capsys):
     assert train.main(["--zoo_module=zoo_of_runs", "--model=my_cnn", *flags]) == 2
     captured = capsys.readouterr()
     assert complaint in captured.err and captured.err.count("\n") == 1
+
+
+def test_scores_of_a_users_model_go_to_a_table_of_their_own(tmp_path, capsys):
+    flags = ["--zoo_module=zoo_of_runs", "--models=my_cnn", "--seeds=0"]
+    assert results.main([*flags, "--dry_run"]) == 2
+    assert "builds my_cnn: name another table with --out=FILE" in capsys.readouterr().err
+    assert results.main([*flags, "--data=mini", f"--out={tmp_path / 'mine.csv'}", f"--logdir={tmp_path}"]) == 0
+    assert (tmp_path / "mine.csv").read_text().splitlines()[1].startswith("my_cnn,0,2,")
 
 
 class Forgetful(sweeps.Inline):

@@ -62,6 +62,10 @@ def _main(values: flags.FlagValues) -> int:
     runs = scores.plan(values.models, seeds, data=values.data, data_dir=data_dir)
     if not runs:
         raise UsageError("no rows: --models and --seeds name none")
+    built = ", ".join(dict.fromkeys(run.spec.name for run in runs if run.spec.build))
+    if built and (values.out is None or values.ship):
+        raise UsageError(f"the package's scores and weights are of its own models, and a function of yours builds "
+                         f"{built}: name another table with --out=FILE, without --ship")
     if values.dry_run:
         for run in runs:
             print(f"{run.spec.name}, seed {run.seed}: {run.recipe.epochs} epochs, batch size {run.recipe.batch_size}")
