@@ -11,6 +11,7 @@ from typing import Any, Sequence
 from fmnist_zoo import own, results, weights
 from fmnist_zoo.layers import ACTIVATION, ADD, BATCH, DENSE, DROPOUT, LAYER, STANDARDIZED, WHITENED, Layer
 from fmnist_zoo.results import Score
+from fmnist_zoo.settings import settings_of
 from fmnist_zoo.spec import ModelSpec, Recipe
 
 ABOUT = """\
@@ -23,6 +24,9 @@ limits
   28x28 grey images of ten kinds of garment, bright on black. Any other object is classified as a garment, and
   photographs that differ from the shop's are recognised less well than the scores say. Shirts, pullovers, coats and
   T-shirts are confused most often. Scores are of one test set that the world has tuned on for years"""
+
+IN_EACH_RECIPE = ("epochs", "batch_size", "optimizer", "learning_rate", "weight_decay", "validation_size",
+                  "early_stopping", "weights")
 
 
 def rates_text(spec: ModelSpec) -> str:
@@ -129,12 +133,20 @@ def _built_layers(spec: ModelSpec) -> list[str]:
             f"({', '.join(map(str, known.input))}{',' * (len(known.input) == 1)})"]
 
 
+def _recipe(recipe: Recipe) -> list[str]:
+    """A line for each setting that every recipe has, and for each of the others that is on."""
+    shown = {name: known.kind.write(getattr(recipe, name)) for name, known in settings_of(Recipe).items()
+             if name in IN_EACH_RECIPE or getattr(recipe, name) != known.default
+             or recipe.teacher and name.startswith("teacher")}
+    width = max(16, *map(len, shown))
+    return [f"  {name:<{width}} {value}" for name, value in shown.items()]
+
+
 def card(spec: ModelSpec, recipe: Recipe) -> str:
     """One model in full."""
     lines = [
         f"{spec.name}: {spec.description}", "", "layers", *(_built_layers(spec) if spec.build else _layers(spec)),
-        "", "recipe",
-        *(f"  {field:<16} {value}" for field, value in dataclasses.asdict(recipe).items()),
+        "", "recipe", *_recipe(recipe),
         "", "train it", f"  python -m trainers.train --model={spec.name}{own.flag(own.modules(spec.name, spec.build))}",
     ]
     score, shipped = results.scores().get(spec.name), weights.manifest().get(spec.name)

@@ -112,12 +112,14 @@ def test_smoothed_loss_equals_keras(split):
     dict(label_smoothing=0.2), dict(clip_norm=0.3)], ids=str)
 def test_tape_and_fit_agree(split, spec, settings):
     """Three epochs; the last of four batches is smaller."""
+    spec = fmnist_zoo.derive(spec, l2=1e-3)
     options = dict(optimizer="momentum", learning_rate=0.02, epochs=3, **settings)
     net, ours = tape(spec, split, **options)
     model, theirs = fit(spec, split, **options)
     for epoch in range(3):
         mine, other = ours.run_epoch(epoch), theirs.run_epoch(epoch)
         assert mine.loss == pytest.approx(other.loss, abs=2e-5)
+        assert mine.penalty == pytest.approx(other.penalty, abs=2e-5) and mine.penalty > 0
         assert mine.objective == pytest.approx(other.objective, abs=2e-5)
         assert mine.accuracy == pytest.approx(other.accuracy, abs=2e-3)
     for name, weight in zip(net.weights, model.get_weights()):

@@ -74,6 +74,7 @@ def test_validation_and_kept_weights_are_of_the_mean(whole):
     saved = keras.saving.load_model(whole.folder / "model.keras")
     np.testing.assert_allclose(saved(images / np.float32(255)), whole.model(images / np.float32(255)), atol=1e-6)
     state = helpers.checkpoints.load(whole.folder / "checkpoints" / "latest.npz")[0]
+    np.testing.assert_array_equal(from_run(whole.folder).model.layers[-1].kernel, saved.layers[-1].kernel)
     raw = models.build_model(whole.config.spec, weights=whole.folder / "weights" / "last_not_averaged.weights.h5")
     np.testing.assert_array_equal(raw.layers[-1].kernel, state["state/logits/kernel"])
 
@@ -89,6 +90,28 @@ def test_events_show_augmented_images_and_the_learning_rate(whole):
         assert row["train_objective"] != pytest.approx(row["train_loss"] + row["train_penalty"], rel=1e-3)
     assert "augmented" not in helpers.summaries(
         train("softmax", data="mini", epochs=1, ema=0.9, logdir=whole.folder.parent.parent).folder / "train")
+
+
+def test_card_has_a_line_for_each_setting_that_is_on(whole):
+    card = helpers.summaries(whole.folder)["model"][0][1].tensor.string_val[0].decode()
+    for name, value in EVERYTHING.items():
+        if name not in ("normalization", "dropout"):
+            assert re.search(rf"^  {name} +{str(value).lower()}$", card, re.M), name
+    assert "  schedule_epochs  " in card and re.search("^  teacher_temperature 2.0$", card, re.M)
+    from fmnist_zoo.card import card as text
+
+    plain = text(fmnist_zoo.get_spec("4L"), fmnist_zoo.get_recipe("4L"))
+    assert "  learning_rate    0.001\n" in plain and "ema" not in plain and "teacher" not in plain
+
+
+def test_fit_resumes_within_a_schedule_to_the_same_bits(tmp_path):
+    """Batch normalization's moving statistics and the place in the schedule are parts of the checkpoint."""
+    settings = dict(trainer="fit", schedule="cosine", warmup=0.2, label_smoothing=0.1, clip_norm=1.0,
+                    normalization="batch", epochs=3, data="mini", **SMALL)
+    whole = train("3L", logdir=tmp_path, run_name="whole", **settings).folder
+    stopped = train("3L", logdir=tmp_path, run_name="parts", on_epoch=lambda row: row["epoch"] == 1, **settings).folder
+    assert main([f"--resume={stopped}"]) == 0
+    assert_equal_runs(stopped, whole)
 
 
 # The length of a schedule.
