@@ -57,6 +57,8 @@ OPTIMIZERS = {
     "adagrad": OptimizerDefaults("Adagrad"),
     "adamax": OptimizerDefaults("Adamax"),
     "adamw": OptimizerDefaults("AdamW", weight_decay=0.004),
+    "nadam": OptimizerDefaults("Nadam"),
+    "lion": OptimizerDefaults("Lion"),
 }
 
 

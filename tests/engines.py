@@ -5,10 +5,9 @@ import pytest
 
 from fmnist_zoo import models
 from fmnist_zoo.spec import Recipe
-from trainers.engine import loop, network
+from trainers.engine import loop, network, optimizers
 from trainers.engine.fit import FitEngine
 from trainers.engine.loop import TapeEngine
-from trainers.engine.optimizers import Optimizer
 
 BATCH = 250  # does not divide the 1,800 fit images of the mini set
 
@@ -17,7 +16,7 @@ def tape(spec, split, *, batch=BATCH, seed=0, bfloat16=False, xla=False, teacher
     """A network and its engine; without XLA, because compiling takes longer than training does here."""
     net = network.Network(models.build(spec, 0), spec, bfloat16=bfloat16)
     recipe = Recipe(**settings)
-    rule = Optimizer(recipe.optimizer, net.variables, net.is_kernel)
+    rule = optimizers.make(recipe, net.trainable, net.names, net.is_kernel)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(loop, "LARGEST_XLA_BATCH", 1024 if xla else 0)
         return net, TapeEngine(net, rule, recipe, split, batch_size=batch, seed=seed, teachers=teachers)

@@ -1,4 +1,4 @@
-"""Our fused optimizers compute the numbers of their twins in Keras."""
+"""The optimizers of the tape loop compute the numbers of `keras.optimizers`."""
 
 import functools
 
@@ -7,8 +7,8 @@ import pytest
 
 from fmnist_zoo.backend import keras, tf
 from fmnist_zoo.spec import OPTIMIZERS, Recipe
+from trainers.engine import optimizers
 from trainers.engine.fit import make_optimizer
-from trainers.engine.optimizers import Optimizer
 
 STEPS = 60
 
@@ -24,33 +24,70 @@ def start():
     return [random.normal(0, 1, (12, 5)).astype(np.float32), random.normal(0, 1, 5).astype(np.float32)]
 
 
+def variables():
+    return [keras.Variable(array, name=part) for array, part in zip(start(), ("kernel", "bias"))]
+
+
+def ours(name, learned, weight_decay=None):
+    """Our optimizer of `learned`, and its update."""
+    optimizer = optimizers.make(Recipe(optimizer=name, learning_rate=0.01), learned, ("kernel", "bias"), (True, False))
+    return optimizer, functools.partial(optimizer.apply, learning_rate=0.01, weight_decay=weight_decay)
+
+
 @pytest.mark.parametrize("weight_decay", [0.0, 0.05])
 @pytest.mark.parametrize("name", OPTIMIZERS)
 def test_equals_keras(name, weight_decay):
     """Both as TensorFlow's kernels and compiled by XLA; the order of float32 operations differs from that of Keras."""
-    twin = make_optimizer(Recipe(optimizer=name, learning_rate=0.01, weight_decay=weight_decay))
-    theirs = [keras.Variable(array, name=part) for array, part in zip(start(), ("kernel", "bias"))]
-    twin.exclude_from_weight_decay(var_list=theirs[1:])
+    theirs = variables()
+    twin = make_optimizer(Recipe(optimizer=name, learning_rate=0.01, weight_decay=weight_decay),
+                          without_decay=theirs[1:])
     twin.build(theirs)
     twin_update = tf.function(lambda changes: twin.apply(changes, theirs))
     for step in range(STEPS):
         twin_update(gradients(step))
     for compiled in (False, True):
-        ours = [tf.Variable(array) for array in start()]
-        optimizer = Optimizer(name, ours, [True, False])
-        update = tf.function(functools.partial(optimizer.apply, learning_rate=0.01, weight_decay=weight_decay or None),
-                             jit_compile=compiled)
+        learned = variables()
+        update = tf.function(ours(name, learned, weight_decay or None)[1], jit_compile=compiled)
         for step in range(STEPS):
             update(gradients(step), tf.constant(step, tf.int64))
-        for mine, other in zip(ours, theirs):
-            np.testing.assert_allclose(mine.numpy(), np.asarray(other), rtol=2e-5, atol=2e-6)
-        assert np.abs(ours[0].numpy() - start()[0]).max() > 0.01, "the updates change the weights"
+        for mine, other in zip(learned, theirs):
+            np.testing.assert_allclose(np.asarray(mine), np.asarray(other), rtol=2e-5, atol=2e-6)
+        assert np.abs(np.asarray(learned[0]) - start()[0]).max() > 0.01, "the updates change the weights"
 
 
-def test_biases_do_not_decay():
-    variables = [tf.Variable(array) for array in start()]
-    optimizer = Optimizer("sgd", variables, [True, False])
-    optimizer.apply([tf.zeros_like(variable) for variable in variables], tf.constant(0, tf.int64), learning_rate=0.1,
-                    weight_decay=0.5)
-    np.testing.assert_allclose(variables[0].numpy(), start()[0] * (1 - 0.1 * 0.5), rtol=1e-6)
-    np.testing.assert_array_equal(variables[1].numpy(), start()[1])
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_state_is_all_that_an_optimizer_remembers(name):
+    """Another optimizer that gets it continues to the bit, and one that restarts begins again."""
+    learned, other = variables(), variables()
+    optimizer, update = ours(name, learned)
+    for step in range(3):
+        update(gradients(step), tf.constant(step, tf.int64))
+    second, second_update = ours(name, other)
+    for mine, theirs in zip([*learned, *optimizer.state().values()], [*other, *second.state().values()]):
+        theirs.assign(mine)
+    assert optimizer.state().keys() == second.state().keys()
+    for one in (update, second_update):
+        one(gradients(3), tf.constant(3, tf.int64))
+    for mine, theirs in zip(learned, other):
+        np.testing.assert_array_equal(np.asarray(mine), np.asarray(theirs))
+    fresh = ours(name, variables())[0].state()
+    second.restart()
+    for slot, variable in second.state().items():
+        np.testing.assert_array_equal(variable.numpy(), fresh[slot].numpy())
+
+
+@pytest.mark.parametrize("name, slots", [
+    ("adam", ("first_moment", "second_moment")), ("momentum", ("momentum",)), ("rmsprop", ("mean_square",)),
+    ("adagrad", ("accumulator",)), ("adamax", ("first_moment", "infinity_norm"))])
+def test_slots_have_the_names_of_older_checkpoints(name, slots):
+    assert set(ours(name, variables())[0].state()) == {f"optimizer/{part}/{slot}" for part in ("kernel", "bias")
+                                                       for slot in slots}
+
+
+@pytest.mark.parametrize("name", ["adam", "sgd"])
+def test_biases_do_not_decay(name):
+    learned = variables()
+    update = ours(name, learned, weight_decay=0.5)[1]
+    update([tf.zeros_like(variable.value) for variable in learned], tf.constant(0, tf.int64))
+    np.testing.assert_allclose(np.asarray(learned[0]), start()[0] * (1 - 0.01 * 0.5), rtol=1e-6)
+    np.testing.assert_array_equal(np.asarray(learned[1]), start()[1])

@@ -26,7 +26,7 @@ class SettingsWithoutData(TypedDict, total=False):
     input: Literal['none', 'standardized', 'whitened'] | None
     epochs: int | None
     batch_size: int | str | None
-    optimizer: Literal['adam', 'sgd', 'momentum', 'rmsprop', 'adagrad', 'adamax', 'adamw'] | None
+    optimizer: Literal['adam', 'sgd', 'momentum', 'rmsprop', 'adagrad', 'adamax', 'adamw', 'nadam', 'lion'] | None
     learning_rate: float | None
     weight_decay: float | None
     validation_size: float | None

@@ -14,12 +14,11 @@ from typing import Any, Callable, Hashable
 
 from fmnist_zoo.data import Split
 from trainers.config import ConfigError, RunConfig
-from trainers.engine import loop, lowlevel, processor
+from trainers.engine import loop, lowlevel, optimizers, processor
 from trainers.engine.augmentation import Augmentation
 from trainers.engine.fit import FitEngine
 from trainers.engine.loop import TapeEngine
 from trainers.engine.network import Network
-from trainers.engine.optimizers import Optimizer
 
 KEPT = 4  # engines of runs that have ended, each with its images, variables and compiled program
 _kept: collections.OrderedDict[Hashable, TapeEngine] = collections.OrderedDict()
@@ -120,7 +119,7 @@ def make_engine(config: RunConfig, model: Any, network: Any, split: Split,
         return FitEngine(model, network, recipe, split, batch_size=batch_size, seed=config.seed)
     optimizer: Any
     if config.trainer == "scratch":
-        optimizer = lowlevel.OPTIMIZERS[recipe.optimizer](network.variables)
+        optimizer = lowlevel.OPTIMIZERS[recipe.optimizer](network.variables, network.names)
     else:
-        optimizer = Optimizer(recipe.optimizer, network.variables, network.is_kernel)
+        optimizer = optimizers.make(recipe, network.trainable, network.names, network.is_kernel)
     return TapeEngine(network, optimizer, recipe, split, batch_size=batch_size, seed=config.seed, teachers=teachers)

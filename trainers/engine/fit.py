@@ -12,11 +12,10 @@ import numpy as np
 
 from fmnist_zoo.backend import keras, tf
 from fmnist_zoo.data import Split
-from fmnist_zoo.spec import CLASSES, OPTIMIZERS, Recipe
-from trainers.engine import schedule
+from fmnist_zoo.spec import CLASSES, Recipe
+from trainers.engine import optimizers, schedule
 from trainers.engine.epoch import EpochMeans, NonFiniteError, OnPart, epoch_order
 from trainers.engine.network import Network, make_predictor
-from trainers.engine.optimizers import MOMENTUM
 
 
 def make_optimizer(recipe: Recipe, *, without_decay: Any = (), learning_rate: Any = None) -> Any:
@@ -26,13 +25,14 @@ def make_optimizer(recipe: Recipe, *, without_decay: Any = (), learning_rate: An
         without_decay: the Keras variables that do not decay.
         learning_rate: a schedule of Keras'; None: the recipe's constant one.
     """
-    options: dict[str, Any] = {"momentum": MOMENTUM} if recipe.optimizer == "momentum" else {}
+    options: dict[str, Any] = {}
     if recipe.weight_decay or recipe.optimizer == "adamw":  # no decay is None in Keras, but AdamW refuses None
         options["weight_decay"] = recipe.weight_decay
     if recipe.clip_norm:
         options["global_clipnorm"] = recipe.clip_norm
-    make = getattr(keras.optimizers, OPTIMIZERS[recipe.optimizer].keras_class)
-    optimizer = make(learning_rate=recipe.learning_rate if learning_rate is None else learning_rate, **options)
+    if learning_rate is not None:
+        options["learning_rate"] = learning_rate
+    optimizer = optimizers.make_keras(recipe, **options)
     optimizer.exclude_from_weight_decay(var_list=list(without_decay))
     return optimizer
 

@@ -68,7 +68,7 @@ class TapeEngine:
 
     Args:
         network: what is trained, in place.
-        optimizer: of `network.variables`; has `apply(gradients, step, learning_rate=, weight_decay=)`, `state(names)`.
+        optimizer: of `network.variables`; has `apply(gradients, step, learning_rate=, weight_decay=)`, `state()`.
         recipe: how; its epochs, early stopping and validation are the caller's business.
         split: the training images.
         batch_size: images an update; the last update of an epoch takes the rest.
@@ -267,7 +267,7 @@ class TapeEngine:
     def variables(self) -> dict[str, Any]:
         """Everything that changes in training, by name: weights, moving statistics, optimizer slots, averages."""
         network = self.network
-        return {**dict(zip(network.names, network.variables)), **network.state, **self._optimizer.state(network.names),
+        return {**dict(zip(network.names, network.variables)), **network.state, **self._optimizer.state(),
                 **{f"ema/{name}": variable for name, variable in self._averages.items()}}
 
     def weights(self, *, averaged: bool = True) -> dict[str, Any]:

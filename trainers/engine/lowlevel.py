@@ -107,13 +107,14 @@ class Adam:
 
     Args:
         variables: what is trained, in place.
+        names: of the variables in checkpoints.
         beta_1, beta_2, epsilon: as in the paper; epsilon is 1e-8 there, 1e-7 in Keras.
         epsilon_hat: True for the form at the end of section 2, False for Algorithm 1.
     """
 
-    def __init__(self, variables: Sequence[Any], *, beta_1: float = 0.9, beta_2: float = 0.999, epsilon: float = 1e-7,
-                 epsilon_hat: bool = True):
-        self._variables, self._epsilon = list(variables), epsilon
+    def __init__(self, variables: Sequence[Any], names: Sequence[str] = (), *, beta_1: float = 0.9,
+                 beta_2: float = 0.999, epsilon: float = 1e-7, epsilon_hat: bool = True):
+        self._variables, self._names, self._epsilon = list(variables), names, epsilon
         self._beta_1, self._beta_2, self._epsilon_hat = beta_1, beta_2, epsilon_hat
         self._first = [tf.Variable(tf.zeros_like(variable), trainable=False) for variable in self._variables]
         self._second = [tf.Variable(tf.zeros_like(variable), trainable=False) for variable in self._variables]
@@ -133,17 +134,17 @@ class Adam:
             return rate * first / (tf.sqrt(second) + self._epsilon)
         return learning_rate * (first / first_bias) / (tf.sqrt(second / second_bias) + self._epsilon)
 
-    def state(self, names: Sequence[str]) -> dict[str, Any]:
+    def state(self) -> dict[str, Any]:
         """Both moments by name, for checkpoints."""
         moments = {"first_moment": self._first, "second_moment": self._second}
         return {f"optimizer/{name}/{moment}": variable for moment, variables in moments.items()
-                for name, variable in zip(names, variables)}
+                for name, variable in zip(self._names, variables)}
 
 
 class GradientDescent:
     """w = w - rate g."""
 
-    def __init__(self, variables: Sequence[Any]):
+    def __init__(self, variables: Sequence[Any], names: Sequence[str] = ()):
         self._variables = list(variables)
 
     def apply(self, gradients: Sequence[Any], step: Any, *, learning_rate: Any, **unused: Any) -> None:
@@ -151,7 +152,7 @@ class GradientDescent:
         for variable, gradient in zip(self._variables, gradients):
             variable.assign_sub(learning_rate * gradient)
 
-    def state(self, names: Sequence[str]) -> dict[str, Any]:
+    def state(self) -> dict[str, Any]:
         """Gradient descent keeps no state."""
         return {}
 

@@ -68,7 +68,8 @@ class Network:
             scaling.
 
     Attributes:
-        variables, names: what the optimizer changes, float32 `tf.Variable`s, and the path of each.
+        trainable: what the optimizer changes, as Keras variables.
+        variables, names: the same as float32 `tf.Variable`s, and the path of each.
         state: the other variables, by path: moving statistics, seeds of random layers that keep Keras' own.
         weights: the paths of what a saved model holds, in the order of `model.get_weights()`.
         shape: of one image, as the model takes it.
@@ -85,7 +86,8 @@ class Network:
         self._dropout = _dropout_layers(model)
         apart = [*model.trainable_variables, *(layer.seed_generator.state for layer, _ in self._dropout if layer.rate)]
         kept = {id(variable) for variable in model.variables} - {id(variable) for variable in apart}
-        self.variables = [variable.value for variable in model.trainable_variables]
+        self.trainable = model.trainable_variables
+        self.variables = [variable.value for variable in self.trainable]
         self.names = [paths[id(variable)] for variable in model.trainable_variables]
         self.state = {paths[id(variable)]: variable.value for variable in model.variables if id(variable) in kept}
         self.weights = [paths[id(variable)] for variable in model.weights]

@@ -1,98 +1,54 @@
-"""The optimizers as TensorFlow's fused kernels, with the numbers of `keras.optimizers` (a test compares each pair).
+"""The optimizers of a recipe: Adam as TensorFlow's fused kernel, all others Keras' own, inside the compiled step.
 
-A fused kernel updates a variable and its slots in one operation, where Keras runs about ten; at batch 32 those ten cost
-more than the matrix products. (XLA replaces the kernel by its own code, one pass over each array that is written.) The
-number of the update is an argument, so the slots are the only state.
+Under XLA both are one pass over each array that is written, and equally fast (0.98 to 1.03 times, measured for seven).
+Adam is the kernel because the published numbers are of it, and because it is one operation where XLA does not compile:
+above batch 1024 and in bfloat16. The number of the update is an argument, so slots are the only state. Muon is left
+out: its orthogonalisation takes ten times as long as the rest of an update.
 """
 
 from __future__ import annotations
 
-import dataclasses
-from typing import Any, Callable, Sequence
+from typing import Any, Sequence
 
-from fmnist_zoo.backend import tf
+from fmnist_zoo.backend import keras, tf
+from fmnist_zoo.spec import OPTIMIZERS, Recipe
 
-EPSILON = 1e-7  # Keras' default for all of them
+EPSILON = 1e-7  # Keras' default
 BETA_1, BETA_2 = 0.9, 0.999
 MOMENTUM = 0.9
-RHO = 0.9
+SLOTS_OF_0_1 = {"RMSprop": {"velocity": "mean_square"},
+                "Adamax": {"momentum": "first_moment", "norm": "infinity_norm"}}  # names in older checkpoints
 
 
-@dataclasses.dataclass(frozen=True)
-class Rule:
-    """An update rule.
-
-    Attributes:
-        apply: (variable, gradient, slots, learning_rate, t) changes variable and slots; t = 1 at the first update.
-        slots: names of the arrays, shaped like the variable, that the rule keeps for each variable.
-        start: their value before the first update.
-    """
-
-    apply: Callable[[Any, Any, Sequence[Any], Any, Any], None]
-    slots: tuple[str, ...] = ()
-    start: float = 0.0
-
-
-def _adam(variable: Any, gradient: Any, slots: Sequence[Any], learning_rate: Any, t: Any) -> None:
-    """Kingma and Ba (2015), the efficient form at the end of section 2: epsilon is their epsilon-hat."""
-    tf.raw_ops.ResourceApplyAdam(
-        var=variable.handle, m=slots[0].handle, v=slots[1].handle, beta1_power=tf.pow(BETA_1, t),
-        beta2_power=tf.pow(BETA_2, t), lr=learning_rate, beta1=BETA_1, beta2=BETA_2, epsilon=EPSILON, grad=gradient)
-
-
-def _sgd(variable: Any, gradient: Any, slots: Sequence[Any], learning_rate: Any, t: Any) -> None:
-    tf.raw_ops.ResourceApplyGradientDescent(var=variable.handle, alpha=learning_rate, delta=gradient)
-
-
-def _momentum(variable: Any, gradient: Any, slots: Sequence[Any], learning_rate: Any, t: Any) -> None:
-    """m = momentum * m - rate * g; w = w + m (Sutskever et al. 2013, equations 1 and 2)."""
-    tf.raw_ops.ResourceApplyKerasMomentum(
-        var=variable.handle, accum=slots[0].handle, lr=learning_rate, grad=gradient, momentum=MOMENTUM)
-
-
-def _rmsprop(variable: Any, gradient: Any, slots: Sequence[Any], learning_rate: Any, t: Any) -> None:
-    """v = rho * v + (1 - rho) * g^2; w = w - rate * g / sqrt(v + epsilon) (Tieleman and Hinton 2012)."""
-    tf.raw_ops.ResourceApplyRMSProp(
-        var=variable.handle, ms=slots[0].handle, mom=slots[1].handle, lr=learning_rate, rho=RHO, momentum=0.0,
-        epsilon=EPSILON, grad=gradient)
-
-
-def _adagrad(variable: Any, gradient: Any, slots: Sequence[Any], learning_rate: Any, t: Any) -> None:
-    """a = a + g^2; w = w - rate * g / sqrt(a) (Duchi et al. 2011). Keras adds epsilon to a; here it is in a's start."""
-    tf.raw_ops.ResourceApplyAdagrad(var=variable.handle, accum=slots[0].handle, lr=learning_rate, grad=gradient)
-
-
-def _adamax(variable: Any, gradient: Any, slots: Sequence[Any], learning_rate: Any, t: Any) -> None:
-    """Kingma and Ba (2015), Algorithm 2."""
-    tf.raw_ops.ResourceApplyAdaMax(
-        var=variable.handle, m=slots[0].handle, v=slots[1].handle, beta1_power=tf.pow(BETA_1, t), lr=learning_rate,
-        beta1=BETA_1, beta2=BETA_2, epsilon=EPSILON, grad=gradient)
-
-
-RULES = {
-    "adam": Rule(_adam, ("first_moment", "second_moment")),
-    "adamw": Rule(_adam, ("first_moment", "second_moment")),  # Adam: weight decay is an option of every rule
-    "sgd": Rule(_sgd),
-    "momentum": Rule(_momentum, ("momentum",)),
-    "rmsprop": Rule(_rmsprop, ("mean_square", "unused_momentum")),
-    "adagrad": Rule(_adagrad, ("accumulator",), start=0.1 + EPSILON),
-    "adamax": Rule(_adamax, ("first_moment", "infinity_norm")),
-}
-
-
-class Optimizer:
-    """A rule with its slots for a list of variables.
+def make(recipe: Recipe, variables: Sequence[Any], names: Sequence[str],
+         decays: Sequence[bool]) -> Adam | KerasOptimizer:
+    """The optimizer of a recipe for the tape loop.
 
     Args:
-        name: a key of `RULES`.
-        variables: float32 `tf.Variable`s.
-        decays: for each variable, whether it decays: kernels do, biases do not.
+        variables: trainable Keras variables.
+        names: one for each.
+        decays: for each, whether it decays: kernels do, biases do not.
     """
+    if recipe.optimizer in ("adam", "adamw"):  # the decay is an option of both
+        return Adam(variables, names, decays)
+    return KerasOptimizer(make_keras(recipe), variables, names, decays)
 
-    def __init__(self, name: str, variables: Sequence[Any], decays: Sequence[bool]):
-        self._rule, self._variables, self._decays = RULES[name], list(variables), list(decays)
-        self.slots = [[tf.Variable(tf.fill(variable.shape, self._rule.start), trainable=False)
-                       for _ in self._rule.slots] for variable in self._variables]
+
+def make_keras(recipe: Recipe, **options: Any) -> Any:
+    """The class of `keras.optimizers` with the recipe's learning rate; `options` are further arguments of it."""
+    if recipe.optimizer == "momentum":
+        options["momentum"] = MOMENTUM
+    make = getattr(keras.optimizers, OPTIMIZERS[recipe.optimizer].keras_class)
+    return make(**{"learning_rate": recipe.learning_rate, **options})
+
+
+class Adam:
+    """Kingma and Ba (2015), the efficient form at the end of section 2: epsilon is their epsilon-hat, as in Keras."""
+
+    def __init__(self, variables: Sequence[Any], names: Sequence[str], decays: Sequence[bool]):
+        self._variables, self._names, self._decays = [variable.value for variable in variables], names, decays
+        self._slots = [[tf.Variable(tf.zeros(variable.shape), trainable=False) for _ in range(2)]
+                       for variable in self._variables]
 
     def apply(self, gradients: Sequence[Any], step: Any, *, learning_rate: Any, weight_decay: Any = None) -> None:
         """Update number `step` + 1 of all variables; the learning rate is 0 where `step` is -1 (not finite).
@@ -102,18 +58,67 @@ class Optimizer:
         """
         t = tf.cast(step + 1, tf.float32)
         learning_rate = tf.where(step < 0, 0.0, learning_rate)
-        for variable, gradient, slots, decays in zip(self._variables, gradients, self.slots, self._decays):
-            if weight_decay is not None and decays:
-                _sgd(variable, variable * weight_decay, (), learning_rate, t)
-            self._rule.apply(variable, gradient, slots, learning_rate, t)
+        for variable, gradient, (first, second), decays in zip(self._variables, gradients, self._slots, self._decays):
+            if decays:
+                decay(variable, learning_rate, weight_decay)
+            tf.raw_ops.ResourceApplyAdam(
+                var=variable.handle, m=first.handle, v=second.handle, beta1_power=tf.pow(BETA_1, t),
+                beta2_power=tf.pow(BETA_2, t), lr=learning_rate, beta1=BETA_1, beta2=BETA_2, epsilon=EPSILON,
+                grad=gradient)
 
     def restart(self) -> None:
         """Sets all slots to their values before the first update."""
-        for slots in self.slots:
+        for slots in self._slots:
             for variable in slots:
-                variable.assign(tf.fill(variable.shape, self._rule.start))
+                variable.assign(tf.zeros_like(variable))
 
-    def state(self, names: Sequence[str]) -> dict[str, Any]:
+    def state(self) -> dict[str, Any]:
         """Slot variables by name, for checkpoints."""
-        return {f"optimizer/{name}/{slot}": variable for name, slots in zip(names, self.slots)
-                for slot, variable in zip(self._rule.slots, slots)}
+        return {f"optimizer/{name}/{slot}": variable for name, slots in zip(self._names, self._slots)
+                for slot, variable in zip(("first_moment", "second_moment"), slots)}
+
+
+class KerasOptimizer:
+    """An optimizer of Keras' with the learning rate, and the number of the update, as arguments."""
+
+    def __init__(self, optimizer: Any, variables: Sequence[Any], names: Sequence[str], decays: Sequence[bool]):
+        self._optimizer, self._variables, self._names, self._decays = optimizer, variables, names, decays
+        optimizer.build(variables)
+        self._start = {name: variable.numpy() for name, variable in self.state().items()}
+
+    def apply(self, gradients: Sequence[Any], step: Any, *, learning_rate: Any, weight_decay: Any = None) -> None:
+        """As `Adam.apply`."""
+        learning_rate = tf.where(step < 0, 0.0, learning_rate)
+        for variable, decays in zip(self._variables, self._decays):
+            if decays:
+                decay(variable.value, learning_rate, weight_decay)
+        self._optimizer.iterations.assign(tf.cast(tf.maximum(step, 0), self._optimizer.iterations.dtype))
+        self._optimizer.learning_rate.assign(learning_rate)
+        self._optimizer.apply(gradients, self._variables)
+
+    def restart(self) -> None:
+        """Sets all slots to their values before the first update."""
+        for name, variable in self.state().items():
+            variable.assign(self._start[name])
+
+    def state(self) -> dict[str, Any]:
+        """Slot variables by name, for checkpoints. Those of one kind are in the order of the trained variables."""
+        optimizer, found = self._optimizer, dict[str, Any]()
+        renamed = SLOTS_OF_0_1.get(type(optimizer).__name__, {})
+        taken: dict[str, int] = {}
+        for variable in optimizer.variables:
+            if variable is optimizer.iterations or variable is optimizer.learning_rate:
+                continue
+            if not len(variable.shape):
+                found[f"optimizer/{len(found)}"] = variable.value
+                continue
+            slot = variable.name.rpartition("_")[2]
+            place = taken[slot] = taken.get(slot, -1) + 1
+            found[f"optimizer/{self._names[place]}/{renamed.get(slot, slot)}"] = variable.value
+        return found
+
+
+def decay(variable: Any, learning_rate: Any, weight_decay: Any) -> None:
+    """Shrinks a variable by the share learning_rate * weight_decay; None: by nothing."""
+    if weight_decay is not None:
+        tf.raw_ops.ResourceApplyGradientDescent(var=variable.handle, alpha=learning_rate, delta=variable * weight_decay)
