@@ -139,6 +139,7 @@ def test_trial_10000_follows_trial_9999(tmp_path):
     outcome = {"epochs": 1, "seconds": 1.0, "final": {"ranking_loss": 0.5, "ranking_accuracy": 0.5}}
     for name in names[1:]:
         long.complete(long.trials[name], [outcome])
+    long.write_tables()
     for found in (long, study.load(tmp_path / "long")):
         assert list(found.trials) == names
         assert [trial.name for trial in found.ranked] == names[1:]  # equal ones in the order of proposal

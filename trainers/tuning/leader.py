@@ -17,6 +17,7 @@ from trainers.tuning.pool import DIED, ChildPool, DaskPool
 from trainers.tuning.study import COMPLETED, Study, Trial
 from trainers.tuning.trial import LEADER, STOPPED
 
+TABLES = 1.0  # seconds between two writings of the tables; the last one is at the end of a sweep
 DEATHS = 3  # of workers in the same epoch of the same trial, after which the trial has failed
 
 
@@ -42,6 +43,7 @@ class Leader:
         self._exhausted = self._stopping = False
         self._leader = uuid.uuid4().hex
         self._started, self._ended_at_start = time.monotonic(), len(study.ended)
+        self._shown = self._tables_due = 0.0  # times of the monotonic clock
 
     def run(self, should_stop: Callable[[], bool]) -> bool:
         """Runs the sweep to its end; False if it was stopped before.
@@ -209,6 +211,15 @@ class Leader:
                              "the same command continues with the others")
 
     def _show(self) -> None:
+        """Moves the bar and writes the tables, at most once a second. The tables take a tenth of the time at most."""
+        now = time.monotonic()
+        if now >= self._tables_due and len(self.study.ended) > self._ended_at_start:
+            self.study.write_tables(so_far=False)
+            self._tables_due = time.monotonic() + max(TABLES, 10 * (time.monotonic() - now))
+        if now < self._shown + 1.0:
+            return
+        self._shown = now
+
         def running() -> dict[str, tuple[int, int]]:
             return {trial.name: (self.study.epochs_so_far(trial), self.study.config(trial, 0).recipe.epochs)
                     for trial, _ in self._running.values()}

@@ -7,11 +7,14 @@ avoids them:
 
 - A seed of 0 becomes a random seed: the oracle gets seed + 1.
 - `Float` with a step never tries the upper end: listed values become a `Choice`.
-- The grid waits for results before it continues, and three failures in a row end a search. The proposals of grid and
-  random do not depend on results, so their trials are reported as ended as soon as they are proposed.
+- The grid waits for results before it continues. The proposals of grid and random do not depend on results, so their
+  trials are reported as ended as soon as they are proposed.
+- Three failures in a row end a search, and after each trial all are scanned for them: the scan is off, because the
+  leader counts failures.
 - A request that yields no proposal changes the state, so that a later proposal depends on how often idle workers asked:
   the state is restored.
 - Random draws stop after 20 repetitions, before all combinations of a small space are found: the limit is raised.
+- A trial's copy of the space is made through its config, which takes half a millisecond: it is shared.
 - Hyperband names the trial that a new one continues; here a trial continues from the checkpoint, with the optimizer's
   state.
 """
@@ -53,7 +56,15 @@ class Oracle:
         import keras_tuner
         from keras_tuner import oracles
 
-        parameters = keras_tuner.HyperParameters()
+        class HyperParameters(keras_tuner.HyperParameters):
+            """A copy has values of its own, and shares what does not change with the original."""
+
+            def copy(self) -> HyperParameters:
+                twin = copy.copy(self)
+                twin.values = dict(self.values)
+                return twin
+
+        parameters = HyperParameters()
         for parameter in space.parameters:
             values = list(parameter.values)
             if parameter.kind == "choice":
@@ -70,8 +81,9 @@ class Oracle:
         more = {"max_epochs": epochs, "factor": FACTOR} if tuner == "hyperband" else {"max_trials": None}
         self._oracle = oracle(objective=keras_tuner.Objective("objective", "min" if lower_is_better else "max"),
                               hyperparameters=parameters, allow_new_entries=False, tune_new_entries=False,
-                              seed=seed + 1, max_consecutive_failed_trials=None, **more)
+                              seed=seed + 1, **more)
         self._oracle.save = self._oracle._save_trial = lambda *trial: None
+        self._oracle._check_consecutive_failures = lambda: None
         self._oracle.verbose = 0
         if space.size is not None:
             self._oracle._max_collisions = DRAWS * space.size

@@ -98,11 +98,12 @@ def _lead(study: Study, plan: Plan, environment: dict[str, Any], *, workers: int
 
 
 def _draw(study: Study) -> None:
-    """Writes the tables and the plot, if there is a result."""
+    """Writes the tables, and the plot if there is a result."""
+    if study.trials:
+        study.write_tables()
     if study.ranked:
         from trainers.tuning import figures
 
-        study.write_tables()
         figures.draw(study)
 
 

@@ -12,15 +12,18 @@ Manifest, proposals and results are the source of the last three files. No Tenso
 
 from __future__ import annotations
 
+import bisect
+import collections
 import csv
 import dataclasses
+import io
 import json
 import os
 import pathlib
 import statistics
 import textwrap
 import time
-from typing import Any, Mapping, NamedTuple
+from typing import Any, Iterable, Mapping, NamedTuple
 
 from fmnist_zoo import card, own
 from fmnist_zoo.files import atomic_write, write_json
@@ -83,7 +86,16 @@ class Trial:
 
 
 class Study:
-    """The content of a sweep's folder; `manifest` is that of its `sweep.json`."""
+    """The content of a sweep's folder; `manifest` is that of its `sweep.json`.
+
+    A change keeps the lists in order, and none of them is sorted or searched again: what a trial costs does not grow
+    with the number of trials.
+
+    Attributes:
+        trials: by name, in the order of their numbers.
+        ended: the trials that have ended, in that order.
+        ranked: completed trials, best first; equal ones in the order of proposal.
+    """
 
     def __init__(self, path: pathlib.Path, manifest: dict[str, Any]):
         self.path, self.manifest = path, manifest
@@ -96,42 +108,55 @@ class Study:
         last = [manifest, *self.starts][-1]  # the last start
         self.versions: dict[str, str] = last["versions"]
         self.modules: dict[str, str] = last.get("modules", {})  # of the user's: see `provenance.modules`
-        folders = [proposal.parent for proposal in path.glob("*/proposal.json") if proposal.parent.name.isdecimal()]
-        found = sorted((self._read_trial(folder) for folder in folders), key=lambda trial: trial.number)
-        self.trials = {trial.name: trial for trial in found}  # in the order of their numbers
+        self.trials: dict[str, Trial] = {}
+        self.ended: list[Trial] = []
+        self.ranked: list[Trial] = []
+        self._drawn: collections.Counter[tuple[Any, ...]] = collections.Counter()  # how often values were proposed
+        self._lines: dict[str, str] = {}  # of `trials.csv`, of ended trials
+        self._best: Trial | None = None  # that `best.json` holds
+        self._read_trials()
 
-    def _read_trial(self, folder: pathlib.Path) -> Trial:
+    def _read_trials(self) -> None:
+        with os.scandir(self.path) as entries:
+            numbers = sorted((int(entry.name), entry.name) for entry in entries if entry.name.isdecimal())
+        found = [trial for _, name in numbers if (trial := self._read_trial(self.path / name))]
+        self.trials = {trial.name: trial for trial in found}
+        self._drawn.update(self._key(trial.values) for trial in found if not trial.parent)
+        self.ended = sorted((trial for trial in found if trial.result), key=lambda trial: trial.order)
+        self.ranked = sorted((trial for trial in found if trial.status == COMPLETED), key=self._rank)
+
+    def _read_trial(self, folder: pathlib.Path) -> Trial | None:
+        """The trial in a folder; None if the leader was killed before it wrote the proposal."""
         proposal, result = folder / "proposal.json", folder / "result.json"
+        if not proposal.exists():
+            return None
+        content = _read(proposal, _ADVICE)
         try:
-            content = _read(proposal, _ADVICE)
             trial = Trial(folder.name, **{name: content[name] for name in PROPOSAL})
-            self.config(trial, 0)
+            trial.result = _read(result, _ADVICE) if result.exists() else None
+            if set(trial.values) != set(self.space.names):
+                raise ValueError(f"it has values of {', '.join(trial.values)}")
+            if trial.result is None:
+                self.config(trial, 0)
         except ConfigError:
             raise
         except (TypeError, LookupError, ValueError) as error:
             raise ConfigError(f"{proposal}: not the proposal of a trial: {error}; {_ADVICE}") from error
-        if result.exists():
-            trial.result = _read(result, _ADVICE)
-            missing = [name for name in RESULT if name not in trial.result]
-            if missing:
-                raise ConfigError(f"{result}: lacks {', '.join(missing)}; {_ADVICE}")
+        missing = [name for name in RESULT if name not in trial.result] if trial.result is not None else []
+        if missing:
+            raise ConfigError(f"{result}: lacks {', '.join(missing)}; {_ADVICE}")
         return trial
 
-    @property
-    def ended(self) -> list[Trial]:
-        """The trials that have ended, in that order."""
-        return sorted((trial for trial in self.trials.values() if trial.result), key=lambda trial: trial.order)
+    def _key(self, values: Mapping[str, Any]) -> tuple[Any, ...]:
+        return tuple(map(values.get, self.space.names))
+
+    def _rank(self, trial: Trial) -> tuple[float, int]:
+        return (trial.score if self.objective.lower_is_better else -trial.score, trial.number)
 
     @property
     def next_order(self) -> int:
         """The order number of the next trial to end."""
-        return max((trial.order + 1 for trial in self.trials.values()), default=0)
-
-    @property
-    def ranked(self) -> list[Trial]:
-        """Completed trials, best first; equal ones in the order of proposal."""
-        completed = [trial for trial in self.trials.values() if trial.status == COMPLETED]
-        return sorted(completed, key=lambda trial: trial.score, reverse=not self.objective.lower_is_better)
+        return self.ended[-1].order + 1 if self.ended else 0
 
     def folder(self, trial: Trial, execution: int) -> pathlib.Path:
         """The run folder of an execution."""
@@ -147,14 +172,16 @@ class Study:
         if proposal.parent:
             seed = self.trials[proposal.parent].seed
         else:
-            before = [trial for trial in self.trials.values() if trial.values == proposal.values and not trial.parent]
-            seed = self.base.seed + self.executions * len(before)
+            seed = self.base.seed + self.executions * self._drawn[self._key(proposal.values)]
+            self._drawn[self._key(proposal.values)] += 1
         trial = Trial(proposal.trial, proposal.values, seed, proposal.epochs, proposal.parent, self.next_order)
         folder = self.path / trial.name
         folder.mkdir(exist_ok=True)
         write_json(folder / "proposal.json", {name: getattr(trial, name) for name in PROPOSAL})
+        last = next(reversed(self.trials.values()), trial)
         self.trials[trial.name] = trial
-        self.trials = dict(sorted(self.trials.items(), key=lambda item: item[1].number))
+        if trial.number < last.number:  # its folder was deleted
+            self.trials = dict(sorted(self.trials.items(), key=lambda item: item[1].number))
         return trial
 
     def complete(self, trial: Trial, outcomes: list[dict[str, Any]]) -> None:
@@ -176,7 +203,9 @@ class Study:
         result["order"] = self.next_order
         write_json(self.path / trial.name / "result.json", result)
         trial.result = result
-        self.write_tables()
+        self.ended.append(trial)
+        if trial.status == COMPLETED:
+            bisect.insort(self.ranked, trial, key=self._rank)
 
     def add_start(self, environment: Mapping[str, Any]) -> None:
         """Records the versions and the commit of this start."""
@@ -195,9 +224,9 @@ class Study:
         return ["trial", *self.space.names,
                 "objective", "objective_std", "epochs", "seed", "seconds", "status", "reason"]
 
-    def row(self, trial: Trial) -> dict[str, Any]:
-        """A trial's row of `trials.csv`."""
-        result = trial.result or {"reason": "", "epochs": self.epochs_so_far(trial)}
+    def row(self, trial: Trial, *, so_far: bool = True) -> dict[str, Any]:
+        """A trial's row of `trials.csv`; `so_far`: with the epochs of a running trial, which its own files have."""
+        result = trial.result or {"reason": "", "epochs": self.epochs_so_far(trial) if so_far else None}
         cells = {"trial": trial.name, **trial.values, **result, "seed": trial.seed, "status": trial.status}
         return {name: cells.get(name) for name in self.columns}
 
@@ -221,17 +250,25 @@ class Study:
         """The command that trains the best trial, on all validation images and with pictures."""
         return f"python -m trainers.train --from_sweep={self.path}{own.flag(self.modules)}"
 
-    def write_tables(self) -> None:
-        """Writes `trials.csv` and `best.json`."""
+    def write_tables(self, *, so_far: bool = True) -> None:
+        """Writes `trials.csv`, and `best.json` if it would change; `so_far`: as for `row`."""
+        for trial in self.ended[len(self._lines):]:
+            self._lines[trial.name] = self._line(self.row(trial).values())
         with atomic_write(self.path / "trials.csv", "w") as file:
-            writer = csv.DictWriter(file, self.columns, lineterminator="\n")
-            writer.writeheader()
-            writer.writerows(self.row(trial) for trial in self.trials.values())
-        ranked = self.ranked
-        if ranked:
-            config = dataclasses.replace(self.config(ranked[0], 0), ranking=False)
-            write_json(self.path / "best.json", {**self.row(ranked[0]), "values": ranked[0].values,
-                                                 "config": config.to_dict(), "retrain": self.retrain})
+            file.write(self._line(self.columns))
+            file.writelines(self._lines.get(trial.name) or self._line(self.row(trial, so_far=so_far).values())
+                            for trial in self.trials.values())
+        if self.ranked and self._best is not self.ranked[0]:
+            best = self.ranked[0]
+            config = dataclasses.replace(self.config(best, 0), ranking=False)
+            write_json(self.path / "best.json", {**self.row(best), "values": best.values, "config": config.to_dict(),
+                                                 "retrain": self.retrain})
+            self._best = best
+
+    def _line(self, cells: Iterable[Any]) -> str:
+        text = io.StringIO()
+        csv.writer(text, lineterminator="\n").writerow(cells)
+        return text.getvalue()
 
 
 def retrain_config(path: str | os.PathLike[str]) -> RunConfig:
@@ -264,7 +301,7 @@ def load(path: str | os.PathLike[str]) -> Study:
 
 def _read(path: pathlib.Path, advice: str) -> dict[str, Any]:
     try:
-        content = json.loads(path.read_text())
+        content = json.loads(path.read_bytes())
     except (OSError, ValueError, RecursionError) as error:
         raise ConfigError(f"{path}: cannot be read: {error}; {advice}") from error
     if not isinstance(content, dict):
