@@ -3,9 +3,10 @@
 import csv
 import pathlib
 
-from trainers.config import RunConfig
+from trainers.config import RunConfig, resolve
 from trainers.tuning import pool, trial
 
+BATCH = 1200  # above `LARGEST_XLA_BATCH`: XLA would compile for longer than these trials train, in the workers too
 MODEL = "2L"
 SPACE = {"dropout": [0, 0.5], "l2": [0, 0.001]}
 GRID = dict(tuner="grid", data="mini", epochs=2)
@@ -58,6 +59,16 @@ class Pretending(Inline):
         loss = config.spec.l2 + config.recipe.learning_rate + sum(config.spec.dropout) + config.seed % 3 / 10
         return {"status": "COMPLETED", "epochs": config.recipe.epochs, "seconds": 1.0, "seed": config.seed,
                 "final": {"ranking_loss": loss, "ranking_accuracy": 1 / (1 + loss)}}
+
+
+def make_job(sweep_folder, data, name, *, model="softmax", parent=None, **settings):
+    """A job of a sweep in `sweep_folder`, which it makes."""
+    sweep_folder.mkdir(exist_ok=True)
+    (sweep_folder / trial.LEADER).write_text("me")
+    defaults = {"epochs": 1, "data": "mini", "histogram_every": 0, "checkpoint_every": 1, "batch_size": BATCH}
+    return {"config": resolve(model, ranking=True, **{**defaults, **settings}).to_dict(),
+            "folder": str(sweep_folder / name / "0"), "parent": parent, "sweep": str(sweep_folder), "leader": "me",
+            "expected": {"sha256": data.sha256, "split_sha256": data.split_sha256}}
 
 
 def replace_pool(monkeypatch, inline):

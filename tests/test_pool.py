@@ -7,7 +7,6 @@ import json
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -19,32 +18,22 @@ import pytest
 from fmnist_zoo.data import load_data
 from tests import helpers
 from tests.conftest import ROOT
+from tests.sweeps import BATCH, make_job
 from trainers import sweep, train
 from trainers.config import resolve
 from trainers.running import run
 from trainers.running.folder import RunFolder
 from trainers.running.table import MetricsTable
-from trainers.tuning import pool, study, trial
+from trainers.tuning import local, pool, study, trial
 
 EPOCHS = 40
 SECONDS = 300  # far more than anything here takes on an idle machine
-BATCH = 1200  # above `LARGEST_XLA_BATCH`: XLA would compile for longer than these trials train, in the workers too
 LONG = dict(model="2L", epochs=EPOCHS, dropout=0.2)
 
 
 @pytest.fixture(scope="module")
 def data():
     return load_data(data="mini")
-
-
-def make_job(sweep_folder, data, name, *, model="softmax", parent=None, **settings):
-    """A job of a sweep in `sweep_folder`, which it makes."""
-    sweep_folder.mkdir(exist_ok=True)
-    (sweep_folder / trial.LEADER).write_text("me")
-    defaults = {"epochs": 1, "data": "mini", "histogram_every": 0, "checkpoint_every": 1, "batch_size": BATCH}
-    return {"config": resolve(model, ranking=True, **{**defaults, **settings}).to_dict(),
-            "folder": str(sweep_folder / name / "0"), "parent": parent, "sweep": str(sweep_folder), "leader": "me",
-            "expected": {"sha256": data.sha256, "split_sha256": data.split_sha256}}
 
 
 @pytest.fixture
@@ -89,25 +78,25 @@ def kill_after_rows(folder, count):
     os.kill(int((folder / ".lock").read_text()), signal.SIGKILL)
 
 
-def test_child_is_replaced_after_some_trials_and_a_killed_one_loses_nothing(job, undisturbed, monkeypatch, tmp_path):
-    monkeypatch.setattr(pool, "TRIALS_A_WORKER", 2)  # its imports count as one
-    child = pool.ChildPool(resolve("2L").threads)
+def test_local_worker_that_grew_is_replaced_and_a_killed_one_loses_nothing(job, undisturbed, monkeypatch, tmp_path):
+    monkeypatch.setattr(local, "GROWTH_MB", -1)
+    workers = local.LocalPool(resolve("2L").threads)
     try:
-        child.submit("short", job("short"))
-        ((name, outcome),) = wait_for(child)
+        workers.submit("short", job("short"))
+        ((name, outcome),) = wait_for(workers)
         assert (name, outcome["status"]) == ("short", "COMPLETED") and outcome["memory_mb"] > 100
-        child.submit("long", job("long", **LONG))
+        workers.submit("long", job("long", **LONG))
         kill_after_rows(tmp_path / "long" / "0", 3)
         assert outcome["pid"] not in (os.getpid(), int((tmp_path / "long" / "0" / ".lock").read_text()))
-        assert wait_for(child) == [("long", {"status": pool.DIED, "begun": True})]
+        assert wait_for(workers) == [("long", {"status": pool.DIED, "begun": True})]
         assert 3 <= len(RunFolder(tmp_path / "long" / "0").rows()) < EPOCHS
-        child.submit("long", job("long", **LONG))
-        ((_, outcome),) = wait_for(child)
+        workers.submit("long", job("long", **LONG))
+        ((_, outcome),) = wait_for(workers)
         folder, expected = undisturbed
         assert outcome["final"] == expected["final"]
         assert helpers.rows_without_times(tmp_path / "long" / "0") == helpers.rows_without_times(folder.path)
     finally:
-        child.close()
+        workers.close()
 
 
 def test_workers_import_tensorflow_with_the_threads_of_the_runs(monkeypatch, tmp_path):
@@ -124,69 +113,67 @@ def test_workers_import_tensorflow_with_the_threads_of_the_runs(monkeypatch, tmp
     assert asked == [3, 3]
 
 
-def test_dask_workers_share_the_cores_and_a_killed_one_loses_nothing(job, undisturbed, tmp_path):
-    workers = pool.DaskPool(resolve("2L").threads, workers=2)
+def test_local_workers_share_the_cores_and_the_death_of_one_leaves_the_other_alone(job, undisturbed, tmp_path):
+    workers = local.LocalPool(resolve("2L").threads, 2)
     try:
-        assert workers.slots == 2 and workers.shares == {"0": (0, 2), "1": (1, 2)}
-        assert workers._client.scheduler.address.startswith("tls://127.0.0.1:")
-        jobs = {"long": job("long", **LONG), "short": job("short")}
-        for name, asked in jobs.items():
-            workers.submit(name, asked)
+        assert workers.slots == 2
+        workers.submit("long", job("long", **LONG))
+        workers.submit("other", job("other", **LONG, seed=1))
         kill_after_rows(tmp_path / "long" / "0", 3)
-        outcomes = dict(wait_for(workers, 2))
-        assert outcomes["long"]["status"] == pool.DIED
-        for name in [name for name, outcome in outcomes.items() if outcome["status"] == pool.DIED]:
-            workers.submit(name, jobs[name])  # the short one too, if it was waiting on the same worker
-            outcomes.update(wait_for(workers))
-        assert outcomes["long"]["final"] == undisturbed[1]["final"] and outcomes["short"]["status"] == "COMPLETED"
-        environment = json.loads((tmp_path / "long" / "0" / "config.json").read_text())["environment"]
+        assert ("long", {"status": pool.DIED, "begun": True}) in (first := wait_for(workers))
+        workers.submit("long", job("long", **LONG))
+        outcomes = dict([*first, *wait_for(workers, 3 - len(first))])
+        assert outcomes["long"]["final"] == undisturbed[1]["final"] and outcomes["other"]["status"] == "COMPLETED"
         cores = sorted(os.sched_getaffinity(0))
-        assert environment["cores"] in (len(cores[::2]), len(cores[1::2]))
-        # On one core too: the numbers of a trial are those of a run.
-        assert environment["threads"]["intra_op"] == resolve("2L").threads
+        expected = [{"cores": len(cores[index::2] or cores[:1])} for index in (0, 1)]
+        for name in ("long", "other"):  # the replaced one has its share, too
+            starts = json.loads((tmp_path / name / "0" / "config.json").read_text())["starts"]
+            assert {"cores": starts[-1]["environment"]["cores"]} in expected
+            # On one core too: the numbers of a trial are those of a run.
+            assert starts[-1]["environment"]["threads"]["intra_op"] == resolve("2L").threads
     finally:
         workers.close()
 
 
-def test_workers_of_a_scheduler_that_share_only_a_folder(tmp_path):
-    """As on several machines: a scheduler and its workers are started by hand, and the sweep knows their address."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    address = f"tcp://127.0.0.1:{port}"
-    start = [sys.executable, "-m", "distributed.cli.dask_scheduler", "--host", "127.0.0.1", "--port", str(port),
-             "--no-dashboard"]
-    work = [sys.executable, "-m", "distributed.cli.dask_worker", address, "--host", "127.0.0.1", "--nthreads", "1",
-            "--nworkers", "1", "--no-dashboard", "--local-directory", str(tmp_path / "dask")]
-    options = dict(env={**os.environ, "PYTHONPATH": str(ROOT)}, cwd=tmp_path, stdout=subprocess.DEVNULL,
-                   stderr=subprocess.DEVNULL)
-    processes = [subprocess.Popen(command, **options) for command in (start, work)]
-    try:
-        until = time.monotonic() + SECONDS
-        while True:
-            assert time.monotonic() < until
-            try:
-                socket.create_connection(("127.0.0.1", port), timeout=1).close()
-                break
-            except OSError:
-                time.sleep(0.1)
-        workers = pool.DaskPool(resolve("2L").threads, address=address)
-        table = sweep.sweep("softmax", {"l2": [0, 0.001, 0.01]}, tuner="grid", data="mini", epochs=2, logdir=tmp_path,
-                            scheduler=address)
-        processes[0].kill()
-        with pytest.raises(pool.PoolError, match="the scheduler is gone"):
-            for _ in range(100):
-                time.sleep(0.2)
-                assert workers.slots
-        workers.close()
-    finally:
-        for process in reversed(processes):
-            process.terminate()
-            process.wait(30)
-    assert [row["status"] for row in table] == ["COMPLETED"] * 3
-    trials = study.load(tmp_path / "sweeps" / "softmax-grid-seed0").trials.values()
-    pids = {one["pid"] for done in trials for one in done.result["executions"]}
-    assert os.getpid() not in pids and len(pids) == 1
+def children_of(pid):
+    return [int(child) for child in
+            subprocess.run(["pgrep", "-P", str(pid)], capture_output=True, text=True).stdout.split()]
+
+
+@pytest.mark.parametrize("seconds", [1.0, 4.0])  # while Python starts, and while TensorFlow is imported
+def test_workers_of_a_killed_leader_end_at_once(tmp_path, seconds):
+    (tmp_path / "leader.py").write_text("import time\nfrom trainers.tuning import local\n"
+                                        "if __name__ == '__main__':\n    pool = local.LocalPool(1, 2)\n"
+                                        "    print(flush=True)\n    time.sleep(100)\n")
+    leader = subprocess.Popen([sys.executable, tmp_path / "leader.py"], env={**os.environ, "PYTHONPATH": str(ROOT)},
+                              stdout=subprocess.PIPE)
+    leader.stdout.readline()
+    time.sleep(seconds)
+    children = children_of(leader.pid)
+    leader.kill()
+    leader.communicate()
+    until = time.monotonic() + 20
+    while any(os.path.exists(f"/proc/{child}") for child in children):
+        assert time.monotonic() < until
+        time.sleep(0.1)
+    assert len(children) == 3  # two workers, and multiprocessing's tracker
+
+
+def test_share_of_the_cores_can_change_and_binds_threads_that_run():
+    code = """
+import os, threading
+from trainers.tuning import trial
+threading.Thread(target=threading.Event().wait, daemon=True).start()
+cores = sorted(os.sched_getaffinity(0))
+for index, count in [(0, 2), (1, 2), (0, 1), (len(cores), len(cores) + 1)]:
+    trial.take_share(index, count)
+    expected = set(cores[index::count]) or {cores[0]}
+    assert {frozenset(os.sched_getaffinity(int(one))) for one in os.listdir("/proc/self/task")} == {
+        frozenset(expected)}
+"""
+    done = subprocess.run([sys.executable, "-c", code], env={**os.environ, "PYTHONPATH": str(ROOT)}, cwd=ROOT,
+                          capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
 
 
 @pytest.mark.parametrize("workers", [1, 2])
@@ -196,14 +183,9 @@ def test_script_without_a_main_guard_gets_a_message_and_no_trial_is_lost(tmp_pat
     (tmp_path / "script.py").write_text(call)
     done = subprocess.run([sys.executable, tmp_path / "script.py"], env={**os.environ, "PYTHONPATH": str(ROOT)},
                           capture_output=True, text=True, timeout=SECONDS)
-    assert done.returncode and "trainers.tuning.pool.PoolError" in done.stderr
+    assert done.returncode and "trainers.tuning.workers.PoolError" in done.stderr
     assert "if __name__ == '__main__':" in done.stderr
     assert not study.load(tmp_path / "sweeps" / "softmax-random-seed0").ended
-
-
-def test_unreachable_scheduler_is_named(tmp_path):
-    with pytest.raises(pool.PoolError, match="is a scheduler running at tcp://127.0.0.1:9"):
-        sweep.sweep("softmax", "l2=0", data="mini", logdir=tmp_path, scheduler="tcp://127.0.0.1:9")
 
 
 def test_trial_leaves_no_variables_or_graphs_in_memory(job):

@@ -25,7 +25,7 @@ def make_plan(space, **settings):
 
 
 def execute(asked, logdir, should_stop=lambda: False):
-    return start.execute(asked, workers=1, scheduler="", max_failures=5, logdir=logdir, name="one", overwrite=False,
+    return start.execute(asked, workers=1, scheduler=None, max_failures=5, logdir=logdir, name="one", overwrite=False,
                          verbose=True, should_stop=should_stop)
 
 

@@ -20,6 +20,7 @@ from trainers import cli
 from trainers.settings import Settings
 from trainers.tuning.oracle import TUNERS
 from trainers.tuning.plan import MAX_TRIALS, Plan
+from trainers.tuning.scheduler import Scheduler
 from trainers.tuning.space import NAMES
 from trainers.tuning.start import execute, sweep_folder
 from trainers.tuning.study import OBJECTIVES, Study, load
@@ -42,7 +43,7 @@ GROUPS = {
     "What a trial trains": cli.settings_in(MODEL),
     "How a trial trains": cli.settings_in(TRAINING),
     "On what": cli.settings_in(DATA),
-    "Where it runs": ("workers", "scheduler", "max_failures"),
+    "Where it runs": ("workers", "scheduler", "tls_ca", "tls_cert", "tls_key", "max_failures"),
     "Where it goes": ("logdir", "name", "overwrite", *cli.settings_in(OUTPUT)),
     "Other": ("show", "dry_run"),
 }
@@ -67,9 +68,13 @@ def define_flags() -> flags.FlagValues:
     flags.DEFINE_enum("objective", "val_loss", list(OBJECTIVES), "on the half of the validation images that chose no "
                       "epoch", flag_values=values)
     whole("executions", "runs of each trial, with seeds of their own; their mean ranks it", 1)
-    whole("workers", "trials at once on this machine, each with its share of the cores; 2 and more need the extra "
-          "[distributed]", 1)
-    text("scheduler", "a dask scheduler's address, such as tls://host:8786, instead of --workers", "")
+    whole("workers", "trials at once on this machine, each with its share of the cores", 1)
+    text("scheduler", "a dask scheduler's address, such as tls://host:8786, instead of --workers; needs the extra "
+         "[distributed]", "")
+    text("tls_ca", "for tls://, the file with the certificate of the cluster's authority (PEM); the default is that of "
+         "dask's configuration", "")
+    text("tls_cert", "the file with this client's certificate", "")
+    text("tls_key", "the file with its key, if that is not in --tls_cert", "")
     whole("max_failures", "failed trials of this start after which the sweep ends", 5)
     text("logdir", "the log folder, for TensorBoard too", "tb_logs")
     text("name", "the sweep's folder below <logdir>/sweeps; default: model, tuner and seed", "")
@@ -83,14 +88,16 @@ def define_flags() -> flags.FlagValues:
 
 def sweep(model: str | ModelSpec, space: str | Mapping[str, Any] | None = None, *, tuner: str = "random",
           max_trials: int | None = None, objective: str = "val_loss", executions: int = 1, workers: int = 1,
-          scheduler: str = "", max_failures: int = 5, logdir: str | os.PathLike[str] = "tb_logs", name: str = "",
-          overwrite: bool = False, verbose: bool = False, **settings: Unpack[Settings]) -> list[dict[str, Any]]:
+          scheduler: str = "", tls_ca: str = "", tls_cert: str = "", tls_key: str = "", max_failures: int = 5,
+          logdir: str | os.PathLike[str] = "tb_logs", name: str = "", overwrite: bool = False, verbose: bool = False,
+          **settings: Unpack[Settings]) -> list[dict[str, Any]]:
     """Runs a sweep, or continues the one of the same name. Workers import your script: guard the call with `__main__`.
 
     Args:
         model: a name or a spec.
         space: as `--space`, or a mapping such as `{"dropout": [0, 0.2], "l2": "log(1e-6..1e-2)"}`; None: the default.
-        tuner, max_trials, objective, executions, workers, scheduler, max_failures, name, overwrite: as the flags.
+        tuner, max_trials, objective, executions, workers, max_failures, name, overwrite: as the flags.
+        scheduler, tls_ca, tls_cert, tls_key: as the flags.
         verbose: print what the command prints.
         **settings: of the trials, named as the flags of `trainers.train`: `epochs`, `batch_size`, `data`, `seed`, ...
 
@@ -103,9 +110,17 @@ def sweep(model: str | ModelSpec, space: str | Mapping[str, Any] | None = None, 
     """
     plan = Plan(model, space, tuner=tuner, max_trials=max_trials, objective=objective, executions=executions,
                 **settings)
-    study, _ = execute(plan, workers=workers, scheduler=scheduler, max_failures=max_failures, logdir=logdir, name=name,
-                       overwrite=overwrite, verbose=verbose, should_stop=lambda: False)
+    study, _ = execute(plan, workers=workers, scheduler=_scheduler(scheduler, tls_ca, tls_cert, tls_key),
+                       max_failures=max_failures, logdir=logdir, name=name, overwrite=overwrite, verbose=verbose,
+                       should_stop=lambda: False)
     return study.rows()
+
+
+def _scheduler(address: str, tls_ca: str, tls_cert: str, tls_key: str) -> Scheduler | None:
+    certificates = {"tls_ca": tls_ca, "tls_cert": tls_cert, "tls_key": tls_key}
+    if not address and any(certificates.values()):
+        raise UsageError(f"--{next(name for name, path in certificates.items() if path)} is for --scheduler=tls://...")
+    return Scheduler(address, **certificates) if address else None
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -122,12 +137,13 @@ def _main(values: flags.FlagValues) -> int:
         raise UsageError("--scheduler brings its own workers: drop --workers")
     plan = Plan(values.model, values.space, tuner=values.tuner, max_trials=values.max_trials,
                 objective=values.objective, executions=values.executions, **cli.given_settings(values))
+    scheduler = _scheduler(values.scheduler, values.tls_ca, values.tls_cert, values.tls_key)
     logdir = os.path.expanduser(values.logdir)
     if values.dry_run:
         print(plan.text(values.workers, str(sweep_folder(plan, logdir, values.name))))
         return 0
     with cli.StopSignal() as stop:
-        study, ended = execute(plan, workers=values.workers, scheduler=values.scheduler, verbose=True,
+        study, ended = execute(plan, workers=values.workers, scheduler=scheduler, verbose=True,
                                max_failures=values.max_failures, logdir=logdir, name=values.name,
                                overwrite=values.overwrite, should_stop=stop)
     print(_summary(study))

@@ -13,9 +13,9 @@ from fmnist_zoo.files import atomic_write
 from trainers.running import estimate, progress, provenance
 from trainers.running.folder import RunFolder
 from trainers.tuning.oracle import Oracle, Proposal
-from trainers.tuning.pool import DIED, ChildPool, DaskPool
 from trainers.tuning.study import COMPLETED, Study, Trial
 from trainers.tuning.trial import LEADER, STOPPED
+from trainers.tuning.workers import DIED, Pool
 
 TABLES = 1.0  # seconds between two writings of the tables; the last one is at the end of a sweep
 DEATHS = 3  # of workers in the same epoch of the same trial, after which the trial has failed
@@ -31,7 +31,7 @@ class Leader:
     `environment` has the versions, the commit and the modules of the user's of this start.
     """
 
-    def __init__(self, study: Study, pool: ChildPool | DaskPool, oracle: Oracle, *, max_trials: int,
+    def __init__(self, study: Study, pool: Pool, oracle: Oracle, *, max_trials: int,
                  max_failures: int, reporter: progress.Reporter, environment: Mapping[str, Any]):
         self.study, self.pool, self.oracle, self.reporter = study, pool, oracle, reporter
         self.max_trials, self.max_failures, self.failures = max_trials, max_failures, 0
@@ -70,7 +70,7 @@ class Leader:
                 return True
         self._stopping = True
         (self.study.path / LEADER).unlink(missing_ok=True)  # workers look for it after each epoch
-        while self._running:
+        while self._running and self.pool.slots:
             self._collect(1.0)
         return False
 

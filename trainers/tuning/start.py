@@ -19,11 +19,13 @@ from trainers.config import DEPENDENT, ConfigError, RunConfig, decisive_differen
 from trainers.running.folder import SWEEPS, locked, names_folder
 from trainers.tuning.oracle import Oracle
 from trainers.tuning.plan import COUNT, Plan
+from trainers.tuning.scheduler import Scheduler
 from trainers.tuning.study import Study, load
 
 
-def execute(plan: Plan, *, workers: int, scheduler: str, max_failures: int, logdir: str | os.PathLike[str], name: str,
-            overwrite: bool, verbose: bool, should_stop: Callable[[], bool]) -> tuple[Study, bool]:
+def execute(plan: Plan, *, workers: int, scheduler: Scheduler | None, max_failures: int,
+            logdir: str | os.PathLike[str], name: str, overwrite: bool, verbose: bool,
+            should_stop: Callable[[], bool]) -> tuple[Study, bool]:
     """Runs a sweep in `<logdir>/sweeps/<name>`, from where it was left.
 
     Args:
@@ -68,17 +70,16 @@ def execute(plan: Plan, *, workers: int, scheduler: str, max_failures: int, logd
                          "the same command continues") from error
 
 
-def _lead(study: Study, plan: Plan, environment: dict[str, Any], *, workers: int, scheduler: str, max_failures: int,
-          verbose: bool, should_stop: Callable[[], bool]) -> bool:
+def _lead(study: Study, plan: Plan, environment: dict[str, Any], *, workers: int, scheduler: Scheduler | None,
+          max_failures: int, verbose: bool, should_stop: Callable[[], bool]) -> bool:
     """Starts the workers and leads the sweep; returns whether it is finished."""
     from trainers.board import hparams
     from trainers.running import progress
     from trainers.tuning import pool
     from trainers.tuning.leader import Leader
 
-    warning = pool.security_warning(scheduler)
-    if verbose and warning:
-        print(f"warning: {warning}", file=sys.stderr, flush=True)
+    if verbose and scheduler and scheduler.warning:
+        print(f"warning: {scheduler.warning}", file=sys.stderr, flush=True)
     try:
         started = pool.make(workers, scheduler, study.base.threads)
     except pool.PoolError:

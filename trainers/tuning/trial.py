@@ -40,6 +40,8 @@ LEADER = ".leader"  # a file with the name of the leader; workers of an earlier 
 _data = functools.lru_cache(maxsize=1)(lambda **settings: load_data(**settings))  # read and verified once
 _one_at_a_time = threading.Lock()
 _done = 0
+_cores: list[int] = []  # of this process before it took a share of them
+_share = (0, 1)
 
 
 class TrialError(ZooError, RuntimeError):
@@ -54,7 +56,7 @@ def run(job: dict[str, Any], share: tuple[int, int] | None = None) -> dict[str, 
             None), `expected` (digests of the data), `sweep` (its folder), `leader` (content of its LEADER file),
             `modules` (of the user's, that the model needs, with the digests of their source), `directory` (where the
             leader finds them).
-        share: (index of this worker on its host, number of workers there); None: it has all cores.
+        share: as of `take_share`; None: it has the one that it took before.
 
     Returns:
         `status` COMPLETED (with `epochs`, `final`, `seconds`), FAILED (with `reason`) or STOPPED; `seed`; and of the
@@ -66,7 +68,8 @@ def run(job: dict[str, Any], share: tuple[int, int] | None = None) -> dict[str, 
     global _done
     with _one_at_a_time:
         began = time.time()
-        _share_cores(share)
+        if share:
+            take_share(*share)
         outcome = _run(job)
         gc.collect()  # graphs and models refer to each other in cycles
         _done += 1
@@ -78,7 +81,8 @@ def run(job: dict[str, Any], share: tuple[int, int] | None = None) -> dict[str, 
 def warm(number: int, share: tuple[int, int] | None = None) -> None:
     """Imports what jobs need before there is one. Their runs use `number` threads, which cannot be changed later."""
     with _one_at_a_time:
-        _share_cores(share)
+        if share:
+            take_share(*share)
         threads.use(number)
         import trainers.running.session  # noqa: F401
 
@@ -226,16 +230,20 @@ def _show_failure(folder: RunFolder, config: RunConfig) -> None:
         writer.close()
 
 
-def _share_cores(share: tuple[int, int] | None) -> None:
-    """Binds this worker to its share of the cores. TensorFlow's threads inherit that, so it must not be imported yet.
+def take_share(index: int, count: int) -> None:
+    """Binds this process, with all its threads, to its share of the cores: it is number `index` of `count` workers.
 
     A worker that stays on its own cores trains a quarter faster than one that is moved between cores.
     """
-    if share is None or share[1] < 2 or "tensorflow" in sys.modules or not hasattr(os, "sched_setaffinity"):
+    global _share
+    if _share == (index, count) or not hasattr(os, "sched_setaffinity"):
         return
-    index, count = share
-    cores = sorted(os.sched_getaffinity(0))
-    os.sched_setaffinity(0, cores[index::count] or [cores[index % len(cores)]])
+    if not _cores:
+        _cores.extend(sorted(os.sched_getaffinity(0)))
+    for thread in os.listdir("/proc/self/task"):
+        with contextlib.suppress(OSError):  # it has ended
+            os.sched_setaffinity(int(thread), _cores[index::count] or [_cores[index % len(_cores)]])
+    _share = (index, count)
 
 
 def host() -> dict[str, str]:
