@@ -25,10 +25,9 @@ from trainers.config import SETTINGS, ConfigError, RunConfig, resolve
 PAGE = command.ROOT / "docs" / "recipes.md"
 BEGIN, END = "<!-- recipes: python -m benchmarks.recipes -->", "<!-- /recipes -->"
 ALONE = (
-    "", "schedule=linear", "schedule=cosine", "schedule=step", "schedule=one_cycle", "schedule=cosine,warmup=0.05",
-    "weights=last", "label_smoothing=0.1", "ema=0.999", "clip_norm=1", "optimizer=adamw", "shift=1", "flip=true",
-    "erase=8", "mixup=0.2", "teacher=4D_drop03", "dropout=0.3", "l2=1e-5", "activation=gelu", "normalization=batch",
-    "normalization=layer", "input=standardized", "input=whitened", "initializer=he_normal", "batch_size=64",
+    "", "schedule=cosine", "schedule=one_cycle", "schedule=cosine,warmup=0.05", "label_smoothing=0.1", "ema=0.999",
+    "clip_norm=1", "optimizer=adamw", "shift=1", "flip=true", "erase=8", "mixup=0.2", "teacher=4D_drop03",
+    "dropout=0.3", "activation=gelu", "normalization=batch", "input=standardized", "input=whitened",
     "schedule=cosine,ema=0.999,label_smoothing=0.1,dropout=0.3,flip=true")
 HEAD = ("change", "validation NLL", "difference", "p", "validation accuracy", "difference", "p", "best epoch",
         "s an epoch")
