@@ -91,6 +91,10 @@ def from_run(path: str | os.PathLike[str]) -> Trained:
     path = folder.weights / f"{config.recipe.weights}.weights.h5"
     again = f"train the run again with python -m trainers.train --config={folder.config}"
     if not path.is_file():
+        trial = folder.path.parent
+        if (trial / "proposal.json").exists():
+            raise TrainedError(f"{folder.path}: has no weights, because a sweep keeps those of its best trials alone; "
+                               f"train it again with python -m trainers.train --from_sweep={trial}")
         raise TrainedError(f"{path}: is gone; {again}")
     model = models.build_model(config.spec, config.seed, weights=path)
     if checkpoints.digest(dict(zip(_names(config, model), model.get_weights()))) != result["weights_sha256"]:

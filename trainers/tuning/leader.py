@@ -12,6 +12,7 @@ from fmnist_zoo.errors import ZooError
 from fmnist_zoo.files import atomic_write
 from trainers.running import estimate, progress, provenance
 from trainers.running.folder import RunFolder
+from trainers.tuning.kept import Keeper
 from trainers.tuning.oracle import Oracle, Proposal
 from trainers.tuning.study import COMPLETED, Study, Trial
 from trainers.tuning.trial import LEADER, STOPPED
@@ -35,7 +36,7 @@ class Leader:
                  max_failures: int, reporter: progress.Reporter, environment: Mapping[str, Any]):
         self.study, self.pool, self.oracle, self.reporter = study, pool, oracle, reporter
         self.max_trials, self.max_failures, self.failures = max_trials, max_failures, 0
-        self.environment = environment
+        self.environment, self._keeper = environment, Keeper(study)
         self._jobs: collections.deque[tuple[Trial, int]] = collections.deque()
         self._running: dict[str, tuple[Trial, int]] = {}
         self._outcomes: dict[str, dict[int, dict[str, Any]]] = collections.defaultdict(dict)
@@ -59,6 +60,7 @@ class Leader:
         for trial in self.study.trials.values():
             if trial.result is None:
                 self._queue(trial)
+        self._keeper.begin()
         while not should_stop():
             self._fill()
             if self._running:
@@ -67,6 +69,7 @@ class Leader:
             elif self._jobs or self._propose():
                 time.sleep(1.0)  # no worker at the moment: all are restarting, or none has joined the scheduler yet
             else:
+                self._keeper.finish()
                 return True
         self._stopping = True
         (self.study.path / LEADER).unlink(missing_ok=True)  # workers look for it after each epoch
@@ -126,6 +129,7 @@ class Leader:
                           "the earlier version or restore the file, or start again with --overwrite")
 
     def _queue(self, trial: Trial) -> None:
+        self._keeper.queued(trial)
         self._jobs.extend((trial, execution) for execution in range(self.study.executions))
 
     def _fill(self) -> None:
@@ -182,6 +186,9 @@ class Leader:
                     raise SweepError(f"{self.study.path}: another process now leads this sweep")
             else:
                 self._fail(trial, outcome["reason"])
+            if trial.result and not any(f"{trial.name}/{other}" in self._running
+                                        for other in range(self.study.executions)):
+                self._keeper.ended(trial)
 
     def _died(self, name: str, trial: Trial, execution: int) -> None:
         """Runs a trial again whose worker died, from its checkpoint; one that keeps dying in the same epoch fails."""

@@ -17,6 +17,7 @@ from fmnist_zoo.backend import need_tensorflow
 from fmnist_zoo.files import write_json
 from trainers.config import DEPENDENT, ConfigError, RunConfig, decisive_differences
 from trainers.running.folder import SWEEPS, locked, names_folder
+from trainers.tuning.kept import BEST
 from trainers.tuning.oracle import Oracle
 from trainers.tuning.plan import COUNT, Plan
 from trainers.tuning.scheduler import Scheduler
@@ -146,7 +147,7 @@ def open_or_create(path: pathlib.Path, manifest: dict[str, Any]) -> Study:
             raise ConfigError(f"{path}: holds another sweep: {changes}. Choose another --name, or start again with "
                               "--overwrite, which moves this one aside")
         return study
-    write_json(path / "sweep.json", {**manifest, "started": time.time()})
+    write_json(path / "sweep.json", {**manifest, "keeps": BEST, "started": time.time()})
     return load(path)
 
 
