@@ -103,7 +103,8 @@ def _torch(pixels: Any, kernels: Sequence[Any]) -> Callable[[int], Any]:
 
 
 def _tensorflow(pixels: Any, kernels: Sequence[Any]) -> Callable[[int], Any]:
-    command.free_threads()
+    if "tensorflow" not in sys.modules:  # otherwise its number of threads is fixed, and is read from the environment
+        command.free_threads()
     from fmnist_zoo.backend import tf
 
     pixels, kernels = tf.Variable(pixels), [tf.Variable(kernel) for kernel in kernels]
