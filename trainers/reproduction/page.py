@@ -5,7 +5,6 @@ Sections are functions from runs to Markdown, in the order of the page; `write` 
 
 from __future__ import annotations
 
-import base64
 import html
 import pathlib
 import re
@@ -21,7 +20,7 @@ from trainers.config import RunConfig, read_record
 from trainers.reproduction import figures
 from trainers.reproduction.experiments import Experiment, History, Printed, Runs
 from trainers.reproduction.mistakes import MISTAKES
-from trainers.running import provenance
+from trainers.running import provenance, webpage
 from trainers.running.folder import RunFolder
 
 TITLE = "The assignment report, reproduced"
@@ -29,11 +28,6 @@ COLUMNS = ("train_loss", "validation_loss", "train_accuracy", "validation_accura
 OBJECTIVES = ("train_objective", "validation_loss+validation_penalty", "train_accuracy", "validation_accuracy")
 ROUNDED = ("network_softmax", "network_A", "softmax", "2L")  # examples for the question about tf.round
 PART_B_ACCURACIES = (0.8999, 0.9049, 0.9071, 0.8911, 0.9034)
-STYLE = """body{font:16px/1.5 system-ui,sans-serif;max-width:1080px;margin:2em auto;padding:0 1em;color:#222}
-table{border-collapse:collapse;margin:1em 0;font-size:14px}
-td,th{border:1px solid #ccc;padding:.25em .6em;text-align:left}
-th{background:#f4f4f4}
-img{max-width:100%}code{background:#f4f4f4;padding:0 .2em}"""
 
 
 def write(out: pathlib.Path, chosen: Sequence[Experiment], configs: Sequence[RunConfig],
@@ -231,9 +225,7 @@ def to_html(text: str, folder: pathlib.Path) -> str:
     import markdown
 
     def embed(match: re.Match[str]) -> str:
-        data = base64.b64encode((folder / html.unescape(match.group(1))).read_bytes()).decode()
-        return f'src="data:image/png;base64,{data}"'
+        return f'src="{webpage.source((folder / html.unescape(match.group(1))).read_bytes())}"'
 
     body = re.sub(r'src="([^":]+\.png)"', embed, markdown.markdown(text, extensions=["tables"]))
-    return (f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{html.escape(TITLE)}</title>'
-            f"<style>{STYLE}</style></head><body>\n{body}\n</body></html>\n")
+    return webpage.document(TITLE, body)
