@@ -4,7 +4,9 @@ import csv
 import pathlib
 
 from trainers.config import RunConfig, resolve
-from trainers.tuning import pool, trial
+from trainers.tuning import pool, start, trial
+from trainers.tuning.oracle import Proposal
+from trainers.tuning.plan import Plan
 
 BATCH = 1200  # above `LARGEST_XLA_BATCH`: XLA would compile for longer than these trials train, in the workers too
 MODEL = "2L"
@@ -84,3 +86,31 @@ def rows_of(path):
 
 def without_times(rows):
     return [{name: value for name, value in row.items() if name != "seconds"} for row in rows]
+
+
+def made(path, space, trials, score, *, halves=None, seeds=1, **options):
+    """A sweep in the folder `path` whose trials were not trained.
+
+    Args:
+        trials: the values of each trial, in the order of the space.
+        score: score(values as a dict, seed) is the loss on the half that ranks; None: the trial failed.
+        halves: halves(values as a dict) is the loss on the half that chose the epoch; default: the other less 0.03.
+        options: of the plan, and `lengths`, the epochs of each trial.
+    """
+    lengths = options.pop("lengths", [None] * len(trials))
+    plan = Plan("4L", space, **{"tuner": "random", "max_trials": None, "objective": "val_loss", "executions": seeds,
+                                "data": "mini", "epochs": 30, **options})
+    path.mkdir(parents=True)
+    found = start.open_or_create(path, plan.manifest())
+    for number, (values, epochs) in enumerate(zip(trials, lengths)):
+        trial = found.add(Proposal(f"{number:04}", dict(zip(found.space.names, values)), epochs))
+        losses = [score(trial.values, trial.seed + execution) for execution in range(seeds)]
+        if None in losses:
+            found.fail(trial, "NaN")
+            continue
+        others = [halves(trial.values) if halves else loss - 0.03 for loss in losses]
+        found.complete(trial, [
+            {"epochs": epochs or 30, "seconds": 1.0, "seed": trial.seed + execution, "final": {
+                "ranking_loss": loss, "validation_loss": other, "ranking_accuracy": 1 - loss,
+                "validation_accuracy": 1 - other}} for execution, (loss, other) in enumerate(zip(losses, others))])
+    return found

@@ -7,6 +7,7 @@ stopped or killed. Half of the validation images choose a trial's epoch, the oth
 from __future__ import annotations
 
 import os
+import pathlib
 import sys
 import textwrap
 from typing import Any, Mapping, Sequence, Unpack
@@ -31,7 +32,7 @@ continues a sweep that was stopped or killed; no finished trial is lost.
 
     python -m trainers.sweep --model=4L --tuner=grid --space="dropout=0,0.2,0.4; l2=0,1e-5,1e-4"
     python -m trainers.sweep --model=4L --tuner=bayesian --space="dropout=0..0.5; l2=log(1e-6..1e-3)" --max_trials=20
-    python -m trainers.sweep --show=tb_logs/sweeps/4L-grid-seed0
+    python -m trainers.sweep --show=tb_logs/sweeps/4L-grid-seed0 --report=4L.html
 
 In --space, 0,0.1,0.2 are tried exactly; 0..0.5 is a range, log(1e-6..1e-2) a logarithmic one. Without --space: dropout,
 L1 and L2. Names:
@@ -45,7 +46,7 @@ GROUPS = {
     "On what": cli.settings_in(DATA),
     "Where it runs": ("workers", "scheduler", "tls_ca", "tls_cert", "tls_key", "max_failures"),
     "Where it goes": ("logdir", "name", "overwrite", *cli.settings_in(OUTPUT)),
-    "Other": ("show", "dry_run"),
+    "Other": ("show", "report", "dry_run"),
 }
 
 
@@ -80,7 +81,9 @@ def define_flags() -> flags.FlagValues:
     text("name", "the sweep's folder below <logdir>/sweeps; default: model, tuner and seed", "")
     flags.DEFINE_boolean("overwrite", False, "rename the sweep that has this name, and start a new one",
                          flag_values=values)
-    text("show", "a sweep's folder: print its table, finished or running, and stop")
+    text("show", "a sweep's folder: print its table and what it has taught, finished or running, and stop")
+    text("report", "an .html file: with --show, write that as a page with plots, which are PNG files beside it, too. A "
+         "sweep writes report.html into its folder when it ends")
     flags.DEFINE_boolean("dry_run", False, "print the space, its size and the estimated time, and stop",
                          flag_values=values)
     return values
@@ -128,9 +131,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _main(values: flags.FlagValues) -> int:
+    if values.report is not None and not values.show:
+        raise UsageError("--report goes with --show=FOLDER; a sweep writes report.html into its folder when it ends")
     if values.show:
-        print(_summary(load(values.show)))
-        return 0
+        return _show(load(values.show), values.report)
     if not values.model:
         raise UsageError("which model? --model=NAME; `python -m fmnist_zoo` lists them")
     if values.scheduler and "workers" in cli.given(values):
@@ -153,12 +157,36 @@ def _main(values: flags.FlagValues) -> int:
     return 0
 
 
+def _show(study: Study, report: str | None) -> int:
+    """Prints what a sweep has found, and writes its page if one is asked for."""
+    if report is None:
+        print(_summary(study))
+        return 0
+    path = pathlib.Path(os.path.expanduser(report))
+    if path.suffix != ".html" or path.is_dir() or not path.parent.is_dir():
+        raise UsageError(f"--report names an .html file in a folder that exists, received {report!r}")
+    from trainers.tuning import lessons_page
+
+    try:
+        lessons_page.write(study, path)
+    except OSError as error:
+        raise UsageError(f"--report={report}: cannot be written: {error.strerror}") from error
+    print(_summary(study))
+    print(f"page: {path}")
+    return 0
+
+
 def _summary(study: Study) -> str:
-    """The ranked table, and the command that trains the best trial in full."""
+    """The ranked table, what the trials say together, and the command that trains the best trial in full."""
     if not study.trials:
         return f"{study.path}: no trial has begun"
     lines = [study.table()]
     if study.ranked:
+        from trainers.tuning import lessons, sentences
+
+        learned = lessons.learn(study)
+        if learned:
+            lines += ["", sentences.text(learned, study.space)]
         running = sum(trial.result is None for trial in study.trials.values())
         unfinished = f", {running} unfinished" if running else ""
         lines += ["", f"{study.manifest['objective']} on validation images that chose no epoch; {len(study.ended)} "

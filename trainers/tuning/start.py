@@ -100,13 +100,13 @@ def _lead(study: Study, plan: Plan, environment: dict[str, Any], *, workers: int
 
 
 def _draw(study: Study) -> None:
-    """Writes the tables, and the plot if there is a result."""
+    """Writes the tables, and the page and its plots if there is a result."""
     if study.trials:
         study.write_tables()
     if study.ranked:
-        from trainers.tuning import figures
+        from trainers.tuning import lessons_page
 
-        figures.draw(study)
+        lessons_page.write(study, study.path / "report.html")
 
 
 def sweep_folder(plan: Plan, logdir: str | os.PathLike[str], name: str) -> pathlib.Path:

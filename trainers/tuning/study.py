@@ -5,9 +5,10 @@
     0000/proposal.json  a trial: its values, and how many trials had ended when it was proposed
     0000/0/             its executions: run folders, each with its own seed
     0000/result.json    its result
-    trials.csv  best.json  objective.png
+    trials.csv  best.json
+    report.html         what it has taught, and its plots: objective.png, importance.png, effects.png, interactions.png
 
-Manifest, proposals and results are the source of the last three files. No TensorFlow.
+Manifest, proposals and results are the source of tables, page and plots. No TensorFlow.
 """
 
 from __future__ import annotations
