@@ -34,7 +34,8 @@ def cluster_here(count):
         yield made
 
 
-BEGUN, PROCEED = [], threading.Event()
+BEGUN: list[dict] = []
+PROCEED = threading.Event()
 
 
 def complete(job):

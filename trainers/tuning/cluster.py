@@ -6,6 +6,7 @@ time; no call waits without a limit. Workers may come and go.
 
 from __future__ import annotations
 
+import collections
 import contextlib
 import functools
 import itertools
@@ -21,7 +22,7 @@ import fmnist_zoo
 from trainers.config import ConfigError
 from trainers.tuning import trial
 from trainers.tuning.scheduler import Scheduler
-from trainers.tuning.workers import DIED, Outcome, PoolError
+from trainers.tuning.workers import AT_ONCE, DIED, Outcome, PoolError, drain
 
 ANSWER = 30.0  # seconds for an answer about workers, in the thread that counts them
 FETCH = 5.0  # seconds to fetch outcomes; after that they are fetched again later
@@ -57,6 +58,7 @@ class ClusterPool:
         self._names: dict[Any, str] = {}  # of the jobs, by their futures
         self._ended: queue.SimpleQueue[Any] = queue.SimpleQueue()
         self._keys = (f"trial-{number}-{uuid.uuid4().hex}" for number in itertools.count())
+        self._fetched: collections.deque[tuple[str, Outcome]] = collections.deque()
         self._hosts: dict[str, str] = {}  # of the workers, by their addresses
         self._shares: dict[str, tuple[int, int]] = {}
         self._warming: list[Any] = []
@@ -143,29 +145,33 @@ class ClusterPool:
     def wait(self, timeout: float) -> list[tuple[str, Outcome]]:
         """As `Pool.wait`."""
         self._hand_out()
-        ended = []
-        with contextlib.suppress(queue.Empty):
-            ended.append(self._ended.get(timeout=timeout))
-            while True:
-                ended.append(self._ended.get_nowait())
         self._check_connection()
-        outcomes, finished = [], {}
-        for future in ended:
+        if not self._fetched:
+            self._fetch(timeout)
+        return [self._fetched.popleft() for _ in range(min(AT_ONCE, len(self._fetched)))]
+
+    def _fetch(self, timeout: float) -> None:
+        """Waits at most `timeout` seconds for the end of a job, and fetches the outcomes of all that ended.
+
+        A thread of its own for this would be slower: it would wait for the leader to leave Python's lock.
+        """
+        finished = {}
+        for future in drain(self._ended, timeout):
             if future.status == "finished":
                 finished[self._names[future]] = future
                 continue
             try:
                 future.result(timeout=FETCH)
             except self._killed:
-                outcomes.append((self._names.pop(future), {"status": DIED, "begun": True}))
-        for name, outcome in self._fetch(finished).items():
+                self._check_connection()
+                self._fetched.append((self._names.pop(future), {"status": DIED, "begun": True}))
+        for name, outcome in self._gather(finished).items():
             if outcome is None:  # it was lost with its worker, and is computed again, or could not be fetched in time
                 finished[name].add_done_callback(self._ended.put)
             else:
-                outcomes.append((self._names.pop(finished[name]), outcome))
-        return outcomes
+                self._fetched.append((self._names.pop(finished[name]), outcome))
 
-    def _fetch(self, finished: dict[str, Any]) -> dict[str, Outcome | None]:
+    def _gather(self, finished: dict[str, Any]) -> dict[str, Outcome | None]:
         if not finished:
             return {}
         gather = functools.partial(self._client.gather, errors="skip", asynchronous=True)

@@ -46,8 +46,8 @@ class Keeper:
         self._clean(trial)
         if trial.parent:
             self._clean(self._study.trials[trial.parent])
-        if self._best is not None and len(self._study.ranked) > self._best:
-            self._clean(self._study.ranked[self._best])
+        if self._is_best(trial) and len(self._study.ranked) > self._best:  # type: ignore[operator]
+            self._clean(self._study.ranked[self._best])  # type: ignore[index]
         rung = self._rungs.get(self._rung(trial), [])
         if len(rung) > self._half(rung):
             self._clean(self._study.trials[f"{rung[self._half(rung)][1]:04}"])
@@ -79,6 +79,9 @@ class Keeper:
     def _half(rung: list[tuple[float, int]]) -> int:
         return max(HALF_FROM, (len(rung) + 1) // 2)
 
+    def _is_best(self, trial: Trial) -> bool:
+        return any(trial is one for one in self._study.ranked[:self._best or 0])
+
     def _needs_checkpoint(self, trial: Trial) -> bool:
         if trial.name in self._continued:
             return not self._continued[trial.name]
@@ -90,7 +93,7 @@ class Keeper:
         """Removes the files of an ended trial that are needed for nothing."""
         if self._best is None:
             return
-        best = any(trial is one for one in self._study.ranked[:self._best])
+        best = self._is_best(trial)
         checkpoint = self._needs_checkpoint(trial)
         for execution in range(self._study.executions):
             folder = RunFolder(self._study.folder(trial, execution))

@@ -17,7 +17,7 @@ from multiprocessing import connection, resource_tracker
 from typing import Any, Iterator
 
 from trainers.tuning import trial
-from trainers.tuning.workers import DIED, Outcome, PoolError
+from trainers.tuning.workers import AT_ONCE, DIED, Outcome, PoolError, drain
 
 GROWTH_MB = 500  # TensorFlow and XLA never free the program of an architecture; a worker that grew so far is replaced
 FAILED_STARTS = 3
@@ -37,12 +37,7 @@ class LocalPool:
 
     def wait(self, timeout: float) -> list[tuple[str, Outcome]]:
         """As `Pool.wait`."""
-        outcomes = []
-        with contextlib.suppress(queue.Empty):
-            outcomes.append(self._ended.get(timeout=timeout).outcome())
-            while True:
-                outcomes.append(self._ended.get_nowait().outcome())
-        return outcomes
+        return [worker.outcome() for worker in drain(self._ended, timeout, AT_ONCE)]
 
     def close(self) -> None:
         for worker in self._workers:

@@ -6,12 +6,17 @@ and the leader decides whether to submit it again.
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+import contextlib
+import queue
+import sys
+from typing import Any, Protocol, TypeVar
 
 from fmnist_zoo.errors import ZooError
 
+AT_ONCE = 8  # outcomes that `wait` returns at most: the workers of the first ones need not wait for all the others
 DIED = "DIED"
 Outcome = dict[str, Any]
+Item = TypeVar("Item")
 
 
 class PoolError(ZooError, RuntimeError):
@@ -29,7 +34,7 @@ class Pool(Protocol):
         """Takes a job for `trial.run`. A pool may hold jobs back until `wait`, so as to send them together."""
 
     def wait(self, timeout: float) -> list[tuple[str, Outcome]]:
-        """Waits at most `timeout` seconds for the end of a job; returns (name, outcome) of all that ended.
+        """Waits at most `timeout` seconds for the end of a job; returns (name, outcome) of up to `AT_ONCE` that ended.
 
         The outcome of a job whose worker died has the status `DIED`, and `begun`: False if that worker never took a
         job.
@@ -41,3 +46,13 @@ class Pool(Protocol):
 
     def close(self) -> None:
         """Ends the workers on this machine."""
+
+
+def drain(filled: queue.SimpleQueue[Item], timeout: float, most: int = sys.maxsize) -> list[Item]:
+    """Waits at most `timeout` seconds for an item; takes it and those behind it, up to `most`."""
+    items: list[Item] = []
+    with contextlib.suppress(queue.Empty):
+        items.append(filled.get(timeout=timeout))
+        while len(items) < most:
+            items.append(filled.get_nowait())
+    return items
