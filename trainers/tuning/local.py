@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import concurrent.futures
 import contextlib
+import ctypes
 import multiprocessing
 import os
 import queue
 import signal
+import sys
 import threading
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import connection, resource_tracker
@@ -128,8 +130,13 @@ def _no_ctrl_c_for_children() -> Iterator[None]:
 
 
 def _end_with_parent() -> None:
-    """Ends this process when its parent dies."""
+    """Ends this process when its parent dies. On Linux the kernel does it: a thread may wait for Python's lock, which
+    imports and compilers hold for seconds."""
     parent = multiprocessing.parent_process()
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
+        if os.getppid() != parent.pid:  # type: ignore[union-attr]
+            os._exit(1)
 
     def watch() -> None:
         connection.wait([parent.sentinel])  # type: ignore[union-attr]
