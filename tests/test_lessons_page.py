@@ -37,7 +37,7 @@ def test_sentences_name_the_group_of_the_best_and_what_the_other_values_cost(gri
     found = said(grid)
     assert ("The 4 trials with dropout from 0.2 and l2 up to 1e-4 are one group: they cannot be told from the best."
             in found), found
-    assert re.search(r"dropout of 0\.1 or less costs 0\.0(19|2|21).*; l2 of 1e-3 costs 0\.0(39|4|41) \(mean val_loss",
+    assert re.search(r"dropout of 0\.1 or less costs 0\.0(19|20|21).*; l2 of 1e-3 costs 0\.0(39|40|41) \(mean val_loss",
                      found), found
     assert re.search(r"l2 explains \d\d % of the variance between trials, dropout \d\d %\.", found)
     assert "the noise is estimated from the 3 seeds of each trial." in found
@@ -61,7 +61,7 @@ SPECIAL = {"dropout": 0.1, "l2": 1e-4}
     ("activation=relu,gelu,tanh; dropout=0..0.5", [
         (name, rate / 20) for name in ("relu", "gelu", "tanh") for rate in range(8)],
      lambda values: 0.3 + 0.05 * (values["activation"] == "tanh"), [
-         "The 16 trials with activation relu or gelu are one group", "activation of tanh costs 0.05"]),
+         "The 16 trials with activation relu or gelu are one group", "activation of tanh costs 0.050"]),
 ])
 def test_sentences_of_sweeps_that_teach_little_or_one_thing(space, trials, truth, expected, tmp_path):
     def half(values, number):
@@ -77,7 +77,7 @@ def test_neighbouring_values_are_named_together(tmp_path):
     values = [(10 ** (-5 + number / 25),) for number in range(100)]
     found = said(made(tmp_path / "s", "learning_rate=log(1e-5..1e-1)", values, lambda values, seed: (
         0.3 + noise_of(values) + 0.05 * (not 2.2e-4 < values["learning_rate"] < 4.6e-3)), halves=lambda values: 0.3))
-    assert re.search(r"learning_rate below 2\.2e-4 or above 0\.0046 costs 0\.0(49|5|51)", found), found
+    assert re.search(r"learning_rate below 2\.2e-4 or above 0\.0046 costs 0\.0(49|50|51)", found), found
 
 
 def test_show_prints_the_lessons_and_report_writes_them(grid, capsys, tmp_path):

@@ -95,7 +95,10 @@ def effects(lessons: Lessons) -> Figure:
 
 
 def interactions(lessons: Lessons) -> Figure | None:
-    """A heat map of the strength of all pairs, and one of the combinations of the strongest; None without pairs."""
+    """A heat map of the strength of all pairs, and one of the combinations of the strongest, if it is more than noise.
+
+    Two hyper-parameters have the second alone. None if nothing is known.
+    """
     known = [pair for pair in lessons.pairs if not np.isnan(pair.strength)]
     if not known:
         return None
@@ -103,18 +106,20 @@ def interactions(lessons: Lessons) -> Figure | None:
     first, second = (lessons.effects[index].levels for index in (pair.first, pair.second))
     table = pair.table.T
     wide, high = 2.2 + 0.75 * len(first.labels), 1.6 + 0.5 * max(count if count > 2 else 0, len(second.labels))
-    if count > 2:
+    if count == 2:
+        figure = Figure(figsize=(wide + 1, high), layout="constrained")
+        right = figure.subplots()
+    else:
         matrix = np.full((count, count), np.nan)
         for one in known:
             matrix[one.first, one.second] = matrix[one.second, one.first] = one.strength
-        figure = Figure(figsize=(2.4 + 0.75 * count + wide, high), layout="constrained")
-        left, right = figure.subplots(1, 2, width_ratios=(2.4 + 0.75 * count, wide))
+        widths = (2.4 + 0.75 * count, wide)[:1 + (pair.strength > 0)]
+        figure = Figure(figsize=(sum(widths), high), layout="constrained")
+        left, right = [*figure.subplots(1, len(widths), width_ratios=widths, squeeze=False)[0], None][:2]
         names = _named([effect.name for effect in lessons.effects])
         _heat_map(figure, left, matrix, names, names, f"interaction ({lessons.objective})", "Blues", form=".2g", low=0)
-    else:
-        figure = Figure(figsize=(wide + 1, high), layout="constrained")
-        right = figure.subplots()
-    _heat_map(figure, right, table, first, second, "beyond both effects", "RdBu_r", form="+.2g", middle=0)
+    if right:
+        _heat_map(figure, right, table, first, second, "beyond both effects", "RdBu_r", form="+.2g", middle=0)
     return figure
 
 
@@ -170,7 +175,8 @@ def _heat_map(figure: Figure, axis: Any, table: np.ndarray, across: Levels, down
     _ticks(axis, across)
     axis.set_yticks(range(len(down.labels)), map(_plain, down.labels))
     axis.set(xlabel=across.name, ylabel=down.name)
-    figure.colorbar(image, label=label)
+    if finite.any():
+        figure.colorbar(image, label=label)
 
 
 def _plain(words: str) -> str:

@@ -258,8 +258,8 @@ def short(value: Any) -> str:
 
 
 def _amount(value: float) -> str:
-    """With two digits: 0.041, 0.0012."""
-    return f"{value:.2g}" if value >= 1e-4 else label(float(f"{value:.2g}"))
+    """With two digits: 0.040, 0.0012."""
+    return f"{value:#.2g}".rstrip(".") if value >= 1e-4 else label(float(f"{value:.2g}"))
 
 
 def _count(number: int, what: str) -> str:
