@@ -52,21 +52,20 @@ class Stub:
 def lead(folder: str, tuner: str, trials: int) -> dict[str, float]:
     """Leads a sweep from what is in `folder` to `trials` trials; seconds and megabytes."""
     from trainers.running import progress
-    from trainers.tuning import leader, start, study
-    from trainers.tuning.oracle import Oracle
+    from trainers.tuning import leader, start
     from trainers.tuning.plan import Plan
 
     plan = Plan("4L", SPACE, tuner=tuner, max_trials=trials, objective="val_loss", executions=1, epochs=27, data="mini")
     path = pathlib.Path(folder)
     manifest = plan.manifest()
-    oracle: Any = Oracle(tuner, study.Study(path, manifest).space, lower_is_better=True, seed=0, epochs=27)
+    oracle = plan.tuner_for(plan.space)
     memory = _megabytes()
     watch = time.process_time()
     found = start.open_or_create(path, manifest)
     loaded, watch = time.process_time() - watch, time.process_time()
     before = len(found.trials)
-    boss = leader.Leader(found, Stub(), oracle, max_trials=plan.max_trials, max_failures=5,  # type: ignore[arg-type]
-                         reporter=progress.Reporter(),
+    boss = leader.Leader(found, Stub(), oracle, max_trials=None if tuner == "asha" else plan.max_trials,
+                         planned=plan.planned, max_failures=5, reporter=progress.Reporter(),
                          environment={name: manifest[name] for name in ("versions", "commit", "modules")})
     first: list[float] = []
 

@@ -8,14 +8,15 @@ import pytest
 
 from trainers.config import resolve
 from trainers.tuning.oracle import STATE, Oracle, hyperband_brackets
-from trainers.tuning.space import apply, parse
+from trainers.tuning.space import apply, parse, parse_start
 
 BASE = resolve("4L", data="mini")
 MIXED = "dropout=0,0.1,0.3_0.2_0.1; l2=log(1e-6..1e-2); batch_size=32,full; epochs=2..9"
 
 
-def make(tuner, text, *, seed=0, epochs=9):
-    return Oracle(tuner, parse(text, BASE), lower_is_better=True, seed=seed, epochs=epochs)
+def make(tuner, text, *, seed=0, epochs=9, start=()):
+    space = parse(text, BASE)
+    return Oracle(tuner, space, lower_is_better=True, seed=seed, epochs=epochs, start=parse_start(start, space))
 
 
 def objective(proposal):
@@ -133,3 +134,44 @@ def test_repeating_proposals_and_results_restores_the_state(tuner, count, more):
     if tuner == "bayesian":
         assert min(abs(one.values["dropout"] - 0.2) for one in whole[4:]) < 0.05  # near the minimum
         assert all(type(one.values["dropout"]) is float for one in whole)
+
+
+@pytest.mark.parametrize("failing", [(), (0, 1)])
+@pytest.mark.parametrize("tuner", ["random", "bayesian", "hyperband"])
+def test_given_combinations_are_tried_first_and_repeating_restores_the_state(tuner, failing):
+    space = "dropout=0,0.1,0.3_0.2_0.1; l2=log(1e-6..1e-2); batch_size=32,full; shift=0..27"
+    start = ["dropout=0.1; l2=1e-6; batch_size=full; shift=9", "shift=2; batch_size=32; dropout=0.3_0.2_0.1; l2=0.01"]
+    loss = {0.0: 0.3, 0.1: 0.2, "0.3_0.2_0.1": 0.1}
+
+    def run(oracle, count):
+        found = []
+        for _ in range(count):
+            proposal = oracle.propose()
+            oracle.report(proposal.trial, None if len(found) in failing else loss[proposal.values["dropout"]])
+            found.append(proposal)
+        return found
+
+    found = run(make(tuner, space, start=start), 16)
+    assert [one.values for one in found[:2]] == [
+        {"dropout": 0.1, "l2": 1e-6, "batch_size": "full", "shift": 9},
+        {"dropout": "0.3_0.2_0.1", "l2": 0.01, "batch_size": 32, "shift": 2}]
+    assert type(found[0].values["shift"]) is int and found[2].values not in [one.values for one in found[:2]]
+    assert run(make(tuner, space, start=start), 16) == found
+    if tuner != "bayesian":  # what follows is what would have come without them
+        others = run(make(tuner, space), 5)
+        assert [one.values for one in found[2:5]] == [one.values for one in others[:3]]
+
+
+def test_bayesian_tries_more_given_combinations_than_its_random_ones():
+    start = [f"dropout=0.{number}" for number in range(1, 8)]
+    found = drive(make("bayesian", "dropout=0..0.9", start=start), 8)
+    assert [one.values["dropout"] for one in found[:7]] == [number / 10 for number in range(1, 8)]
+    assert found[7].values["dropout"] not in [number / 10 for number in range(1, 8)]
+
+
+def test_random_tries_every_combination_of_a_large_listed_space_and_given_ones_once():
+    space = "dropout=0,0.1,0.3; batch_size=32,full; shift=0,1,2,3,4; erase=0,2,4,6,8,10; flip=true,false"
+    oracle = make("random", space, start=["dropout=0.1; batch_size=full; shift=4; erase=10; flip=true"])
+    found = drive(oracle, 1000)
+    assert found[0].values == {"dropout": 0.1, "batch_size": "full", "shift": 4, "erase": 10, "flip": "true"}
+    assert len(found) == 360 == len({tuple(one.values.values()) for one in found}) and oracle.propose() == "done"

@@ -9,7 +9,7 @@ from hypothesis import given, strategies as st
 from fmnist_zoo import catalog, registry
 from trainers.config import resolve
 from trainers.tuning.plan import Plan
-from trainers.tuning.space import SpaceError, apply, parse
+from trainers.tuning.space import SpaceError, apply, parse, parse_start, spell_start
 
 BASE = resolve("4L", data="mini")
 
@@ -56,7 +56,7 @@ def test_canonical_text_reads_back_as_the_same_space(rates, ends):
     ("dropout.1=0; dropout=0.1", "dropout=0.1", "keep one"),
     ("l2=0; l2=1", "l2=1", "keep one"),
     ("l2=1e-5..1e-6", "l2=1e-5..1e-6", "smaller number to a larger"),
-    ("optimizer=adam,lion", "optimizer=adam,lion", "must be one of"),
+    ("optimizer=adam,lio", "optimizer=adam,lio", "must be one of"),
     ("optimizer=a..b", "optimizer=a..b", "no range"),
     ("l2=0,log(1e-5..1e-3)", "l2=0,log(1e-5..1e-3)", "without other values"),
     ("dropout=0,0.1_0.2", "dropout=0.1_0.2", "is not possible for 4L: dropout needs one rate"),
@@ -132,3 +132,41 @@ def test_space_is_frozen():
     parameter = parse("dropout=0,0.1", BASE).parameters[0]
     with pytest.raises(dataclasses.FrozenInstanceError):
         parameter.name = "l2"
+
+
+RANGES = "dropout=0..0.5; l2=log(1e-6..1e-3); batch_size=32,full; epochs=2..9; hidden=300_100,300"
+
+
+@pytest.mark.parametrize("start", [
+    "dropout=.3; l2=1e-5; batch_size=full; epochs=3; hidden=300_100",
+    {"dropout": 0.3, "l2": 1e-5, "batch_size": "full", "epochs": 3, "hidden": (300, 100)},
+    ["hidden=300_100; dropout=0.3; epochs=3;l2=0.00001; batch_size=full"],
+])
+def test_given_combination_reads_back_as_the_same(start):
+    space = parse(RANGES, BASE)
+    points = parse_start(start, space)
+    assert points == [{"dropout": 0.3, "l2": 1e-5, "batch_size": "full", "epochs": 3, "hidden": "300_100"}]
+    assert list(points[0]) == list(space.names) and parse_start(spell_start(points), space) == points
+    assert apply(BASE, points[0]).spec.hidden == (300, 100)
+
+
+REST = "; l2=1e-5; batch_size=32; epochs=3; hidden=300"
+
+
+@pytest.mark.parametrize("start, problem", [
+    ("dropout=0.3", "l2, batch_size, epochs, hidden are missing; in 'dropout=0.3'"),
+    ("dropout=0.3" + REST.replace("1e-5", "0"), "l2=0 is outside --space (l2=log(1e-06..0.001))"),
+    ("dropout=0.6" + REST, "dropout=0.6 is outside --space (dropout=0.0..0.5)"),
+    ("dropout=0.3_0.2_0.1" + REST, "dropout=0.3_0.2_0.1 is outside --space"),
+    ("dropout=0.3" + REST.replace("300", "30"), "hidden=30 is outside --space (hidden=300_100,300)"),
+    ("dropout=0.3" + REST.replace("=3;", "=2.5;"), "received '2.5'"),
+    ("dropout=0.3; l1=0" + REST, "'l1' is not in --space"),
+    ("dropout=0.3; dropout=0.2" + REST, "dropout has two values"),
+    (["dropout=0.3" + REST, "dropout=0.30" + REST], "it is given twice"),
+    ([3], "received 3"),
+    ("dropout" + REST, "received ''"),
+])
+def test_wrong_start_is_refused_in_one_line(start, problem):
+    with pytest.raises(SpaceError, match="^--start: [^\n]*$|^--start is [^\n]*$") as caught:
+        parse_start(start, parse(RANGES, BASE))
+    assert problem in str(caught.value)

@@ -257,3 +257,19 @@ def test_wrong_arguments_in_python_are_named(pretending_pool, tmp_path, wrong):
     with pytest.raises(ValueError, match="received"):
         sweep.sweep("softmax", asked.pop("space"), **asked)
     assert not list(tmp_path.iterdir())
+
+
+def test_start_is_a_part_of_the_sweep_and_older_sweeps_have_none(pretending_pool, tmp_path):
+    asked = dict(space="l2=0..1", tuner="random", max_trials=3, data="mini", logdir=tmp_path)
+    table = sweep.sweep("softmax", **asked, start="l2=0.25")
+    assert {row["trial"]: row["l2"] for row in table}["0000"] == 0.25
+    assert sweep.sweep("softmax", **asked, start=[{"l2": 0.25}]) == table
+    with pytest.raises(ConfigError, match=r"start was \['l2=0.25'\], now \[\]"):
+        sweep.sweep("softmax", **asked)
+    path = tmp_path / "sweeps" / "softmax-random-seed0"
+    older = {name: value for name, value in json.loads((path / "sweep.json").read_text()).items() if name != "start"}
+    (path / "sweep.json").write_text(json.dumps(older))
+    with pytest.raises(ConfigError, match="start was"):
+        sweep.sweep("softmax", **asked, start="l2=0.25")
+    with pytest.raises(ConfigError, match="a grid tries every combination: drop it"):
+        sweep.sweep("softmax", **{**asked, "space": "l2=0,1", "tuner": "grid"}, start="l2=0")

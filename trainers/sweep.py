@@ -1,4 +1,4 @@
-"""Searches dropout, L1, L2 and more with keras-tuner's oracles: `python -m trainers.sweep --model=4L`.
+"""Searches dropout, L1, L2 and more: `python -m trainers.sweep --model=4L`.
 
 Trials train through the same loop as `trainers.train`, in worker processes. The same command continues a sweep that was
 stopped or killed. Half of the validation images choose a trial's epoch, the other half rank the trials.
@@ -19,19 +19,20 @@ from fmnist_zoo.settings import DATA, MODEL, OUTPUT, TRAINING
 from fmnist_zoo.spec import ModelSpec
 from trainers import cli
 from trainers.settings import Settings
-from trainers.tuning.oracle import TUNERS
-from trainers.tuning.plan import MAX_TRIALS, Plan
+from trainers.tuning.halving import FACTOR
+from trainers.tuning.plan import MAX_TRIALS, TUNERS, Plan
 from trainers.tuning.scheduler import Scheduler
 from trainers.tuning.space import NAMES
 from trainers.tuning.start import execute, sweep_folder
 from trainers.tuning.study import OBJECTIVES, Study, load
 
 USAGE = """
-Searches hyper-parameters of a model with keras-tuner and logs each trial to TensorBoard's HParams tab. The same command
-continues a sweep that was stopped or killed; no finished trial is lost.
+Searches hyper-parameters of a model with keras-tuner or by successive halving, and logs each trial to TensorBoard's
+HParams tab. The same command continues a sweep that was stopped or killed; no finished trial is lost.
 
     python -m trainers.sweep --model=4L --tuner=grid --space="dropout=0,0.2,0.4; l2=0,1e-5,1e-4"
     python -m trainers.sweep --model=4L --tuner=bayesian --space="dropout=0..0.5; l2=log(1e-6..1e-3)" --max_trials=20
+    python -m trainers.sweep --model=4L --tuner=asha --space="dropout=0..0.5; l2=log(1e-6..1e-3)" --epochs=27
     python -m trainers.sweep --show=tb_logs/sweeps/4L-grid-seed0 --report=4L.html
 
 In --space, 0,0.1,0.2 are tried exactly; 0..0.5 is a range, log(1e-6..1e-2) a logarithmic one. Without --space: dropout,
@@ -40,7 +41,7 @@ L1 and L2. Names:
 A schedule of dropout rates is 0.3_0.2_0.1, widths are 300_100; dropout.1 is the rate of the first hidden layer.
 """
 GROUPS = {
-    "What is searched": ("model", "space", "tuner", "max_trials", "objective", "executions"),
+    "What is searched": ("model", "space", "start", "tuner", "max_trials", "factor", "objective", "executions"),
     "What a trial trains": cli.settings_in(MODEL),
     "How a trial trains": cli.settings_in(TRAINING),
     "On what": cli.settings_in(DATA),
@@ -62,10 +63,15 @@ def define_flags() -> flags.FlagValues:
 
     text("model", "a name from `python -m fmnist_zoo`")
     text("space", "the values that are tried; see above")
-    flags.DEFINE_enum("tuner", "random", TUNERS, "keras-tuner's oracle; hyperband trains few trials long",
-                      flag_values=values)
-    whole("max_trials", f"default {MAX_TRIALS} for random and bayesian; the whole plan for grid and hyperband. May be "
+    flags.DEFINE_multi_string("start", None, "a combination that is tried first, such as dropout=0.3; l2=0, which has "
+                              "a value for each name in --space; may be given several times", flag_values=values)
+    flags.DEFINE_enum("tuner", "random", TUNERS, "random, grid, hyperband, bayesian: keras-tuner's oracles; asha: "
+                      "asynchronous successive halving, which trains the best for longer", flag_values=values)
+    whole("max_trials", f"default {MAX_TRIALS} for random and bayesian; the whole plan for grid and hyperband; of asha "
+          f"the combinations, without promotions: {MAX_TRIALS}, or as many as it takes to fill each rung. May be "
           "raised later")
+    whole("factor", f"of asha: each rung trains so many times longer, and one in so many is promoted (default "
+          f"{FACTOR})")
     flags.DEFINE_enum("objective", "val_loss", list(OBJECTIVES), "on the half of the validation images that chose no "
                       "epoch", flag_values=values)
     whole("executions", "runs of each trial, with seeds of their own; their mean ranks it", 1)
@@ -90,7 +96,8 @@ def define_flags() -> flags.FlagValues:
 
 
 def sweep(model: str | ModelSpec, space: str | Mapping[str, Any] | None = None, *, tuner: str = "random",
-          max_trials: int | None = None, objective: str = "val_loss", executions: int = 1, workers: int = 1,
+          max_trials: int | None = None, factor: int | None = None, objective: str = "val_loss", executions: int = 1,
+          start: str | Mapping[str, Any] | Sequence[str | Mapping[str, Any]] = (), workers: int = 1,
           scheduler: str = "", tls_ca: str = "", tls_cert: str = "", tls_key: str = "", max_failures: int = 5,
           logdir: str | os.PathLike[str] = "tb_logs", name: str = "", overwrite: bool = False, verbose: bool = False,
           **settings: Unpack[Settings]) -> list[dict[str, Any]]:
@@ -99,7 +106,8 @@ def sweep(model: str | ModelSpec, space: str | Mapping[str, Any] | None = None, 
     Args:
         model: a name or a spec.
         space: as `--space`, or a mapping such as `{"dropout": [0, 0.2], "l2": "log(1e-6..1e-2)"}`; None: the default.
-        tuner, max_trials, objective, executions, workers, max_failures, name, overwrite: as the flags.
+        start: as `--start`, or a mapping such as `{"dropout": 0.2, "l2": 1e-5}`, or a list of them.
+        tuner, max_trials, factor, objective, executions, workers, max_failures, name, overwrite: as the flags.
         scheduler, tls_ca, tls_cert, tls_key: as the flags.
         verbose: print what the command prints.
         **settings: of the trials, named as the flags of `trainers.train`: `epochs`, `batch_size`, `data`, `seed`, ...
@@ -112,7 +120,7 @@ def sweep(model: str | ModelSpec, space: str | Mapping[str, Any] | None = None, 
         SweepError, TrialError, PoolError: if the sweep cannot continue; finished trials are kept.
     """
     plan = Plan(model, space, tuner=tuner, max_trials=max_trials, objective=objective, executions=executions,
-                **settings)
+                factor=factor, start=start, **settings)
     study, _ = execute(plan, workers=workers, scheduler=_scheduler(scheduler, tls_ca, tls_cert, tls_key),
                        max_failures=max_failures, logdir=logdir, name=name, overwrite=overwrite, verbose=verbose,
                        should_stop=lambda: False)
@@ -140,7 +148,8 @@ def _main(values: flags.FlagValues) -> int:
     if values.scheduler and "workers" in cli.given(values):
         raise UsageError("--scheduler brings its own workers: drop --workers")
     plan = Plan(values.model, values.space, tuner=values.tuner, max_trials=values.max_trials,
-                objective=values.objective, executions=values.executions, **cli.given_settings(values))
+                objective=values.objective, executions=values.executions, factor=values.factor, start=values.start,
+                **cli.given_settings(values))
     scheduler = _scheduler(values.scheduler, values.tls_ca, values.tls_cert, values.tls_key)
     logdir = os.path.expanduser(values.logdir)
     if values.dry_run:

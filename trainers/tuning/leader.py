@@ -12,6 +12,7 @@ from fmnist_zoo.errors import ZooError
 from fmnist_zoo.files import atomic_write
 from trainers.running import estimate, progress, provenance
 from trainers.running.folder import RunFolder
+from trainers.tuning.halving import Asha
 from trainers.tuning.kept import Keeper
 from trainers.tuning.oracle import Oracle, Proposal
 from trainers.tuning.study import COMPLETED, Study, Trial
@@ -29,13 +30,16 @@ class SweepError(ZooError, RuntimeError):
 class Leader:
     """One start of a sweep, from what its folder holds to its end, or to `max_failures` failed trials.
 
-    `environment` has the versions, the commit and the modules of the user's of this start.
+    Args:
+        max_trials: trials that are proposed at most; None: the oracle has its own limit.
+        planned: about how many trials the sweep will have.
+        environment: the versions, the commit and the modules of the user's of this start.
     """
 
-    def __init__(self, study: Study, pool: Pool, oracle: Oracle, *, max_trials: int,
+    def __init__(self, study: Study, pool: Pool, oracle: Oracle | Asha, *, max_trials: int | None, planned: int,
                  max_failures: int, reporter: progress.Reporter, environment: Mapping[str, Any]):
         self.study, self.pool, self.oracle, self.reporter = study, pool, oracle, reporter
-        self.max_trials, self.max_failures, self.failures = max_trials, max_failures, 0
+        self.max_trials, self.planned, self.max_failures, self.failures = max_trials, planned, max_failures, 0
         self.environment, self._keeper = environment, Keeper(study)
         self._jobs: collections.deque[tuple[Trial, int]] = collections.deque()
         self._running: dict[str, tuple[Trial, int]] = {}
@@ -105,7 +109,7 @@ class Leader:
                     raise self._missing("the result of a trial")
                 oracle.report(ended[reported].name, ended[reported].score)
                 reported += 1
-            proposal = oracle.propose()
+            proposal = oracle.repeat(trial.proposal) if trial else oracle.propose()
             proposed.add(name)
             if trial is None and isinstance(proposal, Proposal):
                 study.add(proposal)  # its folder was deleted: it runs again
@@ -121,7 +125,7 @@ class Leader:
 
     def _other_proposal(self, trial: Trial, proposal: Proposal | str) -> SweepError:
         then, now = self.study.versions, self.environment["versions"]
-        libraries = [name for name in ("keras-tuner", "scikit-learn", "scipy") if name in now]
+        libraries = [name for name in ("keras-tuner", "scikit-learn", "scipy") if name in now] or ["fmnist_zoo"]
         versions = ", ".join(f"{name} was {then.get(name, 'unknown')} and is {now[name]}" for name in libraries)
         values = proposal.values if isinstance(proposal, Proposal) else "nothing"
         return SweepError(f"{self.study.path / trial.name}: the oracle proposes {values} for this trial now, not "
@@ -143,7 +147,7 @@ class Leader:
 
     def _propose(self) -> bool:
         """Queues a new trial; False if there is none now."""
-        if self._exhausted or len(self.study.trials) >= self.max_trials:
+        if self._exhausted or self.max_trials is not None and len(self.study.trials) >= self.max_trials:
             return False
         proposal = self.oracle.propose()
         if isinstance(proposal, Proposal):
@@ -151,7 +155,8 @@ class Leader:
             return True
         if proposal == "done":
             self._exhausted = True
-            self.reporter.note(f"the oracle has no more to propose after {len(self.study.trials)} trials")
+            if len(self.study.trials) < self.planned:
+                self.reporter.note(f"the oracle has no more to propose after {len(self.study.trials)} trials")
         return False
 
     def _submit(self, trial: Trial, execution: int) -> None:
@@ -231,12 +236,17 @@ class Leader:
             return {trial.name: (self.study.epochs_so_far(trial), self.study.config(trial, 0).recipe.epochs)
                     for trial, _ in self._running.values()}
 
-        self.reporter.trials(len(self.study.ended), self.max_trials, running)
+        self.reporter.trials(len(self.study.ended), self._total, running)
+
+    @property
+    def _total(self) -> int:
+        """How many trials there will be; of asha about how many."""
+        return max(self.planned, len(self.study.trials))
 
     def _line(self, trial: Trial) -> str:
         """An ended trial in one line."""
         study, result = self.study, trial.result or {}
-        done, total = len(study.ended), self.max_trials
+        done, total = len(study.ended), self._total
         start = f"[{done}/{total}] {trial.name}  {trial.text}: "
         if trial.status != COMPLETED:
             return f"{start}FAILED: {result['reason']}"

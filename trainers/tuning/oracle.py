@@ -25,11 +25,11 @@ import copy
 import dataclasses
 import math
 import warnings
-from typing import Any
+from typing import Any, Mapping, Sequence
 
-from trainers.tuning.space import Space
+from trainers.tuning.space import Space, Value
 
-TUNERS = ("random", "grid", "hyperband", "bayesian")
+ORACLES = ("random", "grid", "hyperband", "bayesian")
 BLIND = ("random", "grid")  # proposals do not depend on results
 FACTOR = 3  # Hyperband: a third of the trials continue, for three times as many epochs
 DRAWS = 50  # per combination: with n of them, 50 n draws miss the last untried one with probability e^-50
@@ -38,7 +38,7 @@ STATE = ("_seed_state", "_brackets", "_current_bracket", "_current_iteration")  
 
 @dataclasses.dataclass(frozen=True)
 class Proposal:
-    """A trial to run. Only Hyperband sets `epochs` and `parent`, the trial whose training it continues."""
+    """A trial to run. Halving alone sets `epochs`, and `parent`, the trial whose training it continues."""
 
     trial: str
     values: dict[str, Any]
@@ -47,9 +47,14 @@ class Proposal:
 
 
 class Oracle:
-    """Proposes trials and learns from their results. Hyperband trains none for longer than `epochs`."""
+    """Proposes trials and learns from their results. Hyperband trains none for longer than `epochs`.
 
-    def __init__(self, tuner: str, space: Space, *, lower_is_better: bool, seed: int, epochs: int):
+    Args:
+        start: combinations that are tried first, where the tuner would draw some at random.
+    """
+
+    def __init__(self, tuner: str, space: Space, *, lower_is_better: bool, seed: int, epochs: int,
+                 start: Sequence[Mapping[str, Value]] = ()):
         from fmnist_zoo.backend import tf  # noqa: F401  (before keras-tuner, which imports it with all its noise)
 
         # isort: split
@@ -64,12 +69,13 @@ class Oracle:
                 twin.values = dict(self.values)
                 return twin
 
-        parameters = HyperParameters()
+        parameters, as_text = HyperParameters(), set()
         for parameter in space.parameters:
             values = list(parameter.values)
             if parameter.kind == "choice":
                 if len({type(value) for value in values}) > 1:  # a Choice takes values of one type
                     values = list(map(str, values))
+                    as_text.add(parameter.name)
                 parameters.Choice(parameter.name, values, default=values[0])
             else:
                 kind = parameters.Int if isinstance(values[0], int) else parameters.Float
@@ -78,7 +84,11 @@ class Oracle:
                        for parameter in space.parameters if parameter.kind == "choice"}
         oracle = {"random": oracles.RandomSearchOracle, "grid": oracles.GridSearchOracle,
                   "hyperband": oracles.HyperbandOracle, "bayesian": oracles.BayesianOptimizationOracle}[tuner]
-        more = {"max_epochs": epochs, "factor": FACTOR} if tuner == "hyperband" else {"max_trials": None}
+        more: dict[str, Any] = {"max_trials": None}
+        if tuner == "hyperband":
+            more = {"max_epochs": epochs, "factor": FACTOR}
+        if tuner == "bayesian" and start:
+            more["num_initial_points"] = max(3 * len(space.parameters), len(start))  # the first is keras-tuner's number
         self._oracle = oracle(objective=keras_tuner.Objective("objective", "min" if lower_is_better else "max"),
                               hyperparameters=parameters, allow_new_entries=False, tune_new_entries=False,
                               seed=seed + 1, **more)
@@ -88,6 +98,17 @@ class Oracle:
         if space.size is not None:
             self._oracle._max_collisions = DRAWS * space.size
         self.blind = tuner in BLIND
+        self._start = [{name: str(value) if name in as_text else value for name, value in values.items()}
+                       for values in reversed(start)]
+        self._draw, self._oracle._random_values = self._oracle._random_values, self._random_values
+
+    def _random_values(self) -> dict[str, Any] | None:
+        """Stands in for keras-tuner's method of this name."""
+        return dict(self._start[-1]) if self._start else self._draw()
+
+    def repeat(self, recorded: Proposal) -> Proposal | str:
+        """What it proposes in the place of a recorded proposal."""
+        return self.propose()
 
     def propose(self) -> Proposal | str:
         """The next proposal, "wait" (until another trial ends), or "done" (the space or the plan is exhausted)."""
@@ -104,6 +125,8 @@ class Oracle:
                 tuner_values[name.removeprefix("tuner/")] = value
             else:
                 values[name] = self._types.get(name, {}).get(str(value), _plain(value))
+        if self._start and not tuner_values.get("trial_id"):
+            self._start.pop()
         if self.blind:
             self._end(trial.trial_id, None)
         return Proposal(trial.trial_id, values, tuner_values.get("epochs"), tuner_values.get("trial_id"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import sys
 from typing import Any, Mapping
 
@@ -11,17 +12,19 @@ from fmnist_zoo.spec import ModelSpec
 from trainers.config import ConfigError, resolve
 from trainers.engine.processor import machine
 from trainers.running import estimate, provenance, teachers
-from trainers.tuning.oracle import TUNERS, hyperband_brackets
-from trainers.tuning.space import parse
+from trainers.tuning import halving
+from trainers.tuning.oracle import ORACLES, Oracle, hyperband_brackets
+from trainers.tuning.space import Space, parse, parse_start, spell_start
 from trainers.tuning.study import OBJECTIVES
 
 COUNT = Whole(low=1)
-MAX_TRIALS = 30  # default of random and bayesian; grid and hyperband end by themselves
+TUNERS = (*ORACLES, "asha")
+MAX_TRIALS = 30  # default of random, bayesian and asha; grid and hyperband end by themselves
 
 
 def environment(tuner: str) -> dict[str, Any]:
     """The versions and the commit that a sweep runs with; imports none of the libraries."""
-    proposing = ("keras-tuner", "scikit-learn", "scipy") if tuner == "bayesian" else ("keras-tuner",)
+    proposing = {"bayesian": ("keras-tuner", "scikit-learn", "scipy"), "asha": ()}.get(tuner, ("keras-tuner",))
     return {"versions": provenance.versions(*proposing), "commit": provenance.commit()}
 
 
@@ -33,7 +36,8 @@ class Plan:
     """
 
     def __init__(self, model: str | ModelSpec, space: str | Mapping[str, Any] | None, *, tuner: str,
-                 max_trials: int | None, objective: str, executions: int, **settings: Any):
+                 max_trials: int | None, objective: str, executions: int, factor: int | None = None, start: Any = None,
+                 **settings: Any):
         Choice(TUNERS).check("tuner", tuner)
         Choice(tuple(OBJECTIVES)).check("objective", objective)
         COUNT.check("executions", executions)
@@ -53,13 +57,20 @@ class Plan:
         if twice:
             raise ConfigError(f"--{twice[0]} and --space both set {twice[0]}; drop one (without --space, this sweep "
                               f"searches {default})")
+        self.start = parse_start(start, self.space)
+        if self.start and tuner == "grid":
+            raise ConfigError("--start is for tuners that choose what to try; a grid tries every combination: drop it")
+        if factor is not None and tuner != "asha":
+            raise ConfigError(f"--factor is for --tuner=asha; received --tuner={tuner}")
+        self.factor = halving.FACTOR if factor is None else factor
+        Whole(low=2).check("factor", self.factor)
+        if tuner in ("hyperband", "asha") and "epochs" in self.space.names:
+            raise ConfigError(f"--tuner={tuner} sets the epochs itself, up to --epochs: take epochs out of --space")
         if tuner == "hyperband":
             self._check_hyperband()
         self.max_trials = self._limit(max_trials)
 
     def _check_hyperband(self) -> None:
-        if "epochs" in self.space.names:
-            raise ConfigError("--tuner=hyperband sets the epochs itself, up to --epochs: take epochs out of --space")
         draws = sum(rounds[0][0] for rounds in hyperband_brackets(self.base.recipe.epochs))
         if self.space.size is not None and self.space.size < draws:
             raise ConfigError(f"--tuner=hyperband draws {draws} different combinations for "
@@ -68,7 +79,10 @@ class Plan:
                               "fewer --epochs or another --tuner")
 
     def _limit(self, max_trials: int | None) -> int:
-        """How many trials the sweep has at most."""
+        """How many trials the sweep has at most; of asha how many combinations, of which it promotes some."""
+        if self.tuner == "asha":  # the default is as many as it takes for one to be promoted to the last rung
+            rungs = halving.rungs(self.base.recipe.epochs, self.factor)
+            max_trials = max_trials or max(MAX_TRIALS, self.factor ** (len(rungs) - 1))
         if self.tuner == "hyperband":
             planned = sum(count for rounds in hyperband_brackets(self.base.recipe.epochs) for count, _ in rounds)
             return min(max_trials or planned, planned)
@@ -81,27 +95,52 @@ class Plan:
         """The default name of the sweep's folder."""
         return f"{self.base.spec.folder}-{self.tuner}-seed{self.base.seed}"
 
+    def tuner_for(self, space: Space) -> Oracle | halving.Asha:
+        """What proposes the trials; imports keras-tuner if it is one of its oracles."""
+        settings: dict[str, Any] = dict(
+            lower_is_better=OBJECTIVES[self.objective].lower_is_better, seed=self.base.seed,
+            epochs=self.base.recipe.epochs, start=self.start)
+        if self.tuner == "asha":
+            return halving.Asha(space, factor=self.factor, combinations=self.max_trials, **settings)
+        return Oracle(self.tuner, space, **settings)
+
+    def _rounds(self) -> list[tuple[int, int]]:
+        """Of halving: (trials, epochs that each of them adds)."""
+        epochs = self.base.recipe.epochs
+        if self.tuner == "asha":
+            return halving.planned(self.max_trials, epochs, self.factor)
+        return list(itertools.chain(*hyperband_brackets(epochs))) if self.tuner == "hyperband" else []
+
+    @property
+    def planned(self) -> int:
+        """How many trials the sweep has; of asha about how many, with its promotions."""
+        return sum(count for count, _ in self._rounds()) if self.tuner == "asha" else self.max_trials
+
     def seconds(self) -> tuple[float, float]:
         """The least and the most that all trials should take, one after another on all cores."""
         trials: float = self.max_trials
-        if self.tuner == "hyperband":  # in trials of full length
-            longest = self.base.recipe.epochs
-            trials = sum(count * epochs for rounds in hyperband_brackets(longest) for count, epochs in rounds) / longest
+        if self._rounds():  # in trials of full length
+            trials = sum(count * epochs for count, epochs in self._rounds()) / self.base.recipe.epochs
         lengths = [estimate.seconds(config) for config in self.space.corners(self.base)]
-        overhead = 2.0 * self.max_trials * self.executions
+        overhead = 2.0 * self.planned * self.executions
         return (trials * self.executions * min(lengths) + overhead, trials * self.executions * max(lengths) + overhead)
 
     def text(self, workers: int, folder: str) -> str:
         """What `--dry_run` prints."""
         at_once = min(workers, machine()["cores"])
         low, high = (estimate.clock(seconds / at_once) for seconds in self.seconds())
+        trials, epochs = _count(self.max_trials, "trial"), f"up to {self.base.recipe.epochs} epochs each"
+        if self.tuner == "asha":
+            rungs = halving.rungs(self.base.recipe.epochs, self.factor)
+            trials = f"{_count(self.max_trials, 'combination')} in about {_count(self.planned, 'trial')}"
+            epochs = f"rungs of {', '.join(map(str, rungs))} epochs"
         size = "endless" if self.space.size is None else _count(self.space.size, "combination")
         return "\n".join([
             f"model       {self.base.spec.name}: {self.base.spec.description}",
             f"space       {self.space.text}",
             f"size        {size}",
-            f"tuner       {self.tuner}: {_count(self.max_trials, 'trial')} of {_count(self.executions, 'execution')}, "
-            f"up to {self.base.recipe.epochs} epochs each",
+            f"tuner       {self.tuner}: {trials} of {_count(self.executions, 'execution')}, {epochs}",
+            *(f"start       {point}" for point in spell_start(self.start)),
             f"objective   {self.objective}",
             f"time        about {low if low == high else f'{low} to {high}'} on this machine, a guess",
             f"folder      {folder}"])
@@ -111,8 +150,9 @@ class Plan:
         from fmnist_zoo.data import load_data
 
         data = load_data(**self.base.data_settings)
+        more = {"factor": self.factor} if self.tuner == "asha" else {}
         return {"base": self.base.to_dict(), "given": self.given, "space": self.space.text, "tuner": self.tuner,
-                "objective": self.objective, "executions": self.executions,
+                **more, "start": spell_start(self.start), "objective": self.objective, "executions": self.executions,
                 "modules": provenance.modules(self.base.spec),
                 "data": {"sha256": data.sha256, "split_sha256": data.split_sha256}, **environment(self.tuner)}
 

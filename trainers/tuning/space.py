@@ -60,6 +60,13 @@ class Parameter:
         low, high = self.values
         return high - low + 1 if isinstance(low, int) and isinstance(high, int) else None
 
+    def holds(self, value: Value) -> bool:
+        """Whether a value is one of those that are tried."""
+        if self.kind == "choice":
+            return value in self.values
+        low, high = self.values
+        return not isinstance(value, str) and low <= value <= high  # type: ignore[operator]
+
 
 @dataclasses.dataclass(frozen=True)
 class Space:
@@ -137,6 +144,55 @@ def parse(space: str | Mapping[str, Any], base: RunConfig, *, listed_only: bool 
         raise SpaceError("--space: nothing to search; write, for example, dropout=0,0.2,0.4; l2=0,1e-4")
     _check(found, base)
     return Space(tuple(found))
+
+
+def parse_start(start: Any, space: Space) -> list[dict[str, Value]]:
+    """Reads the combinations that are tried first, such as `dropout=0.3; l2=0`; each has a value for each
+    hyper-parameter.
+
+    Args:
+        start: one of them or a list of them, as text or as mappings.
+
+    Raises:
+        SpaceError: quotes the part that is wrong.
+    """
+    found: list[dict[str, Value]] = []
+    for one in [start] if isinstance(start, (str, Mapping)) else start or ():
+        if not isinstance(one, (str, Mapping)):
+            raise SpaceError(f"--start is text or a mapping of names to values, received {one!r:.80}")
+        text = one if isinstance(one, str) else "; ".join(f"{name}={_spell([what])}" for name, what in one.items())
+        try:
+            values = _point(text, space)
+            if values in found:
+                raise ConfigError("it is given twice")
+        except (SpecError, ConfigError) as error:
+            raise SpaceError(f"--start: {error}; in {text!r}") from None
+        found.append(values)
+    return found
+
+
+def _point(text: str, space: Space) -> dict[str, Value]:
+    """A combination as text."""
+    parameters = {parameter.name: parameter for parameter in space.parameters}
+    values: dict[str, Value] = {}
+    for clause in filter(None, map(str.strip, text.split(";"))):
+        name, _, word = (part.strip() for part in clause.partition("="))
+        if name not in parameters:
+            raise ConfigError(f"{name!r} is not in --space ({space.text})")
+        if name in values:
+            raise ConfigError(f"{name} has two values")
+        values[name] = _value(name, _kind(name), word)
+        if not parameters[name].holds(values[name]):
+            raise ConfigError(f"{name}={word} is outside --space ({parameters[name].text})")
+    missing = [name for name in parameters if name not in values]
+    if missing:
+        raise ConfigError(f"{', '.join(missing)} {'is' if len(missing) == 1 else 'are'} missing")
+    return {name: values[name] for name in parameters}
+
+
+def spell_start(start: Sequence[Mapping[str, Value]]) -> list[str]:
+    """Combinations as texts that `parse_start` reads back."""
+    return ["; ".join(f"{name}={value}" for name, value in values.items()) for values in start]
 
 
 def _spell(values: Any) -> str:

@@ -17,8 +17,8 @@ from fmnist_zoo.backend import need_tensorflow
 from fmnist_zoo.files import write_json
 from trainers.config import DEPENDENT, ConfigError, RunConfig, decisive_differences
 from trainers.running.folder import SWEEPS, locked, names_folder
+from trainers.tuning.halving import Asha, is_finished
 from trainers.tuning.kept import BEST
-from trainers.tuning.oracle import Oracle
 from trainers.tuning.plan import COUNT, Plan
 from trainers.tuning.scheduler import Scheduler
 from trainers.tuning.study import Study, load
@@ -55,7 +55,7 @@ def execute(plan: Plan, *, workers: int, scheduler: Scheduler | None, max_failur
             study = open_or_create(path, manifest)
             environment = {name: manifest[name] for name in ("versions", "commit", "modules")}
             try:
-                finished = len(study.ended) >= plan.max_trials or _lead(
+                finished = _finished(study, plan) or _lead(
                     study, plan, environment, workers=workers, scheduler=scheduler, max_failures=max_failures,
                     verbose=verbose, should_stop=should_stop)
             finally:
@@ -69,6 +69,13 @@ def execute(plan: Plan, *, workers: int, scheduler: Scheduler | None, max_failur
 
         raise SweepError(f"{error.filename}: cannot be written: {error.strerror}; make room or make it writable, then "
                          "the same command continues") from error
+
+
+def _finished(study: Study, plan: Plan) -> bool:
+    """Whether there is nothing left to do."""
+    tuner = plan.tuner_for(study.space) if plan.tuner == "asha" else None
+    return is_finished(tuner, list(study.trials.values())) if isinstance(tuner, Asha) else \
+        len(study.ended) >= plan.max_trials
 
 
 def _lead(study: Study, plan: Plan, environment: dict[str, Any], *, workers: int, scheduler: Scheduler | None,
@@ -90,12 +97,12 @@ def _lead(study: Study, plan: Plan, environment: dict[str, Any], *, workers: int
     reporter = progress.for_output() if verbose else progress.Reporter()
     with contextlib.closing(started), contextlib.closing(reporter):
         hparams.declare(study.path.parent.parent)
-        reporter.note(f"sweep    {study.path}: {len(study.ended)} of {plan.max_trials} trials done")
+        about = "about " if plan.tuner == "asha" else ""
+        reporter.note(f"sweep    {study.path}: {len(study.ended)} of {about}{plan.planned} trials done")
         reporter.note(f"space    {study.space.text}")
-        oracle = Oracle(plan.tuner, study.space, lower_is_better=study.objective.lower_is_better, seed=study.base.seed,
-                        epochs=study.base.recipe.epochs)
-        leader = Leader(study, started, oracle, max_trials=plan.max_trials, max_failures=max_failures,
-                        reporter=reporter, environment=environment)
+        leader = Leader(study, started, plan.tuner_for(study.space), planned=plan.planned, max_failures=max_failures,
+                        max_trials=None if plan.tuner == "asha" else plan.max_trials, reporter=reporter,
+                        environment=environment)
         return leader.run(should_stop)
 
 
@@ -156,6 +163,9 @@ def _manifest_differences(old: dict[str, Any], new: dict[str, Any]) -> dict[str,
     base_old, base_new = (RunConfig.from_dict(manifest["base"]) for manifest in (old, new))
     found = decisive_differences(base_old, base_new)
     pairs = {name: (old[name], new[name]) for name in ("space", "tuner", "objective", "executions")}
+    # Sweeps of earlier versions have no start, and none but asha has a factor.
+    pairs.update({name: (old.get(name, default), new.get(name, default))
+                  for name, default in (("start", []), ("factor", None))})
     pairs["model"] = (base_old.spec.name, base_new.spec.name)
     if "given" in old and "optimizer" in new["space"]:  # a given learning rate is kept, see `space.apply`
         kept_old, kept_new = ([name for name in manifest["given"] if name in DEPENDENT] for manifest in (old, new))

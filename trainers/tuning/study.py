@@ -52,7 +52,7 @@ _ADVICE = "restore the file, or delete the trial's folder: grid and random run t
 
 @dataclasses.dataclass
 class Trial:
-    """A set of values to try, and its result; `epochs` and `parent` are those of its `Proposal`."""
+    """A set of values to try, and its result."""
 
     name: str  # of its folder: its number with at least four digits
     values: dict[str, Any]
@@ -61,6 +61,10 @@ class Trial:
     parent: str | None
     ended_before: int  # how many trials had ended when it was proposed
     result: dict[str, Any] | None = None  # content of `result.json` when it has ended
+
+    @property
+    def proposal(self) -> Proposal:
+        return Proposal(self.name, self.values, self.epochs, self.parent)
 
     @property
     def number(self) -> int:
@@ -87,12 +91,10 @@ class Trial:
 
 
 class Study:
-    """The content of a sweep's folder; `manifest` is that of its `sweep.json`.
-
-    A change keeps the lists in order, and none of them is sorted or searched again: what a trial costs does not grow
-    with the number of trials.
+    """The content of a sweep's folder. The lists are kept in order: what a trial costs must not grow with their number.
 
     Attributes:
+        manifest: the content of its `sweep.json`.
         trials: by name, in the order of their numbers.
         ended: the trials that have ended, in that order.
         ranked: completed trials, best first; equal ones in the order of proposal.
@@ -110,8 +112,6 @@ class Study:
         self.versions: dict[str, str] = last["versions"]
         self.modules: dict[str, str] = last.get("modules", {})  # of the user's: see `provenance.modules`
         self.trials: dict[str, Trial] = {}
-        self.ended: list[Trial] = []
-        self.ranked: list[Trial] = []
         self._drawn: collections.Counter[tuple[Any, ...]] = collections.Counter()  # how often values were proposed
         self._lines: dict[str, str] = {}  # of `trials.csv`, of ended trials
         self._best: Trial | None = None  # that `best.json` holds
@@ -121,7 +121,7 @@ class Study:
         with os.scandir(self.path) as entries:
             numbers = sorted((int(entry.name), entry.name) for entry in entries if entry.name.isdecimal())
         found = [trial for _, name in numbers if (trial := self._read_trial(self.path / name))]
-        self.trials = {trial.name: trial for trial in found}
+        self.trials.update((trial.name, trial) for trial in found)
         self._drawn.update(self._key(trial.values) for trial in found if not trial.parent)
         self.ended = sorted((trial for trial in found if trial.result), key=lambda trial: trial.order)
         self.ranked = sorted((trial for trial in found if trial.status == COMPLETED), key=self._rank)
@@ -143,7 +143,7 @@ class Study:
             raise
         except (TypeError, LookupError, ValueError) as error:
             raise ConfigError(f"{proposal}: not the proposal of a trial: {error}; {_ADVICE}") from error
-        missing = [name for name in RESULT if name not in trial.result] if trial.result is not None else []
+        missing = [] if trial.result is None else [name for name in RESULT if name not in trial.result]
         if missing:
             raise ConfigError(f"{result}: lacks {', '.join(missing)}; {_ADVICE}")
         return trial
@@ -254,10 +254,10 @@ class Study:
     def write_tables(self, *, so_far: bool = True) -> None:
         """Writes `trials.csv`, and `best.json` if it would change; `so_far`: as for `row`."""
         for trial in self.ended[len(self._lines):]:
-            self._lines[trial.name] = self._line(self.row(trial).values())
+            self._lines[trial.name] = _line(self.row(trial).values())
         with atomic_write(self.path / "trials.csv", "w") as file:
-            file.write(self._line(self.columns))
-            file.writelines(self._lines.get(trial.name) or self._line(self.row(trial, so_far=so_far).values())
+            file.write(_line(self.columns))
+            file.writelines(self._lines.get(trial.name) or _line(self.row(trial, so_far=so_far).values())
                             for trial in self.trials.values())
         if self.ranked and self._best is not self.ranked[0]:
             best = self.ranked[0]
@@ -265,11 +265,6 @@ class Study:
             write_json(self.path / "best.json", {**self.row(best), "values": best.values, "config": config.to_dict(),
                                                  "retrain": self.retrain})
             self._best = best
-
-    def _line(self, cells: Iterable[Any]) -> str:
-        text = io.StringIO()
-        csv.writer(text, lineterminator="\n").writerow(cells)
-        return text.getvalue()
 
 
 def retrain_config(path: str | os.PathLike[str]) -> RunConfig:
@@ -312,6 +307,13 @@ def _read(path: pathlib.Path, advice: str) -> dict[str, Any]:
 
 def _cell(value: Any) -> str:
     return "-" if value in (None, "") else textwrap.shorten(_short(value), 60, placeholder=" ...")
+
+
+def _line(cells: Iterable[Any]) -> str:
+    """Cells as a line of a CSV file."""
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerow(cells)
+    return text.getvalue()
 
 
 def _short(value: Any) -> str:
