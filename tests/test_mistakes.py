@@ -101,7 +101,8 @@ def test_penalties_at_the_start():
 
 
 def test_dropout_zeroes_activations():
-    units = network.dropout(tf.ones((1000, 100)), 0.3, seed=0, step=tf.constant(0, tf.int64), layer=0).numpy()
+    units = network.dropout(tf.ones((1000, 100)), tf.constant(round(0.3 * 2**32), tf.uint32), 1 / 0.7, seed=0,
+                            step=tf.constant(0, tf.int64), stream=0).numpy()
     assert f"{np.mean(units == 0):.1%} are zero, the mean stays {units.mean():.3f};" in evidence("sets weights to zero")
 
 
@@ -109,9 +110,9 @@ def test_second_beta_of_adam():
     moved = {}
     for beta_2 in (0.999, 0.99):
         variable = tf.Variable([0.0])
-        adam = lowlevel.Adam([variable], learning_rate=0.001, beta_2=beta_2)
+        adam = lowlevel.Adam([variable], beta_2=beta_2)
         for step in range(100):
-            adam.apply([tf.constant([10.0 if step == 0 else 1.0])], step)
+            adam.apply([tf.constant([10.0 if step == 0 else 1.0])], step, learning_rate=0.001)
         moved[beta_2] = -float(variable.numpy()[0])
     assert f"{moved[0.999]:.4f} with beta_2 = 0.999, {moved[0.99]:.4f} with 0.99" in evidence("Adam's beta_2 is 0.99")
 
