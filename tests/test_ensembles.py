@@ -15,9 +15,9 @@ from tests import helpers
 from trainers import evaluate as command
 from trainers.config import ConfigError
 from trainers.evaluate import evaluate
-from trainers.publishing import evaluation, shipping
+from trainers.publishing import shipping
 from trainers.running import trained
-from trainers.running.folder import RunFolder, latest_unfinished
+from trainers.running.folder import RunFolder, latest_unfinished, read_evaluation
 from trainers.train import train
 
 pytestmark = pytest.mark.usefixtures("without_xla")
@@ -42,7 +42,7 @@ def test_augmentation_is_a_row_of_its_own(runs, tmp_path, capsys):
     printed = capsys.readouterr().out
     assert printed.startswith(f"{folder}: ") and "\nSneaker " in printed and f"\n{folder}, tta=shift,flip " in printed
     report = json.loads((folder / "evaluation" / "evaluation.json").read_text())
-    assert evaluation.read(folder / "evaluation", weights_sha256=report["weights_sha256"],
+    assert read_evaluation(folder / "evaluation", weights_sha256=report["weights_sha256"],
                            data_sha256=report["data"]["sha256"]) == report
     found = report.pop("tta")
     assert report == {**json.loads(json.dumps(plain)), "version": __version__}  # nothing else changes

@@ -18,9 +18,8 @@ from tests import helpers
 from tests.conftest import ROOT
 from trainers import evaluate as command, train as train_command
 from trainers.evaluate import evaluate
-from trainers.publishing import evaluation
 from trainers.running import trained
-from trainers.running.folder import locked
+from trainers.running.folder import locked, read_evaluation
 from trainers.train import train
 
 pytestmark = pytest.mark.usefixtures("without_xla")
@@ -142,9 +141,9 @@ def test_training_longer_removes_the_evaluation(evaluated, tmp_path):
 def test_evaluation_of_other_weights_or_data_is_not_read(evaluated, tmp_path, change):
     folder, report, _ = evaluated
     known = dict(weights_sha256=report["weights_sha256"], data_sha256=report["data"]["sha256"])
-    assert evaluation.read(folder / "evaluation", **known)["accuracy"] == report["accuracy"]
+    assert read_evaluation(folder / "evaluation", **known)["accuracy"] == report["accuracy"]
     (tmp_path / "evaluation.json").write_text(json.dumps({**report, **change}))
-    assert evaluation.read(tmp_path, **known) is None
+    assert read_evaluation(tmp_path, **known) is None
 
 
 def test_command_prints_everything_by_class(folder, capsys):

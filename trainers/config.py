@@ -264,6 +264,11 @@ def read_record(path: str | os.PathLike[str]) -> dict[str, Any]:
     Raises:
         ConfigError: if it is missing or does not read, with the file's name.
     """
+    return read_run(path)[0]
+
+
+def read_run(path: str | os.PathLike[str]) -> tuple[dict[str, Any], RunConfig]:
+    """As `read_record`; also returns the config that the record holds."""
     path = pathlib.Path(os.path.expanduser(path))
     try:
         path = path / "config.json" if path.is_dir() else path
@@ -271,7 +276,7 @@ def read_record(path: str | os.PathLike[str]) -> dict[str, Any]:
         if "threads" not in record["config"]:  # version 0.1.0 knew them as a part of the environment alone
             threads = record["environment"].get("threads", {}).get("intra_op", THREADS)
             record["config"] = {**record["config"], "threads": threads}
-        RunConfig.from_dict(record["config"])
+        config = RunConfig.from_dict(record["config"])
         for part, names in (("data", ("name", "sha256", "split_sha256", "fit", "validation")),
                             ("environment", ("versions", "cpu", "cores"))):
             missing = [name for name in names if name not in record[part]]
@@ -283,4 +288,4 @@ def read_record(path: str | os.PathLike[str]) -> dict[str, Any]:
         raise ConfigError(f"{path}: cannot be read: {error.strerror}") from error
     except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         raise ConfigError(f"{path}: not the config.json of a run: {error}") from error
-    return record
+    return record, config

@@ -7,7 +7,6 @@ images. TensorFlow and TensorBoard are imported within functions, so that comman
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import pathlib
 import shutil
@@ -20,10 +19,8 @@ from fmnist_zoo import backend, card, metrics, statistics, views
 from fmnist_zoo.files import atomic_write, write_json
 from fmnist_zoo.spec import CLASS_NAMES
 from trainers.running import provenance
-from trainers.running.folder import SHIPPED, RunFolder, locked
+from trainers.running.folder import EVALUATION, SHIPPED, RunFolder, locked, read_evaluation
 from trainers.running.trained import Trained, TrainedError, calibrated, load_data, logits_of, temperature
-
-FILE = "evaluation.json"
 
 
 class Row(NamedTuple):
@@ -190,29 +187,17 @@ def write(folder: pathlib.Path, report: dict[str, Any], logits: np.ndarray, labe
             writer.scalars({f"tta/{name}": report["tta"][key] for name, key in measured.items()}, step)
         for label, name in enumerate(CLASS_NAMES):
             writer.pr_curve(f"pr_curve/{name}", labels == label, probabilities[:, label], step)
-    write_json(folder / FILE, report)
+    write_json(folder / EVALUATION, report)
 
 
 def once(trained: Trained, data_dir: str | None = None) -> dict[str, Any]:
     """The report in a run's folder if it is of these weights and data; otherwise that of a new evaluation."""
     if trained.folder:
-        known = read(RunFolder(trained.folder).evaluation, weights_sha256=trained.weights_sha256,
-                     data_sha256=trained.data["sha256"])
+        known = read_evaluation(RunFolder(trained.folder).evaluation, weights_sha256=trained.weights_sha256,
+                                data_sha256=trained.data["sha256"])
         if known:
             return known
     return evaluate(trained, data_dir=data_dir)[0]
-
-
-def read(folder: pathlib.Path, *, weights_sha256: str, data_sha256: str) -> dict[str, Any] | None:
-    """The report in `folder`; None if there is none, it is damaged, or it is of other weights or data."""
-    try:
-        report = json.loads((folder / FILE).read_text())
-        matrix = np.array(report["confusion"])
-        same = report["weights_sha256"] == weights_sha256 and report["data"]["sha256"] == data_sha256
-        whole = matrix.sum() == report["images"] and report["accuracy"] == np.trace(matrix) / report["images"]
-        return report if same and whole and isinstance(report["nll"] + report["ece"], float) else None
-    except (OSError, ValueError, TypeError, LookupError, RecursionError):
-        return None
 
 
 def text(report: dict[str, Any]) -> str:

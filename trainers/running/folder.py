@@ -13,15 +13,17 @@ import os
 import pathlib
 import shutil
 import time
-from typing import Any, Iterator
+from typing import IO, Any, Iterator
 
 from fmnist_zoo.files import publish, write_json
-from trainers.config import ConfigError, RunConfig, read_record
+from trainers.config import ConfigError, RunConfig, read_run
 from trainers.running.table import MetricsTable
 
 SWEEPS = "sweeps"
 ENSEMBLES = "ensembles"  # their evaluations: <logdir>/ensembles/<name>/evaluation
+EVALUATION = "evaluation.json"
 SHIPPED = ("shipped", "shipped-mini")  # folders for evaluations of the package's trained models, beside the runs
+LOCK = ".lock"
 PARTIAL_FILES = (".config.json.*", ".metrics.csv.*", ".result.json.*", ".failure.json.*", ".latest.npz.*", "saving.*")
 
 
@@ -106,17 +108,35 @@ def locked(folder: pathlib.Path, doing: str) -> Iterator[None]:
     Raises:
         LockedError: if another process holds it, naming that process.
     """
-    with open(folder / ".lock", "a+") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
+    with open(folder / LOCK, "a+") as file:
+        if not any(_hold(file, wait) for wait in (0, 0.02, 0.04)):  # `in_use` holds it for microseconds
             file.seek(0)
             raise LockedError(f"{folder}: process {file.read().strip() or 'unknown'} is {doing} in this "
-                              "folder; wait for it to end") from None
+                              "folder; wait for it to end")
         file.truncate(0)
         file.write(str(os.getpid()))
         file.flush()
         yield
+
+
+def _hold(file: IO, wait: float) -> bool:
+    time.sleep(wait)
+    with contextlib.suppress(OSError):
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return True
+    return False
+
+
+def in_use(folder: str | os.PathLike[str]) -> bool:
+    """Whether a process holds a folder by `locked`; changes nothing in it."""
+    try:
+        with open(os.path.join(folder, LOCK)) as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:  # nobody ever held it, or it cannot be read
+        pass
+    return False
 
 
 def names_folder(name: str) -> bool:
@@ -159,8 +179,25 @@ def remove_if_unused(folder: RunFolder) -> None:
 
 def finished(folder: RunFolder, config: RunConfig) -> bool:
     """Whether a run trained to its end under this config."""
-    result = folder.read_result()
+    return ends(folder.read_result(), config)
+
+
+def ends(result: dict[str, Any] | None, config: RunConfig) -> bool:
+    """Whether what `read_result` returned is of a run that trained to its end under this config."""
     return result is not None and (result["stopped_early"] or result["epochs"] >= config.recipe.epochs)
+
+
+def read_evaluation(folder: pathlib.Path, *, weights_sha256: str, data_sha256: str) -> dict[str, Any] | None:
+    """The report in the folder of an evaluation; None if there is none, it is damaged, or of other weights or data."""
+    try:
+        report = json.loads((folder / EVALUATION).read_text())
+        matrix = report["confusion"]
+        right = sum(row[label] for label, row in enumerate(matrix))
+        same = report["weights_sha256"] == weights_sha256 and report["data"]["sha256"] == data_sha256
+        whole = sum(map(sum, matrix)) == report["images"] and report["accuracy"] == right / report["images"]
+        return report if same and whole and isinstance(report["nll"] + report["ece"], float) else None
+    except (OSError, ValueError, TypeError, LookupError, ArithmeticError, RecursionError):
+        return None
 
 
 def latest_unfinished(logdir: str | os.PathLike[str], model: str | None = None) -> RunFolder:
@@ -175,10 +212,10 @@ def latest_unfinished(logdir: str | os.PathLike[str], model: str | None = None) 
         if path.parts[-3] == SWEEPS:
             continue
         try:
-            record, folder = read_record(path), RunFolder(path.parent)
+            (record, config), folder = read_run(path), RunFolder(path.parent)
         except ConfigError:  # a damaged record must not keep other runs from being resumed
             continue
-        if not finished(folder, RunConfig.from_dict(record["config"])):
+        if not finished(folder, config):
             found = failed if folder.failure.exists() else resumable
             found.append((record.get("started", 0.0), str(path), folder))
     if resumable:
