@@ -138,11 +138,11 @@ def test_html_is_one_self_contained_file(made):
 
 
 def test_committed_page_has_the_text_of_this_code():
-    text = (ROOT / "report" / "report.md").read_text()
+    text = (ROOT / "docs" / "report" / "report.md").read_text()
     assert text.startswith(f"# {page.TITLE}\n") and page.part_b_section() in text
     for one in experiments.EXPERIMENTS:
         assert f"## {one.title}\n" in text and one.note in text
-        assert (ROOT / "report" / f"{one.name}.png").exists()
+        assert (ROOT / "docs" / "report" / f"{one.name}.png").exists()
         assert all(f"\n| {claim.text} | " in text for claim in one.claims)
     for mistake in mistakes.MISTAKES:
         shown = mistake.evidence if isinstance(mistake.evidence, str) else ""

@@ -1,7 +1,7 @@
 """Reproduces the assignment report: `python -m trainers.report` (`trainers.reproduction` says which report this is).
 
 One seed takes about half an hour on two cores. Runs with the same config in the log folder are reused, and an
-interrupted command continues where it stopped; then it writes `report/report.md` and `report/index.html`.
+interrupted command continues where it stopped; then it writes `docs/report/report.md` and `docs/report/index.html`.
 """
 
 from __future__ import annotations
@@ -44,7 +44,8 @@ def define_flags() -> flags.FlagValues:
                       flag_values=values)
     flags.DEFINE_string("data_dir", None, "a folder with the four IDX files", flag_values=values)
     flags.DEFINE_string("logdir", "tb_logs", "the log folder, for TensorBoard too", flag_values=values)
-    flags.DEFINE_string("out", "report", "the folder that the page is written to", flag_values=values)
+    flags.DEFINE_string("out", os.path.join("docs", "report"), "the folder that the page is written to",
+                        flag_values=values)
     return values
 
 
