@@ -12,14 +12,15 @@ from trainers.engine.loop import TapeEngine
 BATCH = 250  # does not divide the 1,800 fit images of the mini set
 
 
-def tape(spec, split, *, batch=BATCH, seed=0, bfloat16=False, xla=False, teachers=(), **settings):
+def tape(spec, split, *, batch=BATCH, seed=0, bfloat16=False, xla=False, teachers=(), taught=None, **settings):
     """A network and its engine; without XLA, because compiling takes longer than training does here."""
     net = network.Network(models.build(spec, 0), spec, bfloat16=bfloat16)
     recipe = Recipe(**settings)
     rule = optimizers.make(recipe, net.trainable, net.names, net.is_kernel)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(loop, "LARGEST_XLA_BATCH", 1024 if xla else 0)
-        return net, TapeEngine(net, rule, recipe, split, batch_size=batch, seed=seed, teachers=teachers)
+        return net, TapeEngine(net, rule, recipe, split, batch_size=batch, seed=seed, teachers=teachers,
+                               taught=taught)
 
 
 def fit(spec, split, *, batch=BATCH, **settings):

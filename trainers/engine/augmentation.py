@@ -7,7 +7,8 @@ erased squares are one look-up of each pixel; nothing is stored.
 from __future__ import annotations
 
 import dataclasses
-from typing import Any, NamedTuple
+import itertools
+from typing import Any, Iterator, NamedTuple
 
 import numpy as np
 
@@ -41,49 +42,96 @@ class Augmentation:
 
     def apply(self, pixels: Any, amounts: Amounts, *, seed: Any, step: Any) -> Any:
         """The images of a batch, shifted, flipped and erased: (batch, 784) uint8 of (batch, 784) uint8."""
-        if not (self.shift or self.flip or self.erase):
-            return pixels
-        count = pixels.shape[0]
-
-        def chance(stream: int, choices: Any) -> Any:
-            """A whole number in [0, choices) for each image, (batch, 1, 1) int32; its bias is below 2^-26."""
-            word = randomness.words((count, 1, 1), seed=seed, step=step, stream=randomness.AUGMENTATION + stream)
-            return tf.cast(word % tf.cast(choices, tf.uint32), tf.int32)
-
-        row, column = tf.reshape(tf.range(SIDE), (1, SIDE, 1)), tf.reshape(tf.range(SIDE), (1, 1, SIDE))
-        seen = tf.ones((1, 1, 1), tf.bool)
+        chance = _Chance(pixels.shape[0], seed, step)
+        outside = None
         if self.erase:  # a square around any pixel, cut off at the border (DeVries and Taylor 2017)
-            top = chance(ERASE_ROW, SIDE) - amounts.erase // 2
-            left = chance(ERASE_COLUMN, SIDE) - amounts.erase // 2
-            inside = (row >= top) & (row < top + amounts.erase) & (column >= left) & (column < left + amounts.erase)
-            seen &= ~inside
-        if self.flip:
-            column = tf.where(chance(FLIP, 2) == 1, SIDE - 1 - column, column)
+            row, column = _grid()
+            top, left = (chance(stream, SIDE) - amounts.erase // 2 for stream in (ERASE_ROW, ERASE_COLUMN))
+            outside = (row < top) | (row >= top + amounts.erase) | (column < left) | (column >= left + amounts.erase)
+        return _moved(pixels, outside, **self._moves(amounts, chance))
+
+    def _moves(self, amounts: Amounts, chance: _Chance) -> dict[str, Any]:
+        """How each image of a batch is moved, as arguments of `_moved`."""
+        moves = {"flip": chance(FLIP, 2)} if self.flip else {}
         if self.shift:
-            row = row + chance(SHIFT_DOWN, 2 * amounts.shift + 1) - amounts.shift
-            column = column + chance(SHIFT_RIGHT, 2 * amounts.shift + 1) - amounts.shift
-            seen &= (row >= 0) & (row < SIDE) & (column >= 0) & (column < SIDE)
-        image = tf.reshape(tf.range(count), (count, 1, 1))
-        place = tf.clip_by_value(image * (SIDE * SIDE) + row * SIDE + column, 0, count * SIDE * SIDE - 1)
-        found = tf.gather(tf.reshape(pixels, (-1,)), place)
-        return tf.reshape(tf.where(seen, found, tf.zeros((), tf.uint8)), (count, SIDE * SIDE))
+            for name, stream in (("down", SHIFT_DOWN), ("right", SHIFT_RIGHT)):
+                moves[name] = chance(stream, 2 * amounts.shift + 1) - amounts.shift
+        return moves
+
+    def view(self, count: int, amounts: Amounts, *, seed: Any, step: Any) -> Any:
+        """Which of `views` each image of a batch becomes in `apply`, (count,) int32."""
+        moves = self._moves(amounts, _Chance(count, seed, step))
+        side, number = 2 * amounts.shift + 1, tf.zeros((count, 1, 1), tf.int32) + moves.get("flip", 0)
+        if self.shift:
+            number = (number * side + moves["down"] + amounts.shift) * side + moves["right"] + amounts.shift
+        return tf.reshape(number, (count,))
 
 
-def mix(images: Any, labels: Any, shares: Any, count: Any) -> tuple[Any, Any]:
-    """Mixup (Zhang et al. 2018): each image with the next one of the batch, the last with the first.
+def views(pixels: Any, *, shift: int, flip: bool) -> Iterator[Any]:
+    """`pixels` (batch, 784) uint8 in each way that shifts and flips can move them, in the order of their numbers."""
+    steps = range(-shift, shift + 1)
+    for flipped, down, right in itertools.product(range(1 + flip), steps, steps):
+        yield _moved(pixels, None, **({"flip": flipped} if flip else {}),
+                     **({"down": down, "right": right} if shift else {}))
+
+
+class _Chance(NamedTuple):
+    """The chances of a batch of images at an update."""
+
+    count: int
+    seed: Any
+    step: Any
+
+    def __call__(self, stream: int, choices: Any) -> Any:
+        """A whole number in [0, choices) for each image, (count, 1, 1) int32; its bias is below 2^-26."""
+        word = randomness.words((self.count, 1, 1), seed=self.seed, step=self.step,
+                                stream=randomness.AUGMENTATION + stream)
+        return tf.cast(word % tf.cast(choices, tf.uint32), tf.int32)
+
+
+def _grid() -> tuple[Any, Any]:
+    """The row and the column of each pixel, int32, as (1, 28, 1) and (1, 1, 28)."""
+    return tf.reshape(tf.range(SIDE), (1, SIDE, 1)), tf.reshape(tf.range(SIDE), (1, 1, SIDE))
+
+
+def _moved(pixels: Any, seen: Any, *, flip: Any = None, down: Any = None, right: Any = None) -> Any:
+    """Images (batch, 784) uint8 whose pixels are looked up elsewhere: `down` and `right` of their place, mirrored.
 
     Args:
-        images: (batch, 784) float32, of which the first `count` are real.
-        labels: (batch,) int32.
-        shares: of each image in its mixture, (batch,) float32 in [0, 1].
-
-    Returns:
-        The mixtures, and the labels of the other images.
+        seen: the pixels that are not black in any case, (batch, 28, 28) bool; None for all.
+        flip: 1 where an image is mirrored, 0 elsewhere, (batch, 1, 1) int32 or a number; so are `down` and `right`, in
+            pixels. None: no image is moved that way.
     """
-    place = tf.range(images.shape[0])
-    other = tf.where(place + 1 < count, place + 1, 0)
-    share = shares[:, None]
-    return share * images + (1 - share) * tf.gather(images, other), tf.gather(labels, other)
+    if seen is None and flip is None and down is None:
+        return pixels
+    row, column = _grid()
+    seen = tf.ones((1, 1, 1), tf.bool) if seen is None else seen
+    if flip is not None:
+        column = tf.where(tf.equal(flip, 1), SIDE - 1 - column, column)
+    if down is not None:
+        row, column = row + down, column + right
+        seen &= (row >= 0) & (row < SIDE) & (column >= 0) & (column < SIDE)
+    count = pixels.shape[0]
+    image = tf.reshape(tf.range(count), (count, 1, 1))
+    place = tf.clip_by_value(image * (SIDE * SIDE) + row * SIDE + column, 0, count * SIDE * SIDE - 1)
+    found = tf.gather(tf.reshape(pixels, (-1,)), place)
+    return tf.reshape(tf.where(seen, found, tf.zeros((), tf.uint8)), (count, SIDE * SIDE))
+
+
+def mix(rows: Any, shares: Any, count: Any) -> Any:
+    """Mixup (Zhang et al. 2018): each row of a batch with the next one, the last with the first.
+
+    Args:
+        rows: (batch, n) float32, of which the first `count` are of real images.
+        shares: of each image in its mixture, (batch,) float32 in [0, 1].
+    """
+    return shares[:, None] * rows + (1 - shares[:, None]) * next_row(rows, count)
+
+
+def next_row(rows: Any, count: Any) -> Any:
+    """Of each image the row of that which it is mixed with; `rows` as in `mix`, of any type and shape."""
+    place = tf.range(rows.shape[0])
+    return tf.gather(rows, tf.where(place + 1 < count, place + 1, 0))
 
 
 def shares_of_mixup(recipe: Recipe, images: int, *, seed: int, epoch: int) -> np.ndarray:

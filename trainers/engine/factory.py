@@ -12,6 +12,8 @@ import dataclasses
 import re
 from typing import Any, Callable, Hashable
 
+import numpy as np
+
 from fmnist_zoo.data import Split
 from trainers.config import ConfigError, RunConfig
 from trainers.engine import loop, lowlevel, optimizers, processor
@@ -44,7 +46,7 @@ class Lease:
 
 
 def lease(config: RunConfig, build: Callable[[], Any], split: Split, *, model: Any, origin: Hashable,
-          teachers: tuple[Any, ...] = ()) -> Lease:
+          teachers: tuple[Any, ...] = (), taught: np.ndarray | None = None) -> Lease:
     """The engine that trains a run, compiled already if a run of its architecture has ended in this process.
 
     Args:
@@ -52,13 +54,13 @@ def lease(config: RunConfig, build: Callable[[], Any], split: Split, *, model: A
         split: the training images.
         model: the run's Keras model, with its initial weights. `Model.fit` trains it; the other engines train a copy.
         origin: what identifies the images of `split`.
-        teachers: forward functions of the recipe's teachers.
+        teachers, taught: forward functions of the recipe's teachers, and their logits, as `TapeEngine` takes them.
 
     Raises:
         ConfigError: if the config asks for bfloat16 and the processor has none.
     """
     if config.trainer != "tape" or teachers:
-        return Lease(make_engine(config, model, make_network(config, model), split, teachers))
+        return Lease(make_engine(config, model, make_network(config, model), split, teachers, taught))
     network = make_network(config, model)
     key = _key(config, model, network, (origin, len(split.labels)))
     engine: TapeEngine | FitEngine | None = _kept.pop(key, None)
@@ -112,7 +114,7 @@ def make_network(config: RunConfig, model: Any) -> Any:
 
 
 def make_engine(config: RunConfig, model: Any, network: Any, split: Split,
-                teachers: tuple[Any, ...] = ()) -> TapeEngine | FitEngine:
+                teachers: tuple[Any, ...] = (), taught: np.ndarray | None = None) -> TapeEngine | FitEngine:
     """The engine that trains `network` on the images of `split`; `Model.fit` trains it through `model`."""
     recipe, batch_size = config.recipe, config.batch(len(split.labels))
     if config.trainer == "fit":
@@ -122,4 +124,5 @@ def make_engine(config: RunConfig, model: Any, network: Any, split: Split,
         optimizer = lowlevel.OPTIMIZERS[recipe.optimizer](network.variables, network.names)
     else:
         optimizer = optimizers.make(recipe, network.trainable, network.names, network.is_kernel)
-    return TapeEngine(network, optimizer, recipe, split, batch_size=batch_size, seed=config.seed, teachers=teachers)
+    return TapeEngine(network, optimizer, recipe, split, batch_size=batch_size, seed=config.seed, teachers=teachers,
+                      taught=taught)

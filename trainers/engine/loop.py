@@ -12,55 +12,23 @@ from __future__ import annotations
 import functools
 import math
 import time
-from typing import Any, Callable, NamedTuple
+from typing import Any, Callable
 
 import numpy as np
 
 from fmnist_zoo.backend import tf, without_noise
 from fmnist_zoo.data import Split
-from fmnist_zoo.spec import PIXELS, Recipe
+from fmnist_zoo.spec import CLASSES, PIXELS, Recipe
 from trainers.engine import averaging, distillation, schedule
-from trainers.engine.augmentation import Amounts, Augmentation, mix, shares_of_mixup
+from trainers.engine.arguments import Arguments, OfEpoch
+from trainers.engine.augmentation import Amounts, Augmentation, mix, next_row, shares_of_mixup
 from trainers.engine.epoch import EpochMeans, NonFiniteError, OnPart, epoch_order
-from trainers.engine.network import Moment, Network, Rates, make_predictor, scale
+from trainers.engine.network import Moment, Network, make_predictor, scale
 
 SECONDS_A_CALL = 1.0
 LARGEST_XLA_BATCH = 1024  # above it, and in bfloat16, TensorFlow's own matrix products are faster than those of XLA
 SUMS = ("loss", "penalty", "hits", "images", "gradient norm", "updates")
 SURPLUS = "surplus"  # a further sum: what is minimised beyond loss and penalty
-
-
-class Arguments(NamedTuple):
-    """What a compiled program takes from a run, as tensors: its seed (uint32) and the numbers of its recipe."""
-
-    seed: Any
-    rates: Rates
-    amounts: Amounts
-    weight_decay: Any
-    label_smoothing: Any
-    ema: Any
-    clip_norm: Any
-    teacher_weight: Any
-    teacher_temperature: Any
-
-
-class OfEpoch(NamedTuple):
-    """What a compiled program takes from an epoch.
-
-    Attributes:
-        pixels: the images in the order of the epoch, filled up to whole batches with the last one, (steps * batch, 784)
-            uint8. TensorFlow gathers them ahead of the steps that need them, where XLA would wait for each.
-        labels: theirs, (steps * batch,) int32.
-        first_step: the number of its first update, int64.
-        learning_rates: one for each update, (steps,) float32.
-        shares: of each image in its mixture, (steps * batch,) float32; empty without mixup.
-    """
-
-    pixels: Any
-    labels: Any
-    first_step: Any
-    learning_rates: Any
-    shares: Any
 
 
 class TapeEngine:
@@ -73,17 +41,22 @@ class TapeEngine:
         split: the training images.
         batch_size: images an update; the last update of an epoch takes the rest.
         seed: of the order of images, dropout and augmentation.
-        teachers: Keras models from (batch, 784) to logits whose probabilities are learned too.
+        teachers: functions from images (batch, 784) float32 to logits whose probabilities are learned too.
+        taught: their logits for each view of an image, as `distillation.logits_of_views` computes them; None: they
+            are computed at each step.
     """
 
     steps_a_call: int | None = None  # tests set it; None: as many as take about a second
 
     def __init__(self, network: Network, optimizer: Any, recipe: Recipe, split: Split, *, batch_size: int, seed: int,
-                 teachers: tuple[Any, ...] = ()):
+                 teachers: tuple[Any, ...] = (), taught: np.ndarray | None = None):
         _start_xla()
         self.network, self._optimizer, self._recipe = network, optimizer, recipe
         self._batch_size, self._seed, self._teachers = batch_size, seed, teachers
         self._images, self._labels = tf.constant(split.images), tf.constant(split.labels)
+        if taught is not None:
+            _start_half_precision()
+        self._taught = tf.constant(np.zeros((0, 0, 0, CLASSES), np.float32) if taught is None else taught)
         self.steps_an_epoch = -(-len(split.labels) // batch_size)
         self._augmentation = Augmentation.of(recipe)
         self._averages = averaging.averages(network) if recipe.ema else {}
@@ -134,7 +107,8 @@ class TapeEngine:
         return OfEpoch(
             tf.gather(self._images, chosen), tf.cast(tf.gather(self._labels, chosen), tf.int32),
             tf.constant(epoch * self.steps_an_epoch, tf.int64), tf.constant(self.learning_rates(epoch)),
-            tf.constant(shares_of_mixup(self._recipe, padded, seed=self._seed, epoch=epoch)))
+            tf.constant(shares_of_mixup(self._recipe, padded, seed=self._seed, epoch=epoch)),
+            tf.gather(self._taught, chosen) if len(self._taught) else self._taught)
 
     def learning_rates(self, epoch: int) -> np.ndarray:
         """Of each update of epoch number `epoch` (0 is the first): (steps_an_epoch,) float32."""
@@ -223,7 +197,8 @@ class TapeEngine:
         shares = others = None
         if self._augmentation.mixup:
             shares = tf.slice(of_epoch.shares, [start], [batch_size])
-            images, others = mix(images, labels, shares, tf.cast(count, tf.int32))
+            mixed = tf.cast(count, tf.int32)
+            images, others = mix(images, shares, mixed), next_row(labels, mixed)
         with tf.GradientTape() as tape:
             logits = self.network.forward(images, Moment(arguments.seed, step, arguments.rates))
             losses = self.network.cross_entropy(labels, logits)
@@ -233,7 +208,8 @@ class TapeEngine:
             penalty = self.network.penalty(arguments.rates)
             for added in self.network.losses_of_call():
                 penalty += added
-            surplus = self._surplus(images, logits, losses, real, count, arguments)
+            taught = self._probabilities(of_epoch, start, images, shares, count, step, arguments)
+            surplus = self._surplus(taught, logits, losses, real, count, arguments)
             objective = loss + penalty if surplus is None else loss + penalty + surplus
         gradients = tape.gradient(objective, self.network.variables)
         heavier = labels if shares is None else tf.where(shares >= 0.5, labels, others)
@@ -245,17 +221,31 @@ class TapeEngine:
         sums = [count * loss, count * penalty, tf.reduce_sum(hits), count, size, 1.0]
         return gradients, tf.stack(sums if surplus is None else [*sums, count * surplus])
 
-    def _surplus(self, images: Any, logits: Any, losses: Any, real: Any, count: Any, arguments: Arguments) -> Any:
+    def _probabilities(self, of_epoch: OfEpoch, start: Any, images: Any, shares: Any, count: Any, step: Any,
+                       arguments: Arguments) -> Any:
+        """What teachers teach of the images of a batch, (batch, 10) float32; None without teachers."""
+        temperature, batch_size = arguments.teacher_temperature, images.shape[0]
+        if not self._teachers:
+            return None
+        if not len(self._taught):
+            return distillation.probabilities([teacher(images) for teacher in self._teachers], temperature)
+        views = tf.slice(of_epoch.taught, [start, 0, 0, 0], [batch_size, *self._taught.shape[1:]])
+        seen = self._augmentation.view(batch_size, arguments.amounts, seed=arguments.seed, step=step)
+        logits = tf.gather(views, seen, batch_dims=1)
+        taught = distillation.probabilities(tf.unstack(logits, axis=1), temperature)
+        return taught if shares is None else mix(taught, shares, tf.cast(count, tf.int32))
+
+    def _surplus(self, taught: Any, logits: Any, losses: Any, real: Any, count: Any, arguments: Arguments) -> Any:
         """What smoothed labels and teachers add to the mean of `losses` in the objective; None without both."""
         extra = None
         if self._recipe.label_smoothing:
             # Szegedy et al. (2016), section 7: the cross entropy of (1 - e) * one-hot + e / K.
             uniform = tf.reduce_logsumexp(logits, axis=1) - tf.reduce_mean(logits, axis=1)
             extra = arguments.label_smoothing * (uniform - losses)
-        if self._teachers:
+        if taught is not None:
             of_labels = losses if extra is None else losses + extra
-            taught = distillation.loss(self._teachers, images, logits, arguments.teacher_temperature)
-            change = arguments.teacher_weight * (taught - of_labels)
+            of_teachers = distillation.loss(taught, logits, arguments.teacher_temperature)
+            change = arguments.teacher_weight * (of_teachers - of_labels)
             extra = change if extra is None else extra + change
         return None if extra is None else tf.reduce_sum(real * extra) / count
 
@@ -295,7 +285,7 @@ class TapeEngine:
         images = self._augmentation.apply(of_epoch.pixels[:batch], self._arguments.amounts, seed=self._arguments.seed,
                                           step=tf.zeros((), tf.int64))
         if self._augmentation.mixup:
-            mixed, _ = mix(tf.cast(images, tf.float32), tf.zeros(batch, tf.int32), of_epoch.shares[:batch], batch)
+            mixed = mix(tf.cast(images, tf.float32), of_epoch.shares[:batch], batch)
             images = tf.cast(tf.round(mixed), tf.uint8)
         return images[:count].numpy()
 
@@ -315,3 +305,10 @@ def _start_xla() -> None:
     """Compiles something small, so that what XLA and MLIR print when they start can be held back."""
     with without_noise():
         tf.function(tf.norm, jit_compile=True)(tf.zeros(9))
+
+
+@functools.cache
+def _start_half_precision() -> None:
+    """Makes a tensor of float16, so that oneDNN's note that it has no products of them can be held back."""
+    with without_noise():
+        tf.zeros(1, tf.float16)

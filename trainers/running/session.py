@@ -70,8 +70,10 @@ class Session:
         self.batch_size = config.batch(len(self.fit.labels))
         self._old_record = read_record(folder.config) if folder.config.exists() else None
         forwards, self.teachers = teachers.load(config.recipe.teacher, (self._old_record or {}).get("teachers"))
-        self.lease = factory.lease(config, self._build, self.fit, model=self.model, teachers=forwards,
-                                   origin=(data.sha256, data.split_sha256))
+        origin = (data.sha256, data.split_sha256)
+        taught = teachers.logits_of_views(config.recipe, forwards, self.teachers, self.fit.images, origin, reporter)
+        self.lease = factory.lease(config, self._build, self.fit, model=self.model, teachers=forwards, taught=taught,
+                                   origin=origin)
         self.engine = self.lease.engine
         self.state, self._event_sizes = self._load()
         self.record = self._record(data)
@@ -106,9 +108,8 @@ class Session:
 
     def _record(self, data: Data) -> dict[str, Any]:
         """What `config.json` will hold."""
-        sizes = {"fit": len(self.fit.labels), "validation": len(self.validation.labels)}
-        if self.ranking:
-            sizes["ranking"] = len(self.ranking.labels)
+        sizes = {"fit": len(self.fit.labels), "validation": len(self.validation.labels),
+                 **({"ranking": len(self.ranking.labels)} if self.ranking else {})}
         start: dict[str, Any] = {"epoch": self.state.epoch, "time": time.time(),
                                  "environment": provenance.record(self.config.spec)}
         starts = [start]
