@@ -1,9 +1,10 @@
-"""What each setting of a recipe is worth alone: the table in docs/recipes.md.
+"""What each setting of a recipe is worth: alone (the table in docs/recipes.md), or as a part of a good recipe.
 
-    python -m benchmarks.recipes                    # on 4L, 3 seeds, about half an hour on two cores
+    python -m benchmarks.recipes                    # each added to 4L: 3 seeds, about half an hour on two cores
+    python -m benchmarks.recipes --table=left_out   # each left out of a recipe that has them all: about an hour
     python -m benchmarks.recipes --settings=ema=0.999 --settings=shift=1,flip=true
 
-Each line is the model's recipe with one change, measured on the validation images: the test images are not opened.
+Each line is the same recipe with one change, measured on the validation images: the test images are not opened.
 Differences are paired by seed. Runs that the log folder holds are used, so an interrupted table continues.
 """
 
@@ -14,23 +15,42 @@ import os
 import pathlib
 import statistics
 import sys
-from typing import Any, Sequence
+from typing import Any, NamedTuple, Sequence
 
 from benchmarks import command
 from fmnist_zoo import settings
 from fmnist_zoo.files import atomic_write
 from trainers import cli
 from trainers.config import SETTINGS, ConfigError, RunConfig, resolve
+from trainers.running.folder import RunFolder
 
-PAGE = command.ROOT / "docs" / "recipes.md"
 BEGIN, END = "<!-- recipes: python -m benchmarks.recipes -->", "<!-- /recipes -->"
-ALONE = (
-    "", "schedule=cosine", "schedule=one_cycle", "schedule=cosine,warmup=0.05", "label_smoothing=0.1", "ema=0.999",
-    "clip_norm=1", "optimizer=adamw", "shift=1", "flip=true", "erase=8", "mixup=0.2", "teacher=4D_drop03",
-    "dropout=0.3", "activation=gelu", "normalization=batch", "input=standardized", "input=whitened",
-    "schedule=cosine,ema=0.999,label_smoothing=0.1,dropout=0.3,flip=true")
-HEAD = ("change", "validation NLL", "difference", "p", "validation accuracy", "difference", "p", "best epoch",
-        "s an epoch")
+HEAD = ("change", "validation NLL", "difference", "p", "validation accuracy", "difference", "p")
+
+
+class Table(NamedTuple):
+    """A recipe, and the changes to it that are compared; each is settings, such as `shift=1,flip=true`."""
+
+    model: str
+    base: str
+    changes: tuple[str, ...]
+    tta: str = ""
+
+
+TABLES = {
+    "alone": Table("4L", "", (
+        "schedule=cosine", "schedule=one_cycle", "schedule=cosine,warmup=0.05", "label_smoothing=0.1", "ema=0.999",
+        "clip_norm=1", "optimizer=adamw", "shift=1", "flip=true", "erase=8", "mixup=0.2", "teacher=4D_drop03",
+        "dropout=0.3", "activation=gelu", "normalization=batch", "input=standardized", "input=whitened",
+        "schedule=cosine,ema=0.999,label_smoothing=0.1,dropout=0.3,flip=true")),
+    "left_out": Table("4L", (
+        "hidden=512_512_512,activation=gelu,input=whitened,dropout=0.1,epochs=20,optimizer=adamw,weight_decay=0.05,"
+        "schedule=cosine,warmup=0.05,label_smoothing=0.05,ema=0.999,shift=1,mixup=0.3,weights=last"), (
+        "schedule=constant,warmup=0", "warmup=0", "hidden=256_256_256", "hidden=1024_1024_1024", "hidden=512_512",
+        "hidden=512_512_512_512", "activation=relu", "normalization=batch", "normalization=layer", "residual=true",
+        "dropout=0", "dropout=0.25", "weight_decay=0", "label_smoothing=0", "ema=0", "shift=0", "shift=2", "flip=true",
+        "erase=6", "mixup=0", "input=none", "epochs=10", "epochs=40"), "shift"),
+}
 
 
 def parse(text: str) -> dict[str, Any]:
@@ -46,13 +66,14 @@ def parse(text: str) -> dict[str, Any]:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = command.make_parser("benchmarks.recipes", __doc__)
-    parser.add_argument("--model", default="4L")
+    parser.add_argument("--table", choices=TABLES, default="alone", help="which recipe and which changes")
+    parser.add_argument("--model", help="another than the table's")
     parser.add_argument("--seeds", type=command.list_of(command.count), default=[1, 2, 3])
-    parser.add_argument("--settings", action="append", help="one change, such as ema=0.999 or shift=1,flip=true")
+    parser.add_argument("--settings", action="append", help="one change instead of the table's, such as ema=0.999")
     parser.add_argument("--epochs", type=command.count)
     parser.add_argument("--data", choices=command.DATA, default="fashion_mnist")
     parser.add_argument("--logdir", default="tb_logs/recipes")
-    parser.add_argument("--page", type=pathlib.Path, help=f"the page whose table is replaced, such as {PAGE.name}")
+    parser.add_argument("--page", type=pathlib.Path, help="the page whose table is replaced, such as docs/recipes.md")
     options = parser.parse_args(arguments)
     return cli.run("recipes", lambda: _main(options))
 
@@ -60,15 +81,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _main(options: argparse.Namespace) -> int:
     from trainers.running import many
 
-    changes = ["", *options.settings] if options.settings else list(ALONE)
-    plans = {text: [_config(options, text, seed) for seed in options.seeds] for text in changes}
+    plan = TABLES[options.table]
+    changes = ("", *(options.settings or plan.changes))
+    plans = {text: [_config(options, plan, text, seed) for seed in options.seeds] for text in changes}
     runs = [config for seed in range(len(options.seeds)) for config in (plan[seed] for plan in plans.values())]
     with cli.StopSignal() as stop:
         folders = list(many.finish(runs, os.path.expanduser(options.logdir), stop))
         if len(folders) < len(runs):
             print("interrupted; the same command continues")
             return 128 + stop.number
-    measured = [_measure(folder) for folder in folders]
+    measured = [_measure(folder, plan.tta) for folder in folders]
     by_change = {text: measured[place::len(plans)] for place, text in enumerate(plans)}
     text = table(by_change)
     print(text)
@@ -80,29 +102,39 @@ def _main(options: argparse.Namespace) -> int:
     return 0
 
 
-def _config(options: argparse.Namespace, text: str, seed: int) -> RunConfig:
-    return resolve(options.model, **{"epochs": options.epochs, "data": options.data, "histogram_every": 0, "seed": seed,
-                                     **parse(text)})
+def _config(options: argparse.Namespace, plan: Table, text: str, seed: int) -> RunConfig:
+    given = {"epochs": options.epochs} if options.epochs else {}
+    return resolve(options.model or plan.model, **{"data": options.data, "histogram_every": 0, "seed": seed,
+                                                   **parse(plan.base), **given, **parse(text)})
 
 
-def _measure(folder: Any) -> dict[str, float]:
+def _measure(folder: RunFolder, tta: str) -> dict[str, float]:
     """Of a finished run: the validation figures of the weights that count, and the median time of an epoch."""
+    from fmnist_zoo import metrics
+    from trainers.running import trained
+
     final = folder.read_result()["final"]
-    return {"nll": final["validation_loss"], "accuracy": final["validation_accuracy"], "epoch": final["epoch"],
-            "seconds": statistics.median(row["seconds"] for row in folder.rows())}
+    found = {"nll": final["validation_loss"], "accuracy": final["validation_accuracy"], "epoch": final["epoch"],
+             "seconds": statistics.median(row["seconds"] for row in folder.rows())}
+    if tta:
+        logits, labels, _ = trained.logits_of([trained.from_run(folder.path)], "validation", tta, None)
+        found["tta"] = metrics.accuracy(logits, labels)
+    return found
 
 
 def table(by_change: dict[str, list[dict[str, float]]]) -> str:
     """The table as Markdown. The first change is what all others are compared with."""
     base, *others = by_change
-    rows = [HEAD, ("---", *["---:"] * (len(HEAD) - 1)), _row("as registered", by_change[base], None)]
+    tta = "tta" in by_change[base][0]
+    head = (*HEAD, *(("over shifts", "difference", "p") if tta else ()), "best epoch", "s an epoch")
+    rows = [head, ("---", *["---:"] * (len(head) - 1)), _row("as it is", by_change[base], None)]
     rows += [_row(f"`{text}`", by_change[text], by_change[base]) for text in others]
     return "\n".join(f"| {' | '.join(row)} |" for row in rows)
 
 
 def _row(name: str, runs: list[dict[str, float]], base: list[dict[str, float]] | None) -> tuple[str, ...]:
     cells = []
-    for figure in ("nll", "accuracy"):
+    for figure in (one for one in ("nll", "accuracy", "tta") if one in runs[0]):
         cells.append(f"{statistics.mean(run[figure] for run in runs):.4f}")
         cells += _difference(runs, base, figure) if base else ["", ""]
     epoch = statistics.mean(run["epoch"] for run in runs)

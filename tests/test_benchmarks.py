@@ -4,14 +4,16 @@ PyTorch and JAX need an environment that tests do not make: here their answers a
 """
 
 import json
+import re
 
 import numpy as np
 import pytest
 
 import trainers
-from benchmarks import command, epoch, full_batch, limit, peers, summary, sweep, table
+from benchmarks import command, epoch, full_batch, limit, peers, recipes, summary, sweep, table
 from fmnist_zoo import get_spec
 from tests import workers
+from trainers.config import resolve
 
 pytestmark = pytest.mark.usefixtures("without_xla")
 
@@ -76,6 +78,31 @@ def test_sweep_refuses_to_compare_other_trials_than_stock_keras_tuners(rates, co
     assert "  workers 1  30.0 s, 240 trials an hour, 3.00 times stock (3.00 to 3.00)" in printed.out
     assert ("MISMATCH" in printed.out) is bool(code)
     assert [line.split()[4] for line in printed.err.splitlines()] == ["stock:", "workers", "workers", "stock:"]
+
+
+def test_recipes_compares_changes_with_the_recipe_and_writes_the_page(tmp_path, capsys):
+    """A second time it trains nothing."""
+    page = tmp_path / "page.md"
+    page.write_text(f"Before.\n{recipes.BEGIN}\nold\n{recipes.END}\nAfter.\n")
+    flags = ["--table=left_out", "--data=mini", "--seeds=1,2", "--epochs=1", "--settings=hidden=16,mixup=0",
+             f"--logdir={tmp_path}", f"--page={page}"]
+    assert recipes.main(flags) == 0
+    text = page.read_text()
+    lines = text.splitlines()
+    assert text.startswith("Before.\n") and text.endswith("After.\n") and "old" not in text
+    assert "over shifts" in lines[2] and lines[4].startswith("| as it is | ")
+    assert re.match(r"\| `hidden=16,mixup=0` \| [0-9.]+ \| [+-][0-9.]+ \| [0-9.e-]+ \| ", lines[5])
+    assert capsys.readouterr().out.count("(tape, seed ") == 4
+    assert recipes.main(flags) == 0 and "(tape, seed " not in capsys.readouterr().out
+    assert page.read_text() == text
+
+
+@pytest.mark.parametrize("changes", [plan.changes for plan in recipes.TABLES.values()])
+def test_each_change_of_a_table_of_recipes_is_one_that_a_run_can_have(changes):
+    plan = next(plan for plan in recipes.TABLES.values() if plan.changes == changes)
+    for text in changes:
+        assert resolve(plan.model, **{**recipes.parse(plan.base), **recipes.parse(text)}) != resolve(
+            plan.model, **recipes.parse(plan.base)), text
 
 
 def test_worker_that_fails_is_reported_with_its_last_line():
