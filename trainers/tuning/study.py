@@ -306,7 +306,8 @@ def _read(path: pathlib.Path, advice: str) -> dict[str, Any]:
 
 
 def _cell(value: Any) -> str:
-    return "-" if value in (None, "") else textwrap.shorten(_short(value), 60, placeholder=" ...")
+    text = "-" if value in (None, "") else " ".join(_short(value).split())
+    return text if len(text) <= 60 else textwrap.shorten(text, 60, placeholder=" ...")
 
 
 def _line(cells: Iterable[Any]) -> str:
