@@ -20,12 +20,13 @@ def cache_folder() -> pathlib.Path:
 
 
 @contextlib.contextmanager
-def atomic_write(path: str | os.PathLike[str], mode: str = "wb") -> Iterator[IO]:
+def atomic_write(path: str | os.PathLike[str], mode: str = "wb", *, synced: bool = True) -> Iterator[IO]:
     """A file object; when the block ends without an error, its content replaces `path`.
 
-    After a crash at any moment, `path` holds its old content or all of the new one. After an error, the temporary file
-    is removed. Permissions are 0o666 less the umask, which the system applies when it creates the file; to read the
-    umask, a process has to change it for a moment, in all of its threads.
+    After a crash at any moment, `path` holds its old content or all of the new one; without `synced`, after a crash of
+    the process alone, not of the machine. After an error, the temporary file is removed. Permissions are 0o666 less the
+    umask, which the system applies when it creates the file; to read the umask, a process has to change it for a
+    moment, in all of its threads.
 
     Raises:
         OSError: with the path in question, also where the system does not name one (a full disk).
@@ -36,7 +37,10 @@ def atomic_write(path: str | os.PathLike[str], mode: str = "wb") -> Iterator[IO]
     try:
         with file:
             yield file
-        publish(beside, path)
+        if synced:
+            publish(beside, path)
+        else:
+            os.replace(beside, path)
     except BaseException as error:
         with contextlib.suppress(OSError):
             os.unlink(beside)
@@ -45,11 +49,10 @@ def atomic_write(path: str | os.PathLike[str], mode: str = "wb") -> Iterator[IO]
         raise
 
 
-def write_json(path: str | os.PathLike[str], content: dict[str, Any]) -> None:
+def write_json(path: str | os.PathLike[str], content: dict[str, Any], *, synced: bool = True) -> None:
     """Writes a record as indented JSON, whole or not at all; the key "version" says which version of the code did."""
-    with atomic_write(path, "w") as file:
-        json.dump({**content, "version": __version__}, file, indent=2)
-        file.write("\n")
+    with atomic_write(path, "w", synced=synced) as file:
+        file.write(json.dumps({**content, "version": __version__}, indent=2) + "\n")
 
 
 def publish(beside: str | os.PathLike[str], path: str | os.PathLike[str]) -> None:

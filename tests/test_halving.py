@@ -13,7 +13,7 @@ from trainers import sweep
 from trainers.config import RunConfig, read_record, resolve
 from trainers.running import progress, run
 from trainers.running.folder import RunFolder
-from trainers.tuning import pool, start, study
+from trainers.tuning import journal, pool, start, study
 from trainers.tuning.halving import Asha, Sampler, planned, rungs
 from trainers.tuning.space import parse, parse_start
 
@@ -180,18 +180,22 @@ def test_one_worker_finds_the_same_whatever_the_timing(calm, tmp_path, monkeypat
 
 
 def kill_at_writes(patch, dice):
-    """Ends the leader before or after one of the next files that it writes."""
-    real, left = study.write_json, [dice.randrange(1, 12)]
+    """Ends the leader before or after one of the next times that it writes records, or a file of one."""
+    left = [dice.randrange(1, 16)]
 
-    def write(path, content):
-        left[0] -= 1
-        if not left[0] and dice.random() < 0.5:
-            raise Killed
-        real(path, content)
-        if not left[0]:
-            raise Killed
+    def deadly(real):
+        def write(*arguments, **how):
+            left[0] -= 1
+            if left[0] < 0 or not left[0] and dice.random() < 0.5:
+                raise Killed
+            real(*arguments, **how)
+            if not left[0]:
+                raise Killed
 
-    patch.setattr(study, "write_json", write)
+        return write
+
+    patch.setattr(journal, "write_json", deadly(journal.write_json))
+    patch.setattr(journal, "_append", deadly(journal._append))
 
 
 @pytest.mark.parametrize("slots", [1, 4])

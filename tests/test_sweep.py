@@ -126,6 +126,7 @@ def test_values_that_are_proposed_again_get_other_seeds(tmp_path):
     new = start.open_or_create(tmp_path / "again", plan.manifest())
     seeds = [new.add(Proposal(f"{number:04}", {"l2": l2})).seed for number, l2 in enumerate((0.1, 0.0, 0.1, 0.1))]
     assert seeds == [0, 0, 2, 4]
+    new.journal.commit()
     assert study.load(tmp_path / "again").trials["0003"].seed == 4
 
 
@@ -139,6 +140,7 @@ def test_trial_10000_follows_trial_9999(tmp_path):
     outcome = {"epochs": 1, "seconds": 1.0, "final": {"ranking_loss": 0.5, "ranking_accuracy": 0.5}}
     for name in names[1:]:
         long.complete(long.trials[name], [outcome])
+    long.journal.close()
     long.write_tables()
     for found in (long, study.load(tmp_path / "long")):
         assert list(found.trials) == names

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections
+import contextlib
 import os
 import time
 import uuid
@@ -17,9 +18,10 @@ from trainers.tuning.kept import Keeper
 from trainers.tuning.oracle import Oracle, Proposal
 from trainers.tuning.study import COMPLETED, Study, Trial
 from trainers.tuning.trial import LEADER, STOPPED
-from trainers.tuning.workers import DIED, Pool
+from trainers.tuning.workers import AT_ONCE, DIED, Pool
 
 TABLES = 1.0  # seconds between two writings of the tables; the last one is at the end of a sweep
+PROPOSE = 0.02  # seconds in which trials are proposed whose jobs go out together
 DEATHS = 3  # of workers in the same epoch of the same trial, after which the trial has failed
 
 
@@ -56,6 +58,10 @@ class Leader:
         Raises:
             SweepError: after `max_failures` failed trials, or if the oracle's state cannot be restored.
         """
+        with contextlib.closing(self.study.journal):
+            return self._run(should_stop)
+
+    def _run(self, should_stop: Callable[[], bool]) -> bool:
         with atomic_write(self.study.path / LEADER, "w") as file:
             file.write(self._leader)
         self._note_versions()
@@ -66,7 +72,11 @@ class Leader:
                 self._queue(trial)
         self._keeper.begin()
         while not should_stop():
-            self._fill()
+            while jobs := self._next_jobs():
+                self.study.journal.commit()  # before anything follows from it
+                for trial, execution in jobs:
+                    self._submit(trial, execution)
+            self.study.journal.commit()
             if self._running:
                 self._collect(1.0)
                 self._show()
@@ -136,14 +146,17 @@ class Leader:
         self._keeper.queued(trial)
         self._jobs.extend((trial, execution) for execution in range(self.study.executions))
 
-    def _fill(self) -> None:
-        """Gives each free worker a job of a queued trial, or of a new one."""
-        while len(self._running) < self.pool.slots:
+    def _next_jobs(self) -> list[tuple[Trial, int]]:
+        """Jobs for free workers, of queued trials or of new ones; a few, because these workers wait meanwhile."""
+        jobs: list[tuple[Trial, int]] = []
+        until = time.monotonic() + PROPOSE
+        while len(jobs) < AT_ONCE and len(self._running) + len(jobs) < self.pool.slots and time.monotonic() <= until:
             if not self._jobs and not self._propose():
-                return
+                break
             trial, execution = self._jobs.popleft()
             if trial.result is None:
-                self._submit(trial, execution)
+                jobs.append((trial, execution))
+        return jobs
 
     def _propose(self) -> bool:
         """Queues a new trial; False if there is none now."""
@@ -193,7 +206,7 @@ class Leader:
                 self._fail(trial, outcome["reason"])
             if trial.result and not any(f"{trial.name}/{other}" in self._running
                                         for other in range(self.study.executions)):
-                self._keeper.ended(trial)
+                self._keeper.ended(trial)  # if its result is lost, its own folder still has it
 
     def _died(self, name: str, trial: Trial, execution: int) -> None:
         """Runs a trial again whose worker died, from its checkpoint; one that keeps dying in the same epoch fails."""

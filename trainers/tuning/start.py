@@ -153,6 +153,7 @@ def open_or_create(path: pathlib.Path, manifest: dict[str, Any]) -> Study:
             changes = "; ".join(f"{name} was {old}, now {new}" for name, (old, new) in found.items())
             raise ConfigError(f"{path}: holds another sweep: {changes}. Choose another --name, or start again with "
                               "--overwrite, which moves this one aside")
+        study.recover()
         return study
     write_json(path / "sweep.json", {**manifest, "keeps": BEST, "started": time.time()})
     return load(path)

@@ -5,6 +5,7 @@
     0000/proposal.json  a trial: its values, and how many trials had ended when it was proposed
     0000/0/             its executions: run folders, each with its own seed
     0000/result.json    its result
+    journal.jsonl       proposals and results that the disk may not hold in their own files yet: see `journal`
     trials.csv  best.json
     report.html         what it has taught, and its plots: objective.png, importance.png, effects.png, interactions.png
 
@@ -18,7 +19,6 @@ import collections
 import csv
 import dataclasses
 import io
-import json
 import os
 import pathlib
 import statistics
@@ -30,6 +30,7 @@ from fmnist_zoo import card, own
 from fmnist_zoo.files import atomic_write, write_json
 from trainers.config import ConfigError, RunConfig, resolve
 from trainers.running.folder import RunFolder
+from trainers.tuning.journal import Journal, read
 from trainers.tuning.oracle import Proposal
 from trainers.tuning.space import apply, parse
 
@@ -95,6 +96,7 @@ class Study:
 
     Attributes:
         manifest: the content of its `sweep.json`.
+        journal: writes what `add`, `complete` and `fail` record, at its `commit`.
         trials: by name, in the order of their numbers.
         ended: the trials that have ended, in that order.
         ranked: completed trials, best first; equal ones in the order of proposal.
@@ -106,8 +108,8 @@ class Study:
         self.space = parse(manifest["space"], self.base)
         self.objective = OBJECTIVES[manifest["objective"]]
         self.executions: int = manifest["executions"]
-        starts = path / "starts.json"
-        self.starts = list(_read(starts, "restore or delete the file")["starts"]) if starts.exists() else []
+        self.journal = Journal(path)
+        self.starts = list((read(path / "starts.json", "restore or delete the file") or {"starts": []})["starts"])
         last = [manifest, *self.starts][-1]  # the last start
         self.versions: dict[str, str] = last["versions"]
         self.modules: dict[str, str] = last.get("modules", {})  # of the user's: see `provenance.modules`
@@ -118,23 +120,24 @@ class Study:
         self._read_trials()
 
     def _read_trials(self) -> None:
+        self._left = self.journal.read()
         with os.scandir(self.path) as entries:
-            numbers = sorted((int(entry.name), entry.name) for entry in entries if entry.name.isdecimal())
-        found = [trial for _, name in numbers if (trial := self._read_trial(self.path / name))]
+            names = {entry.name for entry in entries if entry.name.isdecimal()}.union(map(os.path.dirname, self._left))
+        found = [trial for name in sorted(names, key=int) if (trial := self._read_trial(self.path / name))]
         self.trials.update((trial.name, trial) for trial in found)
         self._drawn.update(self._key(trial.values) for trial in found if not trial.parent)
         self.ended = sorted((trial for trial in found if trial.result), key=lambda trial: trial.order)
         self.ranked = sorted((trial for trial in found if trial.status == COMPLETED), key=self._rank)
 
     def _read_trial(self, folder: pathlib.Path) -> Trial | None:
-        """The trial in a folder; None if the leader was killed before it wrote the proposal."""
+        """The trial in a folder; None if the leader was killed before it recorded the proposal."""
         proposal, result = folder / "proposal.json", folder / "result.json"
-        if not proposal.exists():
+        content = read(proposal, _ADVICE, self._left.get(f"{folder.name}/proposal.json"))
+        if content is None:
             return None
-        content = _read(proposal, _ADVICE)
         try:
             trial = Trial(folder.name, **{name: content[name] for name in PROPOSAL})
-            trial.result = _read(result, _ADVICE) if result.exists() else None
+            trial.result = read(result, _ADVICE, self._left.get(f"{folder.name}/result.json"))
             if set(trial.values) != set(self.space.names):
                 raise ValueError(f"it has values of {', '.join(trial.values)}")
             if trial.result is None:
@@ -176,9 +179,7 @@ class Study:
             seed = self.base.seed + self.executions * self._drawn[self._key(proposal.values)]
             self._drawn[self._key(proposal.values)] += 1
         trial = Trial(proposal.trial, proposal.values, seed, proposal.epochs, proposal.parent, self.next_order)
-        folder = self.path / trial.name
-        folder.mkdir(exist_ok=True)
-        write_json(folder / "proposal.json", {name: getattr(trial, name) for name in PROPOSAL})
+        self.journal.add(f"{trial.name}/proposal.json", {name: getattr(trial, name) for name in PROPOSAL})
         last = next(reversed(self.trials.values()), trial)
         self.trials[trial.name] = trial
         if trial.number < last.number:  # its folder was deleted
@@ -202,11 +203,15 @@ class Study:
 
     def _end(self, trial: Trial, result: dict[str, Any]) -> None:
         result["order"] = self.next_order
-        write_json(self.path / trial.name / "result.json", result)
+        self.journal.add(f"{trial.name}/result.json", result)
         trial.result = result
         self.ended.append(trial)
         if trial.status == COMPLETED:
             bisect.insort(self.ranked, trial, key=self._rank)
+
+    def recover(self) -> None:
+        """Writes what a killed leader left in the journal."""
+        self.journal.recover(self._left)
 
     def add_start(self, environment: Mapping[str, Any]) -> None:
         """Records the versions and the commit of this start."""
@@ -288,21 +293,11 @@ def load(path: str | os.PathLike[str]) -> Study:
     path = pathlib.Path(os.path.expanduser(path))
     if not (path / "sweep.json").exists():
         raise ConfigError(f"{path}: holds no sweep (no sweep.json in it)")
-    manifest = _read(path / "sweep.json", "restore the file, or start again with --overwrite")
+    manifest = read(path / "sweep.json", "restore the file, or start again with --overwrite")
     try:
-        return Study(path, manifest)
+        return Study(path, manifest)  # type: ignore[arg-type]
     except (LookupError, TypeError, AttributeError) as error:
         raise ConfigError(f"{path / 'sweep.json'}: not the manifest of a sweep: {error}") from error
-
-
-def _read(path: pathlib.Path, advice: str) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_bytes())
-    except (OSError, ValueError, RecursionError) as error:
-        raise ConfigError(f"{path}: cannot be read: {error}; {advice}") from error
-    if not isinstance(content, dict):
-        raise ConfigError(f"{path}: not what a sweep wrote; {advice}")
-    return content
 
 
 def _cell(value: Any) -> str:
