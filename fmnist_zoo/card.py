@@ -91,11 +91,16 @@ def table(models: list[ModelSpec]) -> str:
 def aligned(rows: Sequence[tuple[str, ...]], *, numeric: Sequence[str]) -> str:
     """A table as text; the first row is the head, and the columns whose heads are in `numeric` are right-aligned."""
     columns = []
-    for column in zip(*rows):
+    for column in (list(map(printable, cells)) for cells in zip(*rows)):
         width = max(map(len, column))
         adjust = str.rjust if column[0] in numeric else str.ljust
         columns.append([adjust(cell, width) for cell in column])
     return "\n".join("  ".join(row).rstrip() for row in zip(*columns))
+
+
+def printable(text: str) -> str:
+    """Text on one line, without control characters that a terminal would obey: file names may hold both."""
+    return text if text.isprintable() else text.encode("unicode_escape").decode()
 
 
 def _layers(spec: ModelSpec) -> list[str]:

@@ -68,6 +68,7 @@ LIGHT = ("import sys, runpy; sys.argv = sys.argv[1:]\n"
     (["trainers.train", "--help"], 0), (["trainers.train", "--model=4L", "--dry_run"], 0),
     (["trainers.train", "--model=4X"], 2), (["trainers.train", "--resume=nowhere"], 2), (["fmnist_zoo"], 0),
     (["fmnist_zoo", "--help"], 0), (["fmnist_zoo", "4L", "--json"], 0),
+    (["trainers.runs", "--help"], 0), (["trainers.runs", "--logdir=tests/fixtures/v0.1.0/logs"], 0),
 ])
 def test_nothing_heavy_is_imported(arguments, code):
     done = subprocess.run([sys.executable, "-c", LIGHT, *arguments], capture_output=True, text=True)

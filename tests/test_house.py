@@ -14,7 +14,7 @@ from tests.conftest import ROOT
 
 PACKAGES = ("fmnist_zoo", "trainers")
 COMMANDS = {"trainers.train", "trainers.sweep", "trainers.evaluate", "trainers.report", "trainers.predict",
-            "trainers.export", "trainers.results", "fmnist_zoo.__main__"}
+            "trainers.export", "trainers.results", "trainers.runs", "fmnist_zoo.__main__"}
 # Each room may import those before it; rooms that share a place are siblings and do not import each other.
 ROOMS = [
     {"fmnist_zoo"}, {"trainers.config", "trainers.settings"}, {"trainers.engine"}, {"trainers.board"},

@@ -147,11 +147,6 @@ def run(name: str, body: Callable[[], int]) -> int:
         return 128 + signal.SIGINT
 
 
-def printable(text: str) -> str:
-    """Text on one line, without control characters that a terminal would obey: file names may hold both."""
-    return text if text.isprintable() else text.encode("unicode_escape").decode()
-
-
 class StopSignal:
     """Turns the first Ctrl-C (or SIGTERM) into a wish to stop after this epoch; the second ends the process at once.
 

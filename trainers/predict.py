@@ -90,7 +90,7 @@ def _main(values: flags.FlagValues, words: list[str]) -> int:
     for file, error in photographs.expand(words):
         outcome = Outcome(file, [], error) if error else _look(file, values.invert, source)
         if outcome.error:
-            print(f"predict: {cli.printable(file)}: {cli.printable(outcome.error)}", file=sys.stderr)
+            print(f"predict: {card.printable(file)}: {card.printable(outcome.error)}", file=sys.stderr)
         outcomes.append(outcome)
     if values.json:
         print("[" + ",\n ".join(json.dumps(entry) for outcome in outcomes for entry in _entries(outcome)) + "]")
@@ -147,7 +147,7 @@ def _entries(outcome: Outcome) -> Iterator[dict[str, Any]]:
 def _rows(outcome: Outcome) -> Iterator[tuple[str, ...]]:
     """A file's part of the table: a row for each image."""
     for index, ranked in enumerate(outcome.images):
-        name = cli.printable(outcome.file) + (f"[{index}]" if len(outcome.images) > 1 else "")
+        name = outcome.file + (f"[{index}]" if len(outcome.images) > 1 else "")
         yield (name, *(cell for label, share in ranked for cell in (CLASS_NAMES[label], f"{share:.3f}")))
 
 

@@ -9,7 +9,7 @@ import hashlib
 import math
 import os
 import pathlib
-from typing import Any
+from typing import Any, Collection
 
 from fmnist_zoo.files import atomic_write
 from trainers.config import ConfigError
@@ -33,8 +33,11 @@ class MetricsTable:
     def __init__(self, path: pathlib.Path):
         self.path = path
 
-    def rows(self, count: int | None = None) -> list[dict[str, Any]]:
+    def rows(self, count: int | None = None, *, only: Collection[str] = ()) -> list[dict[str, Any]]:
         """The first `count` rows (None: all) with their numbers read back; an empty cell is None.
+
+        Args:
+            only: the columns that are read, "epoch" among them; none: all. Damage in others is then not found.
 
         Raises:
             TableError: if the file is damaged, naming the line.
@@ -49,12 +52,14 @@ class MetricsTable:
             raise self._damaged("its first line does not name the columns of a run")
         if count is not None and len(lines) < count:
             raise self._damaged(f"it has {len(lines)} rows, and the checkpoint was saved after epoch {count}")
-        return [self._row(columns, epoch, line) for epoch, line in enumerate(lines[:count], start=1)]
+        read = [name if not only or name in only else "" for name in columns]
+        return [self._row(read, epoch, line) for epoch, line in enumerate(lines[:count], start=1)]
 
     def _row(self, columns: list[str], epoch: int, line: bytes) -> dict[str, Any]:
+        """A row of the file; columns without a name are not read."""
         cells = line.decode(errors="replace").rstrip("\n").split(",")
         try:
-            row = {name: _number(cell) for name, cell in zip(columns, cells, strict=True)}
+            row = {name: _number(cell) for name, cell in zip(columns, cells, strict=True) if name}
         except ValueError as error:
             raise self._damaged(f"line {epoch + 1} does not read: {error}") from None
         if row["epoch"] != epoch:
@@ -112,11 +117,7 @@ def _number(cell: str) -> int | float | None:
     """`ValueError` for anything but a finite number in Python's own notation."""
     if not cell:
         return None
-    number: int | float
-    try:
-        number = int(cell)
-    except ValueError:
-        number = float(cell)
+    number = int(cell) if cell.isdecimal() else float(cell)
     if not math.isfinite(number) or "_" in cell or cell != cell.strip():
         raise ValueError(f"{cell!r} is not a number")
     return number
