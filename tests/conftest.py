@@ -9,6 +9,7 @@ import sys
 import pytest
 
 from tests import sweeps
+from trainers.tuning import start
 
 ROOT = pathlib.Path(__file__).parent.parent
 # TensorFlow asks the processor whether oneDNN computes bfloat16, not oneDNN: limited to AVX2, that ends the process.
@@ -20,6 +21,13 @@ computes_bfloat16 = pytest.mark.skipif("AVX2" in os.environ.get("ONEDNN_MAX_CPU_
 def _no_data_of_the_developer(monkeypatch):
     """A data folder named in the environment must not change what is tested."""
     monkeypatch.delenv("FMNIST_ZOO_DATA", raising=False)
+
+
+@pytest.fixture(autouse=True)
+def _no_page_of_a_sweep(request, monkeypatch):
+    """Sweeps draw nothing when they end, which takes longer than their trials; tests marked `page` are about it."""
+    if not request.node.get_closest_marker("page"):
+        monkeypatch.setattr(start, "_write_page", lambda study: None)
 
 
 @contextlib.contextmanager
@@ -74,6 +82,7 @@ def finished_sweep(tmp_path_factory):
     logdir = tmp_path_factory.mktemp("logs")
     with pytest.MonkeyPatch.context() as monkeypatch, tape_without_xla():
         sweeps.replace_pool(monkeypatch, sweeps.Inline())
+        monkeypatch.setattr(start, "_write_page", lambda study: None)
         return logdir, sweep(sweeps.MODEL, sweeps.SPACE, logdir=logdir, name="grid", **sweeps.GRID)
 
 

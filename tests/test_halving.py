@@ -13,7 +13,7 @@ from trainers import sweep
 from trainers.config import RunConfig, read_record, resolve
 from trainers.running import progress, run
 from trainers.running.folder import RunFolder
-from trainers.tuning import journal, pool, start, study
+from trainers.tuning import journal, pool, study
 from trainers.tuning.halving import Asha, Sampler, planned, rungs
 from trainers.tuning.space import parse, parse_start
 
@@ -163,7 +163,6 @@ class Killed(BaseException):
 
 def swept(logdir, monkeypatch, inline, **changes):
     replace_pool(monkeypatch, inline)
-    monkeypatch.setattr(start, "_draw", lambda found: found.write_tables())  # plots take most of the time
     return sweep.sweep(**{**ASKED, **changes}, logdir=logdir)
 
 
@@ -225,7 +224,6 @@ def test_finished_sweep_starts_no_worker_and_more_combinations_continue_it(calm,
     assert [row["epochs"] for row in few].count(9) == 1  # with four, the algorithm alone would promote one, once
     with monkeypatch.context() as patch:
         patch.delattr(pool, "make")
-        patch.setattr(start, "_draw", lambda found: None)
         assert sweep.sweep(**{**ASKED, "max_trials": 4}, logdir=tmp_path / "logs") == few
     more = swept(tmp_path / "logs", monkeypatch, Halved())
     assert {row["trial"] for row in few} < {row["trial"] for row in more}

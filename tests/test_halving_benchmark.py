@@ -10,7 +10,6 @@ import pytest
 from benchmarks import halving
 from tests.sweeps import Pretending, replace_pool
 from trainers.config import RunConfig
-from trainers.tuning import start
 
 
 class Timed(Pretending):
@@ -40,7 +39,6 @@ def rows_of(path, tuner):
 def timed(monkeypatch):
     pool = replace_pool(monkeypatch, Timed(interrupted=6))
     monkeypatch.setattr(halving, "time", types.SimpleNamespace(time=lambda: pool.now))
-    monkeypatch.setattr(start, "_draw", lambda found: None)
     return pool
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from tests.sweeps import Pretending, replace_pool
 from trainers import sweep
-from trainers.tuning import journal, start, study
+from trainers.tuning import journal, study
 from trainers.tuning.journal import JOURNALS, Journal
 from trainers.tuning.leader import SweepError
 
@@ -31,11 +31,6 @@ class Ending(Pretending):
         if len(self.ran) > self.last:
             raise Killed
         return super().run(job)
-
-
-@pytest.fixture(autouse=True)
-def no_plots(monkeypatch):
-    monkeypatch.setattr(start, "_draw", lambda found: None)
 
 
 @pytest.fixture

@@ -3,9 +3,11 @@
 import html.parser
 import itertools
 import re
+import shutil
 
 import pytest
 
+from tests import sweeps
 from tests.sweeps import made
 from tests.test_lessons import noise_of
 from trainers import sweep
@@ -141,9 +143,12 @@ def test_page_of_a_sweep_without_results_says_so(tmp_path):
     assert "No trial has completed yet." in (tmp_path / "page.html").read_text()
 
 
-def test_sweep_writes_its_page_when_it_ends(finished_sweep):
+@pytest.mark.page
+def test_sweep_writes_its_page_when_it_ends(finished_sweep, tmp_path):
     logdir, table = finished_sweep
-    path = logdir / "sweeps" / "grid"
+    shutil.copytree(logdir, tmp_path / "logs")
+    assert sweep.sweep(sweeps.MODEL, sweeps.SPACE, logdir=tmp_path / "logs", name="grid", **sweeps.GRID) == table
+    path = tmp_path / "logs" / "sweeps" / "grid"
     assert {"report.html", "objective.png", "importance.png", "effects.png", "interactions.png"} <= {
         one.name for one in path.iterdir()}
     text = Parsed((path / "report.html").read_text()).text

@@ -17,7 +17,7 @@ from trainers.tuning.plan import Plan
 pytestmark = pytest.mark.usefixtures("without_xla")
 
 
-def test_grid_tries_what_was_asked_ranks_it_and_writes_tables_and_plot(finished_sweep):
+def test_grid_tries_what_was_asked_ranks_it_and_writes_tables(finished_sweep):
     logdir, table = finished_sweep
     path = logdir / "sweeps" / "grid"
     assert {(row["dropout"], row["l2"]) for row in table} == {(0.0, 0.0), (0.0, 0.001), (0.5, 0.0), (0.5, 0.001)}
@@ -29,7 +29,6 @@ def test_grid_tries_what_was_asked_ranks_it_and_writes_tables_and_plot(finished_
         row["trial"]: row["objective"] for row in table}
     best = json.loads((path / "best.json").read_text())
     assert best["trial"] == table[0]["trial"] and best["values"] == {name: table[0][name] for name in SPACE}
-    assert (path / "objective.png").read_bytes()[:4] == b"\x89PNG"
 
 
 def test_trials_are_ranked_by_images_that_chose_no_epoch(finished_sweep):

@@ -60,7 +60,10 @@ def execute(plan: Plan, *, workers: int, scheduler: Scheduler | None, max_failur
                     verbose=verbose, should_stop=should_stop)
             finally:
                 with contextlib.suppress(OSError):  # on a full disk, the error that is being raised says so already
-                    _draw(study)
+                    if study.trials:
+                        study.write_tables()
+                    if study.ranked:
+                        _write_page(study)
             return study, finished
     except OSError as error:
         if error.filename is None:  # not of a file; or a closed standard output
@@ -106,14 +109,10 @@ def _lead(study: Study, plan: Plan, environment: dict[str, Any], *, workers: int
         return leader.run(should_stop)
 
 
-def _draw(study: Study) -> None:
-    """Writes the tables, and the page and its plots if there is a result."""
-    if study.trials:
-        study.write_tables()
-    if study.ranked:
-        from trainers.tuning import lessons_page
+def _write_page(study: Study) -> None:
+    from trainers.tuning import lessons_page
 
-        lessons_page.write(study, study.path / "report.html")
+    lessons_page.write(study, study.path / "report.html")
 
 
 def sweep_folder(plan: Plan, logdir: str | os.PathLike[str], name: str) -> pathlib.Path:
