@@ -199,6 +199,26 @@ def test_latest_is_the_newest_unfinished_run(copy, capsys):
     assert "no unfinished run of 2L" in capsys.readouterr().err
 
 
+def test_latest_passes_over_runs_that_cannot_continue(copy, capsys):
+    """Newer ones: with a damaged checkpoint, without one, on arrays that were given in Python."""
+    logdir = copy.parent.parent
+    record = json.loads((copy / "config.json").read_text())
+    damaged, gone, arrays = (shutil.copytree(copy, copy.parent / name) for name in ("damaged", "gone", "arrays"))
+    for newer, folder in enumerate((damaged, gone, arrays), start=1):
+        config = {**record["config"], "data": "arrays"} if folder == arrays else record["config"]
+        content = {**record, "started": record["started"] + newer, "config": config}
+        (folder / "config.json").write_text(json.dumps(content))
+    (damaged / "checkpoints" / "latest.npz").write_bytes(b"PK")
+    (gone / "checkpoints" / "latest.npz").unlink()
+    assert latest_unfinished(logdir).path == copy
+    said = capsys.readouterr().err.splitlines()
+    assert len(said) == 2 and all(line.startswith("passed over: ") for line in said)
+    assert f"{gone}/checkpoints/latest.npz: is gone" in said[0] and f"{damaged}/checkpoints" in said[1]
+    shutil.rmtree(copy)
+    with pytest.raises(fmnist_zoo.errors.ZooError, match=f"but {arrays}, whose images were given in Python"):
+        latest_unfinished(logdir)
+
+
 def test_run_that_ended_in_nan_is_resumed_only_by_name(quick, copy, capsys):
     logdir = copy.parent.parent
     with pytest.raises(run.RunError, match="NaN"):

@@ -12,10 +12,13 @@ import json
 import os
 import pathlib
 import shutil
+import sys
 import time
 from typing import IO, Any, Iterator
 
+from fmnist_zoo.errors import ZooError
 from fmnist_zoo.files import publish, write_json
+from fmnist_zoo.spec import ARRAYS
 from trainers.config import ConfigError, RunConfig, read_run
 from trainers.running.table import MetricsTable
 
@@ -75,6 +78,26 @@ class RunFolder:
         if self.result.exists() or self.table.row_count() > checkpoint_every:
             raise ConfigError(f"{self.checkpoint}: is gone, and without it the run cannot continue; train it again in "
                               f"another folder with --config={self.config}")
+
+    def checkpoint_problem(self, checkpoint_every: int) -> ZooError | None:
+        """Why the run cannot continue from its checkpoint; None if it can."""
+        from trainers.running import checkpoints
+
+        try:
+            if self.checkpoint.exists():
+                checkpoints.load(self.checkpoint)
+            else:
+                self.check_no_loss(checkpoint_every)
+        except ZooError as error:
+            return error
+        return None
+
+    def save_weights(self, model: Any, name: str) -> None:
+        """Writes `weights/<name>.weights.h5`."""
+        beside = self.path / "saving.weights.h5"
+        model.save_weights(beside)
+        self.weights.mkdir(exist_ok=True)
+        publish(beside, self.weights / f"{name}.weights.h5")
 
     def save_model(self, model: Any) -> Exception | None:
         """Writes `model.keras`. Returns the error of Keras, which raises anything for a layer that it cannot describe.
@@ -201,13 +224,15 @@ def read_evaluation(folder: pathlib.Path, *, weights_sha256: str, data_sha256: s
 
 
 def latest_unfinished(logdir: str | os.PathLike[str], model: str | None = None) -> RunFolder:
-    """The newest unfinished run below `logdir`, of `model` if one is named; not a sweep's, and not one that failed.
+    """The newest unfinished run below `logdir`, of `model` if one is named, that can continue.
+
+    Runs of sweeps, those that failed, and those on arrays that were given in Python do not count. One whose checkpoint
+    is damaged or gone is passed over with a line on standard error.
 
     Raises:
         ConfigError: if there is none.
     """
-    resumable: list[tuple[float, str, RunFolder]] = []
-    failed: list[tuple[float, str, RunFolder]] = []
+    found: list[tuple[float, str, RunFolder, RunConfig]] = []
     for path in pathlib.Path(logdir).glob(f"{model or '*'}/*/config.json"):
         if path.parts[-3] == SWEEPS:
             continue
@@ -216,13 +241,17 @@ def latest_unfinished(logdir: str | os.PathLike[str], model: str | None = None) 
         except ConfigError:  # a damaged record must not keep other runs from being resumed
             continue
         if not finished(folder, config):
-            found = failed if folder.failure.exists() else resumable
-            found.append((record.get("started", 0.0), str(path), folder))
-    if resumable:
-        return max(resumable, key=lambda entry: entry[:2])[2]
-    message = f"no unfinished run{f' of {model}' if model else ''} below {logdir}: nothing to resume"
-    if failed:
-        last = max(failed, key=lambda entry: entry[:2])[2]
-        message += (f" but a run that failed ({last.read_failure() or 'for an unknown reason'}); to try it again all "
-                    f"the same, name it: --resume={last.path}")
-    raise ConfigError(message)
+            found.append((record.get("started", 0.0), str(path), folder, config))
+    reason = ""
+    for _, _, folder, config in sorted(found, key=lambda entry: entry[:2], reverse=True):
+        if folder.failure.exists():
+            reason = reason or (f" but a run that failed ({folder.read_failure() or 'for an unknown reason'}); to try "
+                                f"it again all the same, name it: --resume={folder.path}")
+        elif config.data == ARRAYS:
+            reason = reason or f" but {folder.path}, whose images were given in Python as arrays: continue it there"
+        elif problem := folder.checkpoint_problem(config.checkpoint_every):
+            print(f"passed over: {problem}", file=sys.stderr, flush=True)
+        else:
+            return folder
+    of_model = f" of {model}" if model else ""
+    raise ConfigError(f"no unfinished run{of_model} below {logdir}: nothing to resume{reason}")
