@@ -152,7 +152,7 @@ def card(spec: ModelSpec, recipe: Recipe) -> str:
     lines = [
         f"{spec.name}: {spec.description}", "", "layers", *(_built_layers(spec) if spec.build else _layers(spec)),
         "", "recipe", *_recipe(recipe),
-        "", "train it", f"  python -m trainers.train --model={spec.name}{own.flag(own.modules(spec.name, spec.build))}",
+        "", "train it", f"  python -m trainers.train --model={spec.name}{own.flag(spec.modules)}",
     ]
     score, shipped = results.scores().get(spec.name), weights.manifest().get(spec.name)
     if score:

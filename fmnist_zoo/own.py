@@ -136,14 +136,6 @@ def _find(module: str, function: str) -> Callable[[], Any] | None:
     return found if callable(found) else None
 
 
-def modules(name: str, build: str) -> dict[str, str]:
-    """SHA-256 of the source, by name, of the module that registers a spec's model, and of its function's.
-
-    None if the spec's `build` is empty. `SpecError` as `builder`.
-    """
-    return builder(name, build).modules if build else {}
-
-
 def flag(modules: Mapping[str, str]) -> str:
     """What commands need for a model with these modules, " --zoo_module=my_models"; empty without, or in a notebook."""
     module = next(iter(modules), _MAIN)

@@ -159,6 +159,11 @@ class ModelSpec:
             raise SpecError(f"{self.name} is built by {own.readable(self.build)}; it has no {received} to set")
 
     @property
+    def modules(self) -> dict[str, str]:
+        """SHA-256 of the source, by name, of the user's modules that build it; `SpecError` as `own.builder`."""
+        return own.builder(self.name, self.build).modules if self.build else {}
+
+    @property
     def facts(self) -> own.Facts:
         """What is known of a model that a function builds; `SpecError` if it cannot be built."""
         builder = own.builder(self.name, self.build)

@@ -26,12 +26,12 @@ LIBRARIES = ("tensorflow", "keras", "numpy")
 def record(spec: ModelSpec | None = None) -> dict[str, Any]:
     """The environment of a start of a run, of a model with that spec. Call it after TensorFlow was imported.
 
-    For a model that a function of the user's builds, `modules` has the digests of `modules`.
+    For a model that a function of the user's builds, `modules` is that of its spec.
     """
     import tensorflow
 
     return {
-        **({"modules": modules(spec)} if spec and spec.build else {}),
+        **({"modules": spec.modules} if spec and spec.build else {}),
         **machine(),
         "versions": versions(),
         "threads": {"intra_op": threads.in_use(),
@@ -41,11 +41,6 @@ def record(spec: ModelSpec | None = None) -> dict[str, Any]:
         "commit": commit(),
         "command": shlex.join([pathlib.Path(sys.argv[0]).name, *sys.argv[1:]]),
     }
-
-
-def modules(spec: ModelSpec) -> dict[str, str]:
-    """Of the user's, that a model needs: see `own.modules`."""
-    return own.modules(spec.name, spec.build)
 
 
 def require_builder(path: str | os.PathLike[str], record: dict[str, Any]) -> None:

@@ -19,7 +19,6 @@ from trainers.board import hparams
 from trainers.config import RunConfig
 from trainers.engine import threads
 from trainers.engine.epoch import NonFiniteError
-from trainers.running import provenance
 from trainers.running.folder import RunFolder
 from trainers.running.progress import Reporter
 
@@ -62,7 +61,7 @@ class Run:
         if more > recipe.epochs:
             commands["train longer"] = self._continue(more)
         if not self._in_python:
-            module = own.flag(provenance.modules(self.config.spec))
+            module = own.flag(self.config.spec.modules)
             commands["run it again"] = f"python -m trainers.train --config={self.folder / 'config.json'}{module}"
         commands["use it"] = f"keras.saving.load_model('{self.folder / 'model.keras'}')"
         return "\n".join([
@@ -81,7 +80,7 @@ class Run:
         if self._in_python:
             more = f", epochs={epochs}" * bool(epochs) + ", data=(images, labels)" * (self.config.data == ARRAYS)
             return f"trainers.train.resume({str(self.folder)!r}{more})"
-        more = f" --epochs={epochs}" * bool(epochs) + own.flag(provenance.modules(self.config.spec))
+        more = f" --epochs={epochs}" * bool(epochs) + own.flag(self.config.spec.modules)
         return f"python -m trainers.train --resume={self.folder}{more}"
 
 
@@ -91,7 +90,7 @@ def execute(folder: RunFolder, config: RunConfig, *, reporter: Reporter, should_
 
     Args:
         should_stop: asked after each epoch.
-        expected: the `data` part of the record that is resumed or replayed; other data are refused.
+        expected: the record that is resumed or replayed: other data or teachers than its own are refused.
         data: the training and validation images, for callers that train on the same more than once; None loads them.
 
     Raises:

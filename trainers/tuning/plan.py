@@ -153,7 +153,7 @@ class Plan:
         more = {"factor": self.factor} if self.tuner == "asha" else {}
         return {"base": self.base.to_dict(), "given": self.given, "space": self.space.text, "tuner": self.tuner,
                 **more, "start": spell_start(self.start), "objective": self.objective, "executions": self.executions,
-                "modules": provenance.modules(self.base.spec),
+                "modules": self.base.spec.modules,
                 "data": {"sha256": data.sha256, "split_sha256": data.split_sha256}, **environment(self.tuner)}
 
 

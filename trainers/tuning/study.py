@@ -112,7 +112,7 @@ class Study:
         self.starts = list((read(path / "starts.json", "restore or delete the file") or {"starts": []})["starts"])
         last = [manifest, *self.starts][-1]  # the last start
         self.versions: dict[str, str] = last["versions"]
-        self.modules: dict[str, str] = last.get("modules", {})  # of the user's: see `provenance.modules`
+        self.modules: dict[str, str] = last.get("modules", {})  # of the user's: see `ModelSpec.modules`
         self.trials: dict[str, Trial] = {}
         self._drawn: collections.Counter[tuple[Any, ...]] = collections.Counter()  # how often values were proposed
         self._lines: dict[str, str] = {}  # of `trials.csv`, of ended trials
