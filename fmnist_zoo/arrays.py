@@ -25,9 +25,7 @@ def from_arrays(images: Any, labels: Any, *, validation_size: float = 0.1) -> Da
     """
     whole = _checked("data", images, labels)
     held_out = validation_mask(whole.labels, validation_size)
-    splits = {name: Split(whole.images[mask], whole.labels[mask])
-              for name, mask in (("fit", ~held_out), ("validation", held_out))}
-    return _data(whole, held_out, splits)
+    return _data(whole, held_out, {"fit": whole.where(~held_out), "validation": whole.where(held_out)})
 
 
 def from_splits(data: Data) -> Data:

@@ -32,6 +32,10 @@ class Split(NamedTuple):
     images: np.ndarray
     labels: np.ndarray
 
+    def where(self, mask: np.ndarray) -> Split:
+        """The examples at which `mask`, (n,) bool, is true."""
+        return Split(self.images[mask], self.labels[mask])
+
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Data:
@@ -118,10 +122,10 @@ def _load(
         labels = files.labels(sources.TRAIN_LABELS)
         held_out = validation_mask(labels, validation_size)
         split_digest = hashlib.sha256(np.flatnonzero(held_out).astype("<i8").tobytes()).hexdigest()
-        images = files.images(sources.TRAIN_IMAGES, len(labels))
+        whole = Split(files.images(sources.TRAIN_IMAGES, len(labels)), labels)
         for split, mask in (("fit", ~held_out), ("validation", held_out)):
             if split in splits:
-                arrays[split] = Split(images[mask], labels[mask])
+                arrays[split] = whole.where(mask)
     if "test" in splits:
         labels = files.labels(sources.TEST_LABELS)
         arrays["test"] = Split(files.images(sources.TEST_IMAGES, len(labels)), labels)
@@ -210,4 +214,9 @@ def stratified_mask(labels: np.ndarray, total: int) -> np.ndarray:
 def halves(split: Split) -> tuple[Split, Split]:
     """The two halves of a split, each with half of every class, always the same."""
     mask = stratified_mask(split.labels, len(split.labels) // 2)
-    return Split(split.images[~mask], split.labels[~mask]), Split(split.images[mask], split.labels[mask])
+    return split.where(~mask), split.where(mask)
+
+
+def stratified_sample(split: Split, size: int) -> Split:
+    """At most `size` examples of a split, the same share of each class, always the same."""
+    return split.where(stratified_mask(split.labels, min(size, len(split.labels))))

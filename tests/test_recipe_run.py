@@ -88,8 +88,18 @@ def test_events_show_augmented_images_and_the_learning_rate(whole):
     assert whole.history[0]["learning_rate"] > whole.history[-1]["learning_rate"] > 0
     for row in whole.history:
         assert row["train_objective"] != pytest.approx(row["train_loss"] + row["train_penalty"], rel=1e-3)
-    assert "augmented" not in helpers.summaries(
-        train("softmax", data="mini", epochs=1, ema=0.9, logdir=whole.folder.parent.parent).folder / "train")
+
+
+def test_events_are_of_the_weights_that_count(tmp_path):
+    run = train("softmax", data="mini", epochs=1, ema=0.9, logdir=tmp_path, histogram_every=1)
+    events = helpers.summaries(run.folder / "train")
+    assert "augmented" not in events
+    (_, value), = events["weights/logits/kernel"]
+    kernels = [models.build_model("softmax", weights=run.folder / "weights" / f"{name}.weights.h5").layers[-1].kernel
+               for name in ("last", "last_not_averaged")]
+    lowest = np.frombuffer(value.tensor.tensor_content)[0]
+    assert lowest == pytest.approx(np.min(kernels[0]), rel=1e-6) != pytest.approx(np.min(kernels[1]), rel=1e-3)
+    np.testing.assert_array_equal(run.model.layers[-1].kernel, kernels[0])
 
 
 def test_card_has_a_line_for_each_setting_that_is_on(whole):
@@ -199,6 +209,7 @@ def test_student_learns_from_its_teachers_and_records_them(teacher, whole, tmp_p
     record = read_record(whole.folder)
     assert [one["title"] for one in record["teachers"]] == [str(teacher), "4L"]
     assert record["teachers"][0]["weights_sha256"] == from_run(teacher).weights_sha256
+    assert [one["same_split"] for one in record["teachers"]] == [True, False]  # 4L is of all 54,000 images
     images = fmnist_zoo.load_data(("fit",), data="mini")["fit"].images / np.float32(255)
     taught = metrics.softmax(from_run(teacher).model(images).numpy())
     apart = []
@@ -225,14 +236,26 @@ def test_views_of_a_teacher_are_kept_and_a_resumed_run_uses_them(teacher, tmp_pa
     assert_equal_runs(tmp_path / folder.parent.name / "again", whole.folder)
 
 
-def test_teacher_that_changed_is_refused_on_resume(tmp_path, capsys):
+def test_teacher_that_may_know_the_validation_images_is_noted(teacher, tmp_path, capsys):
+    for size, noted in ((0.1, 0), (0.2, 1), (0, 0)):
+        flags = [f"--teacher={teacher}", f"--validation_size={size}", f"--logdir={tmp_path}", "--histogram_every=0"]
+        assert main(["--model=softmax", "--data=mini", "--epochs=1", *flags]) == 0
+        said = capsys.readouterr().out
+        assert said.count(f"teacher {teacher} was trained on other data, or with other images held out") == noted
+        assert said.count("whose validation scores are then too good") == noted
+
+
+def test_teacher_that_changed_is_refused_on_resume_and_replay(tmp_path, capsys):
     teacher = train("softmax", data="mini", epochs=1, logdir=tmp_path, run_name="teacher").folder
     folder = stopped_run(tmp_path, 1, model="2L", hidden=(8,), epochs=3, teacher=str(teacher))
     assert main([f"--resume={teacher}", "--epochs=2"]) == 0
     capsys.readouterr()
-    assert main([f"--resume={folder}"]) == 2
-    said = capsys.readouterr().err
-    assert "the teachers have changed since this run began" in said and said.count("\n") == 1
+    replay = [f"--config={folder / 'config.json'}", f"--logdir={tmp_path / 'again'}"]
+    for flags in ([f"--resume={folder}"], replay):
+        assert main(flags) == 2
+        said = capsys.readouterr().err
+        assert "the teachers have changed since the recorded run began" in said and said.count("\n") == 1
+    assert main([*replay, f"--teacher={teacher}", "--epochs=1"]) == 0
     assert main([f"--resume={folder}", "--teacher=4L"]) == 2
     assert "--teacher=4L disagrees with the run" in capsys.readouterr().err
 

@@ -121,7 +121,7 @@ def resume(path: str | os.PathLike[str], *, epochs: int | None = None, data: Ima
         raise ConfigError(f"data={data!r} disagrees with the run in {folder.path}, which has {config.data}")
     else:
         _refuse_arrays(folder, config)
-    return _execute(folder, config, expected=record["data"], reporter=progress.for_caller(verbose), data=images,
+    return _execute(folder, config, expected=record, reporter=progress.for_caller(verbose), data=images,
                     on_epoch=on_epoch)
 
 
@@ -197,7 +197,7 @@ def _main(values: flags.FlagValues) -> int:
 
 
 def _new_run(values: flags.FlagValues) -> tuple[RunConfig, dict[str, Any] | None]:
-    """The run that the flags describe, and the `data` part of the record that it replays."""
+    """The run that the flags describe, and the record that it replays, less what the flags change."""
     given = cli.given_settings(values)
     sources = [name for name in ("model", "config", "from_sweep") if values[name].value]
     if not sources:
@@ -214,8 +214,10 @@ def _new_run(values: flags.FlagValues) -> tuple[RunConfig, dict[str, Any] | None
     if values.config:
         record = read_record(values.config)
         provenance.require_builder(values.config, record)
-        other_data = {"data", "allow_other_data", "validation_size"} & set(given)
-        return overlay(RunConfig.from_dict(record["config"]), **given), None if other_data else record["data"]
+        config = overlay(RunConfig.from_dict(record["config"]), **given)
+        changed = {"data": {"data", "allow_other_data", "validation_size"}, "teachers": {"teacher"}}
+        return config, {part: record[part] for part, names in changed.items()
+                        if part in record and not names & set(given)}
     return resolve(values.model, **given), None
 
 
@@ -242,8 +244,8 @@ def _resume(values: flags.FlagValues) -> int:
         print(f"{folder.path} is finished: {advice}")
         return 0
     with cli.StopSignal() as stop:
-        return _report(_execute(folder, config, expected=record["data"], reporter=progress.for_output(),
-                                should_stop=stop), stop)
+        run = _execute(folder, config, expected=record, reporter=progress.for_output(), should_stop=stop)
+        return _report(run, stop)
 
 
 def _folder(path: str | os.PathLike[str]) -> RunFolder:

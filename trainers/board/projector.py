@@ -10,7 +10,7 @@ from google.protobuf import text_format
 from tensorboard.plugins.projector import projector_config_pb2
 
 from fmnist_zoo import models, prediction
-from fmnist_zoo.data import Split, stratified_mask
+from fmnist_zoo.data import Split, stratified_sample
 from fmnist_zoo.files import atomic_write
 from fmnist_zoo.spec import CLASS_NAMES
 from trainers.board import pictures
@@ -23,8 +23,7 @@ def write(folder: pathlib.Path, model: Any, split: Split) -> None:
 
     The images are always the same: at most `POINTS` of `split`, the same share of each class.
     """
-    mask = stratified_mask(split.labels, min(POINTS, len(split.labels)))
-    images, labels = split.images[mask], split.labels[mask]
+    images, labels = stratified_sample(split, POINTS)
     pixels = prediction.as_pixels(images)
     features = prediction.outputs_of(models.feature_model(model), pixels).reshape(len(pixels), -1)
     predicted = prediction.outputs_of(model, pixels).argmax(axis=1)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+import contextlib
+from typing import Any, Iterator
 
 from fmnist_zoo.backend import tf
 from trainers.engine.network import Network
@@ -33,6 +34,20 @@ def update(means: dict[str, Any], network: Network, decay: Any, step: Any) -> No
     current = _averaged(network)
     for name, mean in means.items():
         mean.assign_add(rate * (current[name] - mean))
+
+
+@contextlib.contextmanager
+def in_place(means: dict[str, Any], network: Network) -> Iterator[None]:
+    """Within the block, the network has the means instead of its own weights."""
+    current = {name: variable for name, variable in _averaged(network).items() if name in means}
+    own = {name: tf.identity(variable) for name, variable in current.items()}
+    try:
+        for name, variable in current.items():
+            variable.assign(means[name])
+        yield
+    finally:
+        for name, variable in current.items():
+            variable.assign(own[name])
 
 
 def _averaged(network: Network) -> dict[str, Any]:

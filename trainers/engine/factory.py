@@ -52,7 +52,8 @@ def lease(config: RunConfig, build: Callable[[], Any], split: Split, *, model: A
     Args:
         build: makes another Keras model like `model`.
         split: the training images.
-        model: the run's Keras model, with its initial weights. `Model.fit` trains it; the other engines train a copy.
+        model: the run's Keras model, with its initial weights. `fit` trains it, and so does `tape` with teachers, whose
+            engine is not kept. Without teachers `tape` trains a copy; `scratch` has variables of its own.
         origin: what identifies the images of `split`.
         teachers, taught: forward functions of the recipe's teachers, and their logits, as `TapeEngine` takes them.
 

@@ -6,6 +6,7 @@ with dropout, its numbers agree with those of our loop statistically, not digit 
 
 from __future__ import annotations
 
+import contextlib
 from typing import Any
 
 import numpy as np
@@ -51,14 +52,15 @@ class FitEngine:
     """Trains a Keras model by one `Model.fit` an epoch; the other arguments are those of `TapeEngine`."""
 
     def __init__(self, model: Any, network: Network, recipe: Recipe, split: Split, *, batch_size: int, seed: int):
-        self._model, self.network, self._recipe = model, network, recipe
-        self._batch_size, self._seed = batch_size, seed
+        self._model, self.network, self._batch_size, self._seed = model, network, batch_size, seed
         self._images = split.images.astype(np.float32) / np.float32(255)
         self._images, self._labels = self._images.reshape(-1, *network.shape), split.labels
         self.steps_an_epoch = -(-len(split.labels) // batch_size)
         rates = None
         if recipe.schedule_epochs:
-            rates = Table(np.concatenate([self.learning_rates(epoch) for epoch in range(recipe.epochs)]))
+            rates = Table(np.concatenate([
+                schedule.learning_rates(recipe, steps_an_epoch=self.steps_an_epoch, epoch=epoch)
+                for epoch in range(recipe.epochs)]))
         others = [variable for variable, kernel in zip(model.trainable_variables, network.is_kernel) if not kernel]
         optimizer = make_optimizer(recipe, without_decay=others, learning_rate=rates)
         optimizer.build(model.trainable_variables)
@@ -76,10 +78,6 @@ class FitEngine:
             metrics.append(keras.metrics.MeanMetricWrapper(smoothed, name="smoothed"))
         model.compile(optimizer=optimizer, loss=smoothed if smoothing else whole, metrics=metrics)
         self._predict = make_predictor(network)
-
-    def learning_rates(self, epoch: int) -> np.ndarray:
-        """Of each update of epoch number `epoch` (0 is the first): (steps_an_epoch,) float32."""
-        return schedule.learning_rates(self._recipe, steps_an_epoch=self.steps_an_epoch, epoch=epoch)
 
     def run_epoch(self, epoch: int, on_part: OnPart | None = None) -> EpochMeans:
         """Runs epoch number `epoch` (0 is the first); calls `on_part` every 100 steps.
@@ -120,6 +118,10 @@ class FitEngine:
     def weights(self, *, averaged: bool = True) -> dict[str, Any]:
         """The variables that a saved model holds, by path."""
         return {name: variable.value for name, variable in zip(self.network.weights, self._model.weights)}
+
+    def counting(self) -> contextlib.AbstractContextManager[None]:
+        """The network always has the weights that count."""
+        return contextlib.nullcontext()
 
     def predict(self, images: np.ndarray) -> np.ndarray:
         """Logits (n, 10) float32 of images (n, 784) uint8, dropout off."""

@@ -9,6 +9,7 @@ the program. What is off is not in it.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import math
 import time
@@ -69,7 +70,7 @@ class TapeEngine:
         self._whole = self.steps_an_epoch - bool(rest and network.across_batch)  # batches of the full size
         self._run_steps = self._compiled(batch_size)
         self._run_rest = self._compiled(rest) if self._whole < self.steps_an_epoch else None
-        self._predict = make_predictor(network, self._averages)
+        self._predict = make_predictor(network)
 
     def _make_arguments(self) -> Arguments:
         recipe = self._recipe
@@ -104,15 +105,12 @@ class TapeEngine:
         order = epoch_order(len(self._labels), seed=self._seed, epoch=epoch)
         padded = self.steps_an_epoch * self._batch_size
         chosen = tf.constant(np.pad(order, (0, padded - len(order)), "edge"))
+        rates = schedule.learning_rates(self._recipe, steps_an_epoch=self.steps_an_epoch, epoch=epoch)
         return OfEpoch(
             tf.gather(self._images, chosen), tf.cast(tf.gather(self._labels, chosen), tf.int32),
-            tf.constant(epoch * self.steps_an_epoch, tf.int64), tf.constant(self.learning_rates(epoch)),
+            tf.constant(epoch * self.steps_an_epoch, tf.int64), tf.constant(rates),
             tf.constant(shares_of_mixup(self._recipe, padded, seed=self._seed, epoch=epoch)),
             tf.gather(self._taught, chosen) if len(self._taught) else self._taught)
-
-    def learning_rates(self, epoch: int) -> np.ndarray:
-        """Of each update of epoch number `epoch` (0 is the first): (steps_an_epoch,) float32."""
-        return schedule.learning_rates(self._recipe, steps_an_epoch=self.steps_an_epoch, epoch=epoch)
 
     def run_epoch(self, epoch: int, on_part: OnPart | None = None) -> EpochMeans:
         """Runs epoch number `epoch` (0 is the first); calls `on_part` a few times on the way.
@@ -265,14 +263,19 @@ class TapeEngine:
         own = {**dict(zip(self.network.names, self.network.variables)), **self.network.state}
         return {name: self._averages.get(name, own[name]) if averaged else own[name] for name in self.network.weights}
 
+    def counting(self) -> contextlib.AbstractContextManager[None]:
+        """Within the block, the network has the weights that count: with `ema`, the averages."""
+        return averaging.in_place(self._averages, self.network)
+
     def predict(self, images: np.ndarray) -> np.ndarray:
-        """Logits (n, 10) float32 of images (n, 784) uint8 by `weights()`, dropout off."""
-        return self._predict(images)
+        """Logits (n, 10) float32 of images (n, 784) uint8 by the weights that count, dropout off."""
+        with self.counting():
+            return self._predict(images)
 
     def penalty(self) -> float:
-        """The penalty at `weights()`."""
-        values = {name: variable.read_value() for name, variable in self.weights().items()} if self._averages else None
-        return float(self.network.penalty(self._arguments.rates, values))
+        """The penalty at the weights that count."""
+        with self.counting():
+            return float(self.network.penalty(self._arguments.rates))
 
     def augmented(self, count: int) -> np.ndarray | None:
         """The first `count` images of the first batch of training as the network sees them, (count, 784) uint8.

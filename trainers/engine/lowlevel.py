@@ -180,18 +180,17 @@ class LowLevelNetwork:
         """The weight matrices."""
         return self.variables[::2]
 
-    def forward(self, images: Any, moment: Any = None, *, values: dict[str, Any] | None = None) -> Any:
-        """The same in training and in evaluation; without `values`, at the network's own variables."""
-        return forward_pass([values[name] for name in self.names] if values else self.variables, images)
+    def forward(self, images: Any, moment: Any = None) -> Any:
+        """The same in training and in evaluation."""
+        return forward_pass(self.variables, images)
 
-    def penalty(self, rates: Rates, values: dict[str, Any] | None = None) -> Any:
+    def penalty(self, rates: Rates) -> Any:
         """The L1 and L2 terms of the objective."""
-        kernels = [values[name] for name in self.names[::2]] if values else self.kernels
         total = tf.zeros(())
         if self._spec.l1:
-            total += l1_penalty(kernels, rates.l1)
+            total += l1_penalty(self.kernels, rates.l1)
         if self._spec.l2:
-            total += l2_penalty(kernels, rates.l2)
+            total += l2_penalty(self.kernels, rates.l2)
         return total
 
     def losses_of_call(self) -> list[Any]:

@@ -91,7 +91,6 @@ class Network:
         self.names = [paths[id(variable)] for variable in model.trainable_variables]
         self.state = {paths[id(variable)]: variable.value for variable in model.variables if id(variable) in kept}
         self.weights = [paths[id(variable)] for variable in model.weights]
-        self._keras = {paths[id(variable)]: variable for variable in model.variables}
         self.is_kernel = ["kernel" in variable.name for variable in model.trainable_variables]
         layers = list(model._flatten_layers())
         kinds = {type(layer).__name__ if type(layer).__module__.startswith("keras.") else "" for layer in layers}
@@ -125,17 +124,14 @@ class Network:
                      tf.constant([1 / (1 - rate) for rate in found], tf.float32),
                      tf.constant(l1, tf.float32), tf.constant(l2, tf.float32))
 
-    def forward(self, images: Any, moment: Moment | None = None, *, values: dict[str, Any] | None = None) -> Any:
+    def forward(self, images: Any, moment: Moment | None = None) -> Any:
         """Logits (batch, 10) float32 of images (batch, 784) float32 in [0, 1].
 
         Args:
             moment: None in evaluation: dropout is off, and moving statistics are used and not changed.
-            values: stand in for variables, by path.
         """
-        scope = keras.StatelessScope([(self._keras[name], value) for name, value in values.items()]) if values \
-            else contextlib.nullcontext()
         flow = images if self.shape == (PIXELS,) else tf.reshape(images, (-1, *self.shape))
-        with scope, self._for_training(moment):
+        with self._for_training(moment):
             return tf.cast(self._model(flow, training=moment is not None), tf.float32)
 
     @contextlib.contextmanager
@@ -159,14 +155,12 @@ class Network:
             for layer, policy in zip(self._in_bfloat16, policies):
                 layer.dtype_policy = policy
 
-    def penalty(self, rates: Rates, values: dict[str, Any] | None = None) -> Any:
-        """The penalty of the objective, a float32 scalar, at the variables or at `values` that stand in for them."""
+    def penalty(self, rates: Rates) -> Any:
+        """The penalty of the objective, a float32 scalar."""
         if self._spec is not None:
-            kernels = [values[name] if values else variable for name, variable, kernel
-                       in zip(self.names, self.variables, self.is_kernel) if kernel]
-            return penalty(kernels, l1=rates.l1 if self._spec.l1 else None, l2=rates.l2 if self._spec.l2 else None)
-        terms = [variable.regularizer(values[name] if values else variable.value)
-                 for name, variable in self._keras.items() if variable.trainable and variable.regularizer]
+            return penalty(self.kernels, l1=rates.l1 if self._spec.l1 else None,
+                           l2=rates.l2 if self._spec.l2 else None)
+        terms = [variable.regularizer(variable.value) for variable in self.trainable if variable.regularizer]
         return tf.add_n(terms) if terms else tf.zeros(())
 
     def losses_of_call(self) -> list[Any]:
@@ -272,18 +266,10 @@ def scale(images: Any) -> Any:
     return tf.cast(images, tf.float32) / 255.0
 
 
-def make_predictor(network: Network, values: dict[str, Any] | None = None) -> Callable[[np.ndarray], np.ndarray]:
-    """A function from images (n, 784) uint8 to logits (n, 10) float32, dropout off.
-
-    Args:
-        values: `tf.Variable`s that stand in for the network's, by path.
-    """
-
-    def forward(images: Any) -> Any:
-        current = {name: value.read_value() for name, value in values.items()} if values else None
-        return network.forward(scale(images), values=current)
-
-    logits = tf.function(forward).get_concrete_function(tf.TensorSpec((None, PIXELS), tf.uint8))
+def make_predictor(network: Network) -> Callable[[np.ndarray], np.ndarray]:
+    """A function from images (n, 784) uint8 to logits (n, 10) float32, dropout off."""
+    forward = tf.function(lambda images: network.forward(scale(images)))
+    logits = forward.get_concrete_function(tf.TensorSpec((None, PIXELS), tf.uint8))
 
     def predict(images: np.ndarray) -> np.ndarray:
         chunks = [logits(tf.constant(images[start:start + EVALUATION_BATCH])).numpy()

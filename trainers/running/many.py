@@ -48,8 +48,8 @@ def finish(runs: Sequence[RunConfig], logdir: str, should_stop: Callable[[], boo
             if folder is None:
                 folder = create(logdir, config)
             else:
-                record = read_record(folder.path)
-                config, expected = RunConfig.from_dict(record["config"]), record["data"]
+                expected = read_record(folder.path)
+                config = RunConfig.from_dict(expected["config"])
             outcome = run.execute(folder, config, reporter=progress.Reporter(), should_stop=should_stop,
                                   expected=expected)
             if outcome.result is None:
@@ -59,7 +59,7 @@ def finish(runs: Sequence[RunConfig], logdir: str, should_stop: Callable[[], boo
 
 
 def _note_other_origin(folder: RunFolder, config: RunConfig, commit: str) -> None:
-    now = {"commit": commit, "versions": provenance.versions(), "modules": provenance.modules(config.spec)}
+    now = {"commit": commit, "versions": provenance.versions(), "modules": config.spec.modules}
     others = [one for one in provenance.environments(read_record(folder.path))
               if {"commit": one.get("commit"), "versions": one["versions"], "modules": one.get("modules", {})} != now]
     if others:

@@ -18,12 +18,12 @@ import numpy as np
 
 from fmnist_zoo import metrics, models, own
 from fmnist_zoo.backend import tf
-from fmnist_zoo.data import Data, Split, halves, stratified_mask
-from fmnist_zoo.files import publish, require_space, write_json
+from fmnist_zoo.data import Data, Split, halves, stratified_sample
+from fmnist_zoo.files import require_space, write_json
 from trainers.board import events
 from trainers.board.observer import Observer
 from trainers.config import ConfigError, RunConfig, read_record
-from trainers.engine import factory
+from trainers.engine import factory, schedule
 from trainers.engine.epoch import EpochMeans, NonFiniteError
 from trainers.running import checkpoints, progress, provenance, teachers
 from trainers.running.folder import RunFolder
@@ -50,7 +50,7 @@ class Session:
 
     Args:
         data: with the splits fit and validation.
-        expected: the `data` part of the record that is resumed or replayed; other data are refused.
+        expected: the record that is resumed or replayed: other data or teachers than its own are refused.
     """
 
     def __init__(self, folder: RunFolder, config: RunConfig, reporter: progress.Reporter, data: Data,
@@ -60,16 +60,15 @@ class Session:
         self.ranking: Split | None = None
         if config.ranking:
             self.validation, self.ranking = halves(self.validation)
-        self._check_data(data, expected)
+        self._check_data(data, (expected or {}).get("data"))
         size = len(self.validation.labels) or max(1, len(self.fit.labels) // 10)
-        chosen = stratified_mask(self.fit.labels, min(size, len(self.fit.labels)))
-        self.sample = Split(self.fit.images[chosen], self.fit.labels[chosen])
+        self.sample = stratified_sample(self.fit, size)
         self.model = self._build()
-        if config.spec.input != "none":
-            models.fit_input(self.model, config.spec, self.fit.images)
+        models.fit_input(self.model, config.spec, self.fit.images)
         self.batch_size = config.batch(len(self.fit.labels))
         self._old_record = read_record(folder.config) if folder.config.exists() else None
-        forwards, self.teachers = teachers.load(config.recipe.teacher, (self._old_record or {}).get("teachers"))
+        recorded = (self._old_record or expected or {}).get("teachers")
+        forwards, self.teachers = teachers.load(config.recipe.teacher, recorded, data, reporter)
         origin = (data.sha256, data.split_sha256)
         taught = teachers.logits_of_views(config.recipe, forwards, self.teachers, self.fit.images, origin, reporter)
         self.lease = factory.lease(config, self._build, self.fit, model=self.model, teachers=forwards, taught=taught,
@@ -129,8 +128,7 @@ class Session:
         self.reporter.header(self._header())
         try:
             if not events.opened(self.folder.path):
-                module = own.flag(provenance.modules(self.config.spec))
-                replay = f"python -m trainers.train --config={self.folder.config}{module}"
+                replay = f"python -m trainers.train --config={self.folder.config}{own.flag(self.config.spec.modules)}"
                 self.observer.start(self.model, batch_size=self.batch_size, replay=replay,
                                     augmented=self.engine.augmented(AUGMENTED))
             while not self._over():
@@ -215,7 +213,8 @@ class Session:
         logits = self.engine.predict(self.validation.images)
         row = self._row(means, seconds, logits)
         self._compare(row)
-        self.observer.epoch(row, means, logits)
+        with self.engine.counting():
+            self.observer.epoch(row, means, logits)
         self.observer.flush()
         self.folder.table.append(row)
         if state.epoch % self.config.checkpoint_every == 0 or self._over():
@@ -236,8 +235,7 @@ class Session:
             "validation_penalty": self.engine.penalty(),
         }
         if len(labels):
-            row.update(validation_loss=metrics.mean_cross_entropy(logits, labels),
-                       validation_accuracy=metrics.accuracy(logits, labels),
+            row.update(_measured("validation", logits, labels),
                        validation_rounded_accuracy=metrics.rounded_accuracy(logits, labels)["value"])
         if not np.isfinite([value for value in row.values() if value is not None]).all():
             raise NonFiniteError(step - 1)
@@ -252,9 +250,10 @@ class Session:
             self.state.best = self._weights()
 
     def _learning_rate(self) -> float:
-        """Of the last update of the epoch that was just trained."""
-        rate = float(self.engine.learning_rates(self.state.epoch - 1)[-1])
-        return self.config.recipe.learning_rate if np.float32(self.config.recipe.learning_rate) == rate else rate
+        """Of the last update of the epoch that was just trained; the recipe's with all its digits where it is that."""
+        recipe, steps = self.config.recipe, self.engine.steps_an_epoch
+        rate = float(schedule.learning_rates(recipe, steps_an_epoch=steps, epoch=self.state.epoch - 1)[-1])
+        return recipe.learning_rate if np.float32(recipe.learning_rate) == rate else rate
 
     def _weights(self, *, averaged: bool = True) -> dict[str, np.ndarray]:
         return {name: variable.numpy() for name, variable in self.engine.weights(averaged=averaged).items()}
@@ -275,16 +274,13 @@ class Session:
         epoch = self.state.best_epoch if self.config.recipe.weights == "best" else self.state.epoch
         weights_bytes = sum(array.nbytes for array in last.values())
         require_space(self.folder.path, 3 * weights_bytes + (2 << 20))
-        self.folder.weights.mkdir(exist_ok=True)
         kept = {"best": self.state.best, "last": last}
         if self.config.recipe.ema:
             kept["last_not_averaged"] = self._weights(averaged=False)
         clean = self._build()  # not compiled, no optimizer
         for name, weights in kept.items():
-            beside = self.folder.path / "saving.weights.h5"
             self._put_in_place(weights, clean)
-            clean.save_weights(beside)
-            publish(beside, self.folder.weights / f"{name}.weights.h5")
+            self.folder.save_weights(clean, name)
         self._put_in_place(chosen, clean)
         problem = self.folder.save_model(clean)
         if problem and not self.config.spec.build:
@@ -299,13 +295,11 @@ class Session:
         train_loss = metrics.mean_cross_entropy(self.engine.predict(self.fit.images), self.fit.labels)
         final: dict[str, float] = {"epoch": epoch, "train_loss": train_loss}
         if len(labels):
-            final.update(validation_loss=metrics.mean_cross_entropy(logits, labels),
-                         validation_accuracy=metrics.accuracy(logits, labels))
+            final |= _measured("validation", logits, labels)
         if self.ranking:
-            apart = self.engine.predict(self.ranking.images)
-            final.update(ranking_loss=metrics.mean_cross_entropy(apart, self.ranking.labels),
-                         ranking_accuracy=metrics.accuracy(apart, self.ranking.labels))
-        self.observer.finish(final, logits, self.state.epoch * self.engine.steps_an_epoch)
+            final |= _measured("ranking", self.engine.predict(self.ranking.images), self.ranking.labels)
+        with self.engine.counting():
+            self.observer.finish(final, logits, self.state.epoch * self.engine.steps_an_epoch)
         self.observer.flush()
         result = {"epochs": self.state.epoch, "stopped_early": self._stopped_early(),
                   "weights": self.config.recipe.weights, "final": final, "seconds": self.state.seconds,
@@ -318,3 +312,8 @@ class Session:
 
     def _put_in_place(self, weights: dict[str, np.ndarray], model: Any) -> None:
         model.set_weights([weights[name] for name in self.engine.network.weights])
+
+
+def _measured(on: str, logits: np.ndarray, labels: np.ndarray) -> dict[str, float]:
+    loss, accuracy = metrics.mean_cross_entropy(logits, labels), metrics.accuracy(logits, labels)
+    return {f"{on}_loss": loss, f"{on}_accuracy": accuracy}

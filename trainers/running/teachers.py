@@ -6,7 +6,7 @@ import contextlib
 import hashlib
 import json
 import os
-from typing import Any, Callable, Sequence
+from typing import TYPE_CHECKING, Any, Callable, Sequence
 
 from fmnist_zoo.errors import ZooError
 from fmnist_zoo.files import cache_folder
@@ -14,6 +14,9 @@ from fmnist_zoo.spec import Recipe
 from trainers.config import ConfigError, teachers_of
 from trainers.running import trained
 from trainers.running.progress import Reporter
+
+if TYPE_CHECKING:
+    from fmnist_zoo.data import Data
 
 
 def check(names: str) -> None:
@@ -25,13 +28,19 @@ def check(names: str) -> None:
             raise ConfigError(f"--teacher: {error}") from error
 
 
-def load(names: str, recorded: list[dict[str, str]] | None) -> tuple[tuple[Callable[[Any], Any], ...],
-                                                                     list[dict[str, str]]]:
+def load(names: str, recorded: list[dict[str, Any]] | None, data: Data, reporter: Reporter
+         ) -> tuple[tuple[Callable[[Any], Any], ...], list[dict[str, Any]]]:
     """The forward function of each teacher, and what a run's record says of them. Imports TensorFlow.
 
     Args:
         names: `teacher` of a recipe: absolute paths of runs' folders and names of models, separated by commas.
-        recorded: what the record of the run that is resumed says; None for a new run.
+        recorded: what the record of the run that is resumed or replayed says; None for a new run.
+        data: those of the run.
+        reporter: is given a line for each teacher that may know images which validate the run.
+
+    Returns:
+        Functions from images to logits, and a record for each: `title`, `weights_sha256`, and `same_split`, whether it
+        was trained on the same images, with the same ones held out.
 
     Raises:
         ConfigError: if the teachers are not those recorded.
@@ -40,10 +49,18 @@ def load(names: str, recorded: list[dict[str, str]] | None) -> tuple[tuple[Calla
     from trainers.engine.network import Network
 
     found = [trained.load(**_argument(name)) for name in teachers_of(names)]
-    records = [{"title": one.title, "weights_sha256": one.weights_sha256} for one in found]
-    if recorded is not None and recorded != records:
-        raise ConfigError(f"the teachers have changed since this run began: they are {records}, recorded {recorded}; "
-                          "put them back, or start a new run")
+    records = [{"title": one.title, "weights_sha256": one.weights_sha256, "same_split":
+                one.data.get("sha256") == data.sha256 and one.data["split_sha256"] == data.split_sha256}
+               for one in found]
+    for name in ("title", "weights_sha256"):
+        now, before = [one[name] for one in records], [one[name] for one in recorded or records]
+        if now != before:
+            raise ConfigError(f"the teachers have changed since the recorded run began: {name} {', '.join(now)}, "
+                              f"recorded {', '.join(before)}; put them back, or name those of a new run by --teacher")
+    for one in records:
+        if not one["same_split"] and len(data["validation"].labels):
+            reporter.note(f"teacher {one['title']} was trained on other data, or with other images held out: it may "
+                          "have learned images that validate this run, whose validation scores are then too good")
     return tuple(Network(one.model, one.spec).forward for one in found), records
 
 

@@ -27,7 +27,7 @@ from fmnist_zoo.data import DataError, load_data
 from fmnist_zoo.errors import SpecError, ZooError
 from trainers.config import ConfigError, RunConfig, differences, read_record
 from trainers.engine import threads
-from trainers.running import estimate, provenance
+from trainers.running import estimate
 from trainers.running.checkpoints import CheckpointError
 from trainers.running.folder import LockedError, RunFolder, finished
 from trainers.running.table import TableError
@@ -125,7 +125,7 @@ def _import_modules(config: RunConfig, modules: Mapping[str, str], directory: st
         if directory not in sys.path:
             sys.path.append(directory)  # for imports within the functions of the module
         registry.load_zoo_module(name, directory)
-    here = provenance.modules(config.spec)
+    here = config.spec.modules
     changed = [module for module in modules if here.get(module) != modules[module]]
     if changed:
         raise TrialError(f"the source of {', '.join(changed)} on {os.uname().nodename} is not the one that this sweep "
@@ -206,7 +206,7 @@ def _execute(folder: RunFolder, config: RunConfig, expected: dict[str, Any],
         try:
             with open(folder.path / LOG, "a") as log:
                 result = execute(folder, config, reporter=progress.Lines(log), should_stop=should_stop,
-                                 expected=expected, data=_data(**config.data_settings)).result
+                                 expected={"data": expected}, data=_data(**config.data_settings)).result
         except RunError as error:
             cause = error.__cause__
             if isinstance(cause, OSError):
