@@ -21,7 +21,7 @@ from trainers.publishing.formats import FORMATS
 from trainers.running import provenance, trained
 
 pytestmark = pytest.mark.usefixtures("without_xla")
-QUICK = dict(data="mini", epochs=2, batch_size=500, histogram_every=1)
+QUICK = dict(data="mini", epochs=2, batch_size=500, histogram_every=0)
 NEEDS = ": its model my_cnn is built by zoo_of_runs.cnn; name its module: --zoo_module=zoo_of_runs"
 
 
