@@ -57,9 +57,9 @@ def entry(name: str) -> dict[str, Any]:
     return known[name]
 
 
-def layer_names(spec: ModelSpec) -> list[str]:
-    """Names of a model's arrays, in the order of `model.get_weights()`: `dense_1/kernel`, ..., `logits/bias`."""
-    return [f"{layer.name}/{array}" for layer in spec.layers for array in layer.arrays]
+def shapes(spec: ModelSpec) -> dict[str, tuple[int, ...]]:
+    """Of a model's arrays by name, in the order of `model.get_weights()`: `dense_1/kernel`, ..., `logits/bias`."""
+    return {f"{layer.name}/{array}": shape for layer in spec.layers for array, shape in layer.arrays.items()}
 
 
 def read_shipped(spec: ModelSpec) -> list[np.ndarray]:
@@ -69,7 +69,7 @@ def read_shipped(spec: ModelSpec) -> list[np.ndarray]:
 
 
 def read(path: str | os.PathLike[str], spec: ModelSpec, *, sha256: str = "") -> list[np.ndarray]:
-    """A model's arrays, float32, in the order of `layer_names`, from a safetensors file.
+    """A model's arrays, float32, in the order of `shapes`, from a safetensors file.
 
     Args:
         sha256: of the file; empty: any.
@@ -98,7 +98,7 @@ def read(path: str | os.PathLike[str], spec: ModelSpec, *, sha256: str = "") -> 
     if stored.architecture != spec.architecture:
         raise WeightsError(f"{path}: belongs to another model than {spec.name}: {_architecture(stored)}, "
                            f"expected {_architecture(spec)}")
-    found, expected = {name: array.shape for name, array in arrays.items()}, dict(zip(layer_names(spec), shapes(spec)))
+    found, expected = {name: array.shape for name, array in arrays.items()}, shapes(spec)
     if found != expected:
         raise WeightsError(f"{path}: does not hold the arrays of {spec.name}: {found}, expected {expected}")
     with np.errstate(over="ignore"):  # float64 beyond float32's range becomes infinite, and is refused below
@@ -109,20 +109,15 @@ def read(path: str | os.PathLike[str], spec: ModelSpec, *, sha256: str = "") -> 
 
 
 def write(path: str | os.PathLike[str], spec: ModelSpec, weights: Sequence[np.ndarray], *, dtype: str) -> str:
-    """Writes weights, in the order of `layer_names`, as `dtype`; returns the file's SHA-256."""
+    """Writes weights, in the order of `shapes`, as `dtype`; returns the file's SHA-256."""
     import safetensors.numpy
 
-    arrays = {name: array.astype(dtype) for name, array in zip(layer_names(spec), weights)}
+    arrays = {name: array.astype(dtype) for name, array in zip(shapes(spec), weights)}
     # One entry of metadata: safetensors writes several in no fixed order, which would change the SHA-256.
     content = safetensors.numpy.save(arrays, {"architecture": _architecture(spec)})
     with atomic_write(path) as file:
         file.write(content)
     return hashlib.sha256(content).hexdigest()
-
-
-def shapes(spec: ModelSpec) -> list[tuple[int, ...]]:
-    """Shapes of a model's arrays, in the order of `layer_names`."""
-    return [shape for layer in spec.layers for shape in layer.arrays.values()]
 
 
 def _architecture(spec: ModelSpec) -> str:

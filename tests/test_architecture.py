@@ -27,7 +27,7 @@ def with_random_arrays(spec, seed=0):
     model, random = models.build(spec, 1), np.random.default_rng(seed)
     model.set_weights([np.float32(0.1) + random.random(array.shape, np.float32) if "variance" in name else
                        random.normal(0, 0.3, array.shape).astype(np.float32)
-                       for name, array in zip(weights.layer_names(spec), model.get_weights(), strict=True)])
+                       for name, array in zip(weights.shapes(spec), model.get_weights(), strict=True)])
     return model
 
 
@@ -36,8 +36,7 @@ def test_names_shapes_and_counts_are_those_of_keras(parts):
     for spec in specs(*parts):
         model = models.build(spec)
         assert [layer.name for layer in model.layers] == ["pixels", *(layer.name for layer in spec.layers)]
-        assert weights.layer_names(spec) == [variable.path for variable in model.weights]
-        assert weights.shapes(spec) == [variable.shape for variable in model.weights]
+        assert list(weights.shapes(spec).items()) == [(variable.path, variable.shape) for variable in model.weights]
         assert spec.parameters == sum(math.prod(variable.shape) for variable in model.trainable_variables)
         assert spec.parameters + spec.fixed_parameters == model.count_params()
 
@@ -94,7 +93,7 @@ def reference(spec, arrays, images):
 def test_logits_are_those_of_the_equations(parts):
     for spec in specs(*parts)[:2]:
         model = with_random_arrays(spec)
-        arrays = dict(zip(weights.layer_names(spec), model.get_weights(), strict=True))
+        arrays = dict(zip(weights.shapes(spec), model.get_weights(), strict=True))
         np.testing.assert_allclose(model(IMAGES), reference(spec, arrays, IMAGES), rtol=1e-3, atol=1e-4)
 
 

@@ -9,7 +9,7 @@ import dataclasses
 import os
 import pathlib
 import weakref
-from typing import TYPE_CHECKING, Any, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Iterable, Mapping, Sequence
 
 from fmnist_zoo import registry, weights
 from fmnist_zoo.errors import ZooError
@@ -105,13 +105,13 @@ def from_run(path: str | os.PathLike[str]) -> Trained:
                    {} if config.data == ARRAYS else config.data_settings, result["weights_sha256"], folder=folder.path)
 
 
-def _names(config: RunConfig, model: Any) -> list[str]:
+def _names(config: RunConfig, model: Any) -> Iterable[str]:
     """The names under which a run's weights were hashed, in the order of `model.get_weights()`."""
     from trainers.engine import lowlevel, network
 
     if config.spec.build:
         return network.Network(model, config.spec).weights
-    return lowlevel.names(config.spec) if config.trainer == "scratch" else weights.layer_names(config.spec)
+    return lowlevel.names(config.spec) if config.trainer == "scratch" else weights.shapes(config.spec)
 
 
 def _finished(path: str | os.PathLike[str]) -> tuple[RunFolder, dict[str, Any], dict[str, Any]]:
