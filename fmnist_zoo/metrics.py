@@ -11,15 +11,9 @@ import numpy as np
 
 
 def cross_entropy(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """Cross entropy of each example in nats, (n,) float64: log sum_j exp(z_j) - z_label, with max z subtracted first.
-
-    The shift keeps the result finite for all finite logits; log(softmax(z)) is not (Goodfellow et al., Deep Learning,
-    section 6.2.2.3).
-    """
+    """Cross entropy of each example in nats, (n,) float64: log sum_j exp(z_j) - z_label."""
     _check(logits, labels)
-    shifted = logits.astype(np.float64)
-    shifted -= shifted.max(axis=1, keepdims=True)
-    return np.log(np.exp(shifted).sum(axis=1)) - shifted[np.arange(len(labels)), labels]
+    return -log_softmax(logits)[np.arange(len(labels)), labels]
 
 
 def mean_cross_entropy(logits: np.ndarray, labels: np.ndarray) -> float:
@@ -34,7 +28,11 @@ def softmax(logits: np.ndarray) -> np.ndarray:
 
 
 def log_softmax(logits: np.ndarray) -> np.ndarray:
-    """Logarithms of probabilities, (n, 10) float64, finite for all finite logits."""
+    """Logarithms of probabilities, (n, 10) float64.
+
+    Subtracting the maximum first keeps them finite for all finite logits; log(softmax(z)) is not (Goodfellow et al.,
+    Deep Learning, section 6.2.2.3).
+    """
     shifted = logits.astype(np.float64) - logits.max(axis=1, keepdims=True)
     return shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
 
@@ -51,8 +49,9 @@ def top_k_accuracy(logits: np.ndarray, labels: np.ndarray, k: int) -> float:
     return float(np.mean((np.argsort(-logits, axis=1, kind="stable")[:, :k] == labels[:, None]).any(axis=1)))
 
 
-def accuracy_interval(accuracy: float, examples: int, *, z: float = 1.959963984540054) -> tuple[float, float]:
-    """The score interval of an accuracy (Wilson 1927): with z = 1.96, of 95 % confidence."""
+def accuracy_interval(accuracy: float, examples: int) -> tuple[float, float]:
+    """The score interval of an accuracy (Wilson 1927), of 95 % confidence."""
+    z = 1.959963984540054  # the 97.5 % quantile of the normal distribution
     middle = (accuracy + z * z / (2 * examples)) / (1 + z * z / examples)
     half = z / (1 + z * z / examples) * np.sqrt(accuracy * (1 - accuracy) / examples + (z / (2 * examples)) ** 2)
     return float(middle - half), float(middle + half)
@@ -113,9 +112,9 @@ def reliability(logits: np.ndarray, labels: np.ndarray, bins: int = 15) -> dict[
     return {"count": count, **dict(zip(("confidence", "accuracy"), means))}
 
 
-def expected_calibration_error(logits: np.ndarray, labels: np.ndarray, bins: int = 15) -> float:
+def expected_calibration_error(logits: np.ndarray, labels: np.ndarray) -> float:
     """ECE: the gap between accuracy and confidence of each bin, weighted by its examples (Guo et al. 2017, eq. 3)."""
-    found = reliability(logits, labels, bins)
+    found = reliability(logits, labels)
     gaps = np.abs(found["accuracy"] - found["confidence"]) * found["count"]
     return math.fsum(gaps) / max(len(labels), 1)  # BLAS sums in an order that depends on the processor
 
