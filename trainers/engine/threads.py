@@ -16,25 +16,24 @@ from trainers.engine.processor import cores
 
 
 def use(threads: int) -> None:
-    """Makes TensorFlow use `threads` threads within an operation; 0 means one for each core.
+    """Makes TensorFlow use `threads` threads within an operation.
 
     Raises:
         ConfigError: if TensorFlow already runs with another number in this process.
     """
-    wanted = threads or cores()
     if "tensorflow" not in sys.modules:
-        os.environ[THREADS_VARIABLE] = str(wanted)
+        os.environ[THREADS_VARIABLE] = str(threads)
         return
     found = in_use()
-    if found == wanted:
+    if found == threads:
         return
     import tensorflow
 
     try:
-        tensorflow.config.threading.set_intra_op_parallelism_threads(wanted)
+        tensorflow.config.threading.set_intra_op_parallelism_threads(threads)
     except RuntimeError:  # the context exists
         raise ConfigError(
-            f"the run asks for {wanted} threads within an operation, and TensorFlow already runs with {found} in this "
+            f"the run asks for {threads} threads within an operation, and TensorFlow already runs with {found} in this "
             "process, which gives other numbers; start a new process, or import trainers before TensorFlow and before "
             f"loading a model of fmnist_zoo, or ask for threads={found}") from None
 
