@@ -66,6 +66,10 @@ def _main(values: flags.FlagValues) -> int:
     if built and (values.out is None or values.ship):
         raise UsageError(f"the package's scores and weights are of its own models, and a function of yours builds "
                          f"{built}: name another table with --out=FILE, without --ship")
+    blind = ", ".join(dict.fromkeys(run.spec.name for run in runs if not run.recipe.validation_size))
+    if blind:
+        raise UsageError(f"a row has a validation accuracy, and the recipe of {blind} holds out no images "
+                         "(validation_size=0)")
     if values.dry_run:
         for run in runs:
             print(f"{run.spec.name}, seed {run.seed}: {run.recipe.epochs} epochs, batch size {run.recipe.batch_size}")
