@@ -249,6 +249,12 @@ def test_wrong_flags_are_refused(capsys, flags, message):
     assert len(lines) == 1 and message in lines[0]
 
 
+def test_recipe_without_validation_images_is_refused_before_it_is_trained(tmp_path, capsys, monkeypatch):
+    monkeypatch.setitem(registry._MODELS, "blind", (registry.ModelSpec("blind"), registry.Recipe(validation_size=0)))
+    assert command.main(["--models=blind", f"--out={tmp_path / 'x.csv'}"]) == 2
+    assert "the recipe of blind holds out no images (validation_size=0)" in capsys.readouterr().err
+
+
 def test_tilde_in_a_path_is_the_home_folder(made, run, tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
     received = []
