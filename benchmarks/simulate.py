@@ -5,7 +5,8 @@ process: its clock jumps to the end of the next trial, so that only the leader t
 `--pool=cluster` are real workers that sleep; those of a cluster are threads of one process.
 
 "utilisation" is the share of the workers' time within trials, after each worker has had one and until the last one
-begins. "leader" is its work between two trials that end: propose, submit, record, write files.
+begins. "leader" is its work between two trials that end: propose, submit, record, write files. Beside its seconds are
+those of the processor, which other programs on the machine do not change; waits for the disk are in the former alone.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from trainers.tuning import leader, pool, start, trial
 from trainers.tuning.plan import Plan
 from trainers.tuning.scheduler import Scheduler
 from trainers.tuning.study import COMPLETED, Study
+from trainers.tuning.workers import AT_ONCE
 
 SPACE = "l2=log(1e-6..1e-2); learning_rate=log(1e-4..1e-2)"
 SECONDS = "SIMULATED_SECONDS"  # an environment variable, for the workers
@@ -54,14 +56,15 @@ class Clock:
     """A pool whose trials end when its clock says so. It runs while the leader works, and jumps while it waits.
 
     Attributes:
-        moments: when the first trial began, and when each `every`th one had ended, by a clock that does not jump.
+        moments: when the first trial began, and when each `every`th one had ended, by a clock that does not jump, and
+            by the processor's.
     """
 
     def __init__(self, workers: int, seconds: float, every: int):
         self.slots, self._seconds, self.every = workers, seconds, every
         self._running: list[tuple[float, str, float]] = []
         self._jumped, self._done = 0.0, 0
-        self.moments: list[float] = []
+        self.moments: list[tuple[float, float]] = []
 
     def time(self) -> float:
         return time.perf_counter() + self._jumped
@@ -71,20 +74,23 @@ class Clock:
 
     def submit(self, name: str, job: dict[str, Any]) -> None:
         if not self.moments:
-            self.moments.append(time.perf_counter())
+            self._note()
         now = self.time()
         heapq.heappush(self._running, (now + self._seconds * random.uniform(0.5, 1.5), name, now))
 
     def wait(self, timeout: float) -> list[tuple[str, dict[str, Any]]]:
         self._jumped += max(0.0, min(self._running[0][0] - self.time(), timeout))
-        outcomes = []
-        while self._running and self._running[0][0] <= self.time():
+        outcomes: list[tuple[str, dict[str, Any]]] = []
+        while self._running and self._running[0][0] <= self.time() and len(outcomes) < AT_ONCE:
             ended, name, began = heapq.heappop(self._running)
             outcomes.append((name, outcome(began, ended)))
             self._done += 1
             if not self._done % self.every:
-                self.moments.append(time.perf_counter())
+                self._note()
         return outcomes
+
+    def _note(self) -> None:
+        self.moments.append((time.perf_counter(), time.process_time()))
 
     def close(self) -> None:
         pass
@@ -143,17 +149,18 @@ def simulate(options: argparse.Namespace, folder: str) -> None:
         from trainers.tuning.oracle import Oracle
 
         Oracle(options.tuner, plan.space, lower_is_better=True, seed=0, epochs=1)  # which imports TensorFlow
-        before = time.process_time()
+        before, began = time.process_time(), time.perf_counter()
         study, _ = start.execute(plan, workers=options.workers, scheduler=scheduler, max_failures=1, logdir=folder,
                                  name="simulated", overwrite=False, verbose=False, should_stop=lambda: False)
-    seconds = time.process_time() - before
+    seconds, wall = time.process_time() - before, time.perf_counter() - began
     share, rate = utilisation(study, options.workers)
     print(f"{options.pool}: {options.workers} workers, {len(study.ended)} trials of {options.seconds:g} s: utilisation "
-          f"{share:.3f}, {rate:.1f} trials a second; {1000 * seconds / len(study.ended):.2f} ms CPU a trial and "
-          f"{command.peak_memory_mb():.0f} MB at most in this process")
+          f"{share:.3f}, {rate:.1f} trials a second; {1000 * seconds / len(study.ended):.2f} ms CPU a trial, "
+          f"{command.peak_memory_mb():.0f} MB at most in this process, {wall:.0f} s")
     if clock:
-        parts = [(after - before) / clock.every * 1000 for before, after in zip(clock.moments, clock.moments[1:])]
-        print("leader, ms a trial, by tenths of the trials: " + " ".join(f"{part:.2f}" for part in parts))
+        for name, moments in zip(("", "CPU "), zip(*clock.moments)):
+            parts = [(after - before) / clock.every * 1000 for before, after in zip(moments, moments[1:])]
+            print(f"leader, ms {name}a trial, by tenths of the trials: " + " ".join(f"{part:.2f}" for part in parts))
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
