@@ -184,6 +184,7 @@ OLD = "2L,hidden=2/finished"
     ("4L/one/result.json", changed('_sha256": "', '_sha256": "0'), "is not that of the weights in the checkpoint"),
     ("4L/one/result.json", os.truncate, "result.json: damaged; --resume="),
     ("4L/one/checkpoints/latest.npz", flipped, "latest.npz: "),
+    ("4L/stopped/checkpoints/latest.npz", os.unlink, "is gone, and without it the run cannot continue"),
     ("4L/one/weights/best.weights.h5", os.unlink, "best.weights.h5: is gone"),
     ("4L/one/evaluation/evaluation.json", changed("0.8", "0.9"), "evaluation.json: damaged, or of other weights"),
     (f"{OLD}/metrics.csv", changed("0.245", "0.945"), "its validation_accuracy is 0.245, and 0.945 by metrics.csv"),

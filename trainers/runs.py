@@ -186,6 +186,7 @@ def _prune(logdir: str, values: flags.FlagValues) -> int:
         try:
             answer = input("remove them? [y/N] ")
         except EOFError:
+            print()
             raise UsageError("--prune asks before it removes, and nobody answered: add --yes, or --dry_run") from None
         if answer.strip().lower() not in ("y", "yes"):
             print("nothing was removed")

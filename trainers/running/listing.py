@@ -142,7 +142,7 @@ def run(path: str, model: str, pattern: str = "*") -> Line | None:
             number, map(final.get, ("validation_loss", "validation_accuracy")))
         report = read_evaluation(folder.evaluation, weights_sha256=result["weights_sha256"],
                                  data_sha256=record["data"]["sha256"])
-        line.test_accuracy = report and report["accuracy"]
+        line.test_accuracy = report["accuracy"] if report else None
         return line
     try:
         _describe_rows(line, folder.table.rows(only=READ), config)

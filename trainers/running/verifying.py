@@ -32,7 +32,8 @@ def problems(folder: RunFolder) -> list[str]:
         provenance.starts(record)
     except ZooError as error:
         found.append(f"{folder.config}: {error}")
-    note, weights_sha256 = {}, None
+    note: dict[str, Any] = {}
+    weights_sha256 = None
     if folder.checkpoint.exists():
         try:
             note, weights_sha256 = _checkpoint(folder, config)
@@ -40,6 +41,11 @@ def problems(folder: RunFolder) -> list[str]:
             found.append(str(error))
         except (LookupError, TypeError) as error:
             found.append(f"{folder.checkpoint}: its note lacks what a run needs: {error!r}")
+    elif not folder.result.exists():
+        try:
+            folder.check_no_loss(config.checkpoint_every)
+        except ZooError as error:
+            found.append(str(error))
     result = folder.read_result()
     if result is None and folder.result.exists():
         found.append(f"{folder.result}: damaged; --resume={folder.path} writes it again")
