@@ -1,6 +1,7 @@
 # make train   trains a model on the real data:  make train MODEL=5L EPOCHS=3
 # make test    lint, types, tests
 # make board   TensorBoard on tb_logs, served to this machine alone
+# make docs    the documentation as a site, in build/docs
 # make results trains every row of the table of scores: an hour and a half on two cores; after an interruption it continues
 # make check-results MODEL=4D_drop03 SEED=0   trains one row of the table again and compares the scores
 # Each target first sets up .venv if it is missing, or if setup.cfg, pyproject.toml or constraints.txt have changed.
@@ -16,7 +17,7 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 RUN := .venv/bin/python
 SOURCES := setup.cfg pyproject.toml constraints.txt
 
-.PHONY: train test board results check-results lint types clean
+.PHONY: train test board docs results check-results lint types clean
 
 train: .venv/run.stamp
 	@$(RUN) -m trainers.train --model=$(MODEL) $(if $(EPOCHS),--epochs=$(EPOCHS)) $(FLAGS)
@@ -37,6 +38,11 @@ board: .venv/run.stamp
 		import sys, tensorboard.main, tensorboard_data_server as server; \
 		sys.argv.insert(1, '--load_fast=true' if server.server_binary() else '--load_fast=false'); \
 		tensorboard.main.run_main()" --logdir=tb_logs --host=localhost $(FLAGS)
+
+# Material's note on MkDocs 2 is answered in CONTRIBUTING.md.
+docs: .venv/docs.stamp
+	@NO_MKDOCS_2_WARNING=1 $(RUN) -m mkdocs --quiet build --strict
+	@echo "written: build/docs/index.html"
 
 results: .venv/run.stamp
 	@$(RUN) -m trainers.results $(FLAGS)
@@ -59,6 +65,10 @@ check-results: .venv/run.stamp
 .venv/dev.stamp: .venv/python.stamp $(SOURCES)
 	@$(RUN) -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev,distributed,export]"
 	@touch .venv/run.stamp $@
+
+.venv/docs.stamp: .venv/run.stamp
+	@$(RUN) -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[docs]"
+	@touch $@
 
 clean:
 	rm -rf .venv build dist *.egg-info .mypy_cache .pytest_cache

@@ -1,8 +1,10 @@
-"""The README: each command and each example runs, on the mini set; tables and links are those of the project."""
+"""README and docs: each command and each example runs, on the mini set; tables and links are those of the project."""
 
+import configparser
 import importlib
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 
@@ -13,19 +15,30 @@ import fmnist_zoo.__main__ as listing
 from benchmarks import table
 from fmnist_zoo import registry
 from fmnist_zoo.data import load_data
-from tests import workers
+from tests import idx_files, workers
 from tests.conftest import ROOT
-from tests.sweeps import Inline
+from tests.sweeps import Inline, replace_pool
 from trainers import sweep, train
-from trainers.tuning import pool
 
 README = (ROOT / "README.md").read_text()
-COMMANDS = [line for block in re.findall(r"```sh\n(.*?)```", README, re.DOTALL) for line in block.splitlines()]
-PYTHON = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
-# What a command is given beside what the README says, so that it trains for seconds.
+CLUSTER = ROOT / "docs" / "how-to" / "cluster.md"  # its commands need each other: tests/test_docs.py runs them
+PAGES = {str(path.relative_to(ROOT)): path.read_text()
+         for path in [ROOT / "README.md", *sorted((ROOT / "docs").glob("**/*.md"))] if path != CLUSTER}
+
+
+def blocks(language, text):
+    """The code in the blocks of a language that have no title, or in those with it."""
+    return re.findall(rf"^```{language}\n(.*?)^```$", text, re.DOTALL | re.MULTILINE)
+
+
+COMMANDS = list(dict.fromkeys(
+    line for text in PAGES.values() for block in blocks("sh", text) for line in block.splitlines()))
+# What a command is given beside what a page says, so that it trains for seconds.
 QUICK = {
     "benchmarks.epoch": ["--data=mini", "--epochs=1", "--rounds=1", "--batches=256"],
     "benchmarks.full_batch": ["--data=mini", "--rounds=2"],
+    "benchmarks.recipes": ["--data=mini", "--epochs=1", "--seeds=1", "--settings=ema=0.9", "--logdir=others",
+                           "--page=recipes.md"],
     "benchmarks.sweep": ["--data=mini", "--epochs=1", "--trials=1", "--rounds=1", "--batches=128", "--workers=1"],
     "trainers.evaluate": ["--data=mini", "--logdir=others"],
     "trainers.report": ["--data=mini", "--quick", "--only=softmax_2l"],
@@ -33,6 +46,9 @@ QUICK = {
     "trainers.train": ["--data=mini", "--epochs=1", "--logdir=others"],
 }
 RECORDED = ("--resume", "--config", "--run=", "--show")  # a run or sweep of the workplace brings its own settings
+# Beside commands that cost less and show as much.
+SLOW = ("--format=tflite", "--ensemble", "--seed=1", "--schedule_epochs=60", "--run_name=winner", "seed0/0001",
+        "--hidden=512,256", "benchmarks.recipes", "how-to/python.md")
 # What `make` would run. Running it sets up environments and trains for minutes.
 TARGETS = {"train": "-m trainers.train", "test": "-m pytest", "board": "tensorboard.main",
            "results": "-m trainers.results", "check-results": "--check --models=softmax --seeds=0"}
@@ -41,91 +57,92 @@ pytestmark = pytest.mark.usefixtures("without_xla")
 
 @pytest.fixture(scope="module")
 def workplace(tmp_path_factory):
-    """A folder as the README's reader has it: a finished run named `first`, an unfinished one, and their own module."""
+    """A folder as a reader has it: runs, one of them unfinished, sweeps, a module of their own, pictures, data."""
     folder = tmp_path_factory.mktemp("reader")
-    settings = dict(data="mini", logdir=folder / "tb_logs")
-    train.train("4D_drop03", epochs=8, run_name="first", batch_size="full", histogram_every=0, **settings)
+    settings = dict(data="mini", logdir=folder / "tb_logs", batch_size="full", histogram_every=0)
+    train.train("4D_drop03", epochs=8, run_name="first", **settings)
+    train.train("4L", epochs=1, run_name="plain", **settings)
     late = train.train("4D_drop03", epochs=1, run_name="second", **settings).folder
     (late / "result.json").unlink()
-    (folder / "my_models.py").write_text(python_that_begins("from fmnist_zoo import register"))
+    (module,) = re.findall(r'^```python title="my_models.py"\n(.*?)^```$', "\n".join(PAGES.values()),
+                           re.DOTALL | re.MULTILINE)
+    (folder / "my_models.py").write_text(module)
     image = Image.fromarray(load_data(data="mini")["fit"].images[0].reshape(28, 28))
     (folder / "folder_of_images").mkdir()
     for name in ("photo.jpg", "folder_of_images/another.png"):
         image.resize((120, 120)).save(folder / name)
+    idx_files.copy_mini(folder / "my_idx_files")
+    shutil.copyfile(ROOT / "docs" / "recipes.md", folder / "recipes.md")
     with pytest.MonkeyPatch.context() as here:
-        here.setattr(pool, "make", lambda workers, scheduler, threads: Inline())
-        sweep.sweep("4L", {"dropout": [0, 0.2]}, tuner="grid", epochs=1, **settings)
+        replace_pool(here, Inline())
+        for name in ("", "dropout_l2"):
+            sweep.sweep("4L", {"dropout": [0, 0.2]}, tuner="grid", epochs=1, name=name, **settings)
     return folder
 
 
-def python_that_begins(text):
-    (block,) = [block for block in PYTHON if block.startswith(text)]
-    return block
-
-
-@pytest.mark.parametrize("line", COMMANDS)
-def test_command(line, workplace, monkeypatch, capsys):
+@pytest.fixture
+def reader(workplace, monkeypatch, inline_pool):
+    """This process is in the workplace, and what a page does to the zoo is undone."""
     monkeypatch.chdir(workplace)
     monkeypatch.setattr(registry, "_MODELS", dict(registry._MODELS))
     monkeypatch.delitem(sys.modules, "my_models", raising=False)
-    monkeypatch.setattr(pool, "make", lambda workers, scheduler, threads: Inline())
+
+
+def marked(snippets):
+    """`snippets` as parameters of a test."""
+    return [pytest.param(one, marks=[pytest.mark.slow] * any(part in one for part in SLOW)) for one in snippets]
+
+
+@pytest.mark.parametrize("line", marked(COMMANDS))
+def test_command(line, reader, monkeypatch, capsys):
     program, *arguments = shlex.split(line)
     if program == "make":
         done = subprocess.run(["make", "-n", *arguments], cwd=ROOT, capture_output=True, text=True)
         assert done.returncode == 0, done.stderr
         assert TARGETS[arguments[0]] in done.stdout
         return
+    if program == "pip":
+        settings = configparser.ConfigParser()
+        settings.read(ROOT / "setup.cfg")
+        extra = re.fullmatch(r"fmnist_zoo\[(\w+)\]", arguments[1])[1]
+        assert arguments[0] == "install" and extra in settings["options.extras_require"]
+        return
+    if line == ". .venv/bin/activate":
+        return
     assert (program, arguments[0]) == ("python", "-m")
     module, *flags = arguments[1:]
-    if not any(flag.startswith(RECORDED) for flag in flags):
+    if not any(flag.startswith(RECORDED) for flag in flags) or "--dry_run" in flags:
         flags += QUICK.get(module, [])
+    if any(flag.startswith("--data_dir") for flag in flags):
+        flags.remove("--data=mini")
     if module.startswith("benchmarks."):
         workers.in_process(monkeypatch)
     main = importlib.import_module(f"{module}.__main__" if module == "fmnist_zoo" else module).main
     assert main(flags) == 0, capsys.readouterr().err
 
 
-def test_python(workplace, monkeypatch, capsys):
-    """The example, word for word, but for the data."""
+def on_mini(function):
+    """`function`, which takes its data from the mini set if the caller does not say from where."""
+    return lambda *arguments, data="mini", **settings: function(*arguments, data=data, **settings)
+
+
+@pytest.mark.parametrize("page", marked(page for page, text in PAGES.items() if blocks("python", text)))
+def test_python(page, reader, monkeypatch):
+    """The examples of a page, one after the other in one session, word for word but for the data."""
     import fmnist_zoo
+    from trainers import export
 
-    monkeypatch.chdir(workplace)
-    load, run = fmnist_zoo.load_data, train.train
-    monkeypatch.setattr(fmnist_zoo, "load_data", lambda: load(data="mini"), raising=False)
-    monkeypatch.setattr(train, "train", lambda *arguments, **settings: run(*arguments, data="mini", **settings))
-    exec(python_that_begins("import fmnist_zoo"), {})
-    assert "validation_accuracy" in capsys.readouterr().out
-
-
-def test_python_of_a_trained_model(monkeypatch, capsys):
-    """The example, word for word, but for the data."""
-    import fmnist_zoo
-
-    load = fmnist_zoo.load_data
-    monkeypatch.setattr(fmnist_zoo, "load_data", lambda splits: load(splits, data="mini"), raising=False)
-    exec(python_that_begins("from fmnist_zoo import feature_model"), {})
-    assert "4D_drop03" in capsys.readouterr().out
-
-
-def test_python_of_images_of_ones_own(workplace, monkeypatch):
-    """The example, word for word, but for the data."""
-    import fmnist_zoo
-
-    monkeypatch.chdir(workplace)
-    load, names = fmnist_zoo.load_data, {}
-    monkeypatch.setattr(fmnist_zoo, "load_data", lambda splits: load(splits, data="mini"), raising=False)
-    exec(python_that_begins("from fmnist_zoo import load_data"), names)
-    assert names["run"].result["epochs"] == 6
-
-
-def test_python_of_a_sweep(workplace, monkeypatch, capsys):
-    """The example, word for word, but for the data."""
-    monkeypatch.chdir(workplace)
-    monkeypatch.setattr(pool, "make", lambda workers, scheduler, threads: Inline())
-    run = sweep.sweep
-    monkeypatch.setattr(sweep, "sweep", lambda *arguments, **settings: run(*arguments, data="mini", **settings))
-    exec(python_that_begins("from trainers.sweep"), {"__name__": "__main__"})
-    assert "'objective': " in capsys.readouterr().out
+    monkeypatch.setattr(fmnist_zoo, "load_data", on_mini(load_data), raising=False)
+    monkeypatch.setattr(train, "train", on_mini(train.train))
+    monkeypatch.setattr(sweep, "sweep", on_mini(sweep.sweep))
+    if "4D_drop03.onnx" in PAGES[page]:
+        pytest.importorskip("onnxruntime")
+        export.main(["--model=4D_drop03", "--format=onnx", "--overwrite"])
+    session = {"__name__": "__main__"}
+    for block in blocks("python", PAGES[page]):
+        exec(compile(block, page, "exec"), session)
+    if page == "README.md":
+        assert session["run"].result["epochs"] == 3 and session["found"].labels.shape == (5,)
 
 
 def test_the_table_is_what_the_listing_prints(capsys):
@@ -137,8 +154,3 @@ def test_the_table_is_what_the_listing_prints(capsys):
 def test_the_speed_is_that_of_the_last_full_run():
     block = re.search(r"<!-- speed: python -m benchmarks.table -->\n(.*?)\n<!-- /speed -->", README, re.DOTALL).group(1)
     assert block == table.read(table.RESULTS)
-
-
-def test_links_lead_somewhere():
-    for target in re.findall(r"\]\(([^)#]+)\)", README):
-        assert (ROOT / target).exists(), target

@@ -107,10 +107,10 @@ def sweep(model: str | ModelSpec, space: str | Mapping[str, Any] | None = None, 
         model: a name or a spec.
         space: as `--space`, or a mapping such as `{"dropout": [0, 0.2], "l2": "log(1e-6..1e-2)"}`; None: the default.
         start: as `--start`, or a mapping such as `{"dropout": 0.2, "l2": 1e-5}`, or a list of them.
-        tuner, max_trials, factor, objective, executions, workers, max_failures, name, overwrite: as the flags.
-        scheduler, tls_ca, tls_cert, tls_key: as the flags.
         verbose: print what the command prints.
         **settings: of the trials, named as the flags of `trainers.train`: `epochs`, `batch_size`, `data`, `seed`, ...
+
+    All other arguments are as the command's flags of the same names.
 
     Returns:
         The rows of `trials.csv` as dicts: completed trials ranked, best first, then the others.

@@ -80,7 +80,8 @@ def train(model: str | ModelSpec | Callable[[], Any], *, data: Images | None = N
         data: "fashion_mnist", "mini", a pair of images (n, 784) or (n, 28, 28) uint8 and labels (n,) from 0 to 9, of
             which `validation_size` are held out, or a `fmnist_zoo.Data` with the split "fit" and, to validate,
             "validation". No file holds images that are given here: `resume` needs them again.
-        logdir, run_name: the run's folder is `<logdir>/<model>/<run_name>`; by default the time and the seed name it.
+        logdir: the log folder, for TensorBoard too; the run's folder is `<logdir>/<model>/<run_name>`.
+        run_name: default: the time and the seed.
         verbose: whether to show progress; None: if this is a notebook or standard output is a terminal.
         on_epoch: called after each epoch with its row of `metrics.csv`, a dict. If it returns True, the run ends there
             as by Ctrl-C: saved, without a result, and `resume` continues it. So does one in which it raises an error,

@@ -1,0 +1,153 @@
+"""The pictures of the documentation, and the tour: `python -m benchmarks.pictures`.
+
+    python -m benchmarks.pictures                      # ten minutes on two cores
+    python -m benchmarks.pictures --only=rooms,tour
+
+Runs the commands of the tutorials, on the real data, and copies the pictures that they write to docs/pictures. Runs and
+sweeps that the log folder holds already are used. `tour` executes docs/tour.ipynb and stores its outputs in it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import pathlib
+import shutil
+import sys
+import tempfile
+from typing import Any, Callable, Sequence
+
+from benchmarks import command
+from fmnist_zoo.errors import ZooError
+from fmnist_zoo.files import atomic_write
+from trainers import cli, evaluate, sweep, train
+from trainers.running.folder import RunFolder
+
+DOCS = command.ROOT / "docs"
+RUNS = {"4L": "plain", "4D_drop03": "first"}
+SWEEP = "dropout_l2"
+SPACE = "dropout=0,0.2,0.4; l2=0,1e-4,1e-3"
+SHIPPED = "4D_drop03"
+# The rooms of the code from left to right; those of one column do not import each other.
+ROOMS = (
+    (("fmnist_zoo", "models, data,\nweights, metrics"),),
+    (("trainers.config", "settings\nof a run"),),
+    (("trainers.engine", "network, loop,\noptimizers"),),
+    (("trainers.board", "what TensorBoard\nshows"),),
+    (("trainers.running", "from config\nto result"),),
+    (("trainers.tuning", "sweeps"), ("trainers.publishing", "evaluate, export"),
+     ("trainers.reproduction", "the report")),
+    (("commands", "flags"),),
+)
+
+
+def rooms(options: argparse.Namespace) -> None:
+    """The rooms, with an arrow from each column to the one that it imports."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(13, 3.2))
+    axis = figure.add_axes((0, 0, 1, 1), xlim=(-0.5, len(ROOMS) - 0.5), ylim=(-1.7, 1.7))
+    axis.axis("off")
+    for column, names in enumerate(ROOMS):
+        for place, (name, content) in enumerate(names):
+            height = (len(names) - 1) / 2 - place
+            axis.text(column, height, f"{name.removeprefix('trainers.')}\n", ha="center", va="center", weight="bold",
+                      fontsize=11)
+            axis.text(column, height - 0.14, content, ha="center", va="center", fontsize=8.5)
+            axis.add_patch(_box(column, height))
+            if column:
+                nearest = 0 if len(names) == 1 else height
+                axis.annotate("", (column - 0.58, nearest if len(ROOMS[column - 1]) > 1 else height / 3),
+                              (column - 0.42, height), arrowprops={"arrowstyle": "->", "color": "0.3"})
+    axis.text(0.5, -1.5, "an arrow points to what is imported", ha="left", fontsize=9, color="0.3")
+    figure.savefig(DOCS / "pictures" / "rooms.png", dpi=88)
+
+
+def _box(x: float, y: float) -> Any:
+    from matplotlib.patches import FancyBboxPatch
+
+    return FancyBboxPatch((x - 0.4, y - 0.38), 0.8, 0.76, boxstyle="round,pad=0,rounding_size=0.06", zorder=0,
+                          facecolor="#eef1fb", edgecolor="#3f51b5")
+
+
+def curves(options: argparse.Namespace) -> None:
+    """Two runs of the first tutorial in one plot."""
+    from trainers import runs
+
+    folders = [str(pathlib.Path(options.logdir, model, name)) for model, name in RUNS.items()]
+    for folder, (model, name) in zip(folders, RUNS.items()):
+        if not RunFolder(folder).result.exists():
+            _do(train.main, [f"--model={model}", f"--run_name={name}", f"--logdir={options.logdir}"])
+    _do(runs.main, ["--compare", *folders, f"--plot={DOCS / 'pictures' / 'curves.png'}"])
+
+
+def lessons(options: argparse.Namespace) -> None:
+    """The plots of the second tutorial's sweep, which continues if it was interrupted."""
+    _do(sweep.main, ["--model=4L", f"--name={SWEEP}", "--tuner=grid", "--epochs=10", f"--space={SPACE}",
+                     f"--logdir={options.logdir}"])
+    with tempfile.TemporaryDirectory() as folder:
+        _do(sweep.main, [f"--show={pathlib.Path(options.logdir, 'sweeps', SWEEP)}", f"--report={folder}/sweep.html"])
+        for name in ("effects", "interactions"):
+            _copy(pathlib.Path(folder, f"sweep-{name}.png"))
+
+
+def trained(options: argparse.Namespace) -> None:
+    """What the third tutorial shows of the shipped model: a picture to classify, and its evaluation."""
+    from PIL import Image
+
+    from fmnist_zoo import CLASS_NAMES, load_data
+
+    images, labels = load_data(("validation",))["validation"]
+    shirt = images[labels == CLASS_NAMES.index("Shirt")][0]
+    Image.fromarray(shirt.reshape(28, 28)).resize((112, 112)).save(DOCS / "pictures" / "photo.png")
+    _do(evaluate.main, [f"--model={SHIPPED}", f"--logdir={options.logdir}"])
+    for name in ("confusion", "reliability"):
+        _copy(pathlib.Path(options.logdir, SHIPPED, "shipped", "evaluation", f"{name}.png"))
+
+
+def tour(options: argparse.Namespace) -> None:
+    """Executes the notebook in an empty folder, and stores its outputs."""
+    import nbclient
+    import nbformat
+
+    notebook = nbformat.read(DOCS / "tour.ipynb", as_version=4)
+    with tempfile.TemporaryDirectory() as folder:
+        nbclient.NotebookClient(notebook, timeout=600, resources={"metadata": {"path": folder}}).execute()
+    for cell in notebook.cells:
+        cell.metadata.pop("execution", None)  # the times of this execution
+    with atomic_write(DOCS / "tour.ipynb") as file:
+        file.write(nbformat.writes(notebook).encode() + b"\n")
+
+
+PARTS: dict[str, Callable[[argparse.Namespace], None]] = {
+    part.__name__: part for part in (rooms, curves, lessons, trained, tour)}
+
+
+def _do(main: Callable[[Sequence[str]], int], arguments: Sequence[str]) -> None:
+    if main(arguments):
+        raise ZooError(f"a command failed: {' '.join(arguments)}")
+
+
+def _copy(picture: pathlib.Path) -> None:
+    shutil.copyfile(picture, DOCS / "pictures" / picture.name)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = command.make_parser("benchmarks.pictures", __doc__)
+    parser.add_argument("--only", type=command.list_of(str), default=list(PARTS), help=f"some of {','.join(PARTS)}")
+    parser.add_argument("--logdir", default="tb_logs")
+    options = parser.parse_args(arguments)
+    unknown = [name for name in options.only if name not in PARTS]
+    if unknown:
+        parser.error(f"there is no part {unknown[0]!r}; there are {', '.join(PARTS)}")
+
+    def draw() -> int:
+        for name in options.only:
+            print(f"== {name}", flush=True)
+            PARTS[name](options)
+        return 0
+
+    return cli.run("pictures", draw)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
