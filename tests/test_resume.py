@@ -15,7 +15,7 @@ import pytest
 import fmnist_zoo
 from tests import helpers
 from tests.conftest import ROOT, tape_without_xla
-from trainers.config import RunConfig, read_record, resolve
+from trainers.config import ConfigError, RunConfig, read_record, resolve
 from trainers.running import many, provenance, run
 from trainers.running.folder import RunFolder, create, latest_unfinished
 from trainers.running.progress import Lines, Reporter
@@ -200,7 +200,7 @@ def test_latest_is_the_newest_unfinished_run(copy, capsys):
 
 
 def test_latest_passes_over_runs_that_cannot_continue(copy, capsys):
-    """Newer ones: with a damaged checkpoint, without one, on arrays that were given in Python."""
+    """Newer ones: with a damaged checkpoint, without one, on arrays that were given in Python; and one in training."""
     logdir = copy.parent.parent
     record = json.loads((copy / "config.json").read_text())
     damaged, gone, arrays = (shutil.copytree(copy, copy.parent / name) for name in ("damaged", "gone", "arrays"))
@@ -214,8 +214,10 @@ def test_latest_passes_over_runs_that_cannot_continue(copy, capsys):
     said = capsys.readouterr().err.splitlines()
     assert len(said) == 2 and all(line.startswith("passed over: ") for line in said)
     assert f"{gone}/checkpoints/latest.npz: is gone" in said[0] and f"{damaged}/checkpoints" in said[1]
-    shutil.rmtree(copy)
-    with pytest.raises(fmnist_zoo.errors.ZooError, match=f"but {arrays}, whose images were given in Python"):
+    with RunFolder(copy).locked(), pytest.raises(ConfigError, match=f"but {arrays}, whose images were given in Python"):
+        latest_unfinished(logdir)
+    shutil.rmtree(arrays)
+    with RunFolder(copy).locked(), pytest.raises(ConfigError, match=f"but {copy}, which is training"):
         latest_unfinished(logdir)
 
 

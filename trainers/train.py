@@ -19,7 +19,7 @@ from fmnist_zoo.errors import UsageError
 from fmnist_zoo.settings import DATA, MODEL, OUTPUT, TRAINING, settings_of
 from fmnist_zoo.spec import ARRAYS, ModelSpec
 from trainers import cli
-from trainers.config import ConfigError, RunConfig, differences, overlay, read_record, resolve
+from trainers.config import ConfigError, RunConfig, differences, overlay, read_run, resolve
 from trainers.running import progress, provenance, teachers
 from trainers.running.folder import RunFolder, create, finished, latest_unfinished, remove_if_unused
 from trainers.settings import SettingsWithoutData
@@ -213,12 +213,11 @@ def _new_run(values: flags.FlagValues) -> tuple[RunConfig, dict[str, Any] | None
         provenance.require_builder(values.from_sweep, {"config": config.to_dict(), "environment": {}})
         return overlay(config, **given), None
     if values.config:
-        record = read_record(values.config)
+        record, old = read_run(values.config)
         provenance.require_builder(values.config, record)
-        config = overlay(RunConfig.from_dict(record["config"]), **given)
         changed = {"data": {"data", "allow_other_data", "validation_size"}, "teachers": {"teacher"}}
-        return config, {part: record[part] for part, names in changed.items()
-                        if part in record and not names & set(given)}
+        same = {part: record[part] for part, names in changed.items() if part in record and not names & set(given)}
+        return overlay(old, **given), same
     return resolve(values.model, **given), None
 
 
@@ -268,9 +267,8 @@ def _resumed(folder: RunFolder, given: Mapping[str, Any], spec: ModelSpec | None
     Raises:
         ConfigError: for other settings than recorded, by name, or another model than `spec`.
     """
-    record = read_record(folder.path)
+    record, old = read_run(folder.path)
     provenance.require_builder(folder.path, record)
-    old = RunConfig.from_dict(record["config"])
     if spec and spec.name != old.spec.name:
         raise ConfigError(f"--model={spec.name} disagrees with the run in {folder.path}, which is of {old.spec.name}")
     horizon = {"schedule_epochs": old.recipe.schedule_epochs or None}  # a checkpoint never continues under another one

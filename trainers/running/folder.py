@@ -226,8 +226,8 @@ def read_evaluation(folder: pathlib.Path, *, weights_sha256: str, data_sha256: s
 def latest_unfinished(logdir: str | os.PathLike[str], model: str | None = None) -> RunFolder:
     """The newest unfinished run below `logdir`, of `model` if one is named, that can continue.
 
-    Runs of sweeps, those that failed, and those on arrays that were given in Python do not count. One whose checkpoint
-    is damaged or gone is passed over with a line on standard error.
+    Runs of sweeps, those that failed or are training, and those on arrays that were given in Python do not count. One
+    whose checkpoint is damaged or gone is passed over with a line on standard error.
 
     Raises:
         ConfigError: if there is none.
@@ -247,6 +247,8 @@ def latest_unfinished(logdir: str | os.PathLike[str], model: str | None = None) 
         if folder.failure.exists():
             reason = reason or (f" but a run that failed ({folder.read_failure() or 'for an unknown reason'}); to try "
                                 f"it again all the same, name it: --resume={folder.path}")
+        elif in_use(folder.path):
+            reason = reason or f" but {folder.path}, which is training"
         elif config.data == ARRAYS:
             reason = reason or f" but {folder.path}, whose images were given in Python as arrays: continue it there"
         elif problem := folder.checkpoint_problem(config.checkpoint_every):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pathlib
 from typing import Callable, Iterator, Sequence
 
-from trainers.config import ConfigError, RunConfig, decisive_differences, read_record
+from trainers.config import ConfigError, RunConfig, decisive_differences, read_record, read_run
 from trainers.running import estimate, provenance
 from trainers.running.folder import RunFolder, create, finished
 
@@ -15,7 +15,7 @@ def existing_run(logdir: str, config: RunConfig) -> RunFolder | None:
     found = []
     for path in sorted((pathlib.Path(logdir) / config.spec.folder).glob("*/config.json")):
         try:
-            old = RunConfig.from_dict(read_record(path)["config"])
+            old = read_run(path)[1]
         except ConfigError:
             continue
         if not decisive_differences(old, config):
@@ -48,8 +48,7 @@ def finish(runs: Sequence[RunConfig], logdir: str, should_stop: Callable[[], boo
             if folder is None:
                 folder = create(logdir, config)
             else:
-                expected = read_record(folder.path)
-                config = RunConfig.from_dict(expected["config"])
+                expected, config = read_run(folder.path)
             outcome = run.execute(folder, config, reporter=progress.Reporter(), should_stop=should_stop,
                                   expected=expected)
             if outcome.result is None:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Iterable, Mapping, Sequence
 from fmnist_zoo import registry, weights
 from fmnist_zoo.errors import ZooError
 from fmnist_zoo.spec import ARRAYS, ModelSpec, Recipe
-from trainers.config import ConfigError, RunConfig, read_record
+from trainers.config import ConfigError, RunConfig, read_run
 from trainers.running import provenance
 from trainers.running.folder import RunFolder
 
@@ -86,8 +86,7 @@ def from_run(path: str | os.PathLike[str]) -> Trained:
     from fmnist_zoo import models
     from trainers.running import checkpoints
 
-    folder, record, result = _finished(path)
-    config = RunConfig.from_dict(record["config"])
+    folder, record, config, result = _finished(path)
     path = folder.weights / f"{config.recipe.weights}.weights.h5"
     again = f"train the run again with python -m trainers.train --config={folder.config}"
     if not path.is_file():
@@ -114,13 +113,13 @@ def _names(config: RunConfig, model: Any) -> Iterable[str]:
     return lowlevel.names(config.spec) if config.trainer == "scratch" else weights.shapes(config.spec)
 
 
-def _finished(path: str | os.PathLike[str]) -> tuple[RunFolder, dict[str, Any], dict[str, Any]]:
-    """Folder, record and result of a finished run."""
+def _finished(path: str | os.PathLike[str]) -> tuple[RunFolder, dict[str, Any], RunConfig, dict[str, Any]]:
+    """Folder, record, config and result of a finished run."""
     folder = RunFolder(pathlib.Path(os.path.expanduser(path)))
     if not folder.config.is_file():
         missing = "no run in this folder" if folder.path.is_dir() else "no such folder"
         raise ConfigError(f"{folder.path}: {missing}; a run is named by its folder, such as tb_logs/4D_drop03/<run>")
-    record, result = read_record(folder.path), folder.read_result()
+    (record, config), result = read_run(folder.path), folder.read_result()
     provenance.require_builder(folder.path, record)
     if result is None and folder.failure.exists():
         reason = folder.read_failure() or "for an unknown reason"
@@ -129,14 +128,14 @@ def _finished(path: str | os.PathLike[str]) -> tuple[RunFolder, dict[str, Any], 
     if result is None:
         raise TrainedError(f"{folder.path}: this run is not finished; continue it with "
                            f"python -m trainers.train --resume={folder.path}")
-    return folder, record, result
+    return folder, record, config, result
 
 
 def spec_and_data(*, run: str = "", model: str = "") -> tuple[ModelSpec, dict[str, Any]]:
     """Spec and `data` of the model that `--run` or `--model` names, without TensorFlow; refuses what `load` refuses."""
     if run:
-        record = _finished(run)[1]
-        return RunConfig.from_dict(record["config"]).spec, record["data"]
+        _, record, config, _ = _finished(run)
+        return config.spec, record["data"]
     spec = registry.get_spec(model)
     return spec, weights.entry(spec.name)["data"]
 

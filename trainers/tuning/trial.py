@@ -25,7 +25,7 @@ import fmnist_zoo
 from fmnist_zoo import registry
 from fmnist_zoo.data import DataError, load_data
 from fmnist_zoo.errors import SpecError, ZooError
-from trainers.config import ConfigError, RunConfig, differences, read_record
+from trainers.config import ConfigError, RunConfig, differences, read_run
 from trainers.engine import threads
 from trainers.running import estimate
 from trainers.running.checkpoints import CheckpointError
@@ -165,7 +165,7 @@ def _train(folder: RunFolder, config: RunConfig, job: dict[str, Any]) -> dict[st
 def _prepare(folder: RunFolder, config: RunConfig, parent: str | None) -> None:
     """Makes the run's folder, or checks the one that is there. One with a parent starts as a copy of the parent's."""
     if folder.config.exists():
-        other = set(differences(RunConfig.from_dict(read_record(folder.path)["config"]), config)) - {"data_dir"}
+        other = set(differences(read_run(folder.path)[1], config)) - {"data_dir"}
         if parent:
             other.discard("epochs")
         if other:
