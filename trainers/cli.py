@@ -1,7 +1,7 @@
 """What the commands share: flags, those of a run's settings among them, a grouped `--help`, one line for a mistake.
 
-Each command keeps its flags on a `flags.FlagValues` of its own, so that importing a command defines none. Nothing here
-may import TensorFlow.
+Each command keeps its flags in a `Flags` of its own, so that importing a command defines none. Nothing here may import
+TensorFlow.
 """
 
 from __future__ import annotations
@@ -26,7 +26,32 @@ USAGE, FAILURE = 2, 1
 STOPPING = (signal.SIGINT, signal.SIGTERM)
 
 
-def parse(values: flags.FlagValues, arguments: Sequence[str], *, words: bool = False) -> list[str]:
+class Flags(flags.FlagValues):
+    """The flags of one command; each method defines one, whose value is `default` unless it is given."""
+
+    def text(self, name: str, help: str, default: str | None = None) -> None:
+        flags.DEFINE_string(name, default, help, flag_values=self)
+
+    def texts(self, name: str, help: str) -> None:
+        """It may be given several times."""
+        flags.DEFINE_multi_string(name, [], help, flag_values=self)
+
+    def words(self, name: str, help: str, default: Sequence[str]) -> None:
+        """Several, separated by commas."""
+        flags.DEFINE_list(name, default, help, flag_values=self)
+
+    def whole(self, name: str, help: str, default: int | None = None, *, most: int | None = None) -> None:
+        """A whole number from 1 on."""
+        flags.DEFINE_integer(name, default, help, lower_bound=1, upper_bound=most, flag_values=self)
+
+    def switch(self, name: str, help: str) -> None:
+        flags.DEFINE_boolean(name, False, help, flag_values=self)
+
+    def choice(self, name: str, values: Sequence[str], help: str, default: str | None = None) -> None:
+        flags.DEFINE_enum(name, default, values, help, flag_values=self)
+
+
+def parse(values: Flags, arguments: Sequence[str], *, words: bool = False) -> list[str]:
     """Parses `arguments` (without the program's name) into `values`; returns the words that belong to no flag.
 
     Raises:
@@ -57,7 +82,7 @@ class _Parser(flags.ArgumentParser):
         return settings.parse(self._known.name, self._known.kind, argument)
 
 
-def define_settings(values: flags.FlagValues) -> None:
+def define_settings(values: Flags) -> None:
     """Defines a flag for each setting of a run. Its value is None unless it is given, so that the recipe decides."""
     for name, known in SETTINGS.items():
         if isinstance(known.kind, Switch):
@@ -72,17 +97,17 @@ def settings_in(group: str) -> list[str]:
     return [name for name, known in SETTINGS.items() if known.group == group]
 
 
-def given_settings(values: flags.FlagValues) -> dict[str, Any]:
+def given_settings(values: Flags) -> dict[str, Any]:
     """The settings whose flags are given, with their values."""
     return {name: values[name].value for name in SETTINGS if name in values and values[name].present}
 
 
-def given(values: flags.FlagValues) -> set[str]:
+def given(values: Flags) -> set[str]:
     """Names of the flags that are given."""
     return {name for name in values if values[name].present}
 
 
-def help_text(usage: str, groups: Mapping[str, Sequence[str]], values: flags.FlagValues) -> str:
+def help_text(usage: str, groups: Mapping[str, Sequence[str]], values: Flags) -> str:
     """`--help`: what the command does, then its flags group by group."""
     width = min(shutil.get_terminal_size().columns, 110)
     lines = [usage.strip()]
@@ -99,7 +124,7 @@ def help_text(usage: str, groups: Mapping[str, Sequence[str]], values: flags.Fla
 
 
 def main(name: str, arguments: Sequence[str] | None, *, usage: str, groups: Mapping[str, Sequence[str]],
-         define_flags: Callable[[], flags.FlagValues], body: Callable[..., int], words: bool = False) -> int:
+         define_flags: Callable[[], Flags], body: Callable[..., int], words: bool = False) -> int:
     """Runs a command on its arguments (None: the process's own) and returns the exit code.
 
     Prints `--help`, or calls `body` with the flags and, with `words`, arguments that belong to no flag, such as files.
@@ -108,8 +133,8 @@ def main(name: str, arguments: Sequence[str] | None, *, usage: str, groups: Mapp
 
     def answer() -> int:
         values, received = define_flags(), list(sys.argv[1:] if arguments is None else arguments)
-        flags.DEFINE_string("zoo_module", None, "a module of yours that registers more models; what is done with a "
-                            "model that a function of it builds needs it each time", flag_values=values)
+        values.text("zoo_module", "a module of yours that registers more models; what is done with a model that a "
+                    "function of it builds needs it each time")
         if {"--help", "-help", "-h", "--helpfull"} & set(received):
             print(help_text(usage, {**groups, "Models of your own": ("zoo_module",)}, values))
             return 0

@@ -11,8 +11,6 @@ import os
 import sys
 from typing import Sequence
 
-from absl import flags
-
 from fmnist_zoo import views
 from fmnist_zoo.errors import UsageError
 from trainers import cli
@@ -36,24 +34,21 @@ GROUPS = {"What is evaluated": ("run", "model", "ensemble", "tta"), "On what": (
           "What is written": ("logdir", "projector", "json")}
 
 
-def define_flags() -> flags.FlagValues:
-    values = flags.FlagValues()
-    flags.DEFINE_multi_string("run", [], "the folder of a finished run; repeat it for more runs", flag_values=values)
-    flags.DEFINE_multi_string("model", [], "a model of the zoo, with the weights that come with it; repeat it for more "
-                              "models", flag_values=values)
-    flags.DEFINE_boolean("ensemble", False, "evaluate the mean of their probabilities, too; they must have been "
-                         "trained on the same images", flag_values=values)
-    flags.DEFINE_string("tta", "", views.HELP, flag_values=values)
-    flags.DEFINE_enum("data", "fashion_mnist", ("fashion_mnist", "mini"), "for --model only; mini: the 500 test images "
-                      "in the package, to try things out; a run is evaluated on its own data", flag_values=values)
-    flags.DEFINE_string("data_dir", None, "a folder with the four IDX files; default: where a run had them",
-                        flag_values=values)
-    flags.DEFINE_string("logdir", "tb_logs", "the log folder: --model writes to <logdir>/<model>/shipped, "
-                        "--ensemble to <logdir>/ensembles",
-                        flag_values=values)
-    flags.DEFINE_boolean("projector", False, "show the last hidden layer's features of 2,000 validation images in "
-                         "TensorBoard's projector", flag_values=values)
-    flags.DEFINE_boolean("json", False, "print JSON instead of text", flag_values=values)
+def define_flags() -> cli.Flags:
+    values = cli.Flags()
+    values.texts("run", "the folder of a finished run; repeat it for more runs")
+    values.texts("model", "a model of the zoo, with the weights that come with it; repeat it for more models")
+    values.switch("ensemble", "evaluate the mean of their probabilities, too; they must have been trained on the same "
+                  "images")
+    values.text("tta", views.HELP, "")
+    values.choice("data", ("fashion_mnist", "mini"), "for --model only; mini: the 500 test images in the package, to "
+                  "try things out; a run is evaluated on its own data", "fashion_mnist")
+    values.text("data_dir", "a folder with the four IDX files; default: where a run had them")
+    values.text("logdir", "the log folder: --model writes to <logdir>/<model>/shipped, --ensemble to "
+                "<logdir>/ensembles", "tb_logs")
+    values.switch("projector", "show the last hidden layer's features of 2,000 validation images in TensorBoard's "
+                  "projector")
+    values.switch("json", "print JSON instead of text")
     return values
 
 
@@ -61,7 +56,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return cli.main("evaluate", arguments, usage=USAGE, groups=GROUPS, define_flags=define_flags, body=_main)
 
 
-def _main(values: flags.FlagValues) -> int:
+def _main(values: cli.Flags) -> int:
     if not all(values.run) or not all(values.model) or not (values.run or values.model):
         raise UsageError("what is evaluated? --run=FOLDER, or --model=NAME for the zoo's trained weights")
     if values.data == "mini" and (values.run or values.data_dir):

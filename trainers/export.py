@@ -5,8 +5,6 @@ from __future__ import annotations
 import sys
 from typing import Sequence
 
-from absl import flags
-
 from fmnist_zoo.errors import UsageError
 from trainers import cli
 from trainers.publishing.exporting import Export, ExportError, destination, export
@@ -30,19 +28,14 @@ GROUPS = {
 }
 
 
-def define_flags() -> flags.FlagValues:
-    values = flags.FlagValues()
-
-    def text(name: str, help: str) -> None:
-        flags.DEFINE_string(name, None, help, flag_values=values)
-
-    text("model", "a name from `python -m fmnist_zoo`: the weights that come with the package")
-    text("run", "a finished run's folder, such as tb_logs/4D_drop03/<run>: its chosen weights")
-    flags.DEFINE_enum("format", None, list(FORMATS), "saved_model: a folder, for TensorFlow; tflite: for phones and "
-                      "boards; onnx: for ONNX Runtime; keras: for Keras", flag_values=values)
-    text("out", "the file, or the folder of a SavedModel; default: the model's name in the working folder")
-    flags.DEFINE_boolean("overwrite", False, "replace an --out that exists: a file, or a SavedModel",
-                         flag_values=values)
+def define_flags() -> cli.Flags:
+    values = cli.Flags()
+    values.text("model", "a name from `python -m fmnist_zoo`: the weights that come with the package")
+    values.text("run", "a finished run's folder, such as tb_logs/4D_drop03/<run>: its chosen weights")
+    values.choice("format", list(FORMATS), "saved_model: a folder, for TensorFlow; tflite: for phones and boards; "
+                  "onnx: for ONNX Runtime; keras: for Keras")
+    values.text("out", "the file, or the folder of a SavedModel; default: the model's name in the working folder")
+    values.switch("overwrite", "replace an --out that exists: a file, or a SavedModel")
     return values
 
 
@@ -50,7 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return cli.main("export", arguments, usage=USAGE, groups=GROUPS, define_flags=define_flags, body=_main)
 
 
-def _main(values: flags.FlagValues) -> int:
+def _main(values: cli.Flags) -> int:
     if not values.format:
         raise UsageError(f"which format? --format={'|'.join(FORMATS)}")
     if values.run and values.model:

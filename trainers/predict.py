@@ -12,8 +12,6 @@ import os
 import sys
 from typing import Any, Callable, Iterator, NamedTuple, Sequence
 
-from absl import flags
-
 from fmnist_zoo import card, views
 from fmnist_zoo.errors import UsageError
 from fmnist_zoo.spec import CLASS_NAMES
@@ -47,19 +45,17 @@ class Outcome(NamedTuple):
     error: str = ""
 
 
-def define_flags() -> flags.FlagValues:
-    values = flags.FlagValues()
-    flags.DEFINE_multi_string("model", [], f"a model of the zoo, with the weights that come with it; default: {MODEL}; "
-                              "repeat it for an ensemble", flag_values=values)
-    flags.DEFINE_multi_string("run", [], "a finished run's folder: its model instead; repeat it for an ensemble",
-                              flag_values=values)
-    flags.DEFINE_string("data_dir", None, "where the data are whose validation images calibrate a run, an ensemble or "
-                        "--tta; default: where the run had them", flag_values=values)
-    flags.DEFINE_string("tta", "", views.HELP, flag_values=values)
-    flags.DEFINE_enum("invert", "auto", ("auto", "yes", "no"), "negate intensities: a model wants a bright garment on "
-                      "black; auto: where the corners of a photograph are bright; IDX and npy stay as they are",
-                      flag_values=values)
-    flags.DEFINE_boolean("json", False, "print JSON instead of text", flag_values=values)
+def define_flags() -> cli.Flags:
+    values = cli.Flags()
+    values.texts("model", f"a model of the zoo, with the weights that come with it; default: {MODEL}; repeat it for an "
+                 "ensemble")
+    values.texts("run", "a finished run's folder: its model instead; repeat it for an ensemble")
+    values.text("data_dir", "where the data are whose validation images calibrate a run, an ensemble or --tta; "
+                "default: where the run had them")
+    values.text("tta", views.HELP, "")
+    values.choice("invert", ("auto", "yes", "no"), "negate intensities: a model wants a bright garment on black; auto: "
+                  "where the corners of a photograph are bright; IDX and npy stay as they are", "auto")
+    values.switch("json", "print JSON instead of text")
     return values
 
 
@@ -75,7 +71,7 @@ class Source(NamedTuple):
     temperature: float
 
 
-def _main(values: flags.FlagValues, words: list[str]) -> int:
+def _main(values: cli.Flags, words: list[str]) -> int:
     runs, models, tta = _check(values, words)
     from fmnist_zoo import photographs
 
@@ -99,7 +95,7 @@ def _main(values: flags.FlagValues, words: list[str]) -> int:
     return cli.FAILURE if any(outcome.error for outcome in outcomes) else 0
 
 
-def _check(values: flags.FlagValues, words: Sequence[str]) -> tuple[list[str], list[str], str]:
+def _check(values: cli.Flags, words: Sequence[str]) -> tuple[list[str], list[str], str]:
     """The runs, models and `tta` that are meant; refuses what can be refused before TensorFlow is imported."""
     if not words:
         raise UsageError("which files? python -m trainers.predict FILE... (see --help)")

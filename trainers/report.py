@@ -11,8 +11,6 @@ import pathlib
 import sys
 from typing import Any, Sequence
 
-from absl import flags
-
 from fmnist_zoo.errors import UsageError
 from trainers import cli
 from trainers.config import RunConfig, resolve
@@ -32,20 +30,17 @@ QUICK_EPOCHS = {"part_a": 20, "part_b": 2}
 COMPARED_BY_FIT = "2L"  # the model of Part B that Model.fit trains too
 
 
-def define_flags() -> flags.FlagValues:
-    values = flags.FlagValues()
+def define_flags() -> cli.Flags:
+    values = cli.Flags()
     words = (word for one in experiments.EXPERIMENTS for word in (one.part, one.group, one.name))
     names = ", ".join(dict.fromkeys(words))
-    flags.DEFINE_string("only", "", f"some of: {names}; separated by commas", flag_values=values)
-    flags.DEFINE_integer("seeds", 1, "runs of each model, with seeds 0, 1, ...; claims are tested from 2 on",
-                         lower_bound=1, upper_bound=100, flag_values=values)
-    flags.DEFINE_boolean("quick", False, "a few epochs each, to see that it works", flag_values=values)
-    flags.DEFINE_enum("data", "fashion_mnist", ("fashion_mnist", "mini"), "mini: the package's 2,000 images",
-                      flag_values=values)
-    flags.DEFINE_string("data_dir", None, "a folder with the four IDX files", flag_values=values)
-    flags.DEFINE_string("logdir", "tb_logs", "the log folder, for TensorBoard too", flag_values=values)
-    flags.DEFINE_string("out", os.path.join("docs", "report"), "the folder that the page is written to",
-                        flag_values=values)
+    values.text("only", f"some of: {names}; separated by commas", "")
+    values.whole("seeds", "runs of each model, with seeds 0, 1, ...; claims are tested from 2 on", 1, most=100)
+    values.switch("quick", "a few epochs each, to see that it works")
+    values.choice("data", ("fashion_mnist", "mini"), "mini: the package's 2,000 images", "fashion_mnist")
+    values.text("data_dir", "a folder with the four IDX files")
+    values.text("logdir", "the log folder, for TensorBoard too", "tb_logs")
+    values.text("out", "the folder that the page is written to", os.path.join("docs", "report"))
     return values
 
 
@@ -67,7 +62,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return cli.main("report", arguments, usage=USAGE, groups=GROUPS, define_flags=define_flags, body=_main)
 
 
-def _main(values: flags.FlagValues) -> int:
+def _main(values: cli.Flags) -> int:
     chosen = experiments.select(values.only)
     configs = plan(chosen, seeds=values.seeds, quick=values.quick, data=values.data, data_dir=values.data_dir)
     out = pathlib.Path(values.out).expanduser()

@@ -12,8 +12,6 @@ import sys
 import tempfile
 from typing import Any, Sequence
 
-from absl import flags
-
 from fmnist_zoo import results
 from fmnist_zoo.errors import UsageError
 from trainers import cli
@@ -32,20 +30,18 @@ GROUPS = {"Which rows": ("models", "seeds", "check", "dry_run"), "On what": ("da
           "Where it goes": ("logdir", "out", "ship")}
 
 
-def define_flags() -> flags.FlagValues:
-    values = flags.FlagValues()
-    flags.DEFINE_list("models", ["*"], "names or patterns such as 4D*, separated by commas", flag_values=values)
-    flags.DEFINE_list("seeds", ["0", "1", "2", "3", "4"], "seeds, separated by commas", flag_values=values)
-    flags.DEFINE_boolean("check", False, "train the rows again in a temporary folder and compare them with those in "
-                         "--out; writes nothing", flag_values=values)
-    flags.DEFINE_boolean("dry_run", False, "print the runs and about how long they take", flag_values=values)
-    flags.DEFINE_enum("data", "fashion_mnist", ("fashion_mnist", "mini"), "mini: 2,000 images in the package; needs "
-                      "--out", flag_values=values)
-    flags.DEFINE_string("data_dir", None, "a folder with the four IDX files", flag_values=values)
-    flags.DEFINE_string("logdir", "tb_logs", "the log folder; runs that it already holds are used", flag_values=values)
-    flags.DEFINE_string("out", None, "the table; default: the package's results.csv", flag_values=values)
-    flags.DEFINE_boolean("ship", False, "also write the package's trained weights: those of the first seed",
-                         flag_values=values)
+def define_flags() -> cli.Flags:
+    values = cli.Flags()
+    values.words("models", "names or patterns such as 4D*, separated by commas", ["*"])
+    values.words("seeds", "seeds, separated by commas", ["0", "1", "2", "3", "4"])
+    values.switch("check", "train the rows again in a temporary folder and compare them with those in --out; writes "
+                  "nothing")
+    values.switch("dry_run", "print the runs and about how long they take")
+    values.choice("data", ("fashion_mnist", "mini"), "mini: 2,000 images in the package; needs --out", "fashion_mnist")
+    values.text("data_dir", "a folder with the four IDX files")
+    values.text("logdir", "the log folder; runs that it already holds are used", "tb_logs")
+    values.text("out", "the table; default: the package's results.csv")
+    values.switch("ship", "also write the package's trained weights: those of the first seed")
     return values
 
 
@@ -53,7 +49,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return cli.main("results", arguments, usage=USAGE, groups=GROUPS, define_flags=define_flags, body=_main)
 
 
-def _main(values: flags.FlagValues) -> int:
+def _main(values: cli.Flags) -> int:
     if values.data == "mini" and (values.out is None or values.ship):
         raise UsageError("--data=mini is to try things out: name another table with --out=FILE, without --ship")
     out = os.path.expanduser(values.out or str(results.PATH))

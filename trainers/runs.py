@@ -11,8 +11,6 @@ import os
 import sys
 from typing import Any, Iterator, Sequence
 
-from absl import flags
-
 from fmnist_zoo.card import printable
 from fmnist_zoo.errors import UsageError, ZooError
 from trainers import cli
@@ -39,26 +37,22 @@ PLAIN = ("model", "sort", "limit", "json", "csv")
 SHOWN = 5  # reasons below a table
 
 
-def define_flags() -> flags.FlagValues:
-    values = flags.FlagValues()
-
-    def switch(name: str, help: str) -> None:
-        flags.DEFINE_boolean(name, False, help, flag_values=values)
-
-    flags.DEFINE_string("logdir", "tb_logs", "the log folder", flag_values=values)
-    flags.DEFINE_string("model", "*", "a name or a pattern such as 4D*", flag_values=values)
-    flags.DEFINE_string("sort", NEWEST_FIRST, f"a column, the best first; with - before it, the worst: "
-                        f"{', '.join(SORTS)}", flag_values=values)
-    flags.DEFINE_integer("limit", None, "how many are printed", lower_bound=1, flag_values=values)
-    switch("json", "print JSON, with all digits")
-    switch("csv", "print CSV, with all digits")
-    switch("compare", "the runs whose folders follow: the settings that differ, and the results, side by side")
-    flags.DEFINE_string("plot", None, "with --compare, a .png file: write their curves to it", flag_values=values)
-    switch("prune", "remove checkpoints of finished runs (--resume with more --epochs needs them), empty folders, and "
-           "sweeps that --overwrite moved aside; says what that frees, and asks")
-    switch("yes", "with --prune: do not ask")
-    switch("dry_run", "with --prune: say what it would free, and stop")
-    switch("verify", "check that the files of all runs and sweeps are whole and fit each other; exit code 1 if not")
+def define_flags() -> cli.Flags:
+    values = cli.Flags()
+    values.text("logdir", "the log folder", "tb_logs")
+    values.text("model", "a name or a pattern such as 4D*", "*")
+    values.text("sort", f"a column, the best first; with - before it, the worst: {', '.join(SORTS)}", NEWEST_FIRST)
+    values.whole("limit", "how many are printed")
+    values.switch("json", "print JSON, with all digits")
+    values.switch("csv", "print CSV, with all digits")
+    values.switch("compare", "the runs whose folders follow: the settings that differ, and the results, side by side")
+    values.text("plot", "with --compare, a .png file: write their curves to it")
+    values.switch("prune", "remove checkpoints of finished runs (--resume with more --epochs needs them), empty "
+                  "folders, and sweeps that --overwrite moved aside; says what that frees, and asks")
+    values.switch("yes", "with --prune: do not ask")
+    values.switch("dry_run", "with --prune: say what it would free, and stop")
+    values.switch("verify", "check that the files of all runs and sweeps are whole and fit each other; exit code 1 if "
+                  "not")
     return values
 
 
@@ -66,7 +60,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return cli.main("runs", arguments, usage=USAGE, groups=GROUPS, define_flags=define_flags, body=_main, words=True)
 
 
-def _main(values: flags.FlagValues, words: list[str]) -> int:
+def _main(values: cli.Flags, words: list[str]) -> int:
     _check(values, words)
     logdir = os.path.expanduser(values.logdir)
     if values.compare:
@@ -90,7 +84,7 @@ def _main(values: flags.FlagValues, words: list[str]) -> int:
     return 0
 
 
-def _check(values: flags.FlagValues, words: Sequence[str]) -> None:
+def _check(values: cli.Flags, words: Sequence[str]) -> None:
     modes = [name for name in MODES if values[name].value]
     if len(modes) > 1:
         raise UsageError(f"--{modes[0]} and --{modes[1]} are two things; give one of them")
@@ -138,7 +132,7 @@ def sweep_line(path: str) -> Line:
     return line
 
 
-def _print(rows: list[dict[str, Any]], columns: Sequence[str], values: flags.FlagValues) -> None:
+def _print(rows: list[dict[str, Any]], columns: Sequence[str], values: cli.Flags) -> None:
     """Rows as JSON or CSV."""
     if values.json:
         print(json.dumps(rows, indent=2))
@@ -155,7 +149,7 @@ def _print_reasons(damaged: Sequence[Line]) -> None:
         print(f"runs: {len(damaged) - SHOWN} more are damaged; --json says why", file=sys.stderr)
 
 
-def _compare(runs: list[comparing.Compared], values: flags.FlagValues) -> int:
+def _compare(runs: list[comparing.Compared], values: cli.Flags) -> int:
     if values.plot is not None:
         comparing.plot(runs, values.plot)
     if values.json or values.csv:
@@ -168,7 +162,7 @@ def _compare(runs: list[comparing.Compared], values: flags.FlagValues) -> int:
     return 0
 
 
-def _prune(logdir: str, values: flags.FlagValues) -> int:
+def _prune(logdir: str, values: cli.Flags) -> int:
     found = pruning.find(logdir)
     if not found:
         print(f"nothing to remove below {values.logdir}")

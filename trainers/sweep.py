@@ -12,8 +12,6 @@ import sys
 import textwrap
 from typing import Any, Mapping, Sequence, Unpack
 
-from absl import flags
-
 from fmnist_zoo.errors import UsageError
 from fmnist_zoo.settings import DATA, MODEL, OUTPUT, TRAINING
 from fmnist_zoo.spec import ModelSpec
@@ -51,47 +49,37 @@ GROUPS = {
 }
 
 
-def define_flags() -> flags.FlagValues:
-    values = flags.FlagValues()
+def define_flags() -> cli.Flags:
+    values = cli.Flags()
     cli.define_settings(values)
-
-    def text(name: str, help: str, default: str | None = None) -> None:
-        flags.DEFINE_string(name, default, help, flag_values=values)
-
-    def whole(name: str, help: str, default: int | None = None) -> None:
-        flags.DEFINE_integer(name, default, help, lower_bound=1, flag_values=values)
-
-    text("model", "a name from `python -m fmnist_zoo`")
-    text("space", "the values that are tried; see above")
-    flags.DEFINE_multi_string("start", None, "a combination that is tried first, such as dropout=0.3; l2=0, which has "
-                              "a value for each name in --space; may be given several times", flag_values=values)
-    flags.DEFINE_enum("tuner", "random", TUNERS, "random, grid, hyperband, bayesian: keras-tuner's oracles; asha: "
-                      "asynchronous successive halving, which trains the best for longer", flag_values=values)
-    whole("max_trials", f"default {MAX_TRIALS} for random and bayesian; the whole plan for grid and hyperband; of asha "
-          f"the combinations, without promotions: {MAX_TRIALS}, or as many as it takes to fill each rung. May be "
-          "raised later")
-    whole("factor", f"of asha: each rung trains so many times longer, and one in so many is promoted (default "
-          f"{FACTOR})")
-    flags.DEFINE_enum("objective", "val_loss", list(OBJECTIVES), "on the half of the validation images that chose no "
-                      "epoch", flag_values=values)
-    whole("executions", "runs of each trial, with seeds of their own; their mean ranks it", 1)
-    whole("workers", "trials at once on this machine, each with its share of the cores", 1)
-    text("scheduler", "a dask scheduler's address, such as tls://host:8786, instead of --workers; needs the extra "
-         "[distributed]", "")
-    text("tls_ca", "for tls://, the file with the certificate of the cluster's authority (PEM); the default is that of "
-         "dask's configuration", "")
-    text("tls_cert", "the file with this client's certificate", "")
-    text("tls_key", "the file with its key, if that is not in --tls_cert", "")
-    whole("max_failures", "failed trials of this start after which the sweep ends", 5)
-    text("logdir", "the log folder, for TensorBoard too", "tb_logs")
-    text("name", "the sweep's folder below <logdir>/sweeps; default: model, tuner and seed", "")
-    flags.DEFINE_boolean("overwrite", False, "rename the sweep that has this name, and start a new one",
-                         flag_values=values)
-    text("show", "a sweep's folder: print its table and what it has taught, finished or running, and stop")
-    text("report", "an .html file: with --show, write that as a page with plots, which are PNG files beside it, too. A "
-         "sweep writes report.html into its folder when it ends")
-    flags.DEFINE_boolean("dry_run", False, "print the space, its size and the estimated time, and stop",
-                         flag_values=values)
+    values.text("model", "a name from `python -m fmnist_zoo`")
+    values.text("space", "the values that are tried; see above")
+    values.texts("start", "a combination that is tried first, such as dropout=0.3; l2=0, which has a value for each "
+                 "name in --space; may be given several times")
+    values.choice("tuner", TUNERS, "random, grid, hyperband, bayesian: keras-tuner's oracles; asha: asynchronous "
+                  "successive halving, which trains the best for longer", "random")
+    values.whole("max_trials", f"default {MAX_TRIALS} for random and bayesian; the whole plan for grid and hyperband; "
+                 f"of asha the combinations, without promotions: {MAX_TRIALS}, or as many as it takes to fill each "
+                 "rung. May be raised later")
+    values.whole("factor", "of asha: each rung trains so many times longer, and one in so many is promoted (default "
+                 f"{FACTOR})")
+    values.choice("objective", list(OBJECTIVES), "on the half of the validation images that chose no epoch", "val_loss")
+    values.whole("executions", "runs of each trial, with seeds of their own; their mean ranks it", 1)
+    values.whole("workers", "trials at once on this machine, each with its share of the cores", 1)
+    values.text("scheduler", "a dask scheduler's address, such as tls://host:8786, instead of --workers; needs the "
+                "extra [distributed]", "")
+    values.text("tls_ca", "for tls://, the file with the certificate of the cluster's authority (PEM); the default is "
+                "that of dask's configuration", "")
+    values.text("tls_cert", "the file with this client's certificate", "")
+    values.text("tls_key", "the file with its key, if that is not in --tls_cert", "")
+    values.whole("max_failures", "failed trials of this start after which the sweep ends", 5)
+    values.text("logdir", "the log folder, for TensorBoard too", "tb_logs")
+    values.text("name", "the sweep's folder below <logdir>/sweeps; default: model, tuner and seed", "")
+    values.switch("overwrite", "rename the sweep that has this name, and start a new one")
+    values.text("show", "a sweep's folder: print its table and what it has taught, finished or running, and stop")
+    values.text("report", "an .html file: with --show, write that as a page with plots, which are PNG files beside it, "
+                "too. A sweep writes report.html into its folder when it ends")
+    values.switch("dry_run", "print the space, its size and the estimated time, and stop")
     return values
 
 
@@ -138,7 +126,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return cli.main("sweep", arguments, usage=USAGE, groups=GROUPS, define_flags=define_flags, body=_main)
 
 
-def _main(values: flags.FlagValues) -> int:
+def _main(values: cli.Flags) -> int:
     if values.report is not None and not values.show:
         raise UsageError("--report goes with --show=FOLDER; a sweep writes report.html into its folder when it ends")
     if values.show:

@@ -12,8 +12,6 @@ import os
 import sys
 from typing import TYPE_CHECKING, Any, Callable, Mapping, Sequence, Unpack
 
-from absl import flags
-
 from fmnist_zoo import registry
 from fmnist_zoo.errors import UsageError
 from fmnist_zoo.settings import DATA, MODEL, OUTPUT, TRAINING, settings_of
@@ -52,8 +50,8 @@ GROUPS = {
 }
 
 
-def define_flags() -> flags.FlagValues:
-    values = flags.FlagValues()
+def define_flags() -> cli.Flags:
+    values = cli.Flags()
     cli.define_settings(values)
     for name, default, help in (
         ("model", None, "a name from `python -m fmnist_zoo`"),
@@ -64,8 +62,8 @@ def define_flags() -> flags.FlagValues:
         ("config", None, "a run's config.json: the same run again, in a new folder; other flags change it"),
         ("from_sweep", None, "a sweep's folder (its best trial) or a trial's: trained in full; other flags change it"),
     ):
-        flags.DEFINE_string(name, default, help, flag_values=values)
-    flags.DEFINE_boolean("dry_run", False, "print the resolved run and stop", flag_values=values)
+        values.text(name, help, default)
+    values.switch("dry_run", "print the resolved run and stop")
     return values
 
 
@@ -182,7 +180,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return cli.main("train", arguments, usage=USAGE, groups=GROUPS, define_flags=define_flags, body=_main)
 
 
-def _main(values: flags.FlagValues) -> int:
+def _main(values: cli.Flags) -> int:
     values.logdir = os.path.expanduser(values.logdir)
     if values.resume:
         return _resume(values)
@@ -197,7 +195,7 @@ def _main(values: flags.FlagValues) -> int:
         return _report(run, stop)
 
 
-def _new_run(values: flags.FlagValues) -> tuple[RunConfig, dict[str, Any] | None]:
+def _new_run(values: cli.Flags) -> tuple[RunConfig, dict[str, Any] | None]:
     """The run that the flags describe, and the record that it replays, less what the flags change."""
     given = cli.given_settings(values)
     sources = [name for name in ("model", "config", "from_sweep") if values[name].value]
@@ -221,7 +219,7 @@ def _new_run(values: flags.FlagValues) -> tuple[RunConfig, dict[str, Any] | None
     return resolve(values.model, **given), None
 
 
-def _resume(values: flags.FlagValues) -> int:
+def _resume(values: cli.Flags) -> int:
     given = cli.given_settings(values)
     for name in ("config", "from_sweep", "run_name"):
         if values[name].value:
