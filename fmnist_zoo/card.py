@@ -147,13 +147,16 @@ def _recipe(recipe: Recipe) -> list[str]:
     return [f"  {name:<{width}} {value}" for name, value in shown.items()]
 
 
-def card(spec: ModelSpec, recipe: Recipe) -> str:
-    """One model in full."""
+def card(spec: ModelSpec, recipe: Recipe, *, published: bool = True) -> str:
+    """One model in full; `published`: whether this is the recipe of `--model` and of the published scores."""
     lines = [
         f"{spec.name}: {spec.description}", "", "layers", *(_built_layers(spec) if spec.build else _layers(spec)),
         "", "recipe", *_recipe(recipe),
-        "", "train it", f"  python -m trainers.train --model={spec.name}{own.flag(spec.modules)}",
     ]
+    if not published:
+        return "\n".join(lines)
+    lines += ["", "train it",
+              f"  python -m trainers.train --model={spec.name}{own.flag(spec.modules)}"]
     score, shipped = results.scores().get(spec.name), weights.manifest().get(spec.name)
     if score:
         lines += [

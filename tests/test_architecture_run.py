@@ -35,7 +35,7 @@ def test_run_learns_and_its_folder_names_its_layers(run):
     assert run.parent.name == MODEL.replace("16_16", "16_16,dropout=0.25_0.25")
     losses = [float(row["validation_loss"]) for row in helpers.rows_without_times(run)]
     assert losses[-1] < losses[0] < 2.4
-    tags = helpers.summaries(run / "train")
+    tags = helpers.summaries(run)
     assert {"weights/expand_2/kernel", "gradients/norm_2/gamma"} <= set(tags)
     assert not {"gradients/norm_2/moving_mean", "gradients/input_whitening/kernel"} & set(tags)
 

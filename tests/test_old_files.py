@@ -56,8 +56,12 @@ def test_interrupted_run_resumes_to_the_same_end_as_an_uninterrupted_one(logs, t
             assert float(cell) == pytest.approx(float(other[column]), rel=1e-3, abs=2e-2 if "accuracy" in column else 0)
     final = json.loads((folder / "result.json").read_text())["final"]
     assert trained.from_run(folder).step == final["epoch"] * int(resumed[0]["step"])
-    helpers.scalars(folder / "train")  # each epoch once
+    updates = [int(row["step"]) for row in resumed]  # the x axis that it was begun on; each epoch once
+    for name in ("train", "validation"):
+        assert list(helpers.scalars(folder / name)["loss"]) == updates
+    assert list(helpers.scalars(folder)["final/epoch"]) == updates[-1:]
     record = read_record(folder)
+    assert "axis" not in record
     assert [start["epoch"] for start in record["starts"]] == [0, done] and record["version"] == __version__
     assert record["environment"]["commit"] == "883289da4a7ed37a00d45dba02915a0e8425bb01"
     assert [one["commit"] for one in provenance.environments(record)] == [

@@ -125,8 +125,8 @@ def test_function_of_another_module_of_that_name_is_refused(capsys):
 
 
 def test_events_show_filters_and_the_graph(workplace):
-    found = helpers.summaries("tb_logs/my_cnn/first/train")
-    _, picture = found["first_layer"][0]
+    found = helpers.summaries("tb_logs/my_cnn/first")
+    _, picture = found["pictures/first_layer"][0]
     width, height = (int(text) for text in picture.tensor.string_val[:2])
     assert (width, height) == (4 * 48, 48)  # four filters of 5x5 in frames, each pixel drawn 8 by 8
     assert {"weights/sequential/conv2d/kernel", "gradients/sequential/dense/bias"} <= set(found)

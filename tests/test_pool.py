@@ -309,7 +309,7 @@ def test_child_of_a_trial_equals_the_run_that_was_trained_at_once(job, parent, t
     result = json.loads(child.result.read_text())
     assert result["weights_sha256"] == whole.result["weights_sha256"] and result["final"] == whole.result["final"]
     assert helpers.rows_without_times(child.path) == helpers.rows_without_times(whole.folder)
-    assert helpers.scalars(child.path / "train")["loss"] == helpers.scalars(whole.folder / "train")["loss"]
+    assert helpers.scalars(child.path)["loss"] == helpers.scalars(whole.folder)["loss"]
     assert ("resumed" in (child.path / "log.txt").read_text()) == (state == "intact")
     (start,) = helpers.summaries(child.path)["_hparams_/session_start_info"]
     from tensorboard.plugins.hparams import metadata

@@ -80,10 +80,9 @@ def test_validation_and_kept_weights_are_of_the_mean(whole):
 
 
 def test_events_show_augmented_images_and_the_learning_rate(whole):
-    events = helpers.summaries(whole.folder / "train")
-    (step, value), = events["augmented"]
+    (step, value), = helpers.summaries(whole.folder)["pictures/augmented"]
     assert step == 0 and value.tensor.string_val[2].startswith(b"\x89PNG")
-    rates = helpers.scalars(whole.folder / "train")["learning_rate"]
+    rates = helpers.scalars(whole.folder / "train")["optimizer/learning_rate"]
     assert list(rates.values()) == pytest.approx([row["learning_rate"] for row in whole.history])
     assert whole.history[0]["learning_rate"] > whole.history[-1]["learning_rate"] > 0
     for row in whole.history:
@@ -92,8 +91,8 @@ def test_events_show_augmented_images_and_the_learning_rate(whole):
 
 def test_events_are_of_the_weights_that_count(tmp_path):
     run = train("softmax", data="mini", epochs=1, ema=0.9, logdir=tmp_path, histogram_every=1)
-    events = helpers.summaries(run.folder / "train")
-    assert "augmented" not in events
+    events = helpers.summaries(run.folder)
+    assert "pictures/augmented" not in events
     (_, value), = events["weights/logits/kernel"]
     kernels = [models.build_model("softmax", weights=run.folder / "weights" / f"{name}.weights.h5").layers[-1].kernel
                for name in ("last", "last_not_averaged")]

@@ -5,10 +5,12 @@ import math
 
 import numpy as np
 import pytest
+from tensorboard.plugins.graph import keras_util
 from tensorboard.plugins.hparams import api_pb2, plugin_data_pb2
 
 import fmnist_zoo
 from fmnist_zoo import metrics
+from fmnist_zoo.backend import tf
 from tests import helpers
 from tests.conftest import computes_bfloat16
 from trainers.engine import processor
@@ -69,36 +71,54 @@ def test_replay_of_the_record_gives_the_same_numbers(run, logdir):
     assert json.loads((again / "result.json").read_text())["weights_sha256"] == run.result["weights_sha256"]
 
 
-def test_train_and_validation_have_the_same_tags(run):
-    fit, validation = helpers.scalars(run.folder / "train"), helpers.scalars(run.folder / "validation")
-    assert set(validation) == {"loss", "penalty", "objective", "accuracy", "rounded_accuracy"}
-    assert set(fit) == set(validation) - {"rounded_accuracy"} | {
-        "loss_eval", "accuracy_eval", "learning_rate", "images_per_second", "epoch", "norm/gradient", "norm/weight"}
+def test_training_and_validation_lie_on_the_same_charts_by_epoch(run):
+    fit, validation = helpers.scalars(run.folder / "train"), helpers.scalars(run.folder)
+    shared = {"loss", "accuracy", "objective/total", "objective/penalty"}
+    assert {tag for tag in validation if not tag.startswith("final/")} == shared | {"accuracy/rounded"}
+    assert set(fit) == shared | {"while_training/loss", "while_training/accuracy", "speed/images_per_second",
+                                 "speed/seconds", *(f"optimizer/{name}" for name in (
+                                     "learning_rate", "updates", "gradient_norm", "weight_norm"))}
     for row in run.history:
-        step = row["step"]
-        assert fit["loss"][step] == pytest.approx(row["train_loss"], rel=1e-6)
-        assert fit["loss_eval"][step] == pytest.approx(row["train_loss_eval"], rel=1e-6)
-        assert validation["accuracy"][step] == pytest.approx(row["validation_accuracy"], rel=1e-6)
-        assert fit["epoch"][step] == row["epoch"]
-        assert validation["objective"][step] == pytest.approx(
-            validation["loss"][step] + validation["penalty"][step], rel=1e-6)
+        epoch = row["epoch"]
+        assert fit["loss"][epoch] == pytest.approx(row["train_loss_eval"], rel=1e-6)
+        assert fit["while_training/loss"][epoch] == pytest.approx(row["train_loss"], rel=1e-6)
+        assert validation["loss"][epoch] == pytest.approx(row["validation_loss"], rel=1e-6)
+        assert validation["accuracy"][epoch] == pytest.approx(row["validation_accuracy"], rel=1e-6)
+        assert fit["optimizer/updates"][epoch] == row["step"]
+        assert validation["objective/total"][epoch] == pytest.approx(
+            validation["loss"][epoch] + validation["objective/penalty"][epoch], rel=1e-6)
+    assert not (run.folder / "validation").exists()  # a run is two rows
 
 
-def test_events_hold_pictures_histograms_graph_and_card(run):
-    fit, validation, root = (helpers.summaries(run.folder / name) for name in ("train", "validation", ""))
-    kinds = {tag: values[0][1].metadata.plugin_data.plugin_name
-             for group in (fit, validation, root) for tag, values in group.items()}
-    assert [tag for tag, kind in kinds.items() if kind == "images"] == [
-        "first_layer", "first_layer_final", "confusion", "worst", "confusion_final", "worst_final"]
+def test_events_hold_pictures_histograms_graphs_card_and_result(run):
+    found = helpers.summaries(run.folder)
+    kinds = {tag: values[0][1].metadata.plugin_data.plugin_name for tag, values in found.items()}
+    for tag in ("pictures/first_layer", "pictures/confusion", "pictures/worst"):
+        assert kinds[tag] == "images" and [step for step, _ in found[tag]][:2] == [2, 4]
+    # The last picture is of the weights that count; those of the last epoch are drawn already.
+    assert len(found["pictures/worst"]) == (2 if run.result["final"]["epoch"] == 4 else 3)
     histograms = {tag for tag, kind in kinds.items() if kind == "histograms"}
     names = [f"{layer}/{part}" for layer in ("dense_1", "dense_2", "dense_3", "logits") for part in ("kernel", "bias")]
     assert histograms == {f"{kind}/{name}" for kind in ("weights", "gradients") for name in names}
-    assert [step for step, _ in fit["weights/dense_1/kernel"]] == [16, 32]  # every second epoch
-    width, height, png = validation["worst"][0][1].tensor.string_val
+    assert [step for step, _ in found["weights/dense_1/kernel"]] == [2, 4]  # every second epoch
+    width, height, png = found["pictures/worst"][0][1].tensor.string_val
     assert png.startswith(b"\x89PNG") and int(width) > 100 and int(height) > 100
-    card = root["model"][0][1].tensor.string_val[0].decode()
-    assert f"--config={run.folder / 'config.json'}" in card and "784 -> 600" in card
-    assert any(event.graph_def for event in helpers.events(run.folder))
+    (_, card), (step, result) = ((step, value.tensor.string_val[0].decode()) for step, value in (
+        found["model"][0], found["result"][0]))
+    again, final = f"--config={run.folder / 'config.json'}", run.result["final"]
+    assert again in card and "784 -> 600" in card and "score on" not in card
+    assert step == 4 and again in result and "Published" not in result and "worst classes" in result
+    assert f"| validation | {final['validation_loss']:.4f} | {final['validation_accuracy']:.4f} |" in result
+
+
+def test_graph_leads_from_images_to_logits_and_keras_layers_are_beside_it(run):
+    (graph,) = (tf.compat.v1.GraphDef.FromString(event.graph_def) for event in helpers.events(run.folder)
+                if event.graph_def)
+    names = [node.name for node in graph.node]
+    assert "images" in names and names[-1] == "logits" and "NoOp" not in {node.op for node in graph.node}
+    (_, value), = helpers.summaries(run.folder)["keras"]
+    layers = keras_util.keras_model_to_graph_def(json.loads(value.tensor.string_val[0]))
+    assert [node.name.split("/")[1] for node in layers.node][-2:] == ["dropout_3", "logits"]
 
 
 def test_hparams_records_hold_values_metrics_and_status(run, logdir):
@@ -112,12 +132,12 @@ def test_hparams_records_hold_values_metrics_and_status(run, logdir):
     assert {info.name for info in experiment.hparam_infos} == set(start)
     assert start["model"].string_value == "4D_drop03,l2=0.0001" and start["dropout"].number_value == 0.3
     assert start["l2"].number_value == 1e-4 and start["seed"].number_value == 2 and start["dropout.4"].number_value == 0
+    assert content(root, "_hparams_/session_start_info").session_start_info.group_name == "one 4D_drop03,l2=0.0001"
     assert content(root, "_hparams_/session_end_info").session_end_info.status == api_pb2.STATUS_SUCCESS
     final = helpers.scalars(run.folder)
-    assert final["final/validation_loss"][32] == pytest.approx(run.result["final"]["validation_loss"], rel=1e-6)
-    known = {(group, tag) for group in ("", "train", "validation") for tag in helpers.scalars(run.folder / group)}
-    declared = {(info.name.group, info.name.tag) for info in experiment.metric_infos}
-    assert {one for one in declared if "ranking" not in one[1]} <= known  # those exist in sweeps only
+    assert final["final/validation_loss"][4] == pytest.approx(run.result["final"]["validation_loss"], rel=1e-6)
+    declared = [info.name.tag for info in experiment.metric_infos if "ranking" not in info.name.tag]
+    assert set(declared) <= set(final) and len(declared) == 7  # those of ranking exist in sweeps only
 
 
 def test_saved_model_opens_in_plain_keras(run, command, tmp_path):
@@ -176,6 +196,8 @@ def test_run_that_becomes_nan_fails_with_advice(logdir):
         from_run(folder)
     ends = helpers.summaries(folder)["_hparams_/session_end_info"][-1][1].metadata.plugin_data.content
     assert plugin_data_pb2.HParamsPluginData.FromString(ends).session_end_info.status == api_pb2.STATUS_FAILURE
+    step, text = helpers.summaries(folder)["result"][0]
+    assert step == len(RunFolder(folder).rows()) and b"NaN or infinite at step" in text.tensor.string_val[0]
 
 
 def test_wrong_data_leaves_no_folder(logdir, tmp_path):
@@ -192,7 +214,7 @@ def test_existing_run_name_is_refused(run, logdir, capsys):
 def test_fit_engine_writes_the_same_files(logdir):
     run = train("4D_drop02", data="mini", epochs=2, trainer="fit", logdir=logdir)
     assert tuple(run.history[0]) == COLUMNS
-    assert "norm/gradient" not in helpers.scalars(run.folder / "train")
+    assert "optimizer/gradient_norm" not in helpers.scalars(run.folder / "train")
     assert run.history[1]["train_loss"] < run.history[0]["train_loss"]
 
 

@@ -2,7 +2,10 @@
 
 Records are written synchronously with TensorBoard's own record writer, so a checkpoint can note the length of each
 file. A resumed run cuts the files back to those lengths and writes into a new file beside them, which a running
-TensorBoard reads next. The x axis is the step, the number of updates.
+TensorBoard reads next. The x axis is the epoch.
+
+A folder with events is a row in TensorBoard, and a run has two: its own folder with all that validation measures, and
+`train`. What a run says of its settings (HParams, text, graph) is in a file of its own, because it may change.
 """
 
 from __future__ import annotations
@@ -15,6 +18,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 from tensorboard.compat.proto import event_pb2, summary_pb2
+from tensorboard.plugins.graph import metadata as graph_metadata
 from tensorboard.plugins.histogram.summary_v2 import histogram_pb
 from tensorboard.plugins.image import metadata as image_metadata
 from tensorboard.plugins.scalar.summary_v2 import scalar_pb
@@ -24,21 +28,22 @@ from tensorboard.util import tensor_util
 
 from trainers.board import pictures
 
-WRITERS = ("", "train", "validation")  # folders of a run with events; "" is the run's own folder
+FOLDERS = ("", "train", "validation")  # of a run, with events; "" is its own; the last is of version 0.1 alone
+CURVES = ".curves"  # ends the names of files in a run's own folder that hold what was measured
 
 
 class EventWriter:
-    """Writes events to a new file in `folder`; creates neither before the first event."""
+    """Writes events to a new file in `folder`, with `suffix` in its name; creates neither before the first event."""
 
-    def __init__(self, folder: pathlib.Path):
-        self._folder = folder
+    def __init__(self, folder: pathlib.Path, suffix: str = ""):
+        self._folder, self._suffix = folder, suffix
         self._file: Any = None
         self._records: Any = None
 
     def _event(self, **fields: Any) -> None:
         if self._file is None:
             self._folder.mkdir(parents=True, exist_ok=True)
-            self._file = open(self._folder / f"events.out.tfevents.{time.time_ns()}", "xb")
+            self._file = open(self._folder / f"events.out.tfevents.{time.time_ns()}{self._suffix}", "xb")
             self._records = RecordWriter(self._file)
             self._event(file_version="brain.Event:2")
         self._records.write(event_pb2.Event(wall_time=time.time(), **fields).SerializeToString())
@@ -71,11 +76,23 @@ class EventWriter:
         # `pb` returns TensorFlow's class of the message, and the event takes TensorBoard's
         self.summary(summary_pb2.Summary.FromString(made.SerializeToString()), step)
 
-    def text(self, tag: str, markdown: str) -> None:
-        self.summary(text_pb(tag, markdown), step=0)
+    def text(self, tag: str, markdown: str, step: int = 0) -> None:
+        self.summary(text_pb(tag, markdown), step)
 
-    def graph(self, graph_def: bytes) -> None:
-        self._event(graph_def=graph_def)
+    def graph(self, graph_def: Any) -> None:
+        """A graph of TensorFlow's operations, without those that only order others."""
+        nodes = [node for node in graph_def.node if node.op != "NoOp" and node.name != "Identity"]
+        del graph_def.node[:]
+        graph_def.node.extend(nodes)
+        self._event(graph_def=graph_def.SerializeToString())
+
+    def keras_graph(self, model_as_json: str) -> None:
+        """The conceptual graph: Keras' layers, from `model.to_json()`."""
+        metadata = summary_pb2.SummaryMetadata(plugin_data={
+            "plugin_name": graph_metadata.PLUGIN_NAME_KERAS_MODEL, "content": b"1"})
+        tensor = tensor_util.make_tensor_proto(model_as_json.encode(), shape=())
+        value = summary_pb2.Summary.Value(tag="keras", metadata=metadata, tensor=tensor)
+        self.summary(summary_pb2.Summary(value=[value]), 0)
 
     def flush(self) -> None:
         if self._file is not None:
@@ -89,7 +106,7 @@ class EventWriter:
 def sizes(run: pathlib.Path) -> dict[str, int]:
     """Length in bytes of each event file of a run, by its path within the run."""
     return {path.relative_to(run).as_posix(): path.stat().st_size
-            for folder in WRITERS for path in _event_files(run / folder)}
+            for folder in FOLDERS for path in _event_files(run / folder)}
 
 
 def cut_back(run: pathlib.Path, noted: dict[str, int]) -> None:
@@ -102,20 +119,25 @@ def cut_back(run: pathlib.Path, noted: dict[str, int]) -> None:
 
 
 def missing(run: pathlib.Path, noted: dict[str, int]) -> bool:
-    """Whether a file in `noted` is gone or shorter; the run's own folder, which `remove` empties, does not count."""
+    """Whether a file of curves in `noted` is gone or shorter; `remove` may have removed the others."""
     found = sizes(run)
-    return any(found.get(name, -1) < length for name, length in noted.items() if "/" in name)
+    return any(found.get(name, -1) < length for name, length in noted.items() if "/" in name or name.endswith(CURVES))
 
 
 def opened(run: pathlib.Path) -> bool:
-    """Whether the run has events of its own; the first of them is its HParams record."""
-    return bool(_event_files(run))
+    """Whether the run has said what its settings are."""
+    return bool(_of_settings(run))
 
 
-def remove(folder: pathlib.Path) -> None:
-    """Removes the events directly in a folder, because what they say is no longer true."""
-    for path in _event_files(folder):
+def remove(run: pathlib.Path) -> None:
+    """Removes what the run said of its settings, because it is no longer true. Its curves stay."""
+    for path in _of_settings(run):
         path.unlink()
+
+
+def _of_settings(run: pathlib.Path) -> list[pathlib.Path]:
+    """The event files in the run's own folder that hold no curves. Version 0.1 had no curves there."""
+    return [path for path in _event_files(run) if not path.name.endswith(CURVES)]
 
 
 def _event_files(folder: pathlib.Path) -> list[pathlib.Path]:

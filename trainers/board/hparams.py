@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import io
+import json
 import pathlib
 import time
-from typing import Any
+from typing import Any, Iterable, Sequence
 
 import numpy as np
+from google.protobuf.message import DecodeError
 from tensorboard.compat.proto import event_pb2, summary_pb2
 from tensorboard.plugins.hparams import api_pb2, metadata, plugin_data_pb2
 from tensorboard.summary.writer.record_writer import RecordWriter
 
+from fmnist_zoo.errors import ZooError
 from fmnist_zoo.files import atomic_write
 from fmnist_zoo.settings import Number, Whole
-from trainers.config import SETTINGS, RunConfig, flat
+from trainers.config import SETTINGS, RunConfig, flat, read_record
 
 DROPOUT_COLUMNS = 4  # `dropout` is the mean rate; the rates of the first layers have columns of their own
 _KINDS = {name: known.kind for name, known in SETTINGS.items() if known.column}
@@ -23,72 +26,150 @@ _TYPES = {
     **{name: float if isinstance(kind, (Number, Whole)) or name == "dropout" else str for name, kind in _KINDS.items()},
     **{f"dropout.{layer}": float for layer in range(1, DROPOUT_COLUMNS + 1)},
 }
+Values = dict[str, Any]  # a number or a string for each column
+
+SHOWN = 5  # columns that TensorBoard shows at first: those that "differ", in alphabetical order
+_FIRST = ("model", "dropout", "l2", "learning_rate", "seed", "batch_size", "hidden")
+_METRICS = (  # tag, name shown: short, for the axes of parallel coordinates, which leave out runs without one of them
+    ("final/validation_loss", "validation loss"),
+    ("final/validation_accuracy", "validation accuracy"),
+    ("final/train_loss", "train loss"),
+    ("final/epoch", "epoch kept"),
+    ("final/seconds", "seconds"),  # the first five are shown at first
+    ("final/ranking_loss", "ranking loss"),  # of trials alone
+    ("final/ranking_accuracy", "ranking accuracy"),
+    ("loss", "last val. loss"),  # while it runs, too
+    ("accuracy", "last val. accuracy"),
+)
+_FILE = "events.out.tfevents.0.hparams"
 
 
-def hyperparameters(config: RunConfig, batch_size: int) -> dict[str, Any]:
-    """A run's values for the HParams tab, one for each declared column; `batch_size` is a number for "full", too.
+def hyperparameters(config: RunConfig, batch_size: int | None = None, *, model: str = "") -> Values:
+    """A run's values, one for each declared column.
 
-    In a sweep, a changed model has the name of its base, because the changes have columns of their own.
+    Args:
+        batch_size: the images of an update, where the recipe says "full"; None leaves the column out there.
+        model: the name to show, if it is not the spec's own.
     """
     settings = flat(config)
     cells = {name: settings[name] if _TYPES[name] is float else kind.write(settings[name])
              for name, kind in _KINDS.items()}
     rates = config.spec.dropout or (0.0,)
     by_layer = [*rates, *[0.0] * DROPOUT_COLUMNS][:DROPOUT_COLUMNS]
-    return {
-        **cells,
-        "model": config.spec.name.split(",")[0] if config.ranking else config.spec.name,
+    cells |= {
+        "model": model or config.spec.name,
         "hidden": "-".join(map(str, config.spec.hidden)) or "none", "dropout": float(np.mean(rates)),
-        "batch_size": batch_size,
+        "batch_size": batch_size or config.recipe.batch_size,
         **{f"dropout.{layer}": rate for layer, rate in enumerate(by_layer, start=1)},
     }
+    return {name: value for name, value in cells.items() if isinstance(value, str) == (_TYPES[name] is str)}
 
 
-_SHOWN_FIRST = ("model", "dropout", "l1", "l2", "seed")  # TensorBoard shows five columns: those that "differ" first
-_METRICS = (  # group (a folder of the run), tag, name shown: short, for the axes of parallel coordinates
-    ("", "final/validation_loss", "validation loss"),
-    ("", "final/validation_accuracy", "validation accuracy"),
-    ("", "final/ranking_loss", "ranking loss"),
-    ("", "final/ranking_accuracy", "ranking accuracy"),
-    ("", "final/train_loss", "train loss"),
-    ("", "final/epoch", "epoch kept"),
-    ("train", "loss_eval", "last train loss"),
-    ("validation", "loss", "last val. loss"),
-    ("validation", "accuracy", "last val. accuracy"),
-    ("train", "loss", "last train, dropout on"),
-)
+def declare(logdir: pathlib.Path, runs: Iterable[Values], *, first: Sequence[str] = ()) -> None:
+    """Writes the declaration of columns and metrics to the root of the log folder, and a copy into each sweep's folder.
 
+    It is the same for runs and sweeps, because TensorBoard uses the first that it finds. A column has all values that
+    runs in the log folder have: TensorBoard filters by them, and shows the columns that differ.
 
-def declare(logdir: pathlib.Path) -> None:
-    """Writes the project's declaration of columns to the root of the log folder.
-
-    There is one for all runs and sweeps, because TensorBoard uses the first that it finds.
+    Args:
+        runs: values of runs that will be there soon.
+        first: columns to show before others if they differ: what a sweep searches.
     """
-    kinds = {str: "DATA_TYPE_STRING", float: "DATA_TYPE_FLOAT64"}
-    infos = [api_pb2.HParamInfo(name=name, type=getattr(api_pb2, kinds[kind]), differs=name in _SHOWN_FIRST)
-             for name, kind in _TYPES.items()]
-    metrics = [api_pb2.MetricInfo(name=api_pb2.MetricName(group=group, tag=tag), display_name=shown)
-               for group, tag, shown in _METRICS]
-    summary = _hparams(metadata.EXPERIMENT_TAG,
-                       experiment=api_pb2.Experiment(hparam_infos=infos, metric_infos=metrics))
-    path = logdir / "events.out.tfevents.0.hparams"
+    known = _read(logdir / _FILE) or _recorded(logdir)
+    for values in runs:
+        for name, value in values.items():
+            known[name].add(value)
+    order = [*first, *(name for name in known if name not in first)]
+    known = {name: known[name] for name in order if name in known}
+    differing = [name for name, values in known.items() if len(values) > 1]
+    shown = [*differing, *(name for name in _FIRST if name not in differing)][:SHOWN]
+    content = _content(api_pb2.Experiment(
+        hparam_infos=[_info(name, values, name in shown) for name, values in known.items()],
+        metric_infos=[api_pb2.MetricInfo(name=api_pb2.MetricName(tag=tag), display_name=text)
+                      for tag, text in _METRICS]))
+    logdir.mkdir(parents=True, exist_ok=True)
+    for folder in (logdir, *(path.parent for path in logdir.glob("sweeps/*/sweep.json"))):
+        path = folder / _FILE
+        if not path.exists() or path.read_bytes() != content:
+            with atomic_write(path) as file:
+                file.write(content)
+
+
+def _info(name: str, values: set[Any], differs: bool) -> Any:
+    if _TYPES[name] is str:
+        info = api_pb2.HParamInfo(name=name, type=api_pb2.DATA_TYPE_STRING, differs=differs)
+        info.domain_discrete.extend(sorted(values))
+        return info
+    interval = api_pb2.Interval(min_value=min(values), max_value=max(values)) if values else None
+    return api_pb2.HParamInfo(name=name, type=api_pb2.DATA_TYPE_FLOAT64, differs=differs, domain_interval=interval)
+
+
+def _content(experiment: Any) -> bytes:
     buffer = io.BytesIO()
-    for event in (event_pb2.Event(file_version="brain.Event:2"), event_pb2.Event(summary=summary)):
+    for event in (event_pb2.Event(file_version="brain.Event:2"),
+                  event_pb2.Event(summary=_hparams(metadata.EXPERIMENT_TAG, experiment=experiment))):
         RecordWriter(buffer).write(event.SerializeToString(deterministic=True))
-    content = buffer.getvalue()
-    if not path.exists() or path.read_bytes() != content:
-        logdir.mkdir(parents=True, exist_ok=True)
-        with atomic_write(path) as file:
-            file.write(content)
+    return buffer.getvalue()
 
 
-def session_start(values: dict[str, Any]) -> Any:
-    """The HParams record at the start of a run; `values` has a number or a string for each declared column."""
-    info = plugin_data_pb2.SessionStartInfo(start_time_secs=time.time())
-    for name, value in values.items():
-        field = "string_value" if isinstance(value, str) else "number_value"
-        setattr(info.hparams[name], field, value)
+def _read(path: pathlib.Path) -> dict[str, set[Any]]:
+    """The columns of a declaration, in its order, with the values (of numbers the least and the largest) of each.
+
+    Empty if there is none, it is damaged, or a version wrote it that did not declare values.
+    """
+    try:
+        content = path.read_bytes()
+        second = 16 + int.from_bytes(content[:8], "little")  # a record: length 8 bytes, CRC 4, payload, CRC 4
+        event = event_pb2.Event.FromString(content[second + 12:-4])
+        experiment = metadata.parse_experiment_plugin_data(event.summary.value[0].metadata.plugin_data.content)
+    except (OSError, IndexError, DecodeError, ValueError):
+        return {}
+    known: dict[str, set[Any]] = {}
+    for info in experiment.hparam_infos:
+        interval = info.domain_interval
+        numbers = {interval.min_value, interval.max_value} if info.HasField("domain_interval") else set()
+        known[info.name] = {*info.domain_discrete, *numbers}
+    if not any(known.values()):
+        return {}
+    return {name: values for name, values in known.items() if name in _TYPES} | {
+        name: set() for name in _TYPES if name not in known}
+
+
+def _recorded(logdir: pathlib.Path) -> dict[str, set[Any]]:
+    """The columns, with the values of the runs in the log folder by their records; sweeps aside."""
+    known: dict[str, set[Any]] = {name: set() for name in (*_FIRST, *_TYPES)}
+    for path in logdir.glob("*/*/config.json"):
+        try:
+            values = hyperparameters(RunConfig.from_dict(read_record(path)["config"]))
+        except ZooError:  # a damaged record, or a model of a module that is not imported
+            continue
+        for name, value in values.items():
+            known[name].add(value)
+    return known
+
+
+def session_start(run: pathlib.Path, config: RunConfig, batch_size: int) -> Any:
+    """The HParams record at the start of the run in a folder.
+
+    TensorBoard shows 15 characters of a group's name: the trial's number, or the run's name. The executions of a trial
+    are one group. All trials of a sweep bear the name of its base: what they change has columns of its own.
+    """
+    model, group = config.spec.name, f"{run.name} {run.parent.name}"
+    if config.ranking:
+        sweep = run.parent.parent
+        model, group = _base(sweep) or model.split(",")[0], f"#{run.parent.name} {sweep.name}"
+    info = plugin_data_pb2.SessionStartInfo(start_time_secs=time.time(), group_name=group)
+    for name, value in hyperparameters(config, batch_size, model=model).items():
+        setattr(info.hparams[name], "string_value" if isinstance(value, str) else "number_value", value)
     return _hparams(metadata.SESSION_START_INFO_TAG, session_start_info=info)
+
+
+def _base(sweep: pathlib.Path) -> str:
+    """The name of the model whose settings a sweep searches, from its manifest; empty if that does not read."""
+    try:
+        return str(json.loads((sweep / "sweep.json").read_text())["base"]["spec"]["name"])
+    except (OSError, ValueError, LookupError, TypeError):
+        return ""
 
 
 def session_end(*, success: bool) -> Any:

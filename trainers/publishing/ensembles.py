@@ -48,7 +48,7 @@ def evaluate(members: Sequence[Trained], found: Sequence[Row], *, logdir: str | 
         report["tta"] = ensemble[1].report
     folder = pathlib.Path(os.path.expanduser(logdir), ENSEMBLES, report["name"])
     with evaluation.held(folder):
-        evaluation.write(folder / "evaluation", report, logits, labels, max(one.step for one in members))
+        evaluation.write(folder / "evaluation", report, logits, labels, max(one.place for one in members))
     return ensemble
 
 

@@ -138,7 +138,7 @@ def rows(trained: Trained, *, logdir: str | os.PathLike[str] = "tb_logs", data_d
         if tta:
             found.append(augmented([trained], found[0], tta, data_dir))
             report["tta"] = found[1].report
-        write(folder.evaluation, report, logits, labels, trained.step)
+        write(folder.evaluation, report, logits, labels, trained.place)
         if shown:
             from trainers.board.projector import write as write_projector
 
@@ -161,8 +161,11 @@ def _shipped_folder(trained: Trained, logdir: str | os.PathLike[str]) -> pathlib
     return pathlib.Path(os.path.expanduser(logdir), trained.spec.folder, name)
 
 
-def write(folder: pathlib.Path, report: dict[str, Any], logits: np.ndarray, labels: np.ndarray, step: int) -> None:
-    """Replaces `folder` with `evaluation.json`, pictures and TensorBoard's events."""
+def write(folder: pathlib.Path, report: dict[str, Any], logits: np.ndarray, labels: np.ndarray, place: int) -> None:
+    """Replaces `folder` with `evaluation.json`, pictures and TensorBoard's events at a `place` on its x axis.
+
+    `loss` and `accuracy` lie on the charts of the run as a dot.
+    """
     from fmnist_zoo import prediction
     from trainers.board import events, pictures
 
@@ -172,21 +175,20 @@ def write(folder: pathlib.Path, report: dict[str, Any], logits: np.ndarray, labe
     reliability = {name: np.array(values) for name, values in report["reliability"].items()}
     images = {"confusion": pictures.confusion(np.array(report["confusion"])),
               "reliability": pictures.reliability(reliability)}
-    scalars = {"loss": report["nll"], "loss_calibrated": report["nll_calibrated"]}
-    for name in ("accuracy", "top_2_accuracy", "rounded_accuracy", "ece", "ece_calibrated"):
-        scalars[name] = report[name]
+    scalars = {"loss": report["nll"], "accuracy": report["accuracy"], "accuracy/rounded": report["rounded_accuracy"]}
+    for name in ("nll_calibrated", "top_2_accuracy", "ece", "ece_calibrated"):
+        scalars[f"test/{name}"] = report[name]
+    for name in ("nll", "nll_calibrated", "accuracy", "ece") if "tta" in report else ():
+        scalars[f"tta/{name}"] = report["tta"][name]
     probabilities = prediction.from_logits(logits, report["temperature"]).probabilities
     with contextlib.closing(events.EventWriter(folder)) as writer:
         for name, image in images.items():
-            png = writer.image(name, image, step, description=f"{report['images']} images")
+            png = writer.image(f"pictures/{name}", image, place, description=f"{report['images']} images")
             with atomic_write(folder / f"{name}.png") as file:
                 file.write(png)
-        writer.scalars(scalars, step)
-        if "tta" in report:
-            measured = {"loss": "nll", "loss_calibrated": "nll_calibrated", "accuracy": "accuracy", "ece": "ece"}
-            writer.scalars({f"tta/{name}": report["tta"][key] for name, key in measured.items()}, step)
+        writer.scalars(scalars, place)
         for label, name in enumerate(CLASS_NAMES):
-            writer.pr_curve(f"pr_curve/{name}", labels == label, probabilities[:, label], step)
+            writer.pr_curve(f"pr_curve/{name}", labels == label, probabilities[:, label], place)
     write_json(folder / EVALUATION, report)
 
 

@@ -106,7 +106,7 @@ def execute(folder: RunFolder, config: RunConfig, *, reporter: Reporter, should_
     try:
         parent = folder.path.absolute().parent
         if parent.name == config.spec.folder:  # otherwise the folder was moved, and is not below a log folder
-            hparams.declare(parent.parent)
+            hparams.declare(parent.parent, [hparams.hyperparameters(config)])
         with folder.locked():
             session = Session(folder, config, reporter, data or load_data(**config.data_settings), expected)
             result = session.run(should_stop)

@@ -75,9 +75,13 @@ class Session:
                                    origin=origin)
         self.engine = self.lease.engine
         self.state, self._event_sizes = self._load()
-        self.record = self._record(data)
+        # Version 0.1 had updates as TensorBoard's x axis, and a run keeps the axis that it was begun on.
+        on_updates = self.state.epoch and (self._old_record or {}).get("axis") != "epoch"
+        self.record = self._record(data) | ({} if on_updates else {"axis": "epoch"})
         self.first_epoch, self.watch = self.state.epoch, progress.Stopwatch()
-        self.observer = Observer(folder.path, config, self.engine.network, self.sample, self.validation)
+        replay = f"python -m trainers.train --config={folder.config}{own.flag(config.spec.modules)}"
+        self.observer = Observer(folder.path, config, self.engine.network, self.sample, self.validation, replay=replay,
+                                 updates=self.engine.steps_an_epoch if on_updates else 0)
 
     def _check_data(self, data: Data, expected: dict[str, Any] | None) -> None:
         for name in ("sha256", "split_sha256"):
@@ -128,9 +132,7 @@ class Session:
         self.reporter.header(self._header())
         try:
             if not events.opened(self.folder.path):
-                replay = f"python -m trainers.train --config={self.folder.config}{own.flag(self.config.spec.modules)}"
-                self.observer.start(self.model, batch_size=self.batch_size, replay=replay,
-                                    augmented=self.engine.augmented(AUGMENTED))
+                self.observer.start(self.model, self.batch_size, self.engine.augmented(AUGMENTED))
             while not self._over():
                 if should_stop():
                     if self.state.epoch > self.first_epoch:
@@ -141,7 +143,7 @@ class Session:
             return self._finish()
         except Exception as error:
             with contextlib.suppress(OSError):  # on a full disk the first error is the one to report
-                self.observer.fail(getattr(error, "step", self.state.epoch * self.engine.steps_an_epoch))
+                self.observer.fail(self.state.epoch, error)
                 if isinstance(error, NonFiniteError):
                     self.folder.write_failure(str(error))
             raise
@@ -298,12 +300,12 @@ class Session:
             final |= _measured("validation", logits, labels)
         if self.ranking:
             final |= _measured("ranking", self.engine.predict(self.ranking.images), self.ranking.labels)
-        with self.engine.counting():
-            self.observer.finish(final, logits, self.state.epoch * self.engine.steps_an_epoch)
-        self.observer.flush()
         result = {"epochs": self.state.epoch, "stopped_early": self._stopped_early(),
                   "weights": self.config.recipe.weights, "final": final, "seconds": self.state.seconds,
                   "weights_sha256": checkpoints.digest(chosen)}
+        with self.engine.counting():
+            self.observer.finish(result, logits)
+        self.observer.flush()
         write_json(self.folder.result, result)
         return result
 

@@ -39,6 +39,7 @@ class Trained:
         spec, recipe, seed: what was built and how it was trained.
         model: Keras, (batch, 784) float32 in [0, 1] to (batch, 10) logits.
         step: how many updates its weights have seen.
+        place: of its weights on TensorBoard's x axis: their epoch; the step for a run that was begun by version 0.1.
         data: what it was trained on: `name`, `sha256`, `split_sha256`; empty if it may be measured on any data.
         data_settings: where those data are, as arguments of `fmnist_zoo.load_data`; empty if no file holds them.
         weights_sha256: of a run's weights, by `checkpoints.digest`; of the file, for shipped weights.
@@ -52,6 +53,7 @@ class Trained:
     seed: int
     model: Any
     step: int
+    place: int
     data: dict[str, Any]
     data_settings: dict[str, Any]
     weights_sha256: str
@@ -72,8 +74,8 @@ def from_zoo(name: str, data: str = "fashion_mnist") -> Trained:
     recipe = Recipe(**entry["recipe"])
     settings = {"validation_size": recipe.validation_size, "data": data}
     return Trained(spec.name, spec, recipe, entry["seed"], models.load_model(spec), entry["step"],
-                   entry["data"] if data == entry["data"]["name"] else {}, settings, entry["sha256"],
-                   temperature=entry["temperature"])
+                   entry.get("epoch", entry["step"]), entry["data"] if data == entry["data"]["name"] else {}, settings,
+                   entry["sha256"], temperature=entry["temperature"])
 
 
 def from_run(path: str | os.PathLike[str]) -> Trained:
@@ -99,8 +101,10 @@ def from_run(path: str | os.PathLike[str]) -> Trained:
     if checkpoints.digest(dict(zip(_names(config, model), model.get_weights()))) != result["weights_sha256"]:
         raise TrainedError(f"{path}: these are not the weights that the run ended with; {again}")
     fit = record["data"]["fit"]
-    step = result["final"]["epoch"] * -(-fit // config.batch(fit))
-    return Trained(str(folder.path), config.spec, config.recipe, config.seed, model, step, record["data"],
+    epoch = result["final"]["epoch"]
+    step = epoch * -(-fit // config.batch(fit))
+    place = epoch if record.get("axis") == "epoch" else step
+    return Trained(str(folder.path), config.spec, config.recipe, config.seed, model, step, place, record["data"],
                    {} if config.data == ARRAYS else config.data_settings, result["weights_sha256"], folder=folder.path)
 
 

@@ -14,6 +14,7 @@ from multiprocessing import process
 from typing import Any, Callable, Iterator
 
 from fmnist_zoo.backend import need_tensorflow
+from fmnist_zoo.errors import ZooError
 from fmnist_zoo.files import write_json
 from trainers.config import DEPENDENT, ConfigError, RunConfig, decisive_differences
 from trainers.running.folder import SWEEPS, locked, names_folder
@@ -21,6 +22,7 @@ from trainers.tuning.halving import Asha, is_finished
 from trainers.tuning.kept import BEST
 from trainers.tuning.plan import COUNT, Plan
 from trainers.tuning.scheduler import Scheduler
+from trainers.tuning.space import apply
 from trainers.tuning.study import Study, load
 
 
@@ -99,7 +101,7 @@ def _lead(study: Study, plan: Plan, environment: dict[str, Any], *, workers: int
         raise
     reporter = progress.for_output() if verbose else progress.Reporter()
     with contextlib.closing(started), contextlib.closing(reporter):
-        hparams.declare(study.path.parent.parent)
+        hparams.declare(study.path.parent.parent, _columns(study), first=study.space.names)
         about = "about " if plan.tuner == "asha" else ""
         reporter.note(f"sweep    {study.path}: {len(study.ended)} of {about}{plan.planned} trials done")
         reporter.note(f"space    {study.space.text}")
@@ -107,6 +109,17 @@ def _lead(study: Study, plan: Plan, environment: dict[str, Any], *, workers: int
                         max_trials=None if plan.tuner == "asha" else plan.max_trials, reporter=reporter,
                         environment=environment)
         return leader.run(should_stop)
+
+
+def _columns(study: Study) -> Iterator[dict[str, Any]]:
+    """For TensorBoard's HParams tab: trials that have, between them, all values that are searched."""
+    from trainers.board import hparams
+
+    for parameter in study.space.parameters:
+        for value in parameter.values:
+            with contextlib.suppress(ZooError):  # a value that is possible beside certain others alone
+                config = apply(study.base, {parameter.name: value}, given=study.manifest.get("given", ()))
+                yield hparams.hyperparameters(config, model=study.base.spec.name)
 
 
 def _write_page(study: Study) -> None:

@@ -225,7 +225,7 @@ def _show_failure(folder: RunFolder, config: RunConfig) -> None:
     if not events.opened(folder.path):
         writer = events.EventWriter(folder.path)
         batch_size = config.batch(estimate.fit_images(config))
-        writer.summary(hparams.session_start(hparams.hyperparameters(config, batch_size)), 0)
+        writer.summary(hparams.session_start(folder.path, config, batch_size), 0)
         writer.summary(hparams.session_end(success=False), 0)
         writer.close()
 

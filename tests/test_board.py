@@ -1,0 +1,122 @@
+"""What TensorBoard's HParams tab and Text tab are given. A run's events are tested in test_train.py."""
+
+import pathlib
+
+import numpy as np
+import pytest
+from tensorboard.compat.proto import event_pb2
+from tensorboard.plugins.hparams import metadata
+
+from fmnist_zoo.files import write_json
+from tests import helpers
+from trainers.board import hparams, texts
+from trainers.config import resolve
+
+VISIBLE = 5  # metrics that TensorBoard shows at first
+
+
+def declared(folder):
+    """The declaration in a log folder: columns by name, and the tags of the metrics."""
+    *_, event = helpers.events(folder)
+    experiment = metadata.parse_experiment_plugin_data(event.summary.value[0].metadata.plugin_data.content)
+    return {info.name: info for info in experiment.hparam_infos}, [info.name.tag for info in experiment.metric_infos]
+
+
+def shown(folder):
+    return {name for name, info in declared(folder)[0].items() if info.differs}
+
+
+def values(model="4L", **settings):
+    return hparams.hyperparameters(resolve(model, **settings), model=model)
+
+
+def test_columns_have_the_values_of_all_runs_and_those_that_differ_are_shown(tmp_path):
+    hparams.declare(tmp_path, [values("2L")])
+    columns, metrics = declared(tmp_path)
+    assert list(columns["model"].domain_discrete) == ["2L"] and set(columns) == set(hparams._TYPES)
+    assert shown(tmp_path) == {"model", "dropout", "l2", "learning_rate", "seed"}  # nothing differs yet
+    assert not any("ranking" in tag for tag in metrics[:VISIBLE])  # parallel coordinates show runs that have them all
+    hparams.declare(tmp_path, [values("4L", activation="gelu", l1=1e-5, warmup=0.1, flip=True, epochs=3)])
+    columns, _ = declared(tmp_path)
+    assert list(columns["model"].domain_discrete) == ["2L", "4L"]
+    assert list(columns["activation"].domain_discrete) == ["gelu", "relu"]
+    assert (columns["l1"].domain_interval.min_value, columns["l1"].domain_interval.max_value) == (0.0, 1e-5)
+    assert len(shown(tmp_path)) == VISIBLE and {"model", "hidden"} <= shown(tmp_path)
+    before = (tmp_path / hparams._FILE).read_bytes()
+    hparams.declare(tmp_path, [values("2L", l1=5e-6)])
+    assert (tmp_path / hparams._FILE).read_bytes() == before
+
+
+def test_what_a_sweep_searches_is_shown_and_its_folder_has_the_same_declaration(tmp_path):
+    sweep = tmp_path / "sweeps" / "4L-grid"
+    sweep.mkdir(parents=True)
+    write_json(sweep / "sweep.json", {})
+    hparams.declare(tmp_path, [values(name, seed=seed) for seed, name in enumerate(("2L", "3L", "5L"))])
+    hparams.declare(tmp_path, [values(mixup=0.1), values(erase=8), values(mixup=0.3)], first=["mixup", "erase"])
+    assert {"mixup", "erase", "model"} <= shown(tmp_path)
+    hparams.declare(tmp_path, [values("4L", batch_size=32)])
+    assert {"mixup", "erase", "model"} <= shown(tmp_path)
+    assert (sweep / hparams._FILE).read_bytes() == (tmp_path / hparams._FILE).read_bytes()
+
+
+@pytest.mark.parametrize("content", [None, b"", b"\x08" * 40, "old"])
+def test_declaration_without_values_is_made_again_from_the_records_of_runs(tmp_path, content):
+    """Version 0.1 declared no values; a damaged file has none."""
+    if content == "old":
+        content = (helpers.OLD_FILES / "logs" / hparams._FILE).read_bytes()
+    if content is not None:
+        (tmp_path / hparams._FILE).write_bytes(content)
+    record = helpers.OLD_FILES / "logs" / "2L,hidden=2" / "finished" / "config.json"
+    for name, text in (("a", record.read_text()), ("b", "damaged")):
+        (tmp_path / "2L" / name).mkdir(parents=True)
+        (tmp_path / "2L" / name / "config.json").write_text(text)
+    hparams.declare(tmp_path, [values("4L")])
+    assert list(declared(tmp_path)[0]["model"].domain_discrete) == ["2L,hidden=2", "4L"]
+
+
+def started(folder, config):
+    summary = hparams.session_start(pathlib.Path(folder), config, 256)
+    event = event_pb2.Event.FromString(event_pb2.Event(summary=summary).SerializeToString())
+    return metadata.parse_session_start_info_plugin_data(event.summary.value[0].metadata.plugin_data.content)
+
+
+def test_trial_is_named_by_its_number_and_has_the_model_of_the_sweep(tmp_path):
+    """4L with dropout 0.3 is 4D_drop03, but in a sweep of 4L it must not leave the others on the axis of models."""
+    base = resolve("4L", ranking=True)
+    trial = resolve("4D_drop03", ranking=True)
+    write_json(tmp_path / "sweep.json", {"base": base.to_dict()})
+    groups = set()
+    for execution in "01":
+        found = started(tmp_path / "0003" / execution, trial)
+        assert found.hparams["model"].string_value == "4L" and found.hparams["dropout"].number_value == 0.3
+        groups.add(found.group_name)
+    assert groups == {f"#0003 {tmp_path.name}"}
+    (tmp_path / "sweep.json").write_text("damaged")
+    assert started(tmp_path / "0003" / "0", trial).hparams["model"].string_value == "4D_drop03"
+
+
+@pytest.mark.parametrize("name, settings, shown", [
+    ("4D_drop03", {}, True), ("4D_drop03", {"seed": 7, "histogram_every": 1}, True),
+    ("4D_drop03", {"epochs": 3}, False),
+    ("4D_drop03", {"data": "mini"}, False), ("4D_drop03", {"l2": 1e-4}, False), ("4L", {"dropout": 0.3}, True)])
+def test_published_scores_are_beside_the_published_recipe_alone(name, settings, shown):
+    config = resolve(name, **settings)
+    found = {"weights": "best", "epochs": 9, "stopped_early": True, "seconds": 71.2,
+             "final": {"epoch": 4, "train_loss": 0.2, "validation_loss": 0.3, "validation_accuracy": 0.89}}
+    text = texts.result(config, found, np.eye(10), np.arange(10), "again")
+    assert ("Published with this recipe" in text) == shown == ("score on the" in texts.model(config, "again"))
+    assert "best weights, of epoch 4 of 9 (stopped early); 71 s" in text and "```\nagain\n```" in text
+
+
+@pytest.mark.parametrize("final, said", [
+    ({"train_loss": 9.0, "validation_loss": 2.30}, ""), ({"train_loss": 1.0, "validation_loss": 3e10}, "3e+10"),
+    ({"train_loss": 2.4}, "training loss 2.4"), ({"train_loss": 2.2}, "")])
+def test_run_that_ends_worse_than_guessing_has_failed(final, said):
+    problem = texts.worse_than_chance(final)
+    assert bool(problem) == bool(said) and said in problem
+
+
+def test_worst_classes_are_named_with_what_they_are_taken_for():
+    logits = np.eye(10)[[0, 1, 2, 3, 4, 5, 6, 7, 8, 8]]
+    text = texts._worst_classes(texts.metrics.confusion_matrix(logits, np.arange(10)), count=1)
+    assert text.splitlines()[-1] == "| Ankle boot | 0.000 | Bag 1.000 |"
