@@ -11,7 +11,7 @@ from fmnist_zoo.spec import CLASS_NAMES
 
 _BLUE, _RED, _WHITE = np.array([33, 102, 172]), np.array([178, 24, 43]), np.array([255, 255, 255])
 _GREY = 255  # the palette's last
-_FONT = ImageFont.load_default(13)
+_FONT, _MIDDLE, _LARGE = (ImageFont.load_default(pixels) for pixels in (13, 18, 22))
 
 
 def png(image: Image.Image) -> bytes:
@@ -61,26 +61,27 @@ def _sheet(tiles: np.ndarray, columns: int, *, rows: int, empty: int) -> np.ndar
 def confusion(matrix: np.ndarray) -> Image.Image:
     """A confusion matrix (10, 10) of counts: a row for each true class, a column for each predicted one.
 
-    A cell's shade is its share of the row.
+    A cell's shade is its share of the row. TensorBoard halves the picture on a card, where it must still be readable.
     """
-    cell, left, top = 46, 110, 96
-    image = Image.new("RGB", (left + 10 * cell + 10, top + 10 * cell + 10), "white")
+    cell, left, top = 48, 128, 128
+    image = Image.new("RGB", (left + 10 * cell + 4, top + 10 * cell + 4), "white")
     draw = ImageDraw.Draw(image)
-    draw.text((8, 8), "row: true class", "black", _FONT)
-    draw.text((8, 26), "column: predicted", "black", _FONT)
+    for line, text in enumerate(("rows: true", "columns:", "predicted")):
+        draw.text((8, 8 + 22 * line), text, "black", _MIDDLE)
     shares = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
     for row, name in enumerate(CLASS_NAMES):
-        draw.text((left - 8, top + (row + 0.5) * cell), name, "black", _FONT, anchor="rm")
-        label = Image.new("L", (90, 18), 0)
-        ImageDraw.Draw(label).text((0, 2), name, 255, _FONT)
-        image.paste("black", (left + row * cell + 14, top - 94), label.rotate(90, expand=True))
+        draw.text((left - 6, top + (row + 0.5) * cell), name, "black", _LARGE, anchor="rm")
+        label = Image.new("L", (top - 8, cell), 0)
+        ImageDraw.Draw(label).text((0, cell / 2), name, 255, _LARGE, anchor="lm")
+        image.paste("black", (left + row * cell, 2), label.rotate(90, expand=True))
         for column in range(10):
             x, y = left + column * cell, top + row * cell
             colour = _BLUE if row == column else _RED
             shade = _WHITE + (colour - _WHITE) * float(np.sqrt(shares[row, column]))
             draw.rectangle((x, y, x + cell - 2, y + cell - 2), tuple(int(part) for part in shade))
             ink = "white" if shares[row, column] > 0.35 else "black"
-            draw.text((x + cell / 2 - 1, y + cell / 2), str(matrix[row, column]), ink, _FONT, anchor="mm")
+            font = _LARGE if matrix[row, column] < 1000 else _MIDDLE
+            draw.text((x + cell / 2 - 1, y + cell / 2), str(matrix[row, column]), ink, font, anchor="mm")
     return image
 
 
