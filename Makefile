@@ -1,6 +1,6 @@
 # make train   trains a model on the real data:  make train MODEL=5L EPOCHS=3
 # make test    lint, types, tests
-# make board   TensorBoard on tb_logs, served to this machine alone
+# make board   TensorBoard on tb_logs, served to this machine alone, and a link to the charts that one looks at first
 # make docs    the documentation as a site, in build/docs
 # make results trains every row of the table of scores: an hour and a half on two cores; after an interruption it continues
 # make check-results MODEL=4D_drop03 SEED=0   trains one row of the table again and compares the scores
@@ -32,12 +32,8 @@ lint: .venv/dev.stamp
 types: .venv/dev.stamp
 	@$(RUN) -m mypy
 
-# fmnist_zoo.backend.tf imports TensorFlow without its start-up lines; with --load_fast=auto TensorBoard would print a note.
 board: .venv/run.stamp
-	@KERAS_BACKEND=tensorflow $(RUN) -c "from fmnist_zoo.backend import tf; \
-		import sys, tensorboard.main, tensorboard_data_server as server; \
-		sys.argv.insert(1, '--load_fast=true' if server.server_binary() else '--load_fast=false'); \
-		tensorboard.main.run_main()" --logdir=tb_logs --host=localhost $(FLAGS)
+	@$(RUN) -m trainers.board.serve --logdir=tb_logs --host=localhost $(FLAGS)
 
 # Material's note on MkDocs 2 is answered in CONTRIBUTING.md.
 docs: .venv/docs.stamp

@@ -1,6 +1,8 @@
 """What TensorBoard's HParams tab and Text tab are given. A run's events are tested in test_train.py."""
 
+import json
 import pathlib
+import urllib.parse
 
 import numpy as np
 import pytest
@@ -9,7 +11,7 @@ from tensorboard.plugins.hparams import metadata
 
 from fmnist_zoo.files import write_json
 from tests import helpers
-from trainers.board import hparams, texts
+from trainers.board import hparams, serve, texts
 from trainers.config import resolve
 
 VISIBLE = 5  # metrics that TensorBoard shows at first
@@ -120,3 +122,29 @@ def test_worst_classes_are_named_with_what_they_are_taken_for():
     logits = np.eye(10)[[0, 1, 2, 3, 4, 5, 6, 7, 8, 8]]
     text = texts._worst_classes(texts.metrics.confusion_matrix(logits, np.arange(10)), count=1)
     assert text.splitlines()[-1] == "| Ankle boot | 0.000 | Bag 1.000 |"
+
+
+# The link of `make board`.
+
+@pytest.mark.parametrize("models, trials, links, regex", [
+    (["4L"], 3, 1, None), (["4L"], 50, 1, "^(?!sweeps/)"), ([], 50, 1, None),
+    (["network_A", "network_B"], 0, 1, None), (["4L", "network_A"], 0, 2, None)])
+def test_link_pins_loss_and_accuracy_and_leaves_out_what_would_blank_the_charts(tmp_path, models, trials, links, regex):
+    for model in models:
+        (tmp_path / model / "run").mkdir(parents=True)
+        (tmp_path / model / "run" / "config.json").touch()
+    for trial in range(trials):
+        (tmp_path / "sweeps" / "grid" / f"{trial:04}").mkdir(parents=True)
+    found = [urllib.parse.urlsplit(line.split()[-1]) for line in serve.lines("http://localhost:6006/", tmp_path)]
+    assert len(found) == links
+    query, tabs = (urllib.parse.parse_qs(text) for text in (found[0].query, found[0].fragment.partition("&")[2]))
+    assert query["smoothing"] == tabs["_smoothingWeight"] == ["0"] and found[0].fragment.startswith("timeseries&")
+    assert [card["tag"] for card in json.loads(query["pinnedCards"][0])] == ["loss", "accuracy"]
+    assert tabs.get("regexInput", [None]) == [regex]
+    filters = [urllib.parse.parse_qs(link.query).get("runFilter", [""])[0] for link in found]
+    assert filters == (["^(?!network_)", "^network_"] if links == 2 else [""])
+
+
+def test_missing_log_folder_is_one_line(command):
+    done = command("trainers.board.serve")
+    assert done.returncode == 2 and done.stderr.count("\n") == 1 and "does not start" in done.stderr

@@ -98,17 +98,17 @@ def get(url, payload=None):
         return json.load(answer)
 
 
-def test_make_board_prints_its_address_alone_and_serves_values_metrics_and_statuses(swept):
-    """The first line of `make board` is TensorBoard's address; its HTTP answers equal trials.csv."""
+def test_make_board_prints_a_link_alone_and_serves_values_metrics_and_statuses(swept):
+    """TensorBoard's HTTP answers equal trials.csv."""
     logdir, _ = swept
     server = subprocess.Popen(
         ["make", "-o", ".venv/run.stamp", "board", f"RUN={sys.executable}", f"FLAGS=--logdir={logdir} --port=0"],
-        cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, start_new_session=True)
+        cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True)
     ask = {"experimentName": "", "colParams": [], "startIndex": 0, "sliceSize": 100, "allowedStatuses": [
         "STATUS_SUCCESS", "STATUS_FAILURE", "STATUS_RUNNING", "STATUS_UNKNOWN"]}
     try:
-        line = server.stderr.readline()
-        address = re.fullmatch(r"TensorBoard \S+ at (http://localhost:\d+)/ \(Press CTRL\+C to quit\)\n", line)
+        line = server.stdout.readline()
+        address = re.fullmatch(r"TensorBoard \(Ctrl-C ends it\): (http://localhost:\d+)/\?smoothing=0&\S+\n", line)
         assert address, line
         groups, until = [], time.monotonic() + 90
         while len(groups) < 4 and time.monotonic() < until:
@@ -119,7 +119,7 @@ def test_make_board_prints_its_address_alone_and_serves_values_metrics_and_statu
                 continue
     finally:
         os.killpg(server.pid, signal.SIGTERM)
-        server.communicate(timeout=30)
+        assert server.communicate(timeout=30) == ("", "")
     with open(logdir / "sweeps" / "softmax-grid-seed0" / "trials.csv", newline="") as file:
         rows = {row["trial"]: row for row in csv.DictReader(file)}
     assert len(groups) == len(rows) == 4

@@ -17,7 +17,7 @@ from tensorboard.summary.writer.record_writer import RecordWriter
 from fmnist_zoo.errors import ZooError
 from fmnist_zoo.files import atomic_write
 from fmnist_zoo.settings import Number, Whole
-from trainers.config import SETTINGS, RunConfig, flat, read_record
+from trainers.config import SETTINGS, RunConfig, flat, read_run
 
 DROPOUT_COLUMNS = 4  # `dropout` is the mean rate; the rates of the first layers have columns of their own
 _KINDS = {name: known.kind for name, known in SETTINGS.items() if known.column}
@@ -140,7 +140,7 @@ def _recorded(logdir: pathlib.Path) -> dict[str, set[Any]]:
     known: dict[str, set[Any]] = {name: set() for name in (*_FIRST, *_TYPES)}
     for path in logdir.glob("*/*/config.json"):
         try:
-            values = hyperparameters(RunConfig.from_dict(read_record(path)["config"]))
+            values = hyperparameters(read_run(path)[1])
         except ZooError:  # a damaged record, or a model of a module that is not imported
             continue
         for name, value in values.items():

@@ -75,8 +75,7 @@ class Session:
                                    origin=origin)
         self.engine = self.lease.engine
         self.state, self._event_sizes = self._load()
-        # Version 0.1 had updates as TensorBoard's x axis, and a run keeps the axis that it was begun on.
-        on_updates = self.state.epoch and (self._old_record or {}).get("axis") != "epoch"
+        on_updates = self.state.epoch and (self._old_record or {}).get("axis") != "epoch"  # begun by version 0.1
         self.record = self._record(data) | ({} if on_updates else {"axis": "epoch"})
         self.first_epoch, self.watch = self.state.epoch, progress.Stopwatch()
         replay = f"python -m trainers.train --config={folder.config}{own.flag(config.spec.modules)}"
