@@ -1,6 +1,6 @@
 """Lists, compares and cleans up runs: `python -m trainers.runs`. It imports no TensorFlow.
 
-100 runs take 0.2 s of a processor, and 10,000 take 3 s; a third of that is the check of each config.
+100 runs take 0.2 s of a processor, and 10,000 take 3 s; a third of that is to read and check the configs.
 """
 
 from __future__ import annotations
