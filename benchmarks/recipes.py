@@ -113,7 +113,7 @@ def _measure(folder: RunFolder, tta: str) -> dict[str, float]:
     from fmnist_zoo import metrics
     from trainers.running import trained
 
-    final = folder.read_result()["final"]
+    final = (folder.read_result() or {})["final"]
     found = {"nll": final["validation_loss"], "accuracy": final["validation_accuracy"], "epoch": final["epoch"],
              "seconds": statistics.median(row["seconds"] for row in folder.rows())}
     if tta:

@@ -78,13 +78,13 @@ def views(pixels: Any, *, shift: int, flip: bool) -> Iterator[Any]:
 class _Chance(NamedTuple):
     """The chances of a batch of images at an update."""
 
-    count: int
+    images: int
     seed: Any
     step: Any
 
     def __call__(self, stream: int, choices: Any) -> Any:
-        """A whole number in [0, choices) for each image, (count, 1, 1) int32; its bias is below 2^-26."""
-        word = randomness.words((self.count, 1, 1), seed=self.seed, step=self.step,
+        """A whole number in [0, choices) for each image, (images, 1, 1) int32; its bias is below 2^-26."""
+        word = randomness.words((self.images, 1, 1), seed=self.seed, step=self.step,
                                 stream=randomness.AUGMENTATION + stream)
         return tf.cast(word % tf.cast(choices, tf.uint32), tf.int32)
 

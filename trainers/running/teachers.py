@@ -49,18 +49,18 @@ def load(names: str, recorded: list[dict[str, Any]] | None, data: Data, reporter
     from trainers.engine.network import Network
 
     found = [trained.load(**_argument(name)) for name in teachers_of(names)]
-    records = [{"title": one.title, "weights_sha256": one.weights_sha256, "same_split":
-                one.data.get("sha256") == data.sha256 and one.data["split_sha256"] == data.split_sha256}
-               for one in found]
+    records: list[dict[str, Any]] = []
+    for one in found:
+        same = one.data.get("sha256") == data.sha256 and one.data["split_sha256"] == data.split_sha256
+        records.append({"title": one.title, "weights_sha256": one.weights_sha256, "same_split": same})
+        if not same and len(data["validation"].labels):
+            reporter.note(f"teacher {one.title} was trained on other data, or with other images held out: it may have "
+                          "learned images that validate this run, whose validation scores are then too good")
     for name in ("title", "weights_sha256"):
         now, before = [one[name] for one in records], [one[name] for one in recorded or records]
         if now != before:
             raise ConfigError(f"the teachers have changed since the recorded run began: {name} {', '.join(now)}, "
                               f"recorded {', '.join(before)}; put them back, or name those of a new run by --teacher")
-    for one in records:
-        if not one["same_split"] and len(data["validation"].labels):
-            reporter.note(f"teacher {one['title']} was trained on other data, or with other images held out: it may "
-                          "have learned images that validate this run, whose validation scores are then too good")
     return tuple(Network(one.model, one.spec).forward for one in found), records
 
 
