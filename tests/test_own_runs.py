@@ -187,6 +187,8 @@ def test_changed_source_is_noted_on_resume(workplace, tmp_path, capsys, monkeypa
     out = capsys.readouterr().out
     assert "the source of zoo_of_runs has changed since this run's last start" in out
     assert "tb_logs/my_cnn/first --epochs=6 --zoo_module=zoo_of_runs\n" in out
+    called = out.rpartition("use it        fmnist_zoo.")[2]
+    assert eval(called, {"build_model": models.build_model}).count_params() > 1000
     assert len(json.loads(pathlib.Path("tb_logs/my_cnn/first/config.json").read_text())["starts"]) == 2
 
 
@@ -198,6 +200,9 @@ def test_checkpoint_of_other_layers_is_refused(workplace, tmp_path, capsys, monk
     assert "latest.npz: belongs to another config than the run's config.json" in capsys.readouterr().err
     assert evaluate.main(["--run=tb_logs/my_cnn/first"]) == 2
     assert "damaged, or belongs to another model than my_cnn" in capsys.readouterr().err
+    shutil.rmtree("tb_logs/my_cnn/first/weights")
+    assert evaluate.main(["--run=tb_logs/my_cnn/first"]) == 2
+    assert "--config=tb_logs/my_cnn/first/config.json --zoo_module=zoo_of_runs\n" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("flags, complaint", [

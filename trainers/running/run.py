@@ -64,6 +64,9 @@ class Run:
             module = own.flag(self.config.spec.modules)
             commands["run it again"] = f"python -m trainers.train --config={self.folder / 'config.json'}{module}"
         commands["use it"] = f"keras.saving.load_model('{self.folder / 'model.keras'}')"
+        if self.config.spec.build:  # Keras does not know the user's classes, and may not have saved them
+            weights = self.folder / "weights" / f"{self.result['weights']}.weights.h5"
+            commands["use it"] = f"fmnist_zoo.build_model({self.config.spec.name!r}, weights={str(weights)!r})"
         return "\n".join([
             f"done: {self.result['weights']} weights from epoch {final['epoch']}{early}: {validation}"
             f"train loss {final['train_loss']:.4f}; {self.result['seconds']:.0f} s of training",

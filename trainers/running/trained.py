@@ -11,7 +11,7 @@ import pathlib
 import weakref
 from typing import TYPE_CHECKING, Any, Iterable, Mapping, Sequence
 
-from fmnist_zoo import registry, weights
+from fmnist_zoo import own, registry, weights
 from fmnist_zoo.errors import ZooError
 from fmnist_zoo.spec import ARRAYS, ModelSpec, Recipe
 from trainers.config import ConfigError, RunConfig, read_run
@@ -90,7 +90,7 @@ def from_run(path: str | os.PathLike[str]) -> Trained:
 
     folder, record, config, result = _finished(path)
     path = folder.weights / f"{config.recipe.weights}.weights.h5"
-    again = f"train the run again with python -m trainers.train --config={folder.config}"
+    again = f"train the run again with python -m trainers.train --config={folder.config}{own.flag(config.spec.modules)}"
     if not path.is_file():
         trial = folder.path.parent
         if (trial / "proposal.json").exists():
@@ -125,13 +125,14 @@ def _finished(path: str | os.PathLike[str]) -> tuple[RunFolder, dict[str, Any], 
         raise ConfigError(f"{folder.path}: {missing}; a run is named by its folder, such as tb_logs/4D_drop03/<run>")
     (record, config), result = read_run(folder.path), folder.read_result()
     provenance.require_builder(folder.path, record)
+    module = own.flag(config.spec.modules)
     if result is None and folder.failure.exists():
         reason = folder.read_failure() or "for an unknown reason"
         raise TrainedError(f"{folder.path}: this run failed ({reason}); train it again with other settings: "
-                           f"python -m trainers.train --config={folder.config}")
+                           f"python -m trainers.train --config={folder.config}{module}")
     if result is None:
         raise TrainedError(f"{folder.path}: this run is not finished; continue it with "
-                           f"python -m trainers.train --resume={folder.path}")
+                           f"python -m trainers.train --resume={folder.path}{module}")
     return folder, record, config, result
 
 
