@@ -102,7 +102,7 @@ def test_events_are_of_the_weights_that_count(tmp_path):
 
 
 def test_card_has_a_line_for_each_setting_that_is_on(whole):
-    card = helpers.summaries(whole.folder)["model"][0][1].tensor.string_val[0].decode()
+    card = helpers.summaries(whole.folder)["settings"][0][1].tensor.string_val[0].decode()
     for name, value in EVERYTHING.items():
         if name not in ("normalization", "dropout", "input"):
             assert re.search(rf"^  {name} +{str(value).lower()}$", card, re.M), name

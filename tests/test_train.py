@@ -104,7 +104,7 @@ def test_events_hold_pictures_histograms_graphs_card_and_result(run):
     width, height, png = found["pictures/worst"][0][1].tensor.string_val
     assert png.startswith(b"\x89PNG") and int(width) > 100 and int(height) > 100
     (_, card), (step, result) = ((step, value.tensor.string_val[0].decode()) for step, value in (
-        found["model"][0], found["result"][0]))
+        found["settings"][0], found["result"][0]))
     again, final = f"--config={run.folder / 'config.json'}", run.result["final"]
     assert again in card and "784 -> 600" in card and "score on" not in card
     assert step == 4 and again in result and "Published" not in result and "worst classes" in result

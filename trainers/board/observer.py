@@ -46,7 +46,7 @@ class Observer:
         Also the `augmented` images, (n, 784) uint8, if there are some.
         """
         self._settings.summary(hparams.session_start(self._folder, self._config, batch_size), 0)
-        self._settings.text("model", texts.model(self._config, self._replay))
+        self._settings.text("settings", texts.model(self._config, self._replay))
         images = tf.TensorSpec((None, *building.input_shape(model)), tf.float32, name="images")
         traced = tf.function(lambda images: tf.identity(model(images), name="logits")).get_concrete_function(images)
         self._settings.graph(traced.graph.as_graph_def())

@@ -34,8 +34,8 @@ def link(address: str, logdir: pathlib.Path, *, runs: str = "") -> str:
     if runs:
         query["runFilter"] = runs
     ordinary = list(logdir.glob("*/*/config.json"))
-    trials = list(logdir.glob("sweeps/*/[0-9]*"))
-    if ordinary and 2 * len(ordinary) + len(trials) > SELECTED:
+    others = sum(len(list(logdir.glob(kind))) for kind in ("*/*/evaluation", "sweeps/*/sweep.json", "sweeps/*/[0-9]*"))
+    if ordinary and 1 + 2 * len(ordinary) + others > SELECTED:
         tabs["regexInput"] = runs or "^(?!sweeps/)"
     return f"{address}?{urllib.parse.urlencode(query)}#timeseries&{urllib.parse.urlencode(tabs)}"
 

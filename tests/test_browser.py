@@ -1,0 +1,257 @@
+"""TensorBoard as a person sees it: a real one, started by `make board`'s command, in headless Chromium.
+
+Needs Debian's packages chromium and chromium-driver, and selenium.
+"""
+
+import contextlib
+import json
+import os
+import pathlib
+import shutil
+import subprocess
+import sys
+import time
+import urllib.request
+
+import pytest
+
+from fmnist_zoo.files import write_json
+from tests.conftest import ROOT
+from trainers.board import events, hparams, scalars
+from trainers.config import overlay, resolve
+from trainers.engine.epoch import EpochMeans
+
+webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is not installed")
+CHROMIUM, DRIVER = (shutil.which(name) for name in ("chromium", "chromedriver"))
+pytestmark = [pytest.mark.slow, pytest.mark.skipif(
+    not (CHROMIUM and DRIVER), reason="needs Debian's packages chromium and chromium-driver")]
+SECONDS = 120  # until something is on the page
+MODELS = ("softmax", "2L", "3L", "4L")  # ordinary runs; a fifth one fails
+TRIALS, FAILED = 30, 1
+# TensorBoard's elements are nested in shadow roots. Charts are SVG where Chromium has no WebGL.
+FIND = """
+    const find = (root, selector) => [...root.querySelectorAll(selector), ...[...root.querySelectorAll("*")].flatMap(
+        element => element.shadowRoot ? find(element.shadowRoot, selector) : [])];
+    const shown = element => element.getClientRects().length > 0;
+"""
+PINNED = FIND + """
+    return find(document, "metrics-pinned-view scalar-card").map(card => [
+        card.innerText.split("\\n")[0],
+        find(card, "path").filter(path => path.style.strokeWidth == "2" && shown(path)).length])
+"""
+TABLE = FIND + """
+    return find(document, "tf-hparams-table-view").flatMap(table => find(table.shadowRoot, "vaadin-grid-cell-content"))
+        .map(cell => cell.innerText.trim()).filter(Boolean)
+"""
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory):
+    options = webdriver.ChromeOptions()
+    options.binary_location = CHROMIUM
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+    for flag in ("headless", "no-sandbox", "disable-gpu", "disable-3d-apis", "disable-quic", "no-first-run",
+                 "disable-background-networking", "disable-component-update", "disable-sync", "window-size=1500,1100",
+                 f"user-data-dir={tmp_path_factory.mktemp('chromium')}"):
+        options.add_argument(f"--{flag}")
+    driver = webdriver.Chrome(options, webdriver.ChromeService(DRIVER))
+    yield driver
+    driver.quit()
+
+
+@contextlib.contextmanager
+def served(logdir, rows):
+    """The link that `make board` prints, when the server has read so many rows."""
+    server = subprocess.Popen([sys.executable, "-m", "trainers.board.serve", f"--logdir={logdir}", "--port=0"],
+                              cwd=ROOT, stdout=subprocess.PIPE, text=True, env={**os.environ, "PYTHONPATH": str(ROOT)})
+    try:
+        link = server.stdout.readline().split()[-1]
+        until = time.monotonic() + SECONDS
+        while len(found := json.load(urllib.request.urlopen(link.split("?")[0] + "data/runs"))) < rows:
+            assert time.monotonic() < until, found
+            time.sleep(0.5)
+        yield link
+    finally:
+        server.terminate()
+        server.communicate()
+
+
+def seen(browser, script, enough):
+    """What a script finds on the page, as soon as it is enough; and the seconds until then."""
+    began = time.monotonic()
+    while not enough(found := browser.execute_script(script)):
+        assert time.monotonic() < began + SECONDS, found
+        time.sleep(0.2)
+    return found, time.monotonic() - began
+
+
+def opened(browser, link, tab):
+    browser.get("about:blank")  # another fragment alone would not load the page again
+    browser.get(link.replace("#timeseries", f"#{tab}"))
+
+
+def errors(browser):
+    return [line["message"] for line in browser.get_log("browser") if line["level"] == "SEVERE"]
+
+
+def screenshot(browser, name):
+    """Into the folder that SCREENSHOTS names."""
+    if folder := os.environ.get("SCREENSHOTS"):
+        browser.save_screenshot(str(pathlib.Path(folder, f"{name}.png")))
+
+
+# Five runs and thirty trials that were trained.
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """Their log folder: a run is two rows, a trial one; one run ends worse than guessing."""
+    from tests import sweeps
+    from tests.conftest import tape_without_xla
+    from trainers.sweep import sweep
+    from trainers.train import train
+
+    logdir = tmp_path_factory.mktemp("trained")
+    settings = dict(data="mini", epochs=3, logdir=logdir)
+    with pytest.MonkeyPatch.context() as monkeypatch, tape_without_xla():
+        for model in MODELS:
+            train(model, run_name="one", histogram_every=1, **settings)
+        train("softmax", run_name="worse", learning_rate=1e4, histogram_every=1, **settings)
+        sweeps.replace_pool(monkeypatch, sweeps.Inline())
+        sweep("softmax", {"learning_rate": [1e-3, 3e-3, 1e-2], "l2": [0, 1e-5, 1e-4, 1e-3, 1e-2],
+                          "batch_size": [600, 1200]}, tuner="grid", name="grid", **settings)
+    return logdir
+
+
+@pytest.fixture(scope="module")
+def board(trained):
+    with served(trained, 2 + 2 * (len(MODELS) + 1) + TRIALS) as link:
+        yield link
+
+
+def test_charts_of_loss_and_accuracy_have_a_line_for_each_row(board, browser):
+    opened(browser, board, "timeseries")
+    lines = 2 * (len(MODELS) + 1) + TRIALS
+    found, _ = seen(browser, PINNED, lambda cards: len(cards) == 2 and all(count >= lines for _, count in cards))
+    assert found == [["loss", lines], ["accuracy", lines]]
+    screenshot(browser, "timeseries")
+    assert not errors(browser)
+
+
+def test_pictures_are_shown_although_there_are_more_than_forty_rows(board, browser):
+    opened(browser, board, "images")
+    loaded = "find(document, 'tf-image-loader').flatMap(loader => find(loader.shadowRoot, 'img'))"
+    seen(browser, f"{FIND} return {loaded}.filter(image => shown(image) && image.naturalWidth > 100).length",
+         lambda count: count >= 3)
+    tags = browser.execute_script(f"{FIND} return find(document, 'tf-image-loader').map(e => e.tag)")
+    assert {"pictures/confusion", "pictures/first_layer"} <= set(tags)
+    screenshot(browser, "images")
+    assert not errors(browser)
+
+
+def test_table_of_hparams_has_runs_trials_and_a_failure(board, browser):
+    opened(browser, board, "hparams")
+    cells, _ = seen(browser, TABLE, lambda cells: "#0009 grid" in cells)
+    assert cells[:12] == ["Trial ID", "Show Metrics", "batch_size", "hidden", "l2", "learning_rate", "model",
+                          "validation loss", "validation accuracy", "train loss", "epoch kept", "seconds"]
+    groups = session_groups(board)
+    assert len(groups) == len(MODELS) + 1 + TRIALS
+    failed = [group["name"] for group in groups if group["sessions"][0]["status"] == "STATUS_FAILURE"]
+    assert failed[-1].startswith("worse softmax") and len(failed) < len(groups) / 2
+    screenshot(browser, "hparams")
+    assert not errors(browser)
+
+
+def session_groups(link, metrics=True):
+    ask = {"experimentName": "", "colParams": [], "startIndex": 0, "sliceSize": 5000, "includeMetrics": metrics,
+           "allowedStatuses": ["STATUS_SUCCESS", "STATUS_FAILURE", "STATUS_RUNNING", "STATUS_UNKNOWN"]}
+    request = urllib.request.Request(link.split("?")[0] + "data/plugin/hparams/session_groups",
+                                     json.dumps(ask).encode(), {"Content-Type": "application/json"})
+    with urllib.request.urlopen(request, timeout=SECONDS) as answer:
+        return json.load(answer)["sessionGroups"]
+
+
+def test_parallel_coordinates_have_a_line_for_each_run_that_is_complete(board, browser):
+    opened(browser, board, "hparams")
+    tab = FIND + "const tab = find(document, 'paper-tab').find(e => /PARALLEL/i.test(e.innerText)); " \
+        "if (tab) tab.click(); return Boolean(tab)"
+    seen(browser, tab, bool)
+    complete = sum(group["sessions"][0]["status"] == "STATUS_SUCCESS" for group in session_groups(board))
+    found, _ = seen(browser, FIND + "return find(document, 'tf-hparams-parallel-coords-plot').flatMap(plot => "
+                    "find(plot.shadowRoot, '.foreground path')).length", lambda count: count >= complete)
+    assert found == complete
+    screenshot(browser, "parallel")
+    assert not errors(browser)
+
+
+def test_graph_and_text_are_shown(board, browser):
+    opened(browser, board, "graphs")
+    seen(browser, FIND + "return find(document, 'g.node').map(node => node.textContent).join(' ')",
+         lambda text: "images" in text and "logits" in text)
+    screenshot(browser, "graphs")
+    opened(browser, board, "text")
+    seen(browser, FIND + "return find(document, 'h2').map(heading => heading.innerText)", lambda headings: {
+        f"{model}: finished" for model in MODELS} <= set(headings) and any(
+            heading.startswith("softmax: failed, worse than chance") for heading in headings))
+    screenshot(browser, "text")
+    assert not errors(browser)
+
+
+# Thousands of trials that were not trained.
+
+def pretend(logdir, trials):
+    """Five runs of ten epochs and a sweep; returns the number of rows."""
+    configs = {logdir / model / f"run{seed}": resolve(model, seed=seed) for seed, model in enumerate((*MODELS, "5L"))}
+    base, sweep = resolve("4L", ranking=True, epochs=10), logdir / "sweeps" / "4L-random"
+    sweep.mkdir(parents=True)
+    write_json(sweep / "sweep.json", {"base": base.to_dict()})
+    for number in range(trials):
+        configs[sweep / f"{number:04}" / "0"] = overlay(base, dropout=number % 90 / 100, l2=number % 7 * 1e-4)
+    hparams.declare(logdir, [hparams.hyperparameters(config, model="4L" if config.ranking else "")
+                             for config in configs.values()], first=["dropout", "l2"])
+    for number, (folder, config) in enumerate(configs.items()):
+        pretend_run(folder, config, level=0.3 + number % 101 / 200)
+    return 2 + 2 * 5 + trials
+
+
+def pretend_run(folder, config, *, level):
+    folder.mkdir(parents=True)
+    if not config.ranking:
+        write_json(folder / "config.json", {})
+    with contextlib.ExitStack() as stack:
+        settings, run, train = (stack.enter_context(contextlib.closing(events.EventWriter(*where))) for where in (
+            (folder,), (folder, events.CURVES), (folder / "train",)))
+        settings.summary(hparams.session_start(folder, config, 256), 0)
+        for epoch in range(1, 11):
+            loss = level + 1 / epoch
+            row = {name: loss for name in ("train_loss_eval", "train_accuracy_eval", "train_loss", "train_accuracy",
+                                           "train_objective", "train_penalty", "validation_loss", "validation_accuracy",
+                                           "validation_rounded_accuracy", "validation_penalty", "learning_rate",
+                                           "images_per_second", "seconds", "step")}
+            training, validation = scalars.of_training(row, EpochMeans(loss, 0, 0.9)), scalars.of_validation(row)
+            run.scalars({**training, **validation} if config.ranking else validation, epoch)
+            train.scalars({} if config.ranking else training, epoch)
+        run.scalars({tag: level for tag, _ in hparams._METRICS if tag.startswith("final/")}, 10)
+        run.summary(hparams.session_end(success=True), 10)
+
+
+def test_three_hundred_trials_are_drawn_at_once(browser, tmp_path):
+    with served(tmp_path, pretend(tmp_path, 300)) as link:
+        opened(browser, link, "timeseries")
+        found, seconds = seen(browser, PINNED, lambda cards: [count >= 310 for _, count in cards] == [True, True])
+        assert found == [["loss", 310], ["accuracy", 310]]
+        print(f"300 trials: the charts of Time Series after {seconds:.1f} s")
+        opened(browser, link, "scalars")
+        lines = FIND + "return find(document, 'path.line[stroke-width=\"2px\"]').filter(shown).length"
+        _, seconds = seen(browser, lines, lambda count: count >= 2 * 5)
+        print(f"300 trials: the charts of Scalars, of runs alone, after {seconds:.1f} s")
+        screenshot(browser, "scalars300")
+        assert not errors(browser)
+
+
+def test_hparams_can_be_used_with_two_thousand_trials(browser, tmp_path):
+    with served(tmp_path, pretend(tmp_path, 2000)) as link:
+        opened(browser, link, "hparams")
+        _, seconds = seen(browser, TABLE, lambda cells: "#0001 4L-random" in cells)
+        print(f"2,000 trials: the table of HParams after {seconds:.1f} s")
+        screenshot(browser, "hparams2000")
+        assert len(session_groups(link)) == 2005 and not errors(browser)
