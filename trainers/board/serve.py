@@ -8,6 +8,7 @@ starts in a third of the time without it.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import pathlib
@@ -71,10 +72,8 @@ def main(arguments: Sequence[str]) -> int:
         return 2
     print("\n".join(lines(address, pathlib.Path(board.flags.logdir or "."))), flush=True)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
+    with contextlib.suppress(KeyboardInterrupt):
         signal.pause()
-    except KeyboardInterrupt:
-        print()
     return 0
 
 
