@@ -244,6 +244,15 @@ def test_teacher_that_may_know_the_validation_images_is_noted(teacher, tmp_path,
         assert said.count("whose validation scores are then too good") == noted
 
 
+def test_sweep_notes_teachers_that_may_know_its_validation_images(teacher, pretending_pool, tmp_path, capsys):
+    space = {"teacher": ["4L", "2L"]}
+    sweep.sweep("2L", space, tuner="grid", data="mini", logdir=tmp_path, verbose=True, name="searched")
+    assert capsys.readouterr().out.count("may have learned images that validate its student") == 2
+    sweep.sweep("2L", "l2=0", tuner="grid", data="mini", logdir=tmp_path, verbose=True, teacher=f"{teacher},4L")
+    said = capsys.readouterr().out
+    assert said.count("may have learned images that validate its student") == 1 == said.count("teacher 4L was trained")
+
+
 def test_teacher_that_changed_is_refused_on_resume_and_replay(tmp_path, capsys):
     teacher = train("softmax", data="mini", epochs=1, logdir=tmp_path, run_name="teacher").folder
     folder = stopped_run(tmp_path, 1, model="2L", hidden=(8,), epochs=3, teacher=str(teacher))

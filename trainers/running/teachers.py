@@ -6,7 +6,7 @@ import contextlib
 import hashlib
 import json
 import os
-from typing import TYPE_CHECKING, Any, Callable, Sequence
+from typing import TYPE_CHECKING, Any, Callable, Mapping, Sequence
 
 from fmnist_zoo.errors import ZooError
 from fmnist_zoo.files import cache_folder
@@ -26,6 +26,22 @@ def check(names: str) -> None:
             trained.spec_and_data(**_argument(name))
         except ZooError as error:
             raise ConfigError(f"--teacher: {error}") from error
+
+
+def notes(names: Sequence[str], data: Mapping[str, str]) -> list[str]:
+    """What to tell the user, without TensorFlow, of teachers that may know images which validate the trials of a sweep.
+
+    Args:
+        names: `teacher` of each recipe.
+        data: `sha256` and `split_sha256` of the data of the sweep.
+    """
+    found = {name: trained.spec_and_data(**_argument(name))[1] for text in names for name in teachers_of(text)}
+    return [_may_know(name) for name, known in found.items() if any(known[key] != data[key] for key in data)]
+
+
+def _may_know(teacher: str) -> str:
+    return (f"teacher {teacher} was trained on other data, or with other images held out: it may have learned images "
+            "that validate its student, whose validation scores are then too good")
 
 
 def load(names: str, recorded: list[dict[str, Any]] | None, data: Data, reporter: Reporter
@@ -54,8 +70,7 @@ def load(names: str, recorded: list[dict[str, Any]] | None, data: Data, reporter
         same = one.data.get("sha256") == data.sha256 and one.data["split_sha256"] == data.split_sha256
         records.append({"title": one.title, "weights_sha256": one.weights_sha256, "same_split": same})
         if not same and len(data["validation"].labels):
-            reporter.note(f"teacher {one.title} was trained on other data, or with other images held out: it may have "
-                          "learned images that validate this run, whose validation scores are then too good")
+            reporter.note(_may_know(one.title))
     for name in ("title", "weights_sha256"):
         now, before = [one[name] for one in records], [one[name] for one in recorded or records]
         if now != before:

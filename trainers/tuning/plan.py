@@ -49,10 +49,10 @@ class Plan:
         self.tuner, self.objective, self.executions = tuner, objective, executions
         default = catalog.default_space(self.base.spec)
         self.space = parse(default if space is None else space, self.base, listed_only=tuner == "grid")
-        for searched in (parameter for parameter in self.space.parameters if parameter.name == "teacher"):
-            for names in searched.values:
-                teachers.check(str(names))
-        teachers.check(self.base.recipe.teacher)
+        searched = (parameter.values for parameter in self.space.parameters if parameter.name == "teacher")
+        self.teachers = [self.base.recipe.teacher, *(str(names) for values in searched for names in values)]
+        for names in self.teachers:
+            teachers.check(names)
         twice = [name for name in self.space.names if name in self.given]
         if twice:
             raise ConfigError(f"--{twice[0]} and --space both set {twice[0]}; drop one (without --space, this sweep "
