@@ -134,8 +134,8 @@ def simulate(options: argparse.Namespace, folder: str) -> None:
                 data="mini", epochs=1)
     scheduler, clock = None, None
     with contextlib.ExitStack() as stack:
-        stack.callback(setattr, start, "_draw", start._draw)
-        start._draw = nothing  # the tables and the page at the end
+        stack.callback(setattr, start, "_write_page", start._write_page)
+        start._write_page = nothing  # the page at the end
         if options.pool == "clock":
             clock = Clock(options.workers, options.seconds, max(1, options.trials // 10))
             stack.callback(setattr, pool, "make", pool.make)
