@@ -135,7 +135,7 @@ def simulate(options: argparse.Namespace, folder: str) -> None:
     scheduler, clock = None, None
     with contextlib.ExitStack() as stack:
         stack.callback(setattr, start, "_write_page", start._write_page)
-        start._write_page = nothing  # the page at the end
+        setattr(start, "_write_page", nothing)
         if options.pool == "clock":
             clock = Clock(options.workers, options.seconds, max(1, options.trials // 10))
             stack.callback(setattr, pool, "make", pool.make)
