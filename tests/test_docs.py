@@ -84,13 +84,14 @@ def test_cluster_as_its_page_says(tmp_path):
             if line.startswith("TLS="):
                 named = line
             elif line.startswith("dask "):
-                server = subprocess.Popen(["bash", "-c", f"{named}; exec {line.replace('dask ', dask, 1)}"],
-                                          cwd=tmp_path, env=environment, stderr=subprocess.DEVNULL)
+                start = f"{named}; exec {line.replace('dask ', dask, 1)} --host 127.0.0.1"
+                server = subprocess.Popen(["bash", "-c", start], cwd=tmp_path, env=environment,
+                                          stderr=subprocess.DEVNULL)
                 servers.callback(server.wait)
                 servers.callback(server.terminate)
             else:
                 line += " --data=mini --epochs=1 --max_trials=2" if "trainers.sweep" in line else ""
                 done = subprocess.run(["bash", "-c", line], cwd=tmp_path, env=environment, text=True,
-                                      capture_output=True, timeout=600)
+                                      capture_output=True, timeout=400)
                 assert done.returncode == 0, done.stderr
         assert "2 trials ended" in done.stdout
