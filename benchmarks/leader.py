@@ -1,8 +1,8 @@
 """What the leader of a sweep costs, with trials that train nothing: `python -m benchmarks.leader --trials=100,1000`.
 
-For each count of finished trials N, one line: leader's time a further trial (100 of them), and a trial on the way from
-the count before; seconds to load the sweep and to restore the tuner from it; seconds of `--show`; the process's memory
-over that of its imports. Times are of the processor, except for `--show`.
+For each count of finished trials N, one line: the leader's time a further trial (100 of them), and a trial on the way
+from the count before; seconds to load the sweep and to restore the tuner from it; seconds of `--show`; the process's
+memory over that of its imports. Times are of the processor, except for `--show`.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import tempfile
 import time
 from typing import Any, Sequence
 
-from absl import flags
+from benchmarks import command
 
 FURTHER = 100
 SPACE = "dropout=0..0.5; l1=log(1e-7..1e-3); l2=log(1e-7..1e-3); learning_rate=log(1e-4..1e-2)"
@@ -83,14 +83,15 @@ def _megabytes() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
-def main(arguments: Sequence[str]) -> int:
-    values = flags.FlagValues()
-    flags.DEFINE_list("trials", ["100", "1000", "3000", "10000"], "counts of finished trials", flag_values=values)
-    flags.DEFINE_string("tuner", "random", "of the sweep", flag_values=values)
-    flags.DEFINE_string("folder", "", "one that is kept; default: a temporary one", flag_values=values)
-    flags.DEFINE_integer("lead", 0, "lead the sweep in --folder to so many trials, and print the times as JSON",
-                         flag_values=values)
-    values(["leader", *arguments])
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = command.make_parser("benchmarks.leader", __doc__)
+    parser.add_argument("--trials", type=command.list_of(command.count), default="100,1000,3000,10000",
+                        help="counts of finished trials")
+    parser.add_argument("--tuner", default="random", help="of the sweep")
+    parser.add_argument("--folder", help="one that is kept; default: a temporary one")
+    parser.add_argument("--lead", type=command.count,
+                        help="lead the sweep in --folder to so many trials, and print the times as JSON")
+    values = parser.parse_args(arguments)
     if values.lead:
         print(json.dumps(lead(values.folder, values.tuner, values.lead)))
         return 0
@@ -99,7 +100,7 @@ def main(arguments: Sequence[str]) -> int:
         folder = pathlib.Path(values.folder or temporary) / values.tuner
         folder.mkdir(parents=True, exist_ok=True)
         print(f"{'trials':>7} {'ms a trial':>10} {'of all':>8} {'load s':>7} {'replay s':>8} {'show s':>7} {'MB':>6}")
-        for count in map(int, values.trials):
+        for count in values.trials:
             whole = _child(values.tuner, folder, count)
             more = _child(values.tuner, folder, count + FURTHER)
             watch = time.perf_counter()
@@ -118,4 +119,4 @@ def _child(tuner: str, folder: pathlib.Path, count: int) -> dict[str, float]:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(main())
