@@ -4,7 +4,8 @@
     python -m benchmarks.pictures --only=rooms,tour
 
 Runs the commands of the tutorials, on the real data, and copies the pictures that they write to docs/pictures. Runs and
-sweeps that the log folder holds already are used. `tour` executes docs/tour.ipynb and stores its outputs in it.
+sweeps that the log folder holds already are used. `board` needs Debian's chromium and chromium-driver. `tour` executes
+docs/tour.ipynb and stores its outputs in it.
 """
 
 from __future__ import annotations
@@ -80,6 +81,20 @@ def curves(options: argparse.Namespace) -> None:
     _do(runs.main, ["--compare", *folders, f"--plot={DOCS / 'pictures' / 'curves.png'}"])
 
 
+def board(options: argparse.Namespace) -> None:
+    """The runs of `curves` in TensorBoard, as `make board` opens it."""
+    from benchmarks import browser
+
+    rows = 2 * len(RUNS)
+    with tempfile.TemporaryDirectory() as folder:
+        for model, name in RUNS.items():
+            shutil.copytree(pathlib.Path(options.logdir, model, name), pathlib.Path(folder, model, name))
+        with browser.served(folder, rows) as link, browser.chromium() as driver:
+            browser.opened(driver, link, "timeseries")
+            browser.seen(driver, browser.PINNED, lambda cards: len(cards) == 2 and all(n >= rows for _, n in cards))
+            driver.save_screenshot(str(DOCS / "pictures" / "board.png"))
+
+
 def lessons(options: argparse.Namespace) -> None:
     """The plots of the second tutorial's sweep, which continues if it was interrupted."""
     _do(sweep.main, ["--model=4L", f"--name={SWEEP}", "--tuner=grid", "--epochs=10", f"--space={SPACE}",
@@ -119,7 +134,7 @@ def tour(options: argparse.Namespace) -> None:
 
 
 PARTS: dict[str, Callable[[argparse.Namespace], None]] = {
-    part.__name__: part for part in (rooms, curves, lessons, trained, tour)}
+    part.__name__: part for part in (rooms, curves, board, lessons, trained, tour)}
 
 
 def _do(main: Callable[[Sequence[str]], int], arguments: Sequence[str]) -> None:

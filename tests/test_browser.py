@@ -7,38 +7,21 @@ import contextlib
 import json
 import os
 import pathlib
-import shutil
-import subprocess
-import sys
-import time
 import urllib.request
 
 import pytest
 
+from benchmarks.browser import CHROMIUM, DRIVER, FIND, PINNED, SECONDS, chromium, opened, seen, served
 from fmnist_zoo.files import write_json
-from tests.conftest import ROOT
 from trainers.board import events, hparams, scalars
 from trainers.config import overlay, resolve
 from trainers.engine.epoch import EpochMeans
 
-webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is not installed")
-CHROMIUM, DRIVER = (shutil.which(name) for name in ("chromium", "chromedriver"))
+pytest.importorskip("selenium.webdriver", reason="selenium is not installed")
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(
     not (CHROMIUM and DRIVER), reason="needs Debian's packages chromium and chromium-driver")]
-SECONDS = 120  # until something is on the page
 MODELS = ("softmax", "2L", "3L", "4L")  # ordinary runs; a fifth one fails
 TRIALS, FAILED = 30, 1
-# TensorBoard's elements are nested in shadow roots. Charts are SVG where Chromium has no WebGL.
-FIND = """
-    const find = (root, selector) => [...root.querySelectorAll(selector), ...[...root.querySelectorAll("*")].flatMap(
-        element => element.shadowRoot ? find(element.shadowRoot, selector) : [])];
-    const shown = element => element.getClientRects().length > 0;
-"""
-PINNED = FIND + """
-    return find(document, "metrics-pinned-view scalar-card").map(card => [
-        card.innerText.split("\\n")[0],
-        find(card, "path").filter(path => path.style.strokeWidth == "2" && shown(path)).length])
-"""
 TABLE = FIND + """
     return find(document, "tf-hparams-table-view").flatMap(table => find(table.shadowRoot, "vaadin-grid-cell-content"))
         .map(cell => cell.innerText.trim()).filter(Boolean)
@@ -46,48 +29,9 @@ TABLE = FIND + """
 
 
 @pytest.fixture(scope="module")
-def browser(tmp_path_factory):
-    options = webdriver.ChromeOptions()
-    options.binary_location = CHROMIUM
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    for flag in ("headless", "no-sandbox", "disable-gpu", "disable-3d-apis", "disable-quic", "no-first-run",
-                 "disable-background-networking", "disable-component-update", "disable-sync", "window-size=1500,1100",
-                 f"user-data-dir={tmp_path_factory.mktemp('chromium')}"):
-        options.add_argument(f"--{flag}")
-    driver = webdriver.Chrome(options, webdriver.ChromeService(DRIVER))
-    yield driver
-    driver.quit()
-
-
-@contextlib.contextmanager
-def served(logdir, rows):
-    """The link that `make board` prints, when the server has read so many rows."""
-    server = subprocess.Popen([sys.executable, "-m", "trainers.board.serve", f"--logdir={logdir}", "--port=0"],
-                              cwd=ROOT, stdout=subprocess.PIPE, text=True, env={**os.environ, "PYTHONPATH": str(ROOT)})
-    try:
-        link = server.stdout.readline().split()[-1]
-        until = time.monotonic() + SECONDS
-        while len(found := json.load(urllib.request.urlopen(link.split("?")[0] + "data/runs"))) < rows:
-            assert time.monotonic() < until, found
-            time.sleep(0.5)
-        yield link
-    finally:
-        server.terminate()
-        server.communicate()
-
-
-def seen(browser, script, enough):
-    """What a script finds on the page, as soon as it is enough; and the seconds until then."""
-    began = time.monotonic()
-    while not enough(found := browser.execute_script(script)):
-        assert time.monotonic() < began + SECONDS, found
-        time.sleep(0.2)
-    return found, time.monotonic() - began
-
-
-def opened(browser, link, tab):
-    browser.get("about:blank")  # another fragment alone would not load the page again
-    browser.get(link.replace("#timeseries", f"#{tab}"))
+def browser():
+    with chromium() as driver:
+        yield driver
 
 
 def errors(browser):
