@@ -1,10 +1,14 @@
-"""Writes files whole or not at all: each is written under another name, synced, then renamed."""
+"""Writes files whole or not at all: each is written under another name, synced, then renamed.
+
+Records are JSON with a digest of their content, so that one that was changed is not taken for what was written.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import errno
 import fcntl
+import hashlib
 import json
 import os
 import pathlib
@@ -12,6 +16,8 @@ import warnings
 from typing import IO, Any, Iterator
 
 from fmnist_zoo.version import __version__
+
+DIGEST = "content_sha256"  # the key of a record under which it holds the SHA-256 of all its other keys
 
 
 def cache_folder() -> pathlib.Path:
@@ -50,9 +56,38 @@ def atomic_write(path: str | os.PathLike[str], mode: str = "wb", *, synced: bool
 
 
 def write_json(path: str | os.PathLike[str], content: dict[str, Any], *, synced: bool = True) -> None:
-    """Writes a record as indented JSON, whole or not at all; the key "version" says which version of the code did."""
+    """Writes a record, `sealed`, as indented JSON, whole or not at all."""
     with atomic_write(path, "w", synced=synced) as file:
-        file.write(json.dumps({**content, "version": __version__}, indent=2) + "\n")
+        file.write(json.dumps(sealed(content), indent=2) + "\n")
+
+
+def read_json(path: str | os.PathLike[str]) -> Any:
+    """The content of a JSON file, `opened`; `OSError` or `ValueError` if it cannot be read."""
+    return opened(json.loads(pathlib.Path(path).read_bytes()))
+
+
+def sealed(content: dict[str, Any]) -> dict[str, Any]:
+    """A record as it is written: "version" says which version of the code did, and `DIGEST` is of all the rest."""
+    record = {**content, "version": __version__}
+    record.pop(DIGEST, None)
+    return {**record, DIGEST: _digest(record)}
+
+
+def opened(record: Any) -> Any:
+    """A record without its digest; `ValueError` if that is of another content. Version 0.2 and earlier wrote none."""
+    if not isinstance(record, dict) or DIGEST not in record:
+        return record
+    content = {name: value for name, value in record.items() if name != DIGEST}
+    if record[DIGEST] != _digest(content):
+        raise ValueError(f"its content does not fit its {DIGEST}: it was damaged or changed (if you changed it on "
+                         "purpose, remove that line)")
+    return content
+
+
+def _digest(content: dict[str, Any]) -> str:
+    """Of what JSON makes of it, in the order of names: independent of spaces and of the order in the file."""
+    plain = json.loads(json.dumps(content))  # a key that is a number becomes text
+    return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()
 
 
 def publish(beside: str | os.PathLike[str], path: str | os.PathLike[str]) -> None:

@@ -18,7 +18,7 @@ import sys
 from typing import Any, Callable, Mapping
 
 from fmnist_zoo.errors import SpecError
-from fmnist_zoo.files import atomic_write, cache_folder
+from fmnist_zoo.files import cache_folder, read_json, write_json
 from fmnist_zoo.version import __version__
 
 _MAIN = "__main__"
@@ -161,8 +161,7 @@ def keep(known: Builder, found: Facts) -> None:
     if path:
         with contextlib.suppress(OSError):
             path.parent.mkdir(parents=True, exist_ok=True)
-            with atomic_write(path, "w") as file:
-                json.dump(dataclasses.asdict(found), file)
+            write_json(path, dataclasses.asdict(found))
 
 
 def _cached(known: Builder) -> pathlib.Path | None:
@@ -178,8 +177,9 @@ def _read(path: pathlib.Path | None) -> Facts | None:
     if path is None:
         return None
     try:
-        stored = json.loads(path.read_text())
+        stored = read_json(path)
         layers = tuple(Layer(**layer) for layer in stored.pop("layers"))
+        stored.pop("version", None)
         found = Facts(**{**stored, "input": tuple(stored["input"])}, layers=layers)
         whole = isinstance(found.parameters, int) and isinstance(found.training_flops, int)
         return found if whole and all(isinstance(layer.parameters, int) for layer in layers) else None

@@ -14,7 +14,7 @@ import pathlib
 from typing import TYPE_CHECKING, Any, Sequence
 
 from fmnist_zoo.errors import ZooError
-from fmnist_zoo.files import atomic_write
+from fmnist_zoo.files import atomic_write, read_json
 from fmnist_zoo.settings import settings_of
 from fmnist_zoo.spec import ModelSpec, Recipe
 
@@ -35,7 +35,7 @@ def manifest() -> dict[str, dict[str, Any]]:
     """The entries of all shipped weights by model name, none if nothing is shipped; `WeightsError` if it is damaged."""
     path = FOLDER / "manifest.json"
     try:
-        known: dict[str, dict[str, Any]] = json.loads(path.read_text())["models"]
+        known: dict[str, dict[str, Any]] = read_json(path)["models"]
         for name, found in known.items():
             wrong = [field for field, kind in _FIELDS.items() if not isinstance(found[field], kind)]
             if wrong or len(found["sha256"]) != 64 or not float(found["scores"]["test_accuracy"]) <= 1:

@@ -1,11 +1,13 @@
 """Reading back what a run left on disk."""
 
 import csv
+import json
 import pathlib
 import struct
 
 from tensorboard.compat.proto import event_pb2
 
+from fmnist_zoo.files import read_json
 from trainers.running import checkpoints
 
 TIMES = ("seconds", "images_per_second")
@@ -44,6 +46,13 @@ def scalars(folder):
             found[tag] = {step: struct.unpack("<f", value.tensor.tensor_content)[0] if value.tensor.tensor_content
                           else value.tensor.float_val[0] for step, value in values}
     return found
+
+
+def change(path, how):
+    """Changes a record; it is then without a digest, as an earlier version wrote it."""
+    content = read_json(path)
+    how(content)
+    pathlib.Path(path).write_text(json.dumps(content))
 
 
 def rows_without_times(folder):

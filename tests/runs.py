@@ -35,7 +35,8 @@ def make(logdir, name, *, losses=(0.5, 0.3, 0.4), model="4L", started=1.7e9, fin
             "epochs": len(losses), "stopped_early": len(losses) < config.recipe.epochs, "weights": "best",
             "final": {"epoch": best, "train_loss": 0.1, "validation_loss": losses[best - 1],
                       "validation_accuracy": 1 - losses[best - 1]},
-            "seconds": 1.5 * len(losses), "weights_sha256": checkpoints.digest(weights)})
+            "seconds": 1.5 * len(losses), "weights_sha256": checkpoints.digest(weights),
+            "metrics_sha256": folder.table.digest(len(losses))})
     return folder
 
 

@@ -11,6 +11,7 @@ import fmnist_zoo
 from tests import helpers
 from trainers.config import resolve
 from trainers.running.folder import RunFolder
+from trainers.running.table import TableError
 from trainers.train import main, train
 from trainers.tuning import trial
 
@@ -39,6 +40,11 @@ def changed(old, new):
     return lambda path: path.write_text(path.read_text().replace(old, new, 1))
 
 
+def unsealed(change):
+    """Damage to a record of an earlier version, which has no digest."""
+    return lambda path: helpers.change(path, change)
+
+
 @pytest.mark.parametrize("name, damage, text", [
     ("checkpoints/latest.npz", lambda path: path.write_bytes(path.read_bytes()[:1000]),
      "damaged, or not a checkpoint"),
@@ -47,9 +53,12 @@ def changed(old, new):
     ("metrics.csv", lambda path: path.write_text("".join(path.read_text().splitlines(keepends=True)[:2])),
      "damaged: it has 1 rows, and the checkpoint was saved after epoch 3"),
     ("metrics.csv", lambda path: path.write_bytes(bytes(range(256)) * 9), "damaged: its first line"),
-    ("metrics.csv", changed("\n2,16,", "\n2,17,"), "epochs 1 to 3 were changed after the checkpoint was saved"),
-    ("config.json", changed('"seed": 0', '"seed": 7'), "one of the two was changed"),
-    ("config.json", changed('"starts": [', '"starts": [1, '), "the list of starts in a run's config.json is damaged"),
+    ("metrics.csv", changed("\n2,16,", "\n2,17,"), "epochs 1 to 3 are not those that the run wrote"),
+    ("config.json", changed('"seed": 0', '"seed": 7'), "its content does not fit its content_sha256"),
+    ("config.json", changed('"cpu":', '"cpa":'), "its content does not fit its content_sha256"),
+    ("config.json", unsealed(lambda record: record["config"].update(seed=7)), "one of the two was changed"),
+    ("config.json", unsealed(lambda record: record["starts"].append(1)), "the list of starts in a run's config.json is "
+     "damaged"),
     ("config.json", lambda path: path.write_text('{"config": {}}'), "not the config.json of a run"),
     ("config.json", lambda path: path.write_text("[" * 100_000), "not the config.json of a run"),
 ])
@@ -68,14 +77,25 @@ def test_result_that_does_not_read_counts_as_missing(tmp_path, content):
     assert RunFolder(tmp_path).read_result() is None
 
 
-def test_missing_result_is_written_again_and_partial_files_are_removed(finished, copy):
-    (copy / "result.json").write_text("")
+@pytest.mark.parametrize("damage", [lambda path: path.write_text(""), changed('accuracy": 0.', 'accuracy": 0.9')],
+                         ids=["empty", "digit"])
+def test_damaged_result_is_written_again_and_partial_files_are_removed(finished, copy, damage):
+    damage(copy / "result.json")
+    assert RunFolder(copy).read_result() is None
     partial = [copy / name for name in ("checkpoints/.latest.npz.abc", "saving.keras", ".metrics.csv.xyz")]
     for path in partial:
         path.write_text("half")
     assert main([f"--resume={copy / 'config.json'}"]) == 0
     assert (copy / "result.json").read_text() == (finished / "result.json").read_text()
     assert not any(path.exists() for path in partial)
+
+
+def test_rows_of_a_finished_run_are_checked_without_its_checkpoint(copy):
+    shutil.rmtree(copy / "checkpoints")
+    assert len(RunFolder(copy).rows()) == 3
+    changed(",0.", ",0.9")(copy / "metrics.csv")
+    with pytest.raises(TableError, match="epochs 1 to 3 are not those that the run wrote"):
+        RunFolder(copy).rows()
 
 
 def test_damaged_rows_after_the_checkpoint_are_cut_off(copy):

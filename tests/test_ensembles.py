@@ -10,6 +10,7 @@ import pytest
 
 import fmnist_zoo
 from fmnist_zoo import data, metrics, prediction, statistics, weights
+from fmnist_zoo.files import read_json
 from fmnist_zoo.version import __version__
 from tests import helpers
 from trainers import evaluate as command
@@ -41,7 +42,7 @@ def test_augmentation_is_a_row_of_its_own(runs, tmp_path, capsys):
     assert command.main([f"--run={folder}", "--tta=flip,shift"]) == 0
     printed = capsys.readouterr().out
     assert printed.startswith(f"{folder}: ") and "\nSneaker " in printed and f"\n{folder}, tta=shift,flip " in printed
-    report = json.loads((folder / "evaluation" / "evaluation.json").read_text())
+    report = read_json(folder / "evaluation" / "evaluation.json")
     assert read_evaluation(folder / "evaluation", weights_sha256=report["weights_sha256"],
                            data_sha256=report["data"]["sha256"]) == report
     found = report.pop("tta")
@@ -70,7 +71,7 @@ def test_ensemble_is_a_row_beside_its_members(runs, tmp_path, capsys):
     assert command.main([*arguments, "--ensemble", "--tta=flip", f"--logdir={tmp_path}", "--json"]) == 0
     first, other, ensemble = json.loads(capsys.readouterr().out)
     place, = (tmp_path / "ensembles").iterdir()
-    assert json.loads((place / "evaluation" / "evaluation.json").read_text()) == {**ensemble, "version": __version__}
+    assert read_json(place / "evaluation" / "evaluation.json") == {**ensemble, "version": __version__}
     assert re.fullmatch(r"2L,hidden=16\+2L,hidden=32-[0-9a-f]{8}", place.name) and place.name == ensemble["name"]
     assert [member["title"] for member in ensemble["members"]] == [first["title"], other["title"]]
     mean, labels = {}, {}

@@ -12,6 +12,7 @@ import pytest
 from PIL import Image
 
 from fmnist_zoo import data, metrics, prediction, statistics
+from fmnist_zoo.files import read_json
 from fmnist_zoo.spec import CLASS_NAMES
 from fmnist_zoo.version import __version__
 from tests import helpers
@@ -75,7 +76,7 @@ def test_figures_are_those_of_the_saved_model(evaluated):
 
 def test_report_pictures_and_events_are_written(evaluated):
     folder, report, _ = evaluated
-    assert json.loads((folder / "evaluation" / "evaluation.json").read_text()) == {
+    assert read_json(folder / "evaluation" / "evaluation.json") == {
         **json.loads(json.dumps(report)), "version": __version__}
     for name in ("confusion", "reliability"):
         with Image.open(folder / "evaluation" / f"{name}.png") as image:
@@ -178,9 +179,7 @@ def refused(capsys, *arguments):
 
 
 def change_record(folder, change):
-    record = json.loads((folder / "config.json").read_text())
-    change(record)
-    (folder / "config.json").write_text(json.dumps(record))
+    helpers.change(folder / "config.json", change)
 
 
 @pytest.mark.parametrize("name", ["sha256", "split_sha256"])
@@ -203,8 +202,7 @@ def test_weights_of_another_spec_are_refused(folder, capsys):
 
 
 def test_weights_that_the_run_did_not_end_with_are_refused(folder, capsys):
-    result = json.loads((folder / "result.json").read_text())
-    (folder / "result.json").write_text(json.dumps({**result, "weights_sha256": "0" * 64}))
+    helpers.change(folder / "result.json", lambda result: result.update(weights_sha256="0" * 64))
     assert "not the weights that the run ended with" in refused(capsys, f"--run={folder}")
 
 
@@ -220,8 +218,7 @@ def test_unfinished_run_is_refused(folder, capsys):
 
 @pytest.mark.parametrize("change", [{"final": {}}, {"final": {"epoch": "3"}}, {"seconds": None}, {"weights_sha256": 3}])
 def test_run_with_a_damaged_result_is_unfinished(folder, capsys, change):
-    result = json.loads((folder / "result.json").read_text())
-    (folder / "result.json").write_text(json.dumps({**result, **change}))
+    helpers.change(folder / "result.json", lambda result: result.update(change))
     assert "python -m trainers.train --resume=" in refused(capsys, f"--run={folder}")
 
 

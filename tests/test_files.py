@@ -83,7 +83,27 @@ def test_the_mode_follows_the_umask_which_is_never_changed(tmp_path, umask, monk
 
 def test_json_record_names_the_version_that_wrote_it(tmp_path):
     write_json(tmp_path / "record.json", {"one": 1, "version": "an earlier one"})
-    assert json.loads((tmp_path / "record.json").read_text()) == {"one": 1, "version": __version__}
+    assert files.read_json(tmp_path / "record.json") == {"one": 1, "version": __version__}
+
+
+@pytest.mark.parametrize("old, new", [("0.25", "0.26"), ("score", "scare"), ("first", "worst"), ('"3"', '"4"')])
+def test_record_that_was_changed_is_refused(tmp_path, old, new):
+    path = tmp_path / "record.json"
+    write_json(path, {"score": 0.25, "of": {3: ["first", None]}})
+    record = files.read_json(path)
+    assert record == {"score": 0.25, "of": {"3": ["first", None]}, "version": __version__}
+    path.write_text(json.dumps(json.loads(path.read_text()), sort_keys=True))  # another order and other spaces
+    assert files.read_json(path) == record
+    path.write_text(path.read_text().replace(old, new))
+    with pytest.raises(ValueError, match="its content does not fit its content_sha256"):
+        files.read_json(path)
+    write_json(path, json.loads(path.read_text()))  # written again, with the digest that it now has
+    assert files.read_json(path)
+
+
+def test_record_of_an_earlier_version_has_no_digest(tmp_path):
+    (tmp_path / "record.json").write_text('{"one": 1}')
+    assert files.read_json(tmp_path / "record.json") == {"one": 1}
 
 
 def test_exclusive_keeps_concurrent_changes_of_a_file_apart(tmp_path):

@@ -7,6 +7,7 @@ import shutil
 
 import pytest
 
+from fmnist_zoo.files import sealed
 from tests.sweeps import Pretending, replace_pool
 from trainers import sweep
 from trainers.tuning import journal, study
@@ -75,6 +76,13 @@ def test_files_that_a_power_cut_has_emptied_or_lost_are_restored(killed, calm, m
 def test_trial_whose_folder_was_deleted_after_a_kill_runs_again(killed, calm, monkeypatch):
     shutil.rmtree(killed / "0003")
     assert continued(killed, monkeypatch) == (calm, ["0003", "0008", "0009", "0010", "0011"])
+
+
+def test_line_that_was_changed_is_ignored(killed):
+    path, line = killed / "journal.jsonl", json.dumps(["0008/result.json", sealed({"status": "COMPLETED"})])
+    for text, known in ((line, True), (line.replace("COMPLETED", "FAILED"), False)):
+        path.write_text(text)
+        assert ("0008/result.json" in Journal(killed).read()) == known
 
 
 def test_torn_and_foreign_lines_are_ignored(killed, calm, monkeypatch):

@@ -1,11 +1,11 @@
 """What a sweep keeps on disk of trials that have ended."""
 
-import json
 import pathlib
 import shutil
 
 import pytest
 
+from tests import helpers
 from tests.sweeps import Pretending, replace_pool
 from trainers import evaluate, sweep, train
 from trainers.running.folder import RunFolder
@@ -86,9 +86,7 @@ def test_sweep_of_an_earlier_version_keeps_all(writing, tmp_path):
     asked = dict(tuner="random", data="mini", logdir=tmp_path)
     sweep.sweep("softmax", "l2=0..1", max_trials=1, **asked)
     path = tmp_path / "sweeps" / "softmax-random-seed0"
-    manifest = json.loads((path / "sweep.json").read_text())
-    del manifest["keeps"]
-    (path / "sweep.json").write_text(json.dumps(manifest))
+    helpers.change(path / "sweep.json", lambda manifest: manifest.pop("keeps"))
     sweep.sweep("softmax", "l2=0..1", max_trials=12, **asked)
     assert len(having(path, "weights")) == 12 and len(having(path, "checkpoint")) == 11
 

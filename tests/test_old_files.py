@@ -26,15 +26,9 @@ def logs(tmp_path):
     used = threads.in_use()
     if used != 2:  # the files are of runs with two; this process may have been started with another number
         for path in copy.rglob("config.json"):
-            change(path, lambda record: record["environment"]["threads"].update(intra_op=used))
-        change(copy / "sweeps" / "grid" / "sweep.json", lambda manifest: manifest["base"].update(threads=used))
+            helpers.change(path, lambda record: record["environment"]["threads"].update(intra_op=used))
+        helpers.change(copy / "sweeps" / "grid" / "sweep.json", lambda manifest: manifest["base"].update(threads=used))
     return copy
-
-
-def change(path, how):
-    content = json.loads(path.read_text())
-    how(content)
-    path.write_text(json.dumps(content))
 
 
 @pytest.mark.parametrize("name, done", [

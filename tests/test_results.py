@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 
 import fmnist_zoo
-from fmnist_zoo import card, data, metrics, models, prediction, registry, results, weights
+from fmnist_zoo import card, data, files, metrics, models, prediction, registry, results, weights
 from fmnist_zoo.__main__ import main as listing
+from tests import helpers
 from tests.conftest import ROOT
 from trainers import results as command
 from trainers.publishing import evaluation, scores, shipping
@@ -117,10 +118,22 @@ def test_rows_are_those_of_the_runs(made):
         assert row["images_per_second"] == 1800 * row["epochs"] / row["seconds"]
 
 
+def test_result_that_was_changed_becomes_no_row(run, tmp_path):
+    folder = shutil.copytree(run.path, tmp_path / "run")
+    path = folder / "result.json"
+    path.write_text(path.read_text().replace('"validation_accuracy": 0.', '"validation_accuracy": 0.9'))
+    with pytest.raises(trained.TrainedError, match="result.json: damaged or changed; .* --resume="):
+        scores.row(RunFolder(folder))
+    shutil.copy(run.result, path)
+    helpers.change(path, lambda result: result["final"].update(validation_accuracy=0.99))  # of an earlier version
+    with pytest.raises(trained.TrainedError, match="its validation_accuracy is 0.99, and 0.* by metrics.csv; no row"):
+        scores.row(RunFolder(folder))
+
+
 def test_row_names_each_commit_and_all_versions_that_trained_the_run(run, tmp_path):
     """The run was started, resumed under another commit and TensorFlow, and resumed once more without a change."""
     folder = shutil.copytree(run.path, tmp_path / "run")
-    record = json.loads((folder / "config.json").read_text())
+    record = files.read_json(folder / "config.json")
     first = {**record["environment"], "commit": "a" * 40, "versions": {"tensorflow": "2.20.0", "keras": "3.15.1"}}
     second = {**first, "commit": "b" * 40, "versions": {"tensorflow": "2.21.0", "keras": "3.15.1"}}
     record["starts"] = [{"epoch": epoch, "time": 0.0, "environment": environment}

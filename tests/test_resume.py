@@ -13,6 +13,7 @@ import time
 import pytest
 
 import fmnist_zoo
+from fmnist_zoo import files
 from tests import helpers
 from tests.conftest import ROOT, tape_without_xla
 from trainers.config import ConfigError, RunConfig, read_record, resolve
@@ -202,7 +203,7 @@ def test_latest_is_the_newest_unfinished_run(copy, capsys):
 def test_latest_passes_over_runs_that_cannot_continue(copy, capsys):
     """Newer ones: with a damaged checkpoint, without one, on arrays that were given in Python; and one in training."""
     logdir = copy.parent.parent
-    record = json.loads((copy / "config.json").read_text())
+    record = files.read_json(copy / "config.json")
     damaged, gone, arrays = (shutil.copytree(copy, copy.parent / name) for name in ("damaged", "gone", "arrays"))
     for newer, folder in enumerate((damaged, gone, arrays), start=1):
         config = {**record["config"], "data": "arrays"} if folder == arrays else record["config"]
@@ -270,7 +271,7 @@ def test_run_stopped_before_its_first_epoch_resumes(quick, tmp_path):
 
 
 def test_other_data_are_refused_on_resume_and_replay(copy, tmp_path, capsys):
-    record = json.loads((copy / "config.json").read_text())
+    record = files.read_json(copy / "config.json")
     record["data"]["sha256"] = "0" * 64
     (copy / "config.json").write_text(json.dumps(record))
     for flags in ([f"--resume={copy}"], [f"--config={copy / 'config.json'}", f"--logdir={tmp_path / 'logs'}"]):
@@ -301,7 +302,7 @@ class Notes(Lines):
 
 def test_record_has_an_entry_for_each_start_that_trained(quick, copy):
     """Stopped after epoch 2, then started with other versions, which is noted, then crashed with nothing saved."""
-    record = json.loads((copy / "config.json").read_text())
+    record = files.read_json(copy / "config.json")
     first = record["starts"][0]
     assert [one["epoch"] for one in record["starts"]] == [0] and first["environment"] == record["environment"]
     first["environment"]["versions"]["keras"] = record["environment"]["versions"]["keras"] = "3.0.0"

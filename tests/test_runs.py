@@ -178,7 +178,8 @@ def test_result_that_does_not_read_leaves_what_the_rows_say(tmp_path, capsys, co
 
 def test_values_that_are_no_numbers_are_unknown(tmp_path, capsys):
     folder = make(tmp_path, "one", started=float("inf"))
-    folder.result.write_text(folder.result.read_text().replace("0.3", "NaN").replace("0.7", '"high"'))
+    helpers.change(folder.result, lambda result: result["final"].update(
+        validation_loss=float("nan"), validation_accuracy="high"))
     (found,) = listed(tmp_path, capsys)
     assert (found["status"], found["validation_loss"], found["validation_accuracy"], found["started"]) \
         == ("finished", None, None, None)
@@ -193,7 +194,7 @@ def test_names_cannot_control_the_terminal(tmp_path, capsys):
 
 def test_model_of_a_module_that_is_not_imported(tmp_path, capsys):
     folder = make(tmp_path, "one", seed=1)
-    folder.config.write_text(folder.config.read_text().replace('"name": "4L"', '"name": "mine,l2=0.1"'))
+    helpers.change(folder.config, lambda record: record["config"]["spec"].update(name="mine,l2=0.1"))
     assert listed(tmp_path, capsys)[0]["changes"] == "l2=0.1 epochs=3 seed=1 data=mini"
 
 

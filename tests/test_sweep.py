@@ -162,7 +162,7 @@ def test_plot_of_listed_epochs_when_trials_stop_early(tmp_path):
 def test_keys_that_a_later_version_adds_to_a_proposal_are_ignored(pretended_sweep):
     logdir, table = pretended_sweep
     proposal = logdir / "sweeps" / "grid" / "0001" / "proposal.json"
-    proposal.write_text(json.dumps({**json.loads(proposal.read_text()), "version": "9", "new": 1}))
+    helpers.change(proposal, lambda content: content.update(version="9", new=1))
     assert study.load(logdir / "sweeps" / "grid").rows() == table
 
 

@@ -8,6 +8,7 @@ import shutil
 
 import pytest
 
+from tests import helpers
 from tests.sweeps import GRID, MODEL, SPACE, Pretending, replace_pool, rows_of
 from trainers import sweep
 from trainers.config import ConfigError
@@ -80,11 +81,10 @@ def test_sweep_records_tensorflow_that_is_installed_under_another_name(monkeypat
                                               ("bayesian", ["keras-tuner", "scikit-learn", "scipy"])])
 def test_oracle_that_proposes_something_else_is_refused_with_its_versions(pretending_pool, tmp_path, tuner, libraries):
     done, _ = execute(make_plan("l2=0..1", tuner=tuner, max_trials=2), tmp_path)
-    starts = json.loads((done.path / "starts.json").read_text())
-    starts["starts"][0]["versions"]["keras-tuner"] = "1.0"
-    (done.path / "starts.json").write_text(json.dumps(starts))
-    proposal = done.path / "0001" / "proposal.json"
-    proposal.write_text(json.dumps({**json.loads(proposal.read_text()), "values": {"l2": 0.25}}))  # as 1.0 proposed it
+    helpers.change(done.path / "starts.json",
+                   lambda content: content["starts"][0]["versions"].update({"keras-tuner": "1.0"}))
+    helpers.change(done.path / "0001" / "proposal.json",
+                   lambda content: content.update(values={"l2": 0.25}))  # as 1.0 proposed it
     with pytest.raises(SweepError, match=r"0001: the oracle proposes .*not \{'l2': 0.25\}.*--overwrite") as caught:
         execute(make_plan("l2=0..1", tuner=tuner, max_trials=3), tmp_path)
     assert "keras-tuner was 1.0 and is 1." in str(caught.value)
@@ -267,8 +267,7 @@ def test_start_is_a_part_of_the_sweep_and_older_sweeps_have_none(pretending_pool
     with pytest.raises(ConfigError, match=r"start was \['l2=0.25'\], now \[\]"):
         sweep.sweep("softmax", **asked)
     path = tmp_path / "sweeps" / "softmax-random-seed0"
-    older = {name: value for name, value in json.loads((path / "sweep.json").read_text()).items() if name != "start"}
-    (path / "sweep.json").write_text(json.dumps(older))
+    helpers.change(path / "sweep.json", lambda manifest: manifest.pop("start"))
     with pytest.raises(ConfigError, match="start was"):
         sweep.sweep("softmax", **asked, start="l2=0.25")
     with pytest.raises(ConfigError, match="a grid tries every combination: drop it"):

@@ -39,6 +39,12 @@ def learning_rates(recipe: Recipe, *, steps_an_epoch: int, epoch: int) -> np.nda
     return (recipe.learning_rate * factor).astype(np.float32)
 
 
+def last_learning_rate(recipe: Recipe, *, steps_an_epoch: int, epoch: int) -> float:
+    """That of the last update of an epoch; the recipe's with all its digits where it is that."""
+    rate = float(learning_rates(recipe, steps_an_epoch=steps_an_epoch, epoch=epoch)[-1])
+    return recipe.learning_rate if np.float32(recipe.learning_rate) == rate else rate
+
+
 def _half_cosine(start: float, end: float, share: np.ndarray) -> np.ndarray:
     """From `start` to `end` as `share` goes from 0 to 1."""
     return end + (start - end) * (1 + np.cos(np.pi * share)) / 2

@@ -10,7 +10,7 @@ from typing import Any, Sequence
 from fmnist_zoo import files, registry, results
 from trainers.config import RunConfig, read_record, resolve
 from trainers.publishing import evaluation
-from trainers.running import provenance, trained
+from trainers.running import provenance, trained, verifying
 from trainers.running.folder import RunFolder
 
 COMPARED = ("epochs", "chosen_epoch", "validation_accuracy", "test_accuracy", "test_nll", "test_ece", "data_sha256")
@@ -30,8 +30,15 @@ def plan(patterns: Sequence[str], seeds: Sequence[int], **settings: Any) -> list
 
 
 def row(folder: RunFolder, data_dir: str | None = None) -> dict[str, Any]:
-    """A finished run as a row. The test images are opened unless the folder holds an evaluation of these weights."""
+    """A finished run as a row. The test images are opened unless the folder holds an evaluation of these weights.
+
+    Raises:
+        TrainedError: as `trained.from_run`, and if the run's result disagrees with its `metrics.csv`.
+        TableError: if that file is damaged.
+    """
     subject = trained.from_run(folder.path)
+    if problems := verifying.result_problems(folder):
+        raise trained.TrainedError(f"{'; '.join(problems)}; no row is written of it: train the run again")
     report = evaluation.once(subject, data_dir)
     record, result = read_record(folder.path), folder.read_result() or {}
     images = record["data"]["fit"]

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-import json
 import os
 import pathlib
 import shutil
@@ -17,7 +16,7 @@ import time
 from typing import IO, Any, Iterator
 
 from fmnist_zoo.errors import ZooError
-from fmnist_zoo.files import publish, write_json
+from fmnist_zoo.files import publish, read_json, write_json
 from fmnist_zoo.spec import ARRAYS
 from trainers.config import ConfigError, RunConfig, read_run
 from trainers.running.table import MetricsTable
@@ -49,18 +48,28 @@ class RunFolder:
         return locked(self.path, "training")
 
     def rows(self) -> list[dict[str, Any]]:
-        """`metrics.csv` with its numbers read back; `TableError` if it is damaged."""
+        """`metrics.csv` with its numbers read back; `TableError` if it is damaged, or not what a finished run wrote."""
+        result = self.read_result() or {}
+        if "metrics_sha256" in result:  # not in results of version 0.2 and earlier
+            self.table.check(result["epochs"], result["metrics_sha256"])
         return self.table.rows()
 
     def read_result(self) -> dict[str, Any] | None:
         """`result.json` of a finished run; None if it is missing or damaged (resuming the run writes it again)."""
         try:
-            result = json.loads(self.result.read_text())
+            result = read_json(self.result)
             types = ((result["epochs"], int), (result["stopped_early"], bool), (result["final"]["epoch"], int),
                      (result["seconds"], float), (result["weights_sha256"], str))
             return result if all(isinstance(value, kind) for value, kind in types) else None
         except (OSError, ValueError, TypeError, LookupError, RecursionError):
             return None
+
+    def result_problem(self) -> str:
+        """What is wrong with `result.json`; empty if nothing is, or there is none."""
+        if self.read_result() or not self.result.exists():
+            return ""
+        return (f"{self.result}: damaged or changed; it is written again by python -m trainers.train "
+                f"--resume={self.path}")
 
     def write_failure(self, reason: str) -> None:
         """Marks the run as one that would fail again, so that `latest_unfinished` does not choose it."""
@@ -69,7 +78,7 @@ class RunFolder:
     def read_failure(self) -> str:
         """Why the run failed; empty if it did not, or if that does not read."""
         try:
-            return str(json.loads(self.failure.read_text())["reason"])
+            return str(read_json(self.failure)["reason"])
         except (OSError, ValueError, TypeError, LookupError, RecursionError):
             return ""
 
@@ -213,7 +222,7 @@ def ends(result: dict[str, Any] | None, config: RunConfig) -> bool:
 def read_evaluation(folder: pathlib.Path, *, weights_sha256: str, data_sha256: str) -> dict[str, Any] | None:
     """The report in the folder of an evaluation; None if there is none, it is damaged, or of other weights or data."""
     try:
-        report = json.loads((folder / EVALUATION).read_text())
+        report = read_json(folder / EVALUATION)
         matrix = report["confusion"]
         right = sum(row[label] for label, row in enumerate(matrix))
         same = report["weights_sha256"] == weights_sha256 and report["data"]["sha256"] == data_sha256

@@ -227,7 +227,9 @@ class Session:
         sample = self.engine.predict(self.sample.images)
         row: dict[str, Any] = {
             "epoch": self.state.epoch, "step": step, "seconds": seconds,
-            "images_per_second": len(self.fit.labels) / seconds, "learning_rate": self._learning_rate(),
+            "images_per_second": len(self.fit.labels) / seconds,
+            "learning_rate": schedule.last_learning_rate(
+                self.config.recipe, steps_an_epoch=self.engine.steps_an_epoch, epoch=self.state.epoch - 1),
             "train_loss": means.loss, "train_penalty": means.penalty, "train_objective": means.objective,
             "train_accuracy": means.accuracy,
             "train_loss_eval": metrics.mean_cross_entropy(sample, self.sample.labels),
@@ -249,12 +251,6 @@ class Session:
             self.state.best_epoch = self.state.epoch
             self.state.best_loss = float("inf") if loss is None else loss
             self.state.best = self._weights()
-
-    def _learning_rate(self) -> float:
-        """Of the last update of the epoch that was just trained; the recipe's with all its digits where it is that."""
-        recipe, steps = self.config.recipe, self.engine.steps_an_epoch
-        rate = float(schedule.learning_rates(recipe, steps_an_epoch=steps, epoch=self.state.epoch - 1)[-1])
-        return recipe.learning_rate if np.float32(recipe.learning_rate) == rate else rate
 
     def _weights(self, *, averaged: bool = True) -> dict[str, np.ndarray]:
         return {name: variable.numpy() for name, variable in self.engine.weights(averaged=averaged).items()}
@@ -301,7 +297,8 @@ class Session:
             final |= _measured("ranking", self.engine.predict(self.ranking.images), self.ranking.labels)
         result = {"epochs": self.state.epoch, "stopped_early": self._stopped_early(),
                   "weights": self.config.recipe.weights, "final": final, "seconds": self.state.seconds,
-                  "weights_sha256": checkpoints.digest(chosen)}
+                  "weights_sha256": checkpoints.digest(chosen),
+                  "metrics_sha256": self.folder.table.digest(self.state.epoch)}
         with self.engine.counting():
             self.observer.finish(result, logits)
         self.observer.flush()

@@ -100,10 +100,10 @@ class MetricsTable:
 
     def check(self, count: int, sha256: str | None) -> None:
         """`TableError` unless the first `count` rows are whole, and those that were noted as `sha256` (None: nothing
-        was noted, as in checkpoints of version 0.1)."""
+        was noted, as in files of version 0.1)."""
         self.rows(count)
         if count and sha256 not in (None, self.digest(count)):
-            raise self._damaged(f"its rows of epochs 1 to {count} were changed after the checkpoint was saved")
+            raise self._damaged(f"its rows of epochs 1 to {count} are not those that the run wrote")
 
     def cut(self, count: int) -> None:
         """Keeps the first `count` rows; whatever follows goes, damaged or not."""

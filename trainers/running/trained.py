@@ -126,6 +126,8 @@ def _finished(path: str | os.PathLike[str]) -> tuple[RunFolder, dict[str, Any], 
     (record, config), result = read_run(folder.path), folder.read_result()
     provenance.require_builder(folder.path, record)
     module = own.flag(config.spec.modules)
+    if problem := folder.result_problem():
+        raise TrainedError(problem + module)
     if result is None and folder.failure.exists():
         reason = folder.read_failure() or "for an unknown reason"
         raise TrainedError(f"{folder.path}: this run failed ({reason}); train it again with other settings: "

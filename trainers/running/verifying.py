@@ -47,8 +47,8 @@ def problems(folder: RunFolder) -> list[str]:
         except ZooError as error:
             found.append(str(error))
     result = folder.read_result()
-    if result is None and folder.result.exists():
-        found.append(f"{folder.result}: damaged; --resume={folder.path} writes it again")
+    if problem := folder.result_problem():
+        found.append(problem)
     if result is None and folder.failure.exists() and not folder.read_failure():
         found.append(f"{folder.failure}: damaged")
     if result:
@@ -56,6 +56,13 @@ def problems(folder: RunFolder) -> list[str]:
         found += [f"{folder.result}: {what}" for what in _result(result, rows, known)]
         found += _products(folder, record, config, result)
     return found
+
+
+def result_problems(folder: RunFolder) -> list[str]:
+    """Where the `result.json` of a finished run disagrees with its `metrics.csv`; `TableError` if that is damaged."""
+    result = folder.read_result()
+    return [folder.result_problem()] if result is None else [
+        f"{folder.result}: {what}" for what in _result(result, folder.rows(), None)]
 
 
 def _checkpoint(folder: RunFolder, config: RunConfig) -> tuple[dict[str, Any], str | None]:

@@ -17,8 +17,7 @@ import re
 import threading
 from typing import Any, Iterator, Mapping
 
-from fmnist_zoo.files import sync, write_json
-from fmnist_zoo.version import __version__
+from fmnist_zoo.files import opened, read_json, sealed, sync, write_json
 from trainers.config import ConfigError
 
 JOURNALS = ("journal-before.jsonl", "journal.jsonl")  # the first one's files are being synced
@@ -38,9 +37,9 @@ class Journal:
         self._syncing: threading.Thread | None = None
 
     def read(self) -> dict[str, dict[str, Any]]:
-        """What the journal of a killed leader holds: the records by the names of their files. Torn lines are ignored.
+        """What the journal of a killed leader holds: the records by the names of their files.
 
-        A trial whose folder a person has deleted has no result: it runs again.
+        Torn and changed lines are ignored. A trial whose folder a person has deleted has no result: it runs again.
         """
         found = {}
         for path in (self._before, self._current):
@@ -48,7 +47,7 @@ class Journal:
                 with contextlib.suppress(ValueError, TypeError):
                     name, content = json.loads(line)
                     if PROPOSAL.fullmatch(name) or RESULT.fullmatch(name) and (self._folder / name).parent.is_dir():
-                        found[name] = dict(content)
+                        found[name] = dict(opened(content))
         return found
 
     def add(self, name: str, content: dict[str, Any]) -> None:
@@ -58,7 +57,7 @@ class Journal:
     def commit(self) -> None:
         """Writes what was added. `OSError`, with the path, if the disk does not take it."""
         if self._pending:
-            lines = [json.dumps([name, {**content, "version": __version__}]) for name, content in self._pending.items()]
+            lines = [json.dumps([name, sealed(content)]) for name, content in self._pending.items()]
             _append(self._current, "".join(f"{line}\n" for line in lines))
             self._write()
             if len(self._unsynced) >= LIMIT and not self._before.exists():
@@ -116,7 +115,7 @@ def read(path: pathlib.Path, advice: str, otherwise: dict[str, Any] | None = Non
         ConfigError: if it is damaged and there is no `otherwise`, with the `advice` what to do.
     """
     try:
-        content = json.loads(path.read_bytes())
+        content = read_json(path)
         if isinstance(content, dict):
             return content
         problem = "not what a sweep wrote"
