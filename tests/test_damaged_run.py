@@ -9,8 +9,8 @@ import pytest
 
 import fmnist_zoo
 from tests import helpers
-from trainers.config import resolve
-from trainers.running.folder import RunFolder
+from trainers.config import ConfigError, resolve
+from trainers.running.folder import RunFolder, locked, remove_if_unused
 from trainers.running.table import TableError
 from trainers.train import main, train
 from trainers.tuning import trial
@@ -103,6 +103,24 @@ def test_damaged_rows_after_the_checkpoint_are_cut_off(copy):
         file.write(b"4,32,\xff\x00\n5,")
     assert main([f"--resume={copy}", "--epochs=4"]) == 0
     assert [row["epoch"] for row in RunFolder(copy).rows()] == [1, 2, 3, 4]
+
+
+def test_name_of_a_run_that_was_killed_as_it_started_is_free(tmp_path):
+    path = tmp_path / "2L,hidden=8" / "one"
+    path.mkdir(parents=True)
+    for name in (".lock", ".config.json.abc"):
+        (path / name).write_text("")
+    with locked(path, "training"):
+        with pytest.raises(ConfigError, match="one exists already: choose another --run_name"):
+            train("2L", logdir=tmp_path, run_name="one", **SMALL)
+        remove_if_unused(RunFolder(path))  # as a second process that took this name and was refused
+        assert path.exists()
+    (path / "notes.txt").write_text("of the user's")
+    with pytest.raises(ConfigError, match="exists already"):
+        train("2L", logdir=tmp_path, run_name="one", **SMALL)
+    (path / "notes.txt").unlink()
+    assert train("2L", epochs=1, logdir=tmp_path, run_name="one", **SMALL).folder == path
+    assert not (path / ".config.json.abc").exists()
 
 
 def test_trial_with_damaged_rows_is_trained_again(tmp_path):

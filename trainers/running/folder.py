@@ -13,7 +13,7 @@ import pathlib
 import shutil
 import sys
 import time
-from typing import IO, Any, Iterator
+from typing import IO, Any, Collection, Iterator
 
 from fmnist_zoo.errors import ZooError
 from fmnist_zoo.files import publish, read_json, write_json
@@ -179,6 +179,8 @@ def names_folder(name: str) -> bool:
 def create(logdir: str | os.PathLike[str], config: RunConfig, run_name: str = "") -> RunFolder:
     """A new folder for a run, by default named after the time and the seed.
 
+    A name is free if its folder holds no more than a process leaves that is killed as it starts.
+
     Raises:
         ConfigError: if the name is not a folder name or is taken, or the folder cannot be made.
     """
@@ -193,17 +195,27 @@ def create(logdir: str | os.PathLike[str], config: RunConfig, run_name: str = ""
             path.mkdir(parents=True)
             return RunFolder(path)
         except FileExistsError:
-            continue
+            if run_name and is_empty(path) and not in_use(path):
+                return RunFolder(path)
         except OSError as error:
             raise ConfigError(f"{path}: cannot be made: {error.strerror}; "
                               "choose another --logdir or --run_name") from error
-    raise ConfigError(f"{parent / name} exists already: continue that run with --resume={parent / name}, "
-                      "or choose another --run_name")
+    is_run = (parent / name / "config.json").exists()
+    raise ConfigError(f"{parent / name} exists already: "
+                      + f"continue that run with --resume={parent / name}, or " * is_run + "choose another --run_name")
+
+
+def is_empty(path: pathlib.Path, *, without: Collection[str] = ()) -> bool:
+    """Whether a folder holds nothing but the folders `without`, and what a run leaves that is killed as it starts."""
+    try:
+        return all(name in without or name == LOCK or name.startswith(".config.json.") for name in os.listdir(path))
+    except OSError:
+        return False
 
 
 def remove_if_unused(folder: RunFolder) -> None:
     """Removes a new run's folder if training never began in it, so that wrong data leave no empty run behind."""
-    if not folder.config.exists():
+    if not folder.config.exists() and not in_use(folder.path):  # another process may have taken the same name
         shutil.rmtree(folder.path, ignore_errors=True)
         with contextlib.suppress(OSError):
             folder.path.parent.rmdir()

@@ -11,11 +11,11 @@ import pathlib
 import re
 import shutil
 import time
-from typing import Collection, NamedTuple
+from typing import NamedTuple
 
 from trainers.config import ConfigError, read_run
 from trainers.running import listing
-from trainers.running.folder import LOCK, SWEEPS, LockedError, RunFolder, finished, in_use, locked
+from trainers.running.folder import SWEEPS, LockedError, RunFolder, finished, in_use, is_empty, locked
 
 CHECKPOINT, EMPTY, MOVED = "checkpoints of finished runs", "empty folders", "sweeps moved aside by --overwrite"
 KINDS = (CHECKPOINT, EMPTY, MOVED)
@@ -39,8 +39,8 @@ def find(logdir: str | os.PathLike[str]) -> list[Removable]:
     found = [Removable(folder.checkpoint.parent, CHECKPOINT, size(folder.checkpoint.parent))
              for _, path in listing.folders(logdir) if _needs_no_checkpoint(folder := RunFolder(path))]
     for parent in (pathlib.Path(entry.path) for entry in listing.within(logdir)):
-        empty = [path for path in map(pathlib.Path, listing.within(parent)) if _is_empty(path) and _is_at_rest(path)]
-        if parent.name != SWEEPS and _is_empty(parent, without=[path.name for path in empty]) and _is_at_rest(parent):
+        empty = [path for path in map(pathlib.Path, listing.within(parent)) if is_empty(path) and _is_at_rest(path)]
+        if parent.name != SWEEPS and is_empty(parent, without=[path.name for path in empty]) and _is_at_rest(parent):
             empty.append(parent)
         found += [Removable(path, EMPTY, size(path)) for path in empty]
     found += [Removable(path, MOVED, size(path)) for path in map(pathlib.Path, listing.sweeps(logdir))
@@ -59,7 +59,7 @@ def remove(one: Removable) -> bool:
                 shutil.rmtree(one.path)
         else:
             with locked(one.path, "at work"):
-                if one.kind == EMPTY and not _is_empty(one.path):
+                if one.kind == EMPTY and not is_empty(one.path):
                     return False
                 shutil.rmtree(one.path)
     except (FileNotFoundError, LockedError):
@@ -77,14 +77,6 @@ def _needs_no_checkpoint(folder: RunFolder) -> bool:
         return False
     weights = folder.weights / f"{config.recipe.weights}.weights.h5"
     return finished(folder, config) and weights.is_file() and weights.stat().st_size > 0
-
-
-def _is_empty(path: pathlib.Path, *, without: Collection[str] = ()) -> bool:
-    """Whether a folder holds nothing but the folders `without`, and what a run leaves that is killed as it starts."""
-    try:
-        return all(name in without or name == LOCK or name.startswith(".config.json.") for name in os.listdir(path))
-    except OSError:
-        return False
 
 
 def _is_at_rest(path: pathlib.Path) -> bool:
