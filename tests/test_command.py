@@ -1,12 +1,18 @@
 """The command line of training: help, `--dry_run`, piped output; a mistake of the user is one line and exit code 2."""
 
 import json
+import os
+import pty
+import signal
 import subprocess
 import sys
+import time
 
 import pytest
 
 from fmnist_zoo import registry
+from tests.conftest import ROOT
+from trainers import cli
 from trainers.engine.epoch import EpochMeans
 from trainers.running import progress
 from trainers.train import GROUPS, define_flags, main, train
@@ -116,3 +122,35 @@ def test_progress_bar_shows_figures_and_restores_the_cursor(capsys):
     shown = bar._progress.live.console.file.getvalue()
     assert "loss 0.5000" in shown and "1234 images/s" in shown and "50 %" in shown and "1:05 left" in shown
     assert shown.rfind("\x1b[?25h") > shown.rfind("\x1b[?25l") >= 0  # the cursor is shown again
+
+
+def test_terminal_that_closes_stops_a_command_which_then_ends_in_order(tmp_path):
+    """The command leads the terminal's session, as a shell does, so that the kernel signals to it."""
+    code = ("import fcntl, pathlib, sys, termios, time\nfrom trainers import cli\n"
+            "fcntl.ioctl(0, termios.TIOCSCTTY, 0)\n"
+            "def body():\n"
+            "    with cli.StopSignal() as stop:\n"
+            "        print('ready', flush=True)\n"
+            "        while not stop():\n            time.sleep(0.01)\n"
+            "        print('saved', flush=True)\n"
+            "        return 128 + stop.number\n"
+            "pathlib.Path('code').write_text(str(cli.run('train', body)))\n")
+    ours, its = pty.openpty()
+    with subprocess.Popen([sys.executable, "-c", code], stdin=its, stdout=its, stderr=its, start_new_session=True,
+                          cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(ROOT)}) as process:
+        os.close(its)
+        assert os.read(ours, 100).startswith(b"ready")
+        os.close(ours)
+        process.wait(timeout=60)
+    assert (tmp_path / "code").read_text() == str(128 + signal.SIGHUP)
+
+
+def test_nohup_is_respected():
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with cli.StopSignal() as stop:
+            os.kill(os.getpid(), signal.SIGHUP)
+            time.sleep(0.1)
+            assert not stop() and signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGHUP, before)

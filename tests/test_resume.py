@@ -107,19 +107,21 @@ def test_run_that_is_killed_twice_equals_uninterrupted_run(tmp_path):
     assert_equal_runs(folder, whole)
 
 
-def test_ctrl_c_finishes_the_epoch_saves_and_names_the_command_to_continue(quick, tmp_path, capsys):
+@pytest.mark.parametrize("numbers", [[signal.SIGINT], [signal.SIGHUP, signal.SIGHUP]], ids=["ctrl-c", "terminal"])
+def test_signal_finishes_the_epoch_saves_and_names_the_command_to_continue(quick, tmp_path, capsys, numbers):
     folder = tmp_path / "softmax" / "one"
 
     def interrupt():
         wait_for_rows(folder, 1)
-        os.kill(os.getpid(), signal.SIGINT)
+        for number in numbers:
+            os.kill(os.getpid(), number)
 
     thread = threading.Thread(target=interrupt)
     thread.start()
     code = main(["--model=softmax", "--data=mini", "--epochs=5000", f"--logdir={tmp_path}", "--run_name=one"])
     thread.join()
     captured = capsys.readouterr()
-    assert code == 130 and "finishing this epoch" in captured.err
+    assert code == 128 + numbers[0] and captured.err.count("finishing this epoch") == 1
     assert f"python -m trainers.train --resume={folder}" in captured.out
     note = helpers.checkpoints.load(folder / "checkpoints" / "latest.npz")[1]
     assert note["epoch"] == len(RunFolder(folder).rows())

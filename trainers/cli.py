@@ -6,6 +6,7 @@ TensorFlow.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import shutil
@@ -23,7 +24,7 @@ from fmnist_zoo.settings import Choice, Setting, Switch
 from trainers.config import SETTINGS
 
 USAGE, FAILURE = 2, 1
-STOPPING = (signal.SIGINT, signal.SIGTERM)
+STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class Flags(flags.FlagValues):
@@ -175,6 +176,9 @@ def run(name: str, body: Callable[[], int]) -> int:
 class StopSignal:
     """Turns the first Ctrl-C (or SIGTERM) into a wish to stop after this epoch; the second ends the process at once.
 
+    A terminal that closes (SIGHUP) is such a wish, too. It may send the signal twice, so a second one changes nothing;
+    output to the terminal is then discarded. Under `nohup`, which ignores the signal, it stays ignored.
+
     Signals are read from a pipe by a thread of its own: Python's handlers wait until a compiled call returns, and two
     signals within one call would be one. A context manager; call it to ask whether to stop.
     """
@@ -189,7 +193,9 @@ class StopSignal:
         self._read, self._write = os.pipe()
         os.set_blocking(self._write, False)
         self._old_descriptor = signal.set_wakeup_fd(self._write, warn_on_full_buffer=False)
-        self._old = {number: signal.signal(number, lambda number, frame: None) for number in STOPPING}
+        self._old = {number: signal.signal(number, lambda number, frame: None) for number in STOPPING
+                     if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN}
+        self._terminals = [descriptor for descriptor in (1, 2) if os.isatty(descriptor)]
         self._thread = threading.Thread(target=self._watch, daemon=True)
         self._thread.start()
         return self
@@ -204,11 +210,23 @@ class StopSignal:
 
     def _watch(self) -> None:
         while received := os.read(self._read, 1):
-            if received[0] not in STOPPING:
+            if received[0] not in self._old:
                 continue
+            if received[0] == signal.SIGHUP:
+                self._leave_terminal()
+                if self.number:
+                    continue
             if self.number:
                 if sys.stdout is not None and sys.stdout.isatty():
                     os.write(sys.stdout.fileno(), b"\x1b[?25h\n")  # the bar hid the cursor
                 os._exit(128 + received[0])
             self.number = received[0]
-            print("\nfinishing this epoch, then saving; once more to leave at once", file=sys.stderr, flush=True)
+            with contextlib.suppress(OSError, ValueError):
+                print("\nfinishing this epoch, then saving; once more to leave at once", file=sys.stderr, flush=True)
+
+    def _leave_terminal(self) -> None:
+        """A terminal that is gone refuses output, which would end the run with an error before it has saved."""
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        for descriptor in self._terminals:
+            os.dup2(nowhere, descriptor)
+        os.close(nowhere)

@@ -120,9 +120,10 @@ class _Worker:
 
 @contextlib.contextmanager
 def _no_ctrl_c_for_children() -> Iterator[None]:
-    """Processes and threads that start within the block ignore Ctrl-C: they inherit the blocked signal."""
+    """Processes and threads that start within the block ignore Ctrl-C, and a terminal that closes: they inherit the
+    blocked signals."""
     resource_tracker.ensure_running()  # its start would unblock the signal
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGHUP})
     try:
         yield
     finally:
