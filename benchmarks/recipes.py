@@ -5,12 +5,15 @@
     python -m benchmarks.recipes --settings=ema=0.999 --settings=shift=1,flip=true
 
 Each line is the same recipe with one change, measured on the validation images: the test images are not opened.
-Differences are paired by seed. Runs that the log folder holds are used, so an interrupted table continues.
+Differences are paired by seed. Runs that the log folder holds are used, so an interrupted table continues. With
+`--rows=benchmarks/recipes.csv` the figures of each run are kept in that file, too, and a run that it holds is not
+trained again: a table may come from several machines.
 """
 
 from __future__ import annotations
 
 import argparse
+import csv
 import os
 import pathlib
 import statistics
@@ -19,12 +22,15 @@ from typing import Any, NamedTuple, Sequence
 
 from benchmarks import command
 from fmnist_zoo import settings
-from fmnist_zoo.files import atomic_write
+from fmnist_zoo.files import atomic_write, exclusive
 from trainers import cli
 from trainers.config import SETTINGS, ConfigError, RunConfig, resolve
+from trainers.engine.processor import machine
+from trainers.running import provenance
 from trainers.running.folder import RunFolder
 
 BEGIN, END = "<!-- recipes: python -m benchmarks.recipes -->", "<!-- /recipes -->"
+FIGURES = ("nll", "accuracy", "tta", "epoch", "seconds")  # the numbers of a row; "" where a run was not measured so
 HEAD = ("change", "validation NLL", "difference", "p", "validation accuracy", "difference", "p")
 
 
@@ -73,6 +79,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--epochs", type=command.count)
     parser.add_argument("--data", choices=command.DATA, default="fashion_mnist")
     parser.add_argument("--logdir", default="tb_logs/recipes")
+    parser.add_argument("--rows", type=pathlib.Path, help="a CSV file with the figures of each run, which grows")
     parser.add_argument("--page", type=pathlib.Path, help="the page whose table is replaced, such as docs/recipes.md")
     options = parser.parse_args(arguments)
     return cli.run("recipes", lambda: _main(options))
@@ -83,16 +90,18 @@ def _main(options: argparse.Namespace) -> int:
 
     plan = TABLES[options.table]
     changes = ("", *(options.settings or plan.changes))
-    plans = {text: [_config(options, plan, text, seed) for seed in options.seeds] for text in changes}
-    runs = [config for seed in range(len(options.seeds)) for config in (plan[seed] for plan in plans.values())]
+    keys = {(text, seed): _key(options, plan, text, seed) for text in changes for seed in options.seeds}
+    rows = _read(options.rows)
+    runs = {key: _config(key) for seed in options.seeds for key in (keys[text, seed] for text in changes)
+            if key not in rows}
     with cli.StopSignal() as stop:
-        folders = list(many.finish(runs, os.path.expanduser(options.logdir), stop))
-        if len(folders) < len(runs):
+        for key, folder in zip(runs, many.finish(list(runs.values()), os.path.expanduser(options.logdir), stop)):
+            rows[key] = _measure(folder, plan.tta)
+            _add(options.rows, key, rows[key])
+        if stop():
             print("interrupted; the same command continues")
             return 128 + stop.number
-    measured = [_measure(folder, plan.tta) for folder in folders]
-    by_change = {text: measured[place::len(plans)] for place, text in enumerate(plans)}
-    text = table(by_change)
+    text = table({text: [rows[keys[text, seed]] for seed in options.seeds] for text in changes})
     print(text)
     if options.page:
         page = options.page.read_text()
@@ -102,13 +111,28 @@ def _main(options: argparse.Namespace) -> int:
     return 0
 
 
-def _config(options: argparse.Namespace, plan: Table, text: str, seed: int) -> RunConfig:
-    given = {"epochs": options.epochs} if options.epochs else {}
-    return resolve(options.model or plan.model, **{"data": options.data, "histogram_every": 0, "seed": seed,
-                                                   **parse(plan.base), **given, **parse(text)})
+class Key(NamedTuple):
+    """What a run is, as text that a file can hold."""
+
+    model: str
+    data: str
+    settings: str
+    seed: int
 
 
-def _measure(folder: RunFolder, tta: str) -> dict[str, float]:
+def _key(options: argparse.Namespace, plan: Table, text: str, seed: int) -> Key:
+    """A change replaces what the recipe says."""
+    given = f"epochs={options.epochs}" if options.epochs else ""
+    parts = [part.partition("=") for part in f"{plan.base},{given},{text}".split(",") if part]
+    merged = {name: value for name, _, value in parts}
+    return Key(options.model or plan.model, options.data, ",".join(f"{name}={merged[name]}" for name in merged), seed)
+
+
+def _config(key: Key) -> RunConfig:
+    return resolve(key.model, **{"data": key.data, "histogram_every": 0, "seed": key.seed, **parse(key.settings)})
+
+
+def _measure(folder: RunFolder, tta: str) -> dict[str, Any]:
     """Of a finished run: the validation figures of the weights that count, and the median time of an epoch."""
     from fmnist_zoo import metrics
     from trainers.running import trained
@@ -120,6 +144,28 @@ def _measure(folder: RunFolder, tta: str) -> dict[str, float]:
         logits, labels, _ = trained.logits_of([trained.from_run(folder.path)], "validation", tta, None)
         found["tta"] = metrics.accuracy(logits, labels)
     return found
+
+
+def _read(path: pathlib.Path | None) -> dict[Key, dict[str, Any]]:
+    """The figures of the runs that a file holds; none without a file."""
+    if path is None or not path.exists():
+        return {}
+    with open(path, newline="") as file:
+        return {Key(row["model"], row["data"], row["settings"], int(row["seed"])):
+                {name: float(row[name]) for name in FIGURES if row[name]} for row in csv.DictReader(file)}
+
+
+def _add(path: pathlib.Path | None, key: Key, figures: dict[str, Any]) -> None:
+    """Adds a run's figures to the file, with the processor and the commit; other processes may do so too."""
+    if path is None:
+        return
+    columns = (*Key._fields, *FIGURES, "processor", "commit")
+    with exclusive(path.absolute().parent):
+        before = path.read_text() if path.exists() else ",".join(columns) + "\n"
+        with atomic_write(path, "w") as file:
+            file.write(before)
+            values = (*key, *(figures.get(name, "") for name in FIGURES), machine()["cpu"], provenance.commit())
+            csv.writer(file, lineterminator="\n").writerow(values)
 
 
 def table(by_change: dict[str, list[dict[str, float]]]) -> str:

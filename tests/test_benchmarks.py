@@ -81,11 +81,11 @@ def test_sweep_refuses_to_compare_other_trials_than_stock_keras_tuners(rates, co
 
 
 def test_recipes_compares_changes_with_the_recipe_and_writes_the_page(tmp_path, capsys):
-    """A second time it trains nothing."""
-    page = tmp_path / "page.md"
+    """A second time it trains nothing, by the file of rows alone, too."""
+    page, rows = tmp_path / "page.md", tmp_path / "rows.csv"
     page.write_text(f"Before.\n{recipes.BEGIN}\nold\n{recipes.END}\nAfter.\n")
     flags = ["--table=left_out", "--data=mini", "--seeds=1,2", "--epochs=1", "--settings=hidden=16,mixup=0",
-             f"--logdir={tmp_path}", f"--page={page}"]
+             f"--logdir={tmp_path / 'here'}", f"--page={page}", f"--rows={rows}"]
     assert recipes.main(flags) == 0
     text = page.read_text()
     lines = text.splitlines()
@@ -93,8 +93,10 @@ def test_recipes_compares_changes_with_the_recipe_and_writes_the_page(tmp_path, 
     assert "over shifts" in lines[2] and lines[4].startswith("| as it is | ")
     assert re.match(r"\| `hidden=16,mixup=0` \| [0-9.]+ \| [+-][0-9.]+ \| [0-9.e-]+ \| ", lines[5])
     assert capsys.readouterr().out.count("(tape, seed ") == 4
-    assert recipes.main(flags) == 0 and "(tape, seed " not in capsys.readouterr().out
-    assert page.read_text() == text
+    assert rows.read_text().count("\n") == 5
+    for again in (flags, [*flags, f"--logdir={tmp_path / 'elsewhere'}"]):
+        assert recipes.main(again) == 0 and "(tape, seed " not in capsys.readouterr().out
+        assert page.read_text() == text
 
 
 @pytest.mark.parametrize("changes", [plan.changes for plan in recipes.TABLES.values()])
