@@ -1,4 +1,8 @@
-"""The scores: `results.csv`, a row for each model and seed, and their means. Standard library alone."""
+"""The scores: `results.csv`, a row for each model and seed, and their means. Standard library alone.
+
+`record.csv` beside it has what the same networks reach with more work at prediction: the mean over shifts of an image,
+and ensembles of all seeds. Its rows are never mixed with those of single networks.
+"""
 
 from __future__ import annotations
 
@@ -8,17 +12,22 @@ import math
 import os
 import pathlib
 import statistics
-from typing import Any, Iterable
+from typing import Any, Iterable, Mapping
 
 from fmnist_zoo.errors import ZooError
 from fmnist_zoo.files import atomic_write
 
 PATH = pathlib.Path(__file__).parent / "results.csv"
+RECORD = PATH.with_name("record.csv")
 _TYPES: dict[str, type] = {
     "model": str, "seed": int, "epochs": int, "chosen_epoch": int, "validation_accuracy": float, "test_accuracy": float,
     "test_nll": float, "test_ece": float, "seconds": float, "images_per_second": float, "data_sha256": str,
     "versions": str, "commit": str}
 COLUMNS = tuple(_TYPES)
+RECORD_TYPES: dict[str, type] = {
+    "model": str, "kind": str, "seeds": str, "validation_accuracy": float, "test_accuracy": float, "test_nll": float,
+    "test_ece": float, "test_ece_calibrated": float, "weights_sha256": str, "data_sha256": str, "versions": str,
+    "commit": str}
 
 
 class ResultsError(ZooError, ValueError):
@@ -44,8 +53,8 @@ class Score:
     seconds: float
 
 
-def read(path: str | os.PathLike[str] = PATH) -> list[dict[str, Any]]:
-    """All rows, with numbers as numbers; none if there is no such file.
+def read(path: str | os.PathLike[str] = PATH, types: Mapping[str, type] = _TYPES) -> list[dict[str, Any]]:
+    """All rows, with numbers as numbers; none if there is no such file. `types` are the columns that it must have.
 
     Columns may have any order. Further columns, which later versions may write, are kept as text.
 
@@ -55,29 +64,31 @@ def read(path: str | os.PathLike[str] = PATH) -> list[dict[str, Any]]:
     try:
         with open(path, newline="") as file:
             reader = csv.DictReader(file)
-            missing = [name for name in COLUMNS if name not in (reader.fieldnames or ())]
+            missing = [name for name in types if name not in (reader.fieldnames or ())]
             if missing:
                 raise ResultsError(f"{path}: not a table of results: it has no column {', '.join(missing)}")
-            return [_typed(path, reader.line_num, row) for row in reader]
+            return [_typed(path, reader.line_num, row, types) for row in reader]
     except FileNotFoundError:
         return []
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise ResultsError(f"{path}: cannot be read: {error}; install the package again") from error
 
 
-def _typed(path: Any, line: int, row: dict[str, Any]) -> dict[str, Any]:
+def _typed(path: Any, line: int, row: dict[str, Any], types: Mapping[str, type]) -> dict[str, Any]:
     if None in row or None in row.values():  # csv's marks for a row with too many cells, or too few
         raise ResultsError(f"{path}, line {line}: has more or fewer cells than the header")
     try:
-        return {name: _TYPES.get(name, str)(text) for name, text in row.items()}
+        return {name: types.get(name, str)(text) for name, text in row.items()}
     except ValueError as error:
         raise ResultsError(f"{path}, line {line}: cannot be read: {error}") from None
 
 
-def write(rows: Iterable[dict[str, Any]], path: str | os.PathLike[str] = PATH) -> None:
-    """Replaces the file, completely or not at all: `COLUMNS`, then further ones of the rows; floats with all digits."""
+def write(rows: Iterable[dict[str, Any]], path: str | os.PathLike[str] = PATH,
+          types: Mapping[str, type] = _TYPES) -> None:
+    """Replaces the file, completely or not at all: the columns of `types`, then further ones of the rows; floats with
+    all digits."""
     rows = list(rows)
-    columns = dict.fromkeys([*COLUMNS, *(name for row in rows for name in row)])
+    columns = dict.fromkeys([*types, *(name for row in rows for name in row)])
     with atomic_write(path, "w") as file:
         writer = csv.DictWriter(file, list(columns), restval="", lineterminator="\n")
         writer.writeheader()

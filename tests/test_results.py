@@ -34,6 +34,23 @@ def made(tmp_path_factory, without_xla):
     return flags, folder / "table.csv", folder / "logs"
 
 
+def test_record_has_the_same_networks_with_shifts_and_together(made, tmp_path, monkeypatch):
+    """The second time nothing is evaluated."""
+    flags, _, logdir = made
+    record = tmp_path / "record.csv"
+    assert command.main([*flags, "--seeds=0,1", f"--record={record}"]) == 0
+    rows = results.read(record, results.RECORD_TYPES)
+    assert [(row["kind"], row["seeds"]) for row in rows] == [
+        ("shifts", "0"), ("shifts", "1"), ("ensemble", "0 1"), ("ensemble, shifts", "0 1")]
+    (report,) = [json.loads(path.read_text()) for path in logdir.glob("ensembles/*/evaluation/evaluation.json")]
+    assert [row["test_accuracy"] for row in rows[2:]] == [report["accuracy"], report["tta"]["accuracy"]]
+    assert rows[2]["weights_sha256"] == report["weights_sha256"] == rows[3]["weights_sha256"]
+    assert 0 < rows[0]["validation_accuracy"] < 1
+    monkeypatch.setattr(evaluation, "predict_test", None)
+    assert command.main([*flags, "--seeds=0,1", f"--record={record}"]) == 0
+    assert results.read(record, results.RECORD_TYPES) == rows
+
+
 @pytest.fixture
 def run(made):
     """The finished run of seed 0."""
@@ -307,7 +324,7 @@ def test_missing_columns_are_named(tmp_path):
     ("softmax,zero" + "," * 11, "cannot be read"), ("softmax,0", "more or fewer cells"), ("," * 13, "more or fewer")])
 def test_damaged_row_is_named_by_its_line(tmp_path, monkeypatch, capsys, row, message):
     path = tmp_path / "x.csv"
-    monkeypatch.setattr(results.read, "__defaults__", (path,))
+    monkeypatch.setattr(results.read, "__defaults__", (path, *results.read.__defaults__[1:]))
     path.write_text(f"{','.join(results.COLUMNS)}\n{row}\n")
     with pytest.raises(results.ResultsError, match=f"x.csv, line 2: .*{message}"):
         results.read(path)

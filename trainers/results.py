@@ -27,7 +27,7 @@ Trains every model of the zoo with five seeds, evaluates each once on the test i
     python -m trainers.results --check --models=softmax --seeds=0
 """
 GROUPS = {"Which rows": ("models", "seeds", "check", "dry_run"), "On what": ("data", "data_dir"),
-          "Where it goes": ("logdir", "out", "ship")}
+          "Where it goes": ("logdir", "out", "record", "ship")}
 
 
 def define_flags() -> cli.Flags:
@@ -41,6 +41,8 @@ def define_flags() -> cli.Flags:
     values.text("data_dir", "a folder with the four IDX files")
     values.text("logdir", "the log folder; runs that it already holds are used", "tb_logs")
     values.text("out", "the table; default: the package's results.csv")
+    values.text("record", "a second table, such as fmnist_zoo/record.csv: what the runs reach with test-time shifts, "
+                "and as an ensemble of their seeds")
     values.switch("ship", "also write the package's trained weights: those of the first seed")
     return values
 
@@ -66,6 +68,8 @@ def _main(values: cli.Flags) -> int:
     if blind:
         raise UsageError(f"a row has a validation accuracy, and the recipe of {blind} holds out no images "
                          "(validation_size=0)")
+    if values.record and values.check:
+        raise UsageError("--check writes nothing; drop --record")
     if values.dry_run:
         for run in runs:
             print(f"{run.spec.name}, seed {run.seed}: {run.recipe.epochs} epochs, batch size {run.recipe.batch_size}")
@@ -84,7 +88,13 @@ def _main(values: cli.Flags) -> int:
         if len(folders) < len(runs):
             print("interrupted; the same command continues")
             return 128 + stop.number
-    print(f"written: {out}")
+        if values.record:
+            from trainers.publishing import records
+
+            for model in dict.fromkeys(run.spec.name for run in runs):
+                records.write([folder for folder, run in zip(folders, runs) if run.spec.name == model],
+                              os.path.expanduser(values.record), data_dir)
+    print(f"written: {out}{f' and {values.record}' if values.record else ''}")
     if values.ship:
         from trainers.publishing import shipping
 

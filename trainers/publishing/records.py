@@ -1,0 +1,74 @@
+"""The rows of `record.csv`: what trained networks reach with more work at prediction, on the test images.
+
+Kinds of rows: `shifts`, a network's mean over nine shifts of each image, a row for each seed; `ensemble`, the networks
+of all seeds together; `ensemble, shifts`, both.
+"""
+
+from __future__ import annotations
+
+import os
+import pathlib
+from typing import Any, Iterator, Sequence
+
+from fmnist_zoo import files, metrics, registry, results
+from fmnist_zoo.results import RECORD_TYPES
+from trainers.config import read_record
+from trainers.publishing import ensembles, evaluation, scores
+from trainers.running import trained
+from trainers.running.folder import RunFolder
+
+SHIFTS = "shift"  # `fmnist_zoo.views`
+KINDS = ("shifts", "ensemble", "ensemble, shifts")
+
+
+def write(folders: Sequence[RunFolder], path: str | os.PathLike[str], data_dir: str | None = None) -> None:
+    """Evaluates finished runs of one model, which differ in their seed, and puts their rows into the table at `path`.
+
+    Each evaluation opens the test images once. Nothing is evaluated whose row the table already has.
+
+    Raises:
+        TrainedError, DataError: as `evaluation.evaluate`.
+    """
+    known = {(row["model"], row["kind"], row["seeds"]): row["weights_sha256"]
+             for row in results.read(path, RECORD_TYPES)}
+    subjects = [trained.from_run(folder.path) for folder in folders]
+    model, together = subjects[0].spec.name, len(subjects) > 1
+    if all(known.get((model, KINDS[0], str(one.seed))) == one.weights_sha256 for one in subjects) \
+            and (not together or (model, KINDS[2], _seeds(subjects)) in known):
+        return
+    rows = list(_rows(subjects, folders, data_dir))
+    order = {name: place for place, name in enumerate(registry.list_models())}
+    with files.exclusive(pathlib.Path(path).absolute().parent):
+        table = {(row["model"], row["kind"], row["seeds"]): row
+                 for row in (*results.read(path, RECORD_TYPES), *rows)}
+        places = sorted(table, key=lambda key: (order.get(key[0], len(order)), KINDS.index(key[1]), key[2]))
+        results.write([table[key] for key in places], path, RECORD_TYPES)
+
+
+def _rows(subjects: list[trained.Trained], folders: Sequence[RunFolder], data_dir: str | None
+          ) -> Iterator[dict[str, Any]]:
+    origins = [scores.origin(read_record(folder.path)) for folder in folders]
+    found = [evaluation.rows(one, data_dir=data_dir, tta=SHIFTS) for one in subjects]
+    for subject, (_, shifted), origin in zip(subjects, found, origins):
+        yield _row([subject], KINDS[0], SHIFTS, shifted.report, origin, data_dir)
+    if len(subjects) > 1:
+        logdir = folders[0].path.parents[1]
+        both = ensembles.evaluate(subjects, [plain for plain, _ in found], logdir=logdir, data_dir=data_dir, tta=SHIFTS)
+        for kind, tta, one in zip(KINDS[1:], ("", SHIFTS), both):
+            yield _row(subjects, kind, tta, one.report, origins[0], data_dir,
+                       weights_sha256=both[0].report["weights_sha256"])
+
+
+def _row(members: Sequence[trained.Trained], kind: str, tta: str, report: dict[str, Any], origin: dict[str, str],
+         data_dir: str | None, weights_sha256: str = "") -> dict[str, Any]:
+    logits, labels, data = trained.logits_of(members, "validation", tta, data_dir)
+    return {
+        "model": members[0].spec.name, "kind": kind, "seeds": _seeds(members),
+        "validation_accuracy": metrics.accuracy(logits, labels), "test_accuracy": report["accuracy"],
+        "test_nll": report["nll"], "test_ece": report["ece"], "test_ece_calibrated": report["ece_calibrated"],
+        "weights_sha256": weights_sha256 or members[0].weights_sha256, "data_sha256": data.sha256, **origin,
+    }
+
+
+def _seeds(members: Sequence[trained.Trained]) -> str:
+    return " ".join(str(one.seed) for one in members)
