@@ -148,7 +148,7 @@ def whole(tmp_path_factory):
     logdir = tmp_path_factory.mktemp("whole")
     shutil.copytree(helpers.OLD_FILES / "logs", logdir, dirs_exist_ok=True)
     evaluate(make(logdir, "one"))
-    make(logdir, "stopped", finished=False, epochs=9)
+    make(logdir, "stopped", finished=False, epochs=9, checkpoint_every=1)
     sweeps.made(logdir / "sweeps" / "two", "dropout=0,0.5", [(0.0,), (0.5,)], lambda values, seed: values["dropout"])
     return logdir
 

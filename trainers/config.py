@@ -71,8 +71,9 @@ class RunConfig:
                             "download", group=DATA, decides=False)
     allow_other_data: bool = setting(False, Switch(), "take another 28x28 ten-class IDX set from --data_dir",
                                      group=DATA)
-    checkpoint_every: int = setting(1, Whole(low=1, below=2**31), "epochs between checkpoints; default: a tenth of the "
-                                    "run", group=OUTPUT, decides=False)
+    checkpoint_every: int = setting(0, Whole(below=2**31), "epochs between checkpoints; 0, the default: one after the "
+                                    "first epoch that ends a minute or more after the last", group=OUTPUT,
+                                    decides=False)
     histogram_every: int = setting(3, Whole(below=2**31), "epochs between histograms and pictures in TensorBoard; 0: "
                                    "none; default: a fifth of the run, in a sweep 0", group=OUTPUT, decides=False)
     ranking: bool = False
@@ -193,9 +194,9 @@ def resolve(model: str | ModelSpec, **settings: Any) -> RunConfig:
         if not given["data_dir"]:
             raise ConfigError(f"--allow_other_data needs --data_dir (or {DATA_VARIABLE}): the folder of the other data")
     config = overlay(RunConfig(spec, recipe), **given)
-    epochs = config.recipe.epochs
-    every: dict[str, Any] = {"checkpoint_every": max(1, epochs // 10), "histogram_every": max(1, epochs // 5)}
-    return dataclasses.replace(config, **{name: value for name, value in every.items() if name not in given})
+    if "histogram_every" in given:
+        return config
+    return dataclasses.replace(config, histogram_every=max(1, config.recipe.epochs // 5))
 
 
 def teachers_of(text: str) -> list[str]:

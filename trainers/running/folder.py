@@ -19,6 +19,7 @@ from fmnist_zoo.errors import ZooError
 from fmnist_zoo.files import publish, read_json, write_json
 from fmnist_zoo.spec import ARRAYS
 from trainers.config import ConfigError, RunConfig, read_run
+from trainers.running import saving
 from trainers.running.table import MetricsTable
 
 SWEEPS = "sweeps"
@@ -83,8 +84,8 @@ class RunFolder:
             return ""
 
     def check_no_loss(self, checkpoint_every: int) -> None:
-        """`ConfigError` if the run has no checkpoint although it trained long enough to have written one."""
-        if self.result.exists() or self.table.row_count() > checkpoint_every:
+        """`ConfigError` if the run, which has no checkpoint, trained long enough to have written one."""
+        if self.result.exists() or saving.was_due(checkpoint_every, self.table):
             raise ConfigError(f"{self.checkpoint}: is gone, and without it the run cannot continue; train it again in "
                               f"another folder with --config={self.config}")
 

@@ -25,7 +25,7 @@ from trainers.board.observer import Observer
 from trainers.config import ConfigError, RunConfig, read_record
 from trainers.engine import factory, schedule
 from trainers.engine.epoch import EpochMeans, NonFiniteError
-from trainers.running import checkpoints, progress, provenance, teachers
+from trainers.running import checkpoints, progress, provenance, saving, teachers
 from trainers.running.folder import RunFolder
 
 AUGMENTED = 24  # images of the first batch that TensorBoard shows as they are trained
@@ -77,7 +77,8 @@ class Session:
         self.state, self._event_sizes = self._load()
         on_updates = self.state.epoch and (self._old_record or {}).get("axis") != "epoch"  # begun by version 0.1
         self.record = self._record(data) | ({} if on_updates else {"axis": "epoch"})
-        self.first_epoch, self.watch = self.state.epoch, progress.Stopwatch()
+        self.first_epoch, self.watch, self.due = (
+            self.state.epoch, progress.Stopwatch(), saving.Due(config.checkpoint_every))
         replay = f"python -m trainers.train --config={folder.config}{own.flag(config.spec.modules)}"
         self.observer = Observer(folder.path, config, self.engine.network, self.sample, self.validation, replay=replay,
                                  updates=self.engine.steps_an_epoch if on_updates else 0)
@@ -218,7 +219,7 @@ class Session:
             self.observer.epoch(row, means, logits)
         self.observer.flush()
         self.folder.table.append(row)
-        if state.epoch % self.config.checkpoint_every == 0 or self._over():
+        if self.due(state.epoch) or self._over():
             self._save()
         return row
 

@@ -284,8 +284,9 @@ def retrain_config(path: str | os.PathLike[str]) -> RunConfig:
             raise ConfigError(f"{path}: no trial of this sweep has completed")
         trial = study.ranked[0]
     config = study.config(trial, 0)
-    every = resolve(config.spec, epochs=config.recipe.epochs).histogram_every
-    return dataclasses.replace(config, ranking=False, histogram_every=every)
+    usual = resolve(config.spec, epochs=config.recipe.epochs)
+    every = {name: getattr(usual, name) for name in ("histogram_every", "checkpoint_every")}
+    return dataclasses.replace(config, ranking=False, **every)
 
 
 def load(path: str | os.PathLike[str]) -> Study:

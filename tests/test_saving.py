@@ -1,0 +1,76 @@
+"""When a run writes checkpoints, and that its numbers do not depend on it."""
+
+import pytest
+
+from tests import helpers
+from trainers.config import ConfigError, resolve
+from trainers.running import checkpoints, saving
+from trainers.running.folder import RunFolder
+from trainers.running.table import MetricsTable
+from trainers.train import main, train
+
+SMALL = dict(hidden=(8,), data="mini", epochs=4, histogram_every=0)
+pytestmark = pytest.mark.usefixtures("without_xla")
+
+
+@pytest.fixture
+def saved(monkeypatch):
+    """The epochs after which a checkpoint was written."""
+    found, real = [], checkpoints.save
+    monkeypatch.setattr(checkpoints, "save",
+                        lambda path, arrays, note: (found.append(note["epoch"]), real(path, arrays, note)))
+    return found
+
+
+@pytest.mark.parametrize("every, seconds, expected", [(None, 60.0, [4]), (None, 1e-9, [1, 2, 3, 4]), (3, 1e-9, [3, 4]),
+                                                      (1, 60.0, [1, 2, 3, 4])])
+def test_epochs_after_which_a_checkpoint_is_written(saved, tmp_path, monkeypatch, every, seconds, expected):
+    monkeypatch.setattr(saving, "SECONDS", seconds)
+    folder = train("2L", logdir=tmp_path, checkpoint_every=every, **SMALL).folder
+    assert saved == expected
+    monkeypatch.undo()
+    whole = train("2L", logdir=tmp_path, **SMALL).folder
+    assert helpers.rows_without_times(folder) == helpers.rows_without_times(whole)
+    assert helpers.state_digest(folder) == helpers.state_digest(whole)
+
+
+def test_a_minute_is_from_the_last_checkpoint_or_the_start(monkeypatch):
+    now = [100.0]
+    monkeypatch.setattr(saving.time, "monotonic", lambda: now[0])
+    due, found = saving.Due(0), []
+    for epoch in range(1, 9):
+        now[0] += 25.0
+        if due(epoch):
+            found.append(epoch)
+    assert found == [3, 6]
+    assert [epoch for epoch in range(1, 9) if saving.Due(4)(epoch)] == [4, 8]
+
+
+@pytest.mark.parametrize("every, seconds, was_due", [
+    (0, [], False), (0, [70.0], False), (0, [70.0, 1.0], True), (0, [20.0] * 3, False), (0, [20.0] * 4, True),
+    (3, [1.0] * 3, False), (3, [1.0] * 4, True),
+])
+def test_a_checkpoint_is_missed_if_the_run_trained_long_enough_to_write_one(tmp_path, every, seconds, was_due):
+    table = MetricsTable(tmp_path / "metrics.csv")
+    for epoch, one in enumerate(seconds, start=1):
+        table.append({"epoch": epoch, "step": epoch, "seconds": one})
+    assert saving.was_due(every, table) == was_due
+
+
+def test_run_killed_before_its_first_checkpoint_starts_again(saved, tmp_path):
+    """A fresh start loses nothing but time; after a minute of training the missing checkpoint is an error."""
+
+    def killed(row):
+        if row["epoch"] == 2:
+            raise KeyboardInterrupt  # ends the process without saving
+
+    with pytest.raises(KeyboardInterrupt):
+        train("2L", logdir=tmp_path, run_name="one", on_epoch=killed, **SMALL)
+    folder = RunFolder(tmp_path / "2L,hidden=8" / "one")
+    assert not saved and len(folder.rows()) == 2
+    assert main([f"--resume={folder.path}"]) == 0 and saved == [4]
+    folder.result.unlink()
+    folder.checkpoint.unlink()
+    folder.check_no_loss(resolve("2L").checkpoint_every)
+    with pytest.raises(ConfigError, match="is gone, and without it the run cannot continue"):
+        folder.check_no_loss(1)
