@@ -18,7 +18,7 @@ from fmnist_zoo.settings import DATA, MODEL, OUTPUT, TRAINING, settings_of
 from fmnist_zoo.spec import ARRAYS, ModelSpec
 from trainers import cli
 from trainers.config import ConfigError, RunConfig, differences, overlay, read_run, resolve
-from trainers.running import progress, provenance, teachers
+from trainers.running import memory, progress, provenance, teachers
 from trainers.running.folder import RunFolder, create, finished, latest_unfinished, remove_if_unused
 from trainers.settings import SettingsWithoutData
 
@@ -187,6 +187,7 @@ def _main(values: cli.Flags) -> int:
     config, expected = _new_run(values)
     if values.dry_run:
         teachers.check(config.recipe.teacher)
+        memory.check(config)
         print(dry_run_text(config, values.logdir, values.run_name))
         return 0
     with cli.StopSignal() as stop:
@@ -232,6 +233,7 @@ def _resume(values: cli.Flags) -> int:
     _refuse_arrays(folder, config)
     if values.dry_run:
         print(dry_run_text(config, str(folder.path.parent.parent), folder.path.name))
+        memory.check(config)
         return 0
     if finished(folder, config):
         result, advice = folder.read_result() or {}, "more --epochs continue from its end"

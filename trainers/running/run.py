@@ -19,6 +19,7 @@ from trainers.board import hparams
 from trainers.config import RunConfig
 from trainers.engine import threads
 from trainers.engine.epoch import NonFiniteError
+from trainers.running import memory
 from trainers.running.folder import RunFolder
 from trainers.running.progress import Reporter
 
@@ -97,11 +98,12 @@ def execute(folder: RunFolder, config: RunConfig, *, reporter: Reporter, should_
         data: the training and validation images, for callers that train on the same more than once; None loads them.
 
     Raises:
-        ConfigError: if another process trains in this folder, the data are not the expected ones, or TensorFlow already
-            runs with another number of threads.
+        ConfigError: if another process trains in this folder, the data are not the expected ones, the memory does not
+            suffice (`memory.MemoryShortage`), or TensorFlow already runs with another number of threads.
         RunError: if the objective becomes NaN or infinite, or a file cannot be written.
     """
     threads.use(config.threads)
+    memory.check(config)
     from fmnist_zoo.backend import tf
     from trainers.running.session import Session
 

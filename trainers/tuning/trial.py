@@ -198,7 +198,7 @@ def _errors_into(path: pathlib.Path) -> Iterator[None]:
 
 def _execute(folder: RunFolder, config: RunConfig, expected: dict[str, Any],
              should_stop: Callable[[], bool]) -> dict[str, Any]:
-    from trainers.running import progress
+    from trainers.running import memory, progress
     from trainers.running.run import RunError, execute
 
     result = folder.read_result() if finished(folder, config) else None
@@ -213,6 +213,8 @@ def _execute(folder: RunFolder, config: RunConfig, expected: dict[str, Any],
                 raise TrialError(f"{cause.filename or folder.path}: cannot be written: {cause.strerror or cause}; make "
                                  "room, then the same command continues") from error
             return {"status": FAILED, "reason": str(cause or error)}
+        except memory.MemoryShortage as error:  # other trials of the sweep may fit
+            return {"status": FAILED, "reason": str(error)}
     if result is None:
         return {"status": STOPPED}
     return {"status": COMPLETED, **{name: result[name] for name in ("epochs", "final", "seconds")}}
