@@ -2,10 +2,12 @@
 
 import dataclasses
 import json
+import pathlib
 
 import pytest
 
 import fmnist_zoo
+from fmnist_zoo.errors import SpecError
 from fmnist_zoo.spec import OPTIMIZERS
 from trainers import THREADS_GIVEN
 from trainers.config import ConfigError, RunConfig, differences, overlay, read_record, resolve
@@ -89,7 +91,20 @@ def test_record_reads_without_the_environment_it_was_made_in(tmp_path, monkeypat
     monkeypatch.delenv("FMNIST_ZOO_DATA")
     assert config.data_dir == str(tmp_path) and RunConfig.from_dict(config.to_dict()) == config
     old = {**config.to_dict(), "data_dir": ""}  # version 0.1.0 did not record the folder
-    assert overlay(RunConfig.from_dict(old), data_dir="elsewhere").data_dir == "elsewhere"
+    assert overlay(RunConfig.from_dict(old), data_dir="/elsewhere").data_dir == "/elsewhere"
+
+
+def test_folder_of_data_is_recorded_so_that_it_serves_in_any_working_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for named in ("mine", pathlib.Path("mine"), tmp_path / "other" / ".." / "mine"):
+        assert resolve("softmax", data_dir=named).data_dir == str(tmp_path / "mine")
+    monkeypatch.setenv("FMNIST_ZOO_DATA", "mine")
+    assert resolve("softmax", allow_other_data=True).data_dir == str(tmp_path / "mine")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert resolve("softmax", data_dir="~/mine").data_dir == str(tmp_path / "mine")
+    assert resolve("softmax").data_dir == ""
+    with pytest.raises(SpecError, match="data_dir must be text, received 3"):
+        resolve("softmax", data_dir=3)
 
 
 def test_threads_of_the_environment_are_recorded(monkeypatch):

@@ -232,6 +232,9 @@ def overlay(config: RunConfig, **settings: Any) -> RunConfig:
             given.setdefault(name, getattr(OPTIMIZERS[optimizer], name))
     if "teacher" in given:
         given["teacher"] = located(given["teacher"])
+    if given.get("data_dir"):  # a record serves in any working folder
+        named = SETTINGS["data_dir"].kind.check("data_dir", given["data_dir"])
+        given["data_dir"] = os.path.abspath(os.path.expanduser(named))
     horizon = given.get("schedule_epochs")
     if "epochs" in given:  # a shorter trial of a sweep runs the first part of the sweep's schedule
         whole = (config.recipe.schedule_epochs or config.recipe.epochs) if config.ranking else 0
