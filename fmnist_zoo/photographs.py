@@ -145,7 +145,11 @@ def _read(path: str, invert: str) -> Iterator[np.ndarray]:
         for block in _npy(path) if start == _NPY else idx.blocks(path, row=(SIDE, SIDE)):
             yield 255 - block if invert == "yes" else block
     else:
-        yield photograph(path, invert)[None]
+        picture = photograph(path, invert)
+        if picture.min() == picture.max():
+            raise PhotographError("the picture holds nothing: no part of it differs from its ground, the colour of its "
+                                  "corners")
+        yield picture[None]
 
 
 def _npy(path: str) -> Iterator[np.ndarray]:

@@ -257,11 +257,15 @@ def test_holes_take_the_colour_of_opaque_corners():
     assert received[:, 7:21].max() > 180 and received[13, 13] < 40 and not received[:, :6].any()
 
 
-def test_blank_pictures_become_black():
+def test_blank_pictures_become_black_and_files_of_them_are_refused(tmp_path):
     for picture in (np.zeros((50, 40, 4), np.uint8), scene(garment=255), scene(garment=250), np.zeros((1, 1), np.uint8),
                     np.zeros((28, 28, 4), np.uint8)):
         received = photograph(saved(picture))
         assert received.shape == (28, 28) and received.dtype == np.uint8 and not received.any()
+        (tmp_path / "blank.png").write_bytes(saved(picture).read())
+        assert refused(tmp_path / "blank.png").startswith("the picture holds nothing: ")
+    np.save(tmp_path / "blank.npy", np.zeros((2, 28, 28), np.uint8))  # arrays are taken as they are
+    assert not read(tmp_path / "blank.npy").any()
     assert (photograph(saved(scene(garment=255)), "no") == 255).all()
 
 
