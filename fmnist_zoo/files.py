@@ -12,6 +12,7 @@ import hashlib
 import json
 import os
 import pathlib
+import shlex
 import warnings
 from typing import IO, Any, Iterator
 
@@ -114,6 +115,11 @@ def exclusive(folder: str | os.PathLike[str]) -> Iterator[None]:
         yield
     finally:
         os.close(descriptor)
+
+
+def quoted(path: str | os.PathLike[str]) -> str:
+    """A path as a shell reads it, for commands that a person may copy."""
+    return shlex.quote(os.fspath(path))
 
 
 def require_space(folder: str | os.PathLike[str], needed: int) -> None:

@@ -21,6 +21,8 @@ from fmnist_zoo.errors import SpecError
 
 MODEL, TRAINING, DATA, OUTPUT = "model", "training", "data", "output"  # groups of `--help`
 
+SMALLEST, LARGEST = 2.0**-126, 2.0**128 - 2.0**104  # float32 above 0; smaller ones are flushed to 0
+
 
 class Kind:
     """The values that a setting takes, in Python and as text."""
@@ -67,7 +69,10 @@ def parse(name: str, kind: Kind, text: str) -> Any:
 
 @dataclasses.dataclass(frozen=True)
 class Number(Kind):
-    """A finite float: at least `low`, or above `above` where that is given, and less than `below`."""
+    """A finite float: at least `low`, or above `above` where that is given, and less than `below`.
+
+    Training computes in float32. What that takes for infinity is refused, and for 0 where 0 is refused.
+    """
 
     low: float = 0.0
     below: float = math.inf
@@ -92,6 +97,9 @@ class Number(Kind):
         inside = self.low <= number < self.below  # False for NaN
         if isinstance(value, bool) or not inside or self.above is not None and number <= self.above:
             raise refuse(name, self, value)
+        if number > LARGEST or self.above is not None and number < SMALLEST:
+            raise SpecError(f"{name} is computed in float32, which has numbers from {SMALLEST:.2g} to {LARGEST:.2g}; "
+                            f"received {value!r:.80}")
         return number
 
     def read(self, text: str) -> float:
@@ -105,7 +113,7 @@ class Whole(Kind):
     """An int in [low, below), or the one `word` that is allowed instead. A float or a bool is refused."""
 
     low: int = 0
-    below: int = 2**63
+    below: int = 2**31
     word: str = ""
 
     @property
@@ -114,7 +122,7 @@ class Whole(Kind):
 
     @property
     def words(self) -> str:
-        bounds = f"of at least {self.low}" if self.below == 2**63 else f"in [{self.low}, {self.below})"
+        bounds = f"of at least {self.low}" if self.below == 2**31 else f"in [{self.low}, {self.below})"
         return f"a whole number {bounds}" + (f", or {self.word}" if self.word else "")
 
     def check(self, name: str, value: Any) -> int | str:
@@ -124,7 +132,9 @@ class Whole(Kind):
             number = operator.index(value)
         except TypeError:
             raise refuse(name, self, value) from None
-        if isinstance(value, bool) or not self.low <= number < self.below:
+        if number >= self.below:
+            raise SpecError(f"{name} must be a whole number below {self.below}, received {value!r:.80}")
+        if isinstance(value, bool) or number < self.low:
             raise refuse(name, self, value)
         return number
 

@@ -3,6 +3,7 @@
 import json
 import os
 import pty
+import shlex
 import signal
 import subprocess
 import sys
@@ -13,8 +14,10 @@ import pytest
 from fmnist_zoo import registry
 from tests.conftest import ROOT
 from trainers import cli
+from trainers.config import resolve
 from trainers.engine.epoch import EpochMeans
 from trainers.running import progress
+from trainers.running.run import Run
 from trainers.train import GROUPS, define_flags, main, train
 
 
@@ -36,6 +39,11 @@ from trainers.train import GROUPS, define_flags, main, train
     (["--resume=nowhere"], "nowhere: cannot be read"), (["--resume=latest", "--logdir=nowhere"], "no unfinished run"),
     (["--model=4L", "--zoo_module=no_such_module"], "--zoo_module=no_such_module cannot be imported"),
     (["--model=4L", "--run_name=../x"], "received '../x'"),
+    (["--model=4L", "--run_name=../x", "--dry_run"], "received '../x'"),
+    (["--model=4L", f"--epochs={10**30}"], f"--epochs must be a whole number below {2**31}, received {10**30}"),
+    (["--model=4L", "--learning_rate=1e-320"],
+     "--learning_rate is computed in float32, which has numbers from 1.2e-38 to"),
+    (["--model=4L", "--l2=1e39"], "--l2 is computed in float32"),
     (["--model=4L", "--logdir=setup.cfg"], "choose another --logdir"),
 ])
 def test_mistake_is_one_line(flags, text, capsys):
@@ -92,7 +100,8 @@ def test_piped_output_is_plain_lines_and_a_user_module_is_needed_once(command, t
     assert [line.split()[0] for line in lines[:5]] == ["model", "data", "training", "device", "folder"]
     assert [line.split()[1] for line in lines[5:8]] == ["1/3", "2/3", "3/3"]
     assert all("validation loss" in line and "images/s" in line and line.endswith("left") for line in lines[5:8])
-    assert lines[8].startswith("done: best weights from epoch") and "make board" in lines[9]
+    assert lines[8].startswith("done: best weights from epoch")
+    assert lines[9].endswith("python -m trainers.board.serve --logdir=logs")
     assert "\x1b" not in done.stdout and "\r" not in done.stdout
     assert not done.stderr  # neither start-up lines nor warnings
     assert "tiny" not in registry._MODELS
@@ -128,21 +137,21 @@ def test_terminal_that_closes_stops_a_command_which_then_ends_in_order(tmp_path)
     """The command leads the terminal's session, as a shell does, so that the kernel signals to it."""
     code = ("import fcntl, pathlib, sys, termios, time\nfrom trainers import cli\n"
             "fcntl.ioctl(0, termios.TIOCSCTTY, 0)\n"
-            "def body():\n"
-            "    with cli.StopSignal() as stop:\n"
-            "        print('ready', flush=True)\n"
-            "        while not stop():\n            time.sleep(0.01)\n"
-            "        print('saved', flush=True)\n"
-            "        return 128 + stop.number\n"
-            "pathlib.Path('code').write_text(str(cli.run('train', body)))\n")
+            "with cli.StopSignal() as stop:\n"
+            "    print('ready', flush=True)\n"
+            "    while not stop():\n        time.sleep(0.01)\n"
+            "    time.sleep(0.1)  # for a second signal\n"
+            "    print('saved', flush=True)\n"
+            "    pathlib.Path('number').write_text(str(stop.number))\n")
     ours, its = pty.openpty()
     with subprocess.Popen([sys.executable, "-c", code], stdin=its, stdout=its, stderr=its, start_new_session=True,
                           cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(ROOT)}) as process:
         os.close(its)
-        assert os.read(ours, 100).startswith(b"ready")
+        with open(ours, "rb", buffering=0, closefd=False) as screen:
+            assert screen.readline() == b"ready\r\n"  # to its end, so that the command is in no write
         os.close(ours)
-        process.wait(timeout=60)
-    assert (tmp_path / "code").read_text() == str(128 + signal.SIGHUP)
+        assert process.wait(timeout=60) == 0
+    assert (tmp_path / "number").read_text() == str(int(signal.SIGHUP))
 
 
 def test_nohup_is_respected():
@@ -154,3 +163,30 @@ def test_nohup_is_respected():
             assert not stop() and signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
     finally:
         signal.signal(signal.SIGHUP, before)
+
+
+@pytest.mark.parametrize("result", [None, {
+    "final": {"epoch": 1, "train_loss": 0.5}, "stopped_early": False, "epochs": 3, "seconds": 1.0, "weights": "best"}])
+def test_commands_to_copy_are_quoted(tmp_path, result):
+    folder = tmp_path / "my logs" / "4L" / "it's one"
+    summary = Run(folder, resolve("4L", data="mini"), [], result, None).summary()
+    words = [shlex.split(line[line.index("python -m"):]) for line in summary.splitlines() if "python -m" in line]
+    given = dict(word.split("=", 1) for one in words for word in one if "=" in word)
+    expected = {"--resume": str(folder)}
+    if result:
+        expected |= {"--config": str(folder / "config.json"), "--logdir": str(tmp_path / "my logs"), "--epochs": "60"}
+    assert given == expected
+
+
+def test_standard_output_on_a_full_disk_is_named(monkeypatch, capsys, tmp_path):
+    def on_full_disk(command):
+        with open("/dev/full", "w") as full, monkeypatch.context() as patch:
+            patch.setattr(sys, "stdout", full)
+            assert command() == 1
+        return capsys.readouterr().err
+
+    for body in (lambda: print("text") or 0, lambda: print("x" * 100_000) or 0):
+        assert on_full_disk(lambda: cli.run("runs", body)) \
+            == "runs: standard output: No space left on device; make room\n"
+    error = on_full_disk(lambda: main(["--model=softmax", "--data=mini", "--epochs=1", f"--logdir={tmp_path}"]))
+    assert "standard output: cannot be written: No space left on device; make room" in error and error.count("\n") == 1

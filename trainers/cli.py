@@ -158,19 +158,30 @@ def run(name: str, body: Callable[[], int]) -> int:
         return code
     except ZooError as error:
         print(f"{name}: {error}", file=sys.stderr)
+        _settle_output()
         return USAGE if isinstance(error, ValueError) else FAILURE
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _settle_output()
         return FAILURE
     except OSError as error:
         full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
         if error.filename is None and not full:
             raise
-        print(f"{name}: {error.filename or 'cannot write'}: {error.strerror}{'; make room' if full else ''}",
+        print(f"{name}: {error.filename or 'standard output'}: {error.strerror}{'; make room' if full else ''}",
               file=sys.stderr)
+        _settle_output()
         return FAILURE
     except KeyboardInterrupt:
         return 128 + signal.SIGINT
+
+
+def _settle_output() -> None:
+    """Writes what is left for standard output, or discards what that does not take: Python would try once more as it
+    ends, and print an error of its own."""
+    try:
+        print(end="", flush=True)
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 class StopSignal:

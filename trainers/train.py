@@ -19,7 +19,7 @@ from fmnist_zoo.spec import ARRAYS, ModelSpec
 from trainers import cli
 from trainers.config import ConfigError, RunConfig, differences, overlay, read_run, resolve
 from trainers.running import memory, progress, provenance, teachers
-from trainers.running.folder import RunFolder, create, finished, latest_unfinished, remove_if_unused
+from trainers.running.folder import RunFolder, check_name, create, finished, latest_unfinished, remove_if_unused
 from trainers.settings import SettingsWithoutData
 
 if TYPE_CHECKING:
@@ -188,6 +188,7 @@ def _main(values: cli.Flags) -> int:
     if values.dry_run:
         teachers.check(config.recipe.teacher)
         memory.check(config)
+        check_name(values.logdir, config, values.run_name)
         print(dry_run_text(config, values.logdir, values.run_name))
         return 0
     with cli.StopSignal() as stop:
@@ -232,8 +233,8 @@ def _resume(values: cli.Flags) -> int:
     record, config = _resumed(folder, given, spec)
     _refuse_arrays(folder, config)
     if values.dry_run:
-        print(dry_run_text(config, str(folder.path.parent.parent), folder.path.name))
         memory.check(config)
+        print(dry_run_text(config, str(folder.path.parent.parent), folder.path.name))
         return 0
     if finished(folder, config):
         result, advice = folder.read_result() or {}, "more --epochs continue from its end"

@@ -16,7 +16,7 @@ import time
 from typing import IO, Any, Collection, Iterator
 
 from fmnist_zoo.errors import ZooError
-from fmnist_zoo.files import publish, read_json, write_json
+from fmnist_zoo.files import publish, quoted, read_json, write_json
 from fmnist_zoo.spec import ARRAYS
 from trainers.config import ConfigError, RunConfig, read_run
 from trainers.running import saving
@@ -70,7 +70,7 @@ class RunFolder:
         if self.read_result() or not self.result.exists():
             return ""
         return (f"{self.result}: damaged or changed; it is written again by python -m trainers.train "
-                f"--resume={self.path}")
+                f"--resume={quoted(self.path)}")
 
     def write_failure(self, reason: str) -> None:
         """Marks the run as one that would fail again, so that `latest_unfinished` does not choose it."""
@@ -87,7 +87,7 @@ class RunFolder:
         """`ConfigError` if the run, which has no checkpoint, trained long enough to have written one."""
         if self.result.exists() or saving.was_due(checkpoint_every, self.table):
             raise ConfigError(f"{self.checkpoint}: is gone, and without it the run cannot continue; train it again in "
-                              f"another folder with --config={self.config}")
+                              f"another folder with --config={quoted(self.config)}")
 
     def checkpoint_problem(self, checkpoint_every: int) -> ZooError | None:
         """Why the run cannot continue from its checkpoint; None if it can."""
@@ -177,6 +177,13 @@ def names_folder(name: str) -> bool:
     return os.sep not in name and name.isprintable() and name.strip() == name and not name.startswith(".")
 
 
+def check_name(logdir: str | os.PathLike[str], config: RunConfig, run_name: str) -> None:
+    """`ConfigError` if `run_name` cannot name the folder of a run; empty is right."""
+    if run_name and (not names_folder(run_name) or run_name in ("train", "validation", *SHIPPED)):
+        raise ConfigError(f"--run_name names a folder below {logdir}/{config.spec.folder}, received {run_name!r}; "
+                          f"{', '.join(SHIPPED)} are for the trained models of the package")
+
+
 def create(logdir: str | os.PathLike[str], config: RunConfig, run_name: str = "") -> RunFolder:
     """A new folder for a run, by default named after the time and the seed.
 
@@ -185,9 +192,7 @@ def create(logdir: str | os.PathLike[str], config: RunConfig, run_name: str = ""
     Raises:
         ConfigError: if the name is not a folder name or is taken, or the folder cannot be made.
     """
-    if run_name and (not names_folder(run_name) or run_name in ("train", "validation", *SHIPPED)):
-        raise ConfigError(f"--run_name names a folder below {logdir}/{config.spec.folder}, received {run_name!r}; "
-                          f"{', '.join(SHIPPED)} are for the trained models of the package")
+    check_name(logdir, config, run_name)
     parent = pathlib.Path(logdir) / config.spec.folder
     name = run_name or f"{time.strftime('%Y%m%d-%H%M%S')}-seed{config.seed}"
     names = [name] if run_name else [name, *(f"{name}-{number}" for number in range(2, 100))]
@@ -201,9 +206,10 @@ def create(logdir: str | os.PathLike[str], config: RunConfig, run_name: str = ""
         except OSError as error:
             raise ConfigError(f"{path}: cannot be made: {error.strerror}; "
                               "choose another --logdir or --run_name") from error
-    is_run = (parent / name / "config.json").exists()
-    raise ConfigError(f"{parent / name} exists already: "
-                      + f"continue that run with --resume={parent / name}, or " * is_run + "choose another --run_name")
+    advice = "choose another --run_name"
+    if (parent / name / "config.json").exists():
+        advice = f"continue that run with --resume={quoted(parent / name)}, or {advice}"
+    raise ConfigError(f"{parent / name} exists already: {advice}")
 
 
 def is_empty(path: pathlib.Path, *, without: Collection[str] = ()) -> bool:
@@ -268,7 +274,7 @@ def latest_unfinished(logdir: str | os.PathLike[str], model: str | None = None) 
     for _, _, folder, config in sorted(found, key=lambda entry: entry[:2], reverse=True):
         if folder.failure.exists():
             reason = reason or (f" but a run that failed ({folder.read_failure() or 'for an unknown reason'}); to try "
-                                f"it again all the same, name it: --resume={folder.path}")
+                                f"it again all the same, name it: --resume={quoted(folder.path)}")
         elif in_use(folder.path):
             reason = reason or f" but {folder.path}, which is training"
         elif config.data == ARRAYS:

@@ -53,7 +53,10 @@ class Lines(Reporter):
         self.note(epoch_line(row, epochs, best_epoch, seconds_left))
 
     def note(self, line: str) -> None:
-        print(line, file=self._file, flush=True)
+        try:
+            print(line, file=self._file, flush=True)
+        except OSError as error:  # of a full disk, without a name; a reader that is gone stays a BrokenPipeError
+            raise OSError(error.errno, error.strerror, getattr(self._file, "name", "standard output")) from error
 
 
 class Bar(Lines):

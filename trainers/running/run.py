@@ -14,6 +14,7 @@ from typing import Any, Callable
 from fmnist_zoo import own
 from fmnist_zoo.data import Data, load_data
 from fmnist_zoo.errors import ZooError
+from fmnist_zoo.files import quoted
 from fmnist_zoo.spec import ARRAYS
 from trainers.board import hparams
 from trainers.config import RunConfig
@@ -58,13 +59,13 @@ class Run:
                           f"accuracy {final['validation_accuracy']:.4f}, ")
         early = f", stopped early after {self.result['epochs']}" if self.result["stopped_early"] else ""
         more = recipe.schedule_epochs or 2 * recipe.epochs
-        commands = {"look at it": f"make board   (tensorboard --logdir={self.folder.parent.parent})"}
+        commands = {"look at it": f"python -m trainers.board.serve --logdir={quoted(self.folder.parent.parent)}"}
         if more > recipe.epochs:
             commands["train longer"] = self._continue(more)
         if not self._in_python:
-            module = own.flag(self.config.spec.modules)
-            commands["run it again"] = f"python -m trainers.train --config={self.folder / 'config.json'}{module}"
-        commands["use it"] = f"keras.saving.load_model('{self.folder / 'model.keras'}')"
+            record, module = quoted(self.folder / "config.json"), own.flag(self.config.spec.modules)
+            commands["run it again"] = f"python -m trainers.train --config={record}{module}"
+        commands["use it"] = f"keras.saving.load_model({str(self.folder / 'model.keras')!r})"
         if self.config.spec.build:  # Keras does not know the user's classes, and may not have saved them
             weights = self.folder / "weights" / f"{self.result['weights']}.weights.h5"
             commands["use it"] = f"fmnist_zoo.build_model({self.config.spec.name!r}, weights={str(weights)!r})"
@@ -85,7 +86,7 @@ class Run:
             more = f", epochs={epochs}" * bool(epochs) + ", data=(images, labels)" * (self.config.data == ARRAYS)
             return f"trainers.train.resume({str(self.folder)!r}{more})"
         more = f" --epochs={epochs}" * bool(epochs) + own.flag(self.config.spec.modules)
-        return f"python -m trainers.train --resume={self.folder}{more}"
+        return f"python -m trainers.train --resume={quoted(self.folder)}{more}"
 
 
 def execute(folder: RunFolder, config: RunConfig, *, reporter: Reporter, should_stop: Callable[[], bool],
@@ -102,8 +103,8 @@ def execute(folder: RunFolder, config: RunConfig, *, reporter: Reporter, should_
             suffice (`memory.MemoryShortage`), or TensorFlow already runs with another number of threads.
         RunError: if the objective becomes NaN or infinite, or a file cannot be written.
     """
-    threads.use(config.threads)
     memory.check(config)
+    threads.use(config.threads)
     from fmnist_zoo.backend import tf
     from trainers.running.session import Session
 
@@ -127,7 +128,8 @@ def execute(folder: RunFolder, config: RunConfig, *, reporter: Reporter, should_
     except OSError as error:
         full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, None)
         advice = "make room" if full else "make it writable"
-        advice += f", then continue with --resume={folder.path}" if folder.config.exists() else ", then start again"
+        begun = folder.config.exists()
+        advice += f", then continue with --resume={quoted(folder.path)}" if begun else ", then start again"
         raise RunError(f"{error.filename or folder.path}: cannot be written: {error.strerror or error}"
                        f"{_checkpoint(folder)}; {advice}") from error
     finally:

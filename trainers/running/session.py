@@ -19,7 +19,7 @@ import numpy as np
 from fmnist_zoo import metrics, models, own
 from fmnist_zoo.backend import tf
 from fmnist_zoo.data import Data, Split, halves, stratified_sample
-from fmnist_zoo.files import require_space, write_json
+from fmnist_zoo.files import quoted, require_space, write_json
 from trainers.board import events
 from trainers.board.observer import Observer
 from trainers.config import ConfigError, RunConfig, read_record
@@ -79,7 +79,7 @@ class Session:
         self.record = self._record(data) | ({} if on_updates else {"axis": "epoch"})
         self.first_epoch, self.watch, self.due = (
             self.state.epoch, progress.Stopwatch(), saving.Due(config.checkpoint_every))
-        replay = f"python -m trainers.train --config={folder.config}{own.flag(config.spec.modules)}"
+        replay = f"python -m trainers.train --config={quoted(folder.config)}{own.flag(config.spec.modules)}"
         self.observer = Observer(folder.path, config, self.engine.network, self.sample, self.validation, replay=replay,
                                  updates=self.engine.steps_an_epoch if on_updates else 0)
 

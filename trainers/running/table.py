@@ -11,7 +11,7 @@ import os
 import pathlib
 from typing import Any, Collection
 
-from fmnist_zoo.files import atomic_write
+from fmnist_zoo.files import atomic_write, quoted
 from trainers.config import ConfigError
 
 COLUMNS = ("epoch", "step", "seconds", "images_per_second", "learning_rate", "train_loss", "train_penalty",
@@ -68,7 +68,7 @@ class MetricsTable:
 
     def _damaged(self, what: str) -> TableError:
         return TableError(f"{self.path}: damaged: {what}; put the file back, or train the run again with "
-                          f"--config={self.path.parent / 'config.json'}")
+                          f"--config={quoted(self.path.parent / 'config.json')}")
 
     def _lines(self) -> list[bytes]:
         """Header and rows as they are in the file, each with its line end."""

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Iterable, Mapping, Sequence
 
 from fmnist_zoo import own, registry, weights
 from fmnist_zoo.errors import ZooError
+from fmnist_zoo.files import quoted
 from fmnist_zoo.spec import ARRAYS, ModelSpec, Recipe
 from trainers.config import ConfigError, RunConfig, read_run
 from trainers.running import provenance
@@ -90,12 +91,13 @@ def from_run(path: str | os.PathLike[str]) -> Trained:
 
     folder, record, config, result = _finished(path)
     path = folder.weights / f"{config.recipe.weights}.weights.h5"
-    again = f"train the run again with python -m trainers.train --config={folder.config}{own.flag(config.spec.modules)}"
+    again = (f"train the run again with python -m trainers.train --config={quoted(folder.config)}"
+             f"{own.flag(config.spec.modules)}")
     if not path.is_file():
         trial = folder.path.parent
         if (trial / "proposal.json").exists():
             raise TrainedError(f"{folder.path}: has no weights, because a sweep keeps those of its best trials alone; "
-                               f"train it again with python -m trainers.train --from_sweep={trial}")
+                               f"train it again with python -m trainers.train --from_sweep={quoted(trial)}")
         raise TrainedError(f"{path}: is gone; {again}")
     model = models.build_model(config.spec, config.seed, weights=path)
     if checkpoints.digest(dict(zip(_names(config, model), model.get_weights()))) != result["weights_sha256"]:
@@ -131,10 +133,10 @@ def _finished(path: str | os.PathLike[str]) -> tuple[RunFolder, dict[str, Any], 
     if result is None and folder.failure.exists():
         reason = folder.read_failure() or "for an unknown reason"
         raise TrainedError(f"{folder.path}: this run failed ({reason}); train it again with other settings: "
-                           f"python -m trainers.train --config={folder.config}{module}")
+                           f"python -m trainers.train --config={quoted(folder.config)}{module}")
     if result is None:
         raise TrainedError(f"{folder.path}: this run is not finished; continue it with "
-                           f"python -m trainers.train --resume={folder.path}{module}")
+                           f"python -m trainers.train --resume={quoted(folder.path)}{module}")
     return folder, record, config, result
 
 
