@@ -3,7 +3,10 @@
 `nL` counts the layers, softmax included. `D` marks dropout; the digits after it are the rates, from the first hidden
 layer to the last. Where rates differ, wider layers have higher ones: 800 units 0.4, 600 0.3, 400 0.2, 200 0.1.
 The `network_*` models are trained as in the low-level part of the report: full batch, 500 updates, the last weights.
+`N` marks batch normalization; the number after it is the units of each hidden layer. These go beyond the report.
 """
+
+from typing import Any
 
 from fmnist_zoo.registry import register
 from fmnist_zoo.spec import FULL_BATCH, ModelSpec, Recipe
@@ -30,6 +33,16 @@ register("network_A_l1", "network A with an L1 penalty", hidden=(300,), l1=0.001
 register("network_A_l2", "network A with an L2 penalty", hidden=(300,), l2=0.001, initializer=NORMAL, recipe=FULL)
 register("network_B_l1", "network B with an L1 penalty", hidden=(300, 100), l1=0.001, initializer=NORMAL, recipe=FULL)
 register("network_B_l2", "network B with an L2 penalty", hidden=(300, 100), l2=0.001, initializer=NORMAL, recipe=FULL)
+
+# Beyond the report: how their recipes were found is in docs/record.md.
+N512: dict[str, Any] = dict(hidden=(512, 512, 512), activation="gelu", normalization="batch")
+ANNEALED: dict[str, Any] = dict(optimizer="adamw", learning_rate=0.004, weight_decay=0.05, schedule="cosine",
+                                warmup=0.05, label_smoothing=0.05, weights="last")
+
+register("4N_512", "beyond the report: normalized, rate annealed", **N512, dropout=0.1,
+         recipe=Recipe(epochs=12, **ANNEALED))
+register("4N_512_mixup", "4N_512 for twice as long, on mixed images", **N512, dropout=0.2,
+         recipe=Recipe(epochs=24, mixup=0.2, **ANNEALED))
 
 
 def default_space(spec: ModelSpec) -> str:

@@ -6,8 +6,9 @@ import pytest
 import fmnist_zoo
 from fmnist_zoo.backend import keras
 from fmnist_zoo.models import build_model
-from fmnist_zoo.registry import get_spec, list_models
+from fmnist_zoo.registry import get_spec
 from fmnist_zoo.spec import ModelSpec, SpecError
+from tests import helpers
 
 IMAGES = np.random.default_rng(0).random((8, 784), np.float32)
 
@@ -23,7 +24,7 @@ def equal(left, right):
     return all(np.array_equal(ours, theirs) for ours, theirs in pairs)
 
 
-@pytest.fixture(scope="module", params=list_models())
+@pytest.fixture(scope="module", params=helpers.OF_THE_REPORT)
 def registered(request):
     """A model of the zoo, its weights changed so that biases are not zero, and its spec."""
     model = build_model(request.param, seed=1)
