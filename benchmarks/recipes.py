@@ -3,6 +3,7 @@
     python -m benchmarks.recipes                    # each added to 4L: 3 seeds, about half an hour on two cores
     python -m benchmarks.recipes --table=left_out   # each left out of a recipe that has them all: about an hour
     python -m benchmarks.recipes --settings=ema=0.999 --settings=shift=1,flip=true
+    python -m benchmarks.recipes --rows=benchmarks/recipes.csv --table=rows   # all runs of that file, and no training
 
 Each line is the same recipe with one change, measured on the validation images: the test images are not opened.
 Differences are paired by seed. Runs that the log folder holds are used, so an interrupted table continues. With
@@ -22,6 +23,7 @@ from typing import Any, NamedTuple, Sequence
 
 from benchmarks import command
 from fmnist_zoo import settings
+from fmnist_zoo.errors import UsageError
 from fmnist_zoo.files import atomic_write, exclusive
 from trainers import cli
 from trainers.config import SETTINGS, ConfigError, RunConfig, resolve
@@ -29,6 +31,7 @@ from trainers.engine.processor import machine
 from trainers.running import provenance
 from trainers.running.folder import RunFolder
 
+ROWS = "rows"
 BEGIN, END = "<!-- recipes: python -m benchmarks.recipes -->", "<!-- /recipes -->"
 FIGURES = ("nll", "accuracy", "tta", "epoch", "seconds")  # the numbers of a row; "" where a run was not measured so
 HEAD = ("change", "validation NLL", "difference", "p", "validation accuracy", "difference", "p")
@@ -72,7 +75,8 @@ def parse(text: str) -> dict[str, Any]:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = command.make_parser("benchmarks.recipes", __doc__)
-    parser.add_argument("--table", choices=TABLES, default="alone", help="which recipe and which changes")
+    parser.add_argument("--table", choices=(*TABLES, ROWS), default="alone", help="which recipe and which changes; "
+                        f"{ROWS}: all runs of the file --rows, best first")
     parser.add_argument("--model", help="another than the table's")
     parser.add_argument("--seeds", type=command.list_of(command.count), default=[1, 2, 3])
     parser.add_argument("--settings", action="append", help="one change instead of the table's, such as ema=0.999")
@@ -86,6 +90,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _main(options: argparse.Namespace) -> int:
+    if options.table == ROWS:
+        rows = _read(options.rows)
+        if not rows:
+            raise UsageError(f"--table={ROWS} needs --rows, a file that exists; received {options.rows}")
+        return _show(options, listing(rows))
     from trainers.running import many
 
     plan = TABLES[options.table]
@@ -101,7 +110,11 @@ def _main(options: argparse.Namespace) -> int:
         if stop():
             print("interrupted; the same command continues")
             return 128 + stop.number
-    text = table({text: [rows[keys[text, seed]] for seed in options.seeds] for text in changes})
+    return _show(options, table({text: [rows[keys[text, seed]] for seed in options.seeds] for text in changes}))
+
+
+def _show(options: argparse.Namespace, text: str) -> int:
+    """Prints the table, and puts it into the page."""
     print(text)
     if options.page:
         page = options.page.read_text()
@@ -176,6 +189,21 @@ def table(by_change: dict[str, list[dict[str, float]]]) -> str:
     rows = [head, ("---", *["---:"] * (len(head) - 1)), _row("as it is", by_change[base], None)]
     rows += [_row(f"`{text}`", by_change[text], by_change[base]) for text in others]
     return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+
+
+def listing(rows: dict[Key, dict[str, Any]]) -> str:
+    """All runs as Markdown, best validation accuracy first: first what they share, then what each has besides."""
+    settings = {key: [key.model, *key.settings.split(",")] for key in rows}
+    shared = [one for one in next(iter(settings.values())) if all(one in others for others in settings.values())]
+    lines = ["All have " + ", ".join(f"`{one}`" for one in shared) + ".", "",
+             "| besides | seed | validation NLL | accuracy | over shifts | s an epoch |",
+             "| --- | ---: | ---: | ---: | ---: | ---: |"]
+    for key in sorted(rows, key=lambda key: -rows[key]["accuracy"]):
+        own = " ".join(f"`{one}`" for one in settings[key] if one not in shared)
+        shifted = f"{rows[key]['tta']:.4f}" if "tta" in rows[key] else ""
+        lines.append(f"| {own} | {key.seed} | {rows[key]['nll']:.4f} | {rows[key]['accuracy']:.4f} | {shifted} | "
+                     f"{rows[key]['seconds']:.1f} |")
+    return "\n".join(lines)
 
 
 def _row(name: str, runs: list[dict[str, float]], base: list[dict[str, float]] | None) -> tuple[str, ...]:

@@ -31,12 +31,14 @@ from trainers.engine import processor
 RECORDS = pathlib.Path(__file__).with_name("speedrun.csv")
 BEGIN, END = "<!-- records: python -m benchmarks.speedrun -->", "<!-- /records -->"
 SEEDS = (0, 1, 2, 3, 4)
+PEER_SEEDS = 3  # of these, for the times of the peers
 PEERS = ("tape", "fit", "torch", "torch_compile")
 OUTSIDE = ("torch", "torch_compile")
 
 
 class Record(NamedTuple):
-    """A row of the table: means over `SEEDS`, medians of seconds; "" for a peer that has no such recipe."""
+    """A row of the table: means over `SEEDS`, medians of seconds, for the peers over `PEER_SEEDS` of them; "" for a peer
+    that has no such recipe, or was not measured."""
 
     target: str
     model: str
@@ -128,16 +130,16 @@ def _fit(config: RunConfig, fit: Any, validation: Any) -> tuple[float, float]:
     return seconds, float((found == validation.labels).mean())
 
 
-def measure(peers: Sequence[str], tries: dict[str, tuple[str, str]], options: argparse.Namespace
+def measure(peers: Sequence[str], tries: dict[str, tuple[str, str]], seeds: Sequence[int], data: str
             ) -> dict[tuple[str, str], list[dict[str, Any]]]:
     """The answers of each peer on each try, (model, settings), a seed at a time, so that all see the same machine."""
     found: dict[tuple[str, str], list[dict[str, Any]]] = {}
-    for seed in options.seeds:
+    for seed in seeds:
         for name, (model, settings) in tries.items():
             for peer in peers:
                 answer = command.ask(
                     ["benchmarks.speedrun", f"--worker={peer}", f"--model={model}", f"--settings={settings}",
-                     f"--seeds={seed}", f"--data={options.data}"], f"{peer}, {name}, seed {seed}",
+                     f"--seeds={seed}", f"--data={data}"], f"{peer}, {name}, seed {seed}",
                     command.outside_python() if peer in OUTSIDE else sys.executable)
                 found.setdefault((name, peer), []).append(answer)
                 print(f"{name}, {peer}, seed {seed}: {answer['seconds']:.1f} s, "
@@ -242,9 +244,10 @@ def _check(options: argparse.Namespace, records: dict[str, Record]) -> int:
     newest = list(tries)[-1]
     peers = peers_for(*tries[newest], ["tape", *(one for one in options.peers if one != "tape")], options.data)
     found = {name: {"tape": answers} for (name, _), answers in
-             measure(["tape"], tries, options).items()}
+             measure(["tape"], tries, options.seeds, options.data).items()}
     if len(peers) > 1:
-        for (_, peer), answers in measure(peers[1:], {newest: tries[newest]}, options).items():
+        for (_, peer), answers in measure(peers[1:], {newest: tries[newest]}, options.seeds[:PEER_SEEDS],
+                                          options.data).items():
             found[newest][peer] = answers
     rows = {name: summarize(target, *tries[name], options.by, found[name]) for name in tries}
     print(table({name: row._replace(target=name) for name, row in rows.items()}))

@@ -53,9 +53,9 @@ def table(content: dict[str, Any]) -> str:
     best = sorted({member for summary in summaries for member in summary["best"].values()})
     note = f" The best of PyTorch's ways: {', '.join(best)}." if best else ""
     return (f"{lines}\n\nSeconds an epoch of {summaries[0]['images']} images, medians of {content['rounds']} "
-            f"interleaved rounds. In brackets how many times as long as `{own}` in the same round, at the limit the "
-            f"share of it that `{own}` reaches, both medians over the rounds, so that they need not be quotients of "
-            f"the seconds.{note} {content['machine']['cpu']}, {content['machine']['cores']} cores; {named}; "
+            f"interleaved rounds. In brackets: how many times as long as `{own}` in the same round; in the column "
+            f"limit, the share of it that `{own}` reaches. Both are medians over rounds, and may differ from the "
+            f"quotient of two cells.{note} {content['machine']['cpu']}, {content['machine']['cores']} cores; {named}; "
             f"commit {content['commit'][:12]}{content['commit'][40:]}.")
 
 

@@ -98,6 +98,9 @@ def test_recipes_compares_changes_with_the_recipe_and_writes_the_page(tmp_path, 
     for again in (flags, [*flags, f"--logdir={tmp_path / 'elsewhere'}"]):
         assert recipes.main(again) == 0 and "(tape, seed " not in capsys.readouterr().out
         assert page.read_text() == text
+    assert recipes.main(["--table=rows", f"--rows={rows}", f"--page={page}"]) == 0
+    assert page.read_text().count("| 2 |") == 2 and "All have `4L`, " in page.read_text()
+    assert recipes.main(["--table=rows"]) == 2
 
 
 @pytest.mark.parametrize("changes", [plan.changes for plan in recipes.TABLES.values()])

@@ -76,6 +76,7 @@ def workplace(tmp_path_factory):
         image.resize((120, 120)).save(folder / name)
     idx_files.copy_mini(folder / "my_idx_files")
     shutil.copyfile(ROOT / "docs" / "recipes.md", folder / "recipes.md")
+    shutil.copyfile(ROOT / "benchmarks" / "recipes.csv", folder / "recipes.csv")
     with pytest.MonkeyPatch.context() as here:
         replace_pool(here, Inline())
         for name in ("", "dropout_l2"):
