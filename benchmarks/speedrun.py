@@ -37,8 +37,10 @@ OUTSIDE = ("torch", "torch_compile")
 
 
 class Record(NamedTuple):
-    """A row of the table: means over `SEEDS`, medians of seconds, for the peers over `PEER_SEEDS` of them; "" for a peer
-    that has no such recipe, or was not measured."""
+    """A row of the table: means over `SEEDS`, medians of seconds, of the peers over `PEER_SEEDS`.
+
+    Seconds are "" for a peer that has no such recipe, or was not measured.
+    """
 
     target: str
     model: str
