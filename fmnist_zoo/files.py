@@ -67,6 +67,12 @@ def read_json(path: str | os.PathLike[str]) -> Any:
     return opened(json.loads(pathlib.Path(path).read_bytes()))
 
 
+def sha256_of(path: str | os.PathLike[str]) -> str:
+    """SHA-256 of the bytes of a file."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
 def sealed(content: dict[str, Any]) -> dict[str, Any]:
     """A record as it is written: "version" says which version of the code did, and `DIGEST` is of all the rest."""
     record = {**content, "version": __version__}

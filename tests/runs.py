@@ -13,7 +13,7 @@ ENVIRONMENT = {"cpu": "a processor", "cores": 2, "versions": {"tensorflow": "2.2
 
 def make(logdir, name, *, losses=(0.5, 0.3, 0.4), model="4L", started=1.7e9, finished=True, epochs=None, data=DATA,
          environment=ENVIRONMENT, **settings):
-    """A run's folder as a run leaves it, but that its weights are two numbers and no model; not trained."""
+    """A run's folder as a run leaves it, but that its weights are two numbers; not trained."""
     config = resolve(model, data="mini", epochs=epochs or len(losses), **settings)
     folder = RunFolder(logdir / config.spec.folder / name)
     folder.checkpoint.parent.mkdir(parents=True)
@@ -30,13 +30,14 @@ def make(logdir, name, *, losses=(0.5, 0.3, 0.4), model="4L", started=1.7e9, fin
                       "metrics_sha256": folder.table.digest(len(losses))})
     if finished:
         folder.weights.mkdir()
-        (folder.weights / "best.weights.h5").write_bytes(b"weights")
+        for path in (folder.weights / "best.weights.h5", folder.model, folder.path / "events.out.tfevents.1.curves"):
+            path.write_bytes(b"content")
         write_json(folder.result, {
             "epochs": len(losses), "stopped_early": len(losses) < config.recipe.epochs, "weights": "best",
             "final": {"epoch": best, "train_loss": 0.1, "validation_loss": losses[best - 1],
                       "validation_accuracy": 1 - losses[best - 1]},
             "seconds": 1.5 * len(losses), "weights_sha256": checkpoints.digest(weights),
-            "metrics_sha256": folder.table.digest(len(losses))})
+            "metrics_sha256": folder.table.digest(len(losses)), "files_sha256": folder.digests()})
     return folder
 
 

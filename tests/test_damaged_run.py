@@ -8,8 +8,10 @@ from collections import namedtuple
 import pytest
 
 import fmnist_zoo
+from fmnist_zoo import files
 from tests import helpers
 from trainers.config import ConfigError, resolve
+from trainers.running import verifying
 from trainers.running.folder import RunFolder, locked, remove_if_unused
 from trainers.running.table import TableError
 from trainers.train import main, train
@@ -86,8 +88,23 @@ def test_damaged_result_is_written_again_and_partial_files_are_removed(finished,
     for path in partial:
         path.write_text("half")
     assert main([f"--resume={copy / 'config.json'}"]) == 0
-    assert (copy / "result.json").read_text() == (finished / "result.json").read_text()
+    again, first = (files.read_json(folder / "result.json") for folder in (copy, finished))
+    assert set(first.pop("files_sha256")) < set(again.pop("files_sha256"))  # zips hold times, and events are added
+    assert again == first and not verifying.problems(RunFolder(copy))
     assert not any(path.exists() for path in partial)
+
+
+def test_every_file_that_a_finished_run_leaves_is_verified(copy):
+    assert not verifying.problems(RunFolder(copy))
+    names = files.read_json(copy / "result.json")["files_sha256"]
+    assert {"model.keras", "weights/best.weights.h5", "weights/last.weights.h5"} < set(names)
+    assert [os.path.dirname(name) for name in names if "tfevents" in name] == ["", "", "train"]
+    for path in (copy / name for name in names):
+        content = path.read_bytes()
+        path.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+        assert verifying.problems(RunFolder(copy)) == [
+            f"{path}: damaged or changed: its SHA-256 is not the one in result.json"]
+        path.write_bytes(content)
 
 
 def test_rows_of_a_finished_run_are_checked_without_its_checkpoint(copy):

@@ -14,7 +14,7 @@ from PIL import Image
 from tests import helpers, sweeps
 from tests.runs import DATA, ENVIRONMENT, evaluate, make
 from trainers import train as train_command
-from trainers.running import pruning
+from trainers.running import pruning, verifying
 from trainers.running.folder import RunFolder
 from trainers.runs import main
 
@@ -184,6 +184,13 @@ OLD = "2L,hidden=2/finished"
     ("4L/one/checkpoints/latest.npz", flipped, "latest.npz: "),
     ("4L/stopped/checkpoints/latest.npz", os.unlink, "is gone, and without it the run cannot continue"),
     ("4L/one/weights/best.weights.h5", os.unlink, "best.weights.h5: is gone"),
+    ("4L/one/weights/best.weights.h5", flipped, "best.weights.h5: damaged or changed: its SHA-256 is not the one in"),
+    ("4L/one/weights/best.weights.h5", lambda path: os.truncate(path, 3), "best.weights.h5: damaged or changed"),
+    ("4L/one/model.keras", os.unlink, "model.keras: is gone"),
+    ("4L/one/events.out.tfevents.1.curves", flipped, "tfevents.1.curves: damaged or changed"),
+    ("4L/one/events.out.tfevents.1.curves", lambda path: path.write_bytes(path.read_bytes() + b"more"),
+     "tfevents.1.curves: damaged or changed"),
+    (f"{OLD}/model.keras", os.unlink, "model.keras: is gone"),
     ("4L/one/evaluation/evaluation.json", changed("0.8", "0.9"), "evaluation.json: damaged, or of other weights"),
     (f"{OLD}/metrics.csv", changed("0.245", "0.945"), "its validation_accuracy is 0.245, and 0.945 by metrics.csv"),
     (f"{OLD}/config.json", changed('"seed": 8', '"seed": 7'), "one of the two was changed"),
@@ -206,3 +213,12 @@ def test_damage_is_found(whole, tmp_path, capsys, name, damage, text):
     printed = run(logdir, capsys, "--verify", code=1)
     assert text in printed and not printed.splitlines()[-1].endswith("no problems")
     assert not any(problem for problem in printed.splitlines()[:-1] if str(logdir) not in problem)
+
+
+def test_trial_without_the_weights_that_its_sweep_removed_is_whole(tmp_path):
+    folder = make(tmp_path, "one", ranking=True)
+    folder.model.unlink()
+    shutil.rmtree(folder.weights)
+    assert not verifying.problems(folder)
+    (folder.path / "events.out.tfevents.1.curves").unlink()
+    assert len(verifying.problems(folder)) == 1

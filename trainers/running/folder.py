@@ -16,7 +16,7 @@ import time
 from typing import IO, Any, Collection, Iterator
 
 from fmnist_zoo.errors import ZooError
-from fmnist_zoo.files import publish, quoted, read_json, write_json
+from fmnist_zoo.files import publish, quoted, read_json, sha256_of, write_json
 from fmnist_zoo.spec import ARRAYS
 from trainers.config import ConfigError, RunConfig, read_run
 from trainers.running import saving
@@ -27,6 +27,8 @@ ENSEMBLES = "ensembles"  # their evaluations: <logdir>/ensembles/<name>/evaluati
 EVALUATION = "evaluation.json"
 SHIPPED = ("shipped", "shipped-mini")  # folders for evaluations of the package's trained models, beside the runs
 LOCK = ".lock"
+EVENTS = "events.out.tfevents.*"
+PRODUCTS = ("model.keras", "weights/*.weights.h5", EVENTS, f"train/{EVENTS}", f"validation/{EVENTS}")
 PARTIAL_FILES = (".config.json.*", ".metrics.csv.*", ".result.json.*", ".failure.json.*", ".latest.npz.*", "saving.*")
 
 
@@ -71,6 +73,11 @@ class RunFolder:
             return ""
         return (f"{self.result}: damaged or changed; it is written again by python -m trainers.train "
                 f"--resume={quoted(self.path)}")
+
+    def digests(self) -> dict[str, str]:
+        """SHA-256 of the model, the weights and the event files, by their paths in the folder."""
+        return {path.relative_to(self.path).as_posix(): sha256_of(path)
+                for pattern in PRODUCTS for path in sorted(self.path.glob(pattern)) if path.is_file()}
 
     def write_failure(self, reason: str) -> None:
         """Marks the run as one that would fail again, so that `latest_unfinished` does not choose it."""

@@ -303,6 +303,7 @@ class Session:
         with self.engine.counting():
             self.observer.finish(result, logits)
         self.observer.flush()
+        result["files_sha256"] = self.folder.digests()
         write_json(self.folder.result, result)
         return result
 

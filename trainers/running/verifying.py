@@ -1,8 +1,9 @@
 """Whether the files of a run are whole and fit each other; nothing is changed, and no TensorFlow is imported.
 
 A checkpoint has a digest of its arrays and one of the rows of `metrics.csv`, so a change in either is found. What
-`result.json` says is compared with these rows and with the weights in the checkpoint. The HDF5 files have no digest of
-their own: `trainers.evaluate` compares the weights that it loads from them with `result.json`.
+`result.json` says is compared with these rows and with the weights in the checkpoint. It holds a digest of each file of
+weights, of the model and of each event file; those of version 0.2 and earlier do not. docs/reference/run_folder.md says
+what is not checked.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import zlib
 from typing import Any
 
 from fmnist_zoo.errors import ZooError
+from fmnist_zoo.files import sha256_of
 from trainers.config import RunConfig, read_run
 from trainers.running import provenance
 from trainers.running.folder import RunFolder, ends, read_evaluation
@@ -107,9 +109,43 @@ def _result(result: dict[str, Any], rows: list[dict[str, Any]], weights_sha256: 
 
 
 def _products(folder: RunFolder, record: dict[str, Any], config: RunConfig, result: dict[str, Any]) -> list[str]:
-    """What is wrong with the model, and with the evaluation, of a run that ended."""
+    """What is wrong with the weights, the model, the events and the evaluation of a run that ended."""
+    known = result.get("files_sha256")
+    found = _files(folder, config, known) if isinstance(known, dict) else _files_of_0_2(folder, config, result)
+    path = folder.evaluation / "evaluation.json"
+    if path.exists() and not read_evaluation(folder.evaluation, weights_sha256=result["weights_sha256"],
+                                             data_sha256=record["data"]["sha256"]):
+        found.append(f"{path}: damaged, or of other weights or data; trainers.evaluate writes it again")
+    return found
+
+
+def _files(folder: RunFolder, config: RunConfig, known: dict[str, str]) -> list[str]:
+    """Which files that a run left are gone, or have another SHA-256 than its `result.json` says.
+
+    Of a trial the weights and the model may be gone: a sweep keeps those of its best trials.
+    """
     found = []
-    if folder.model.exists():
+    for name, sha256 in known.items():
+        path = folder.path / name
+        if not path.is_file():
+            if not (config.ranking and (path == folder.model or path.parent == folder.weights)):
+                found.append(f"{path}: is gone")
+            continue
+        try:
+            same = sha256_of(path) == sha256
+        except OSError as error:
+            found.append(f"{path}: cannot be read: {error.strerror}")
+            continue
+        if not same:
+            found.append(f"{path}: damaged or changed: its SHA-256 is not the one in result.json")
+    return found
+
+
+def _files_of_0_2(folder: RunFolder, config: RunConfig, result: dict[str, Any]) -> list[str]:
+    """What is wrong with the model and the weights of a run of version 0.2 or earlier, which noted no digests."""
+    found: list[str] = []
+    damaged: str | None = None
+    if folder.model.is_file():
         try:
             with zipfile.ZipFile(folder.model) as archive:
                 damaged = archive.testzip()
@@ -117,11 +153,7 @@ def _products(folder: RunFolder, record: dict[str, Any], config: RunConfig, resu
             damaged = str(error)
         if damaged:
             found.append(f"{folder.model}: damaged: {damaged}")
-    weights = folder.weights / f"{config.recipe.weights}.weights.h5"
-    if ends(result, config) and not config.ranking and not weights.is_file():
-        found.append(f"{weights}: is gone")
-    path = folder.evaluation / "evaluation.json"
-    if path.exists() and not read_evaluation(folder.evaluation, weights_sha256=result["weights_sha256"],
-                                             data_sha256=record["data"]["sha256"]):
-        found.append(f"{path}: damaged, or of other weights or data; trainers.evaluate writes it again")
+    expected = [folder.weights / f"{config.recipe.weights}.weights.h5", *([] if config.spec.build else [folder.model])]
+    if ends(result, config) and not config.ranking:
+        found += [f"{path}: is gone" for path in expected if not path.is_file()]
     return found
