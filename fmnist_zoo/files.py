@@ -13,6 +13,7 @@ import json
 import os
 import pathlib
 import shlex
+import stat
 import warnings
 from typing import IO, Any, Iterator
 
@@ -64,7 +65,14 @@ def write_json(path: str | os.PathLike[str], content: dict[str, Any], *, synced:
 
 def read_json(path: str | os.PathLike[str]) -> Any:
     """The content of a JSON file, `opened`; `OSError` or `ValueError` if it cannot be read."""
+    require_regular(path)
     return opened(json.loads(pathlib.Path(path).read_bytes()))
+
+
+def require_regular(path: str | os.PathLike[str]) -> None:
+    """`OSError` unless `path` is a regular file: reading a pipe may never end."""
+    if not stat.S_ISREG(os.stat(path).st_mode):
+        raise OSError(errno.EINVAL, "not a regular file", os.fspath(path))
 
 
 def sha256_of(path: str | os.PathLike[str]) -> str:

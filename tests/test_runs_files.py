@@ -222,3 +222,14 @@ def test_trial_without_the_weights_that_its_sweep_removed_is_whole(tmp_path):
     assert not verifying.problems(folder)
     (folder.path / "events.out.tfevents.1.curves").unlink()
     assert len(verifying.problems(folder)) == 1
+
+
+@pytest.mark.parametrize("name", ["metrics.csv", "result.json", "checkpoints/latest.npz", "model.keras"])
+def test_a_pipe_in_the_place_of_a_file_is_damage_and_is_not_read(tmp_path, capsys, name):
+    make(tmp_path, "other")
+    path = make(tmp_path, "one").path / name
+    path.unlink()
+    os.mkfifo(path)
+    assert f"{path}: " in run(tmp_path, capsys, "--verify", code=1)
+    assert main([f"--logdir={tmp_path}", "--compare", "4L/one", "4L/other"]) == 2 * (name == "metrics.csv")
+    assert ("not a regular file" in capsys.readouterr().err) == (name == "metrics.csv")

@@ -11,7 +11,7 @@ from typing import Any, Mapping
 
 from fmnist_zoo import own, registry
 from fmnist_zoo.errors import ZooError
-from fmnist_zoo.files import read_json
+from fmnist_zoo.files import opened
 from fmnist_zoo.settings import (
     DATA,
     OUTPUT,
@@ -277,7 +277,7 @@ def read_run(path: str | os.PathLike[str]) -> tuple[dict[str, Any], RunConfig]:
     path = pathlib.Path(os.path.expanduser(path))
     try:
         path = path / "config.json" if path.is_dir() else path
-        record = read_json(path)
+        record = opened(json.loads(path.read_bytes()))  # of a pipe, too: --config=<(command)
         if "threads" not in record["config"]:  # version 0.1.0 knew them as a part of the environment alone
             threads = record["environment"].get("threads", {}).get("intra_op", THREADS)
             record["config"] = {**record["config"], "threads": threads}

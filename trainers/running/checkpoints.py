@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from fmnist_zoo.errors import ZooError
-from fmnist_zoo.files import atomic_write
+from fmnist_zoo.files import atomic_write, require_regular
 from fmnist_zoo.version import __version__
 
 _NOTE = "note.json"
@@ -54,6 +54,7 @@ def load(path: pathlib.Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         CheckpointError: if the file is damaged or is not a checkpoint.
     """
     try:
+        require_regular(path)
         with open(path, "rb") as file, np.load(file, allow_pickle=False) as stored:
             arrays = {name: stored[name] for name in stored.files}
         note = json.loads(arrays.pop(_NOTE).tobytes())

@@ -113,7 +113,7 @@ def within(path: str | os.PathLike[str]) -> list[os.DirEntry[str]]:
 def runs(logdir: str | os.PathLike[str], pattern: str = "*") -> Iterator[Line]:
     """A line for each run below `logdir` whose model matches a pattern; what another program wrote is left out."""
     for model, path in folders(logdir):
-        if os.path.exists(os.path.join(path, "config.json")) and (line := run(path, model, pattern)):
+        if os.path.isfile(os.path.join(path, "config.json")) and (line := run(path, model, pattern)):
             yield line
 
 

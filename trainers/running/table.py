@@ -74,6 +74,8 @@ class MetricsTable:
         """Header and rows as they are in the file, each with its line end."""
         if not self.path.exists():
             return []
+        if not self.path.is_file():
+            raise self._damaged("it is not a regular file")
         lines = self.path.read_bytes().splitlines(keepends=True)
         return lines if not lines or lines[-1].endswith(b"\n") else lines[:-1]
 

@@ -27,7 +27,7 @@ def problems(folder: RunFolder) -> list[str]:
     try:
         record, config = read_run(folder.config)
         rows = folder.rows()
-    except ZooError as error:
+    except (ZooError, OSError) as error:
         return [str(error)]
     found = []
     try:
