@@ -155,16 +155,20 @@ def certificate(tmp_path_factory):
     ({"tls_ca": "here", "tls_cert": "here"}, "not certificates in PEM format"),
     ({"scheduler": "tcp://127.0.0.1:9", "tls_ca": "here"}, "--tls_ca is for --scheduler=tls://"),
     ({"scheduler": "", "tls_key": "here"}, "--tls_key is for --scheduler=tls://"),
+    ({"scheduler": "host"}, "--scheduler is an address with a port, such as tls://host:8786; received 'host'"),
+    ({"scheduler": "ftp://host:1"}, "--scheduler is an address with a port"),
 ])
-def test_missing_and_wrong_certificates_are_named_in_one_line(given, message, tmp_path, monkeypatch, capsys):
+@pytest.mark.parametrize("more", [[], ["--dry_run"]])
+def test_scheduler_that_cannot_be_used_is_refused_in_one_line(given, message, more, tmp_path, monkeypatch, capsys):
     pytest.importorskip("distributed")
     monkeypatch.chdir(tmp_path)
     (tmp_path / "here").write_text("not a certificate")
     flags = {"scheduler": "tls://127.0.0.1:9", **given}
-    assert sweep.main(["--model=softmax", "--space=l2=0", "--data=mini",
+    assert sweep.main(["--model=softmax", "--space=l2=0", "--data=mini", *more,
                        *(f"--{name}={value}" for name, value in flags.items())]) == 2
     error = capsys.readouterr().err
     assert message in error and error.count("\n") == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["here"]
 
 
 def test_sweep_over_tls_with_workers_that_share_only_a_folder(certificate, tmp_path):

@@ -5,6 +5,7 @@ import json
 import os
 import re
 import shutil
+import sys
 
 import pytest
 
@@ -15,6 +16,7 @@ from trainers.config import ConfigError
 from trainers.running import provenance
 from trainers.tuning import plan, pool, start, trial
 from trainers.tuning.leader import SweepError
+from trainers.tuning.scheduler import Scheduler
 
 HYPERBAND = dict(space="l2=0..0.001", tuner="hyperband", data="mini", epochs=3)
 HYPERBAND_PATH = "sweeps/softmax-hyperband-seed0"
@@ -46,6 +48,16 @@ def test_another_sweep_in_the_same_folder_is_refused(pretended_sweep, change, me
     with pytest.raises(ConfigError, match="holds another sweep.*--overwrite") as caught:
         sweep.sweep(asked.pop("model"), asked.pop("space"), logdir=logdir, name="grid", **asked)
     assert message in str(caught.value)
+
+
+@pytest.mark.parametrize("change, code", [
+    ([], 0), (["--space=l2=0,0.02"], 2), (["--space=l2=0,0.02", "--overwrite"], 0), (["--seed=1"], 2)])
+def test_dry_run_refuses_the_name_of_another_sweep(pretended_sweep, monkeypatch, capsys, change, code):
+    logdir, _ = pretended_sweep
+    monkeypatch.setattr("fmnist_zoo.data.load_data", None)  # it reads no data
+    assert sweep.main(["--model=2L", "--space=dropout=0,0.5; l2=0,0.001", "--tuner=grid", "--data=mini", "--epochs=2",
+                       "--name=grid", "--dry_run", f"--logdir={logdir}", *change]) == code
+    assert ("holds another sweep" in capsys.readouterr().err) == bool(code)
 
 
 def test_sweep_continues_under_other_versions_with_a_note(pretending_pool, tmp_path, monkeypatch, capsys):
@@ -242,7 +254,9 @@ def test_unprotected_scheduler_on_another_host_is_warned_of(address, warned, tmp
         raise pool.PoolError("no workers")
 
     monkeypatch.setattr(pool, "make", make)
+    monkeypatch.setattr(Scheduler, "security", lambda self: None)
     assert sweep.main(["--model=softmax", "--data=mini", f"--scheduler={address}", f"--logdir={tmp_path}"]) == 1
+    assert not list((tmp_path / "sweeps").iterdir())  # no sweep that never began keeps its name
     warnings = [line for line in capsys.readouterr().err.splitlines() if line.startswith("warning: ")]
     assert len(warnings) == warned
     assert not warned or f"{address} is neither encrypted nor authenticated" in warnings[0]
@@ -272,3 +286,12 @@ def test_start_is_a_part_of_the_sweep_and_older_sweeps_have_none(pretending_pool
         sweep.sweep("softmax", **asked, start="l2=0.25")
     with pytest.raises(ConfigError, match="a grid tries every combination: drop it"):
         sweep.sweep("softmax", **{**asked, "space": "l2=0,1", "tuner": "grid"}, start="l2=0")
+
+
+def test_scheduler_without_dask_is_refused_before_a_folder_is_made(tmp_path, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "distributed", None)  # as if it were not installed
+    flags = ["--model=softmax", "--data=mini", "--scheduler=tls://a:1", f"--logdir={tmp_path}"]
+    for more in ([], ["--dry_run"]):
+        assert sweep.main([*flags, *more]) == 2
+        assert "pip install 'fmnist_zoo[distributed]'" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())

@@ -21,7 +21,7 @@ from trainers.tuning.halving import FACTOR
 from trainers.tuning.plan import MAX_TRIALS, TUNERS, Plan
 from trainers.tuning.scheduler import Scheduler
 from trainers.tuning.space import NAMES
-from trainers.tuning.start import execute, sweep_folder
+from trainers.tuning.start import check, execute, sweep_folder
 from trainers.tuning.study import OBJECTIVES, Study, load
 
 USAGE = """
@@ -141,7 +141,9 @@ def _main(values: cli.Flags) -> int:
     scheduler = _scheduler(values.scheduler, values.tls_ca, values.tls_cert, values.tls_key)
     logdir = os.path.expanduser(values.logdir)
     if values.dry_run:
-        print(plan.text(values.workers, str(sweep_folder(plan, logdir, values.name))))
+        path = sweep_folder(plan, logdir, values.name)
+        check(plan, scheduler, path, overwrite=values.overwrite)
+        print(plan.text(values.workers, str(path)))
         return 0
     with cli.StopSignal() as stop:
         study, ended = execute(plan, workers=values.workers, scheduler=scheduler, verbose=True,

@@ -19,7 +19,6 @@ from concurrent.futures import CancelledError
 from typing import Any
 
 import fmnist_zoo
-from trainers.config import ConfigError
 from trainers.tuning import trial
 from trainers.tuning.scheduler import Scheduler
 from trainers.tuning.workers import AT_ONCE, DIED, Outcome, PoolError, drain
@@ -34,19 +33,16 @@ class ClusterPool:
     """The workers of a scheduler, for runs with so many `threads`.
 
     Raises:
-        ConfigError: if dask.distributed is not installed, or certificates are missing.
+        ConfigError: as `Scheduler.security`.
         PoolError: if the scheduler does not answer.
     """
 
     def __init__(self, scheduler: Scheduler, threads: int):
-        try:
-            import distributed
-        except ImportError as error:
-            raise ConfigError("--scheduler needs dask.distributed: pip install 'fmnist_zoo[distributed]' "
-                              f"({error})") from None
+        security = scheduler.security()
+        import distributed
+
         for logger in ("distributed", "distributed.client"):
             logging.getLogger(logger).setLevel(logging.CRITICAL)
-        security = scheduler.security()
         try:
             self._client = distributed.Client(scheduler.address, timeout=5, security=security, set_as_default=False)
         except (OSError, TimeoutError, ValueError, RuntimeError) as error:

@@ -150,11 +150,15 @@ class Plan:
         from fmnist_zoo.data import load_data
 
         data = load_data(**self.base.data_settings)
+        return {**self.record(), "data": {"sha256": data.sha256, "split_sha256": data.split_sha256},
+                **environment(self.tuner)}
+
+    def record(self) -> dict[str, Any]:
+        """The part of `manifest` for which nothing is read."""
         more = {"factor": self.factor} if self.tuner == "asha" else {}
         return {"base": self.base.to_dict(), "given": self.given, "space": self.space.text, "tuner": self.tuner,
                 **more, "start": spell_start(self.start), "objective": self.objective, "executions": self.executions,
-                "modules": self.base.spec.modules,
-                "data": {"sha256": data.sha256, "split_sha256": data.split_sha256}, **environment(self.tuner)}
+                "modules": self.base.spec.modules}
 
 
 def _count(number: int, what: str) -> str:

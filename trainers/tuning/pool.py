@@ -17,7 +17,7 @@ def make(workers: int, scheduler: Scheduler | None, threads: int) -> Pool:
         threads: the setting of the runs that they will train.
 
     Raises:
-        ConfigError: if dask.distributed is not installed, or the scheduler's certificates are missing.
+        ConfigError: as `Scheduler.security`.
         PoolError: if the scheduler does not answer.
     """
     return ClusterPool(scheduler, threads) if scheduler else LocalPool(threads, workers)

@@ -37,13 +37,22 @@ class Scheduler(NamedTuple):
                 "address behind an SSH tunnel")
 
     def security(self) -> Any:
-        """The `Security` of dask; None for a connection that is not encrypted.
+        """The `Security` of dask; None for a connection that is not encrypted. Connects to nothing.
 
         Raises:
-            ConfigError: if certificates are missing, cannot be read, or are not needed.
+            ConfigError: if dask.distributed is not installed, the address is none, or certificates are missing, cannot
+                be read, or are not needed.
         """
-        import distributed
-
+        try:
+            import distributed
+        except ImportError as error:
+            raise ConfigError("--scheduler needs dask.distributed: pip install 'fmnist_zoo[distributed]' "
+                              f"({error})") from None
+        try:
+            distributed.comm.get_address_host_port(self.address)
+        except ValueError:
+            raise ConfigError("--scheduler is an address with a port, such as tls://host:8786; received "
+                              f"{self.address!r}") from None
         paths = {name: getattr(self, name) for name in KEYWORDS if getattr(self, name)}
         if not self.encrypted:
             if paths:

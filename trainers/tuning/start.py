@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import os
 import pathlib
+import shutil
 import sys
 import time
 from multiprocessing import process
@@ -49,10 +50,13 @@ def execute(plan: Plan, *, workers: int, scheduler: Scheduler | None, max_failur
     need_tensorflow()
     COUNT.check("workers", workers)
     COUNT.check("max_failures", max_failures)
+    if scheduler:
+        scheduler.security()
     path, manifest = sweep_folder(plan, logdir, name), plan.manifest()
     try:
         if overwrite:
             move_aside(path)
+        new = not path.exists()
         with hold(path):
             study = open_or_create(path, manifest)
             environment = {name: manifest[name] for name in ("versions", "commit", "modules")}
@@ -60,6 +64,10 @@ def execute(plan: Plan, *, workers: int, scheduler: Scheduler | None, max_failur
                 finished = _finished(study, plan) or _lead(
                     study, plan, environment, workers=workers, scheduler=scheduler, max_failures=max_failures,
                     verbose=verbose, should_stop=should_stop)
+            except ZooError:
+                if new and not study.trials:  # it must not take its name from another sweep
+                    shutil.rmtree(path, ignore_errors=True)
+                raise
             finally:
                 with contextlib.suppress(OSError):  # on a full disk, the error that is being raised says so already
                     if study.trials:
@@ -162,19 +170,38 @@ def open_or_create(path: pathlib.Path, manifest: dict[str, Any]) -> Study:
     """
     if (path / "sweep.json").exists():
         study = load(path)
-        found = _manifest_differences(study.manifest, manifest)
-        if found:
-            changes = "; ".join(f"{name} was {old}, now {new}" for name, (old, new) in found.items())
-            raise ConfigError(f"{path}: holds another sweep: {changes}. Choose another --name, or start again with "
-                              "--overwrite, which moves this one aside")
+        _refuse_another(study, manifest)
         study.recover()
         return study
     write_json(path / "sweep.json", {**manifest, "keeps": BEST, "started": time.time()})
     return load(path)
 
 
+def check(plan: Plan, scheduler: Scheduler | None, path: pathlib.Path, *, overwrite: bool) -> None:
+    """What `--dry_run` checks beyond the plan; reads no data and connects to nothing.
+
+    Raises:
+        ConfigError: if the scheduler cannot be used, or the folder holds another sweep and would not be moved aside.
+    """
+    if scheduler:
+        scheduler.security()
+    if not overwrite and (path / "sweep.json").exists():
+        _refuse_another(load(path), plan.record())
+
+
+def _refuse_another(study: Study, manifest: dict[str, Any]) -> None:
+    """`ConfigError` if a sweep has another manifest, saying what differs."""
+    if found := _manifest_differences(study.manifest, manifest):
+        changes = "; ".join(f"{name} was {old}, now {new}" for name, (old, new) in found.items())
+        raise ConfigError(f"{study.path}: holds another sweep: {changes}. Choose another --name, or start again with "
+                          "--overwrite, which moves this one aside")
+
+
 def _manifest_differences(old: dict[str, Any], new: dict[str, Any]) -> dict[str, tuple[Any, Any]]:
-    """What differs, of all that decides numbers: name to (old, new). Versions may differ; the leader notes them."""
+    """What differs, of all that decides numbers: name to (old, new). Versions may differ; the leader notes them.
+
+    Without "data" in the new one, data are not compared.
+    """
     base_old, base_new = (RunConfig.from_dict(manifest["base"]) for manifest in (old, new))
     found = decisive_differences(base_old, base_new)
     pairs = {name: (old[name], new[name]) for name in ("space", "tuner", "objective", "executions")}
@@ -185,6 +212,6 @@ def _manifest_differences(old: dict[str, Any], new: dict[str, Any]) -> dict[str,
     if "given" in old and "optimizer" in new["space"]:  # a given learning rate is kept, see `space.apply`
         kept_old, kept_new = ([name for name in manifest["given"] if name in DEPENDENT] for manifest in (old, new))
         pairs["given"] = (kept_old, kept_new)
-    pairs.update({f"data: {name}": (old["data"].get(name), digest) for name, digest in new["data"].items()})
+    pairs.update({f"data: {name}": (old["data"].get(name), digest) for name, digest in new.get("data", {}).items()})
     found.update({name: pair for name, pair in pairs.items() if pair[0] != pair[1]})
     return found
