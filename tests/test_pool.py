@@ -1,5 +1,6 @@
 """Workers as real processes, killed and replaced; and what a worker does with a job."""
 
+import concurrent.futures
 import errno
 import fcntl
 import gc
@@ -97,6 +98,27 @@ def test_local_worker_that_grew_is_replaced_and_a_killed_one_loses_nothing(job, 
         assert helpers.rows_without_times(tmp_path / "long" / "0") == helpers.rows_without_times(folder.path)
     finally:
         workers.close()
+
+
+def test_worker_inherits_the_threads_of_the_runs(monkeypatch):
+    """Its first import is the user's script, which may load TensorFlow before `trainers` asks for anything."""
+    asked = []
+
+    class Executor:
+        def __init__(self, *arguments, **options):
+            pass
+
+        def submit(self, *arguments):
+            asked.append(os.environ.get("TF_NUM_INTRAOP_THREADS"))
+            return concurrent.futures.Future()
+
+    monkeypatch.setattr(concurrent.futures, "ProcessPoolExecutor", Executor)
+    for before in (None, "1"):
+        monkeypatch.delenv("TF_NUM_INTRAOP_THREADS", raising=False)
+        if before:
+            monkeypatch.setenv("TF_NUM_INTRAOP_THREADS", before)
+        local.LocalPool(3)
+        assert asked.pop() == "3" and os.environ.get("TF_NUM_INTRAOP_THREADS") == before
 
 
 def test_workers_import_tensorflow_with_the_threads_of_the_runs(monkeypatch, tmp_path):

@@ -7,8 +7,10 @@ must not import TensorFlow, because that is the moment after which the number is
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
+from typing import Iterator
 
 from trainers import THREADS_VARIABLE
 from trainers.config import ConfigError
@@ -36,6 +38,20 @@ def use(threads: int) -> None:
             f"the run asks for {threads} threads within an operation, and TensorFlow already runs with {found} in this "
             "process, which gives other numbers; start a new process, or import trainers before TensorFlow and before "
             f"loading a model of fmnist_zoo, or ask for threads={found}") from None
+
+
+@contextlib.contextmanager
+def inherited(threads: int) -> Iterator[None]:
+    """A process that starts within the block uses so many threads, whatever it imports first; nothing changes here."""
+    before = os.environ.get(THREADS_VARIABLE)
+    os.environ[THREADS_VARIABLE] = str(threads)
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[THREADS_VARIABLE]
+        else:
+            os.environ[THREADS_VARIABLE] = before
 
 
 def in_use() -> int:

@@ -18,6 +18,7 @@ from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import connection, resource_tracker
 from typing import Any, Iterator
 
+from trainers.engine import threads
 from trainers.tuning import trial
 from trainers.tuning.workers import AT_ONCE, DIED, Outcome, PoolError, drain
 
@@ -26,11 +27,11 @@ FAILED_STARTS = 3
 
 
 class LocalPool:
-    """`count` processes for runs with so many `threads`, each with its share of the cores."""
+    """`count` processes for runs with so many threads (`number`), each with its share of the cores."""
 
-    def __init__(self, threads: int, count: int = 1) -> None:
+    def __init__(self, number: int, count: int = 1) -> None:
         self._ended: queue.SimpleQueue[_Worker] = queue.SimpleQueue()
-        self._workers = [_Worker(threads, (index, count), self._ended) for index in range(count)]
+        self._workers = [_Worker(number, (index, count), self._ended) for index in range(count)]
         self.slots = count
 
     def submit(self, name: str, job: dict[str, Any]) -> None:
@@ -55,8 +56,8 @@ class _Worker:
         job: name of the job that it runs; empty if it is free.
     """
 
-    def __init__(self, threads: int, share: tuple[int, int], ended: queue.SimpleQueue[_Worker]):
-        self._threads, self._share, self._ended = threads, share, ended
+    def __init__(self, number: int, share: tuple[int, int], ended: queue.SimpleQueue[_Worker]):
+        self._threads, self._share, self._ended = number, share, ended
         self.job = ""
         self._failed_starts = 0
         self._start()
@@ -66,7 +67,7 @@ class _Worker:
         self._first_mb = 0.0  # memory after its first job
         self._executor = concurrent.futures.ProcessPoolExecutor(
             1, mp_context=multiprocessing.get_context("spawn"), initializer=_end_with_parent)
-        with _no_ctrl_c_for_children():
+        with _no_ctrl_c_for_children(), threads.inherited(self._threads):  # the user's script may load TensorFlow
             self._warming = self._executor.submit(trial.warm, self._threads, self._share)
 
     @property
