@@ -37,11 +37,15 @@ def atomic_write(path: str | os.PathLike[str], mode: str = "wb", *, synced: bool
     moment, in all of its threads.
 
     Raises:
-        OSError: with the path in question, also where the system does not name one (a full disk).
+        OSError: with the path in question, also where the system does not name one (a full disk); with that of the
+            folder if no file can be made in it.
     """
     path = pathlib.Path(path)
     beside = path.with_name(f".{path.name}.{os.urandom(4).hex()}")
-    file = open(beside, mode.replace("w", "x"))  # exclusive: never another writer's file
+    try:
+        file = open(beside, mode.replace("w", "x"))  # exclusive: never another writer's file
+    except OSError as error:  # nobody knows the temporary name
+        raise OSError(error.errno, error.strerror, str(path.parent)) from error
     try:
         with file:
             yield file

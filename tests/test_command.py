@@ -25,6 +25,8 @@ from trainers.train import GROUPS, define_flags, main, train
     ([], "which model? --model=NAME"),
     (["--model=4D_drop3"], "no model is named '4D_drop3'; did you mean 4D_drop03"),
     (["--model=4L", "--epoch=3"], "Unknown command line flag 'epoch'. Did you mean: epochs"),
+    (["--model=4L", "--epochs"], "--epochs needs a value: --epochs=..."),
+    (["--epochs", "--model=4L"], "--epochs needs a value, --epochs=...; received the next flag, --model=4L"),
     (["--model=4L", "--epochs=many"], "--epochs"), (["--model=4L", "--trainer=keras"], "--trainer"),
     (["--model=4L", "extra"], "received 'extra', which belongs to no flag"),
     (["--model=4L", "--dropout=a,b"], "or one for each hidden layer, received 'a,b'"),

@@ -2,6 +2,7 @@
 
 import errno
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -286,3 +287,14 @@ def test_help_and_refusals_import_no_tensorflow():
             "assert codes == [0, 2, 2] and not {'tensorflow', 'tensorboard'} & set(sys.modules)")
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0 and "--projector" in done.stdout and done.stderr.count("evaluate: ") == 2
+
+
+def test_what_cannot_be_read_or_written_is_refused_before_a_model_is_loaded(folder, monkeypatch, capsys):
+    monkeypatch.setattr(trained, "from_run", lambda path: pytest.fail("loaded"))
+    monkeypatch.setattr(trained, "from_zoo", lambda name, data: pytest.fail("loaded"))
+    assert "--data_dir=/nonexistent: no such folder" in refused(capsys, f"--run={folder}", "--data_dir=/nonexistent")
+    read_only = {str(folder), str(folder.parent)}
+    monkeypatch.setattr(os, "access", lambda path, mode: str(path) not in read_only)
+    assert f"{folder}: cannot be written; an evaluation goes into" in refused(capsys, f"--run={folder}")
+    line = refused(capsys, "--model=4L", "--data=mini", f"--logdir={folder.parent / 'new' / 'logs'}")
+    assert line == f"evaluate: {folder.parent}: cannot be written; choose another --logdir"

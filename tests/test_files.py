@@ -60,6 +60,13 @@ def test_nothing_is_left_beside_when_the_rename_fails(tmp_path):
     assert os.listdir(tmp_path) == ["taken"]
 
 
+def test_folder_in_which_no_file_can_be_made_is_named(tmp_path):
+    with pytest.raises(FileNotFoundError) as caught:
+        with atomic_write(tmp_path / "missing" / "new.bin"):
+            pass
+    assert caught.value.filename == str(tmp_path / "missing")
+
+
 def test_a_file_under_the_temporary_name_is_not_overwritten(tmp_path, monkeypatch):
     monkeypatch.setattr(os, "urandom", bytes)
     (tmp_path / ".new.bin.00000000").write_bytes(b"another writer's")

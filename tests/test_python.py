@@ -161,6 +161,15 @@ def test_a_function_that_raises_ends_the_run_with_its_checkpoint(tmp_path):
         resume(done.folder, data="fashion_mnist")
 
 
+@pytest.mark.parametrize("model, more, text", [
+    (3, {}, "model is a name, a ModelSpec or, for train, a function that returns a Keras model; received 3"),
+    ("softmax", {"on_epoch": 3}, "on_epoch is a function that takes an epoch's row; received 3")])
+def test_arguments_of_another_type_are_named_and_leave_no_folder(tmp_path, model, more, text):
+    with pytest.raises(TypeError, match=text):
+        train(model, data="mini", epochs=1, logdir=tmp_path, **more)
+    assert not list(tmp_path.iterdir())
+
+
 def test_an_answer_after_the_last_epoch_changes_nothing(tmp_path):
     assert train("softmax", data="mini", epochs=1, logdir=tmp_path, on_epoch=lambda row: True).result
 

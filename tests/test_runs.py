@@ -199,12 +199,16 @@ def test_model_of_a_module_that_is_not_imported(tmp_path, capsys):
 
 
 @pytest.mark.parametrize("flags, text", [
-    (["--sort=loss"], "--sort=loss is no column; known: folder, "),
-    (["--json", "--csv"], "two formats"), (["--limit=0"], "--limit"), (["one"], "received 'one'"),
+    (["--sort=loss"], "--sort=loss is no column; these are: folder, "),
+    (["--sort=modle"], "is no column; these are: folder, kind, model, "),
+    (["--json", "--csv"], "two formats"), (["--limit=0"], "--limit must be a whole number of at least 1, received 0"),
+    (["--limit=x"], "--limit must be a whole number of at least 1, received 'x'"), (["one"], "received 'one'"),
     (["--plot=x.png"], "--plot goes with --compare"), (["--yes"], "--yes goes with --prune"),
     (["--prune", "--verify"], "--prune and --verify are two things"),
     (["--prune", "--model=4L"], "--model does not go with --prune"),
     (["--compare"], "two runs or more"), (["--compare", "4L/done"], "two runs or more"),
+    (["--compare", "4L/done", "4L/done"], "4L/done and 4L/done are the same run"),
+    (["--compare", "4L/done", "4L/early", "--plot=/nonexistent/c.png"], "c.png: there is no folder /nonexistent"),
     (["--compare", "4L/done", "4L/nothing"], "4L/nothing: no run in this folder"),
     (["--compare", "4L/done", "4L/early", "--plot=x.pdf"], "must end with .png"),
     (["--logdir=nowhere"], "nowhere: no such folder"), (["--logdir=nowhere", "--prune"], "nowhere: no such folder"),

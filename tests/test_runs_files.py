@@ -69,6 +69,8 @@ def test_trial_is_named_by_its_folder(tmp_path, capsys):
     logs = shutil.copytree(helpers.OLD_FILES / "logs", tmp_path / "logs")
     found = table(run(logs, capsys, "--compare", "sweeps/grid/0000", "sweeps/grid/0001/0"))
     assert found["dropout"] == ["none", "0.2"]
+    assert main([f"--logdir={logs}", "--compare", "sweeps/grid/0000", "sweeps/grid"]) == 2
+    assert "sweeps/grid: is a sweep; name a trial of it, such as sweeps/grid/0000" in capsys.readouterr().err
 
 
 @pytest.fixture

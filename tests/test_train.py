@@ -2,6 +2,7 @@
 
 import json
 import math
+import sys
 
 import numpy as np
 import pytest
@@ -200,7 +201,8 @@ def test_run_that_becomes_nan_fails_with_advice(logdir):
     assert step == len(RunFolder(folder).rows()) and b"NaN or infinite at step" in text.tensor.string_val[0]
 
 
-def test_wrong_data_leaves_no_folder(logdir, tmp_path):
+def test_wrong_data_leaves_no_folder(logdir, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "fmnist_zoo.backend", None)  # they are refused before TensorFlow is imported
     with pytest.raises(fmnist_zoo.DataError, match="no such file"):
         train("3L", data_dir=str(tmp_path), logdir=logdir)
     assert not (logdir / "3L").exists()

@@ -20,7 +20,7 @@ from absl import flags
 
 from fmnist_zoo import backend, registry, settings
 from fmnist_zoo.errors import SpecError, UsageError, ZooError
-from fmnist_zoo.settings import Choice, Setting, Switch
+from fmnist_zoo.settings import Choice, Kind, Switch, Whole
 from trainers.config import SETTINGS
 
 USAGE, FAILURE = 2, 1
@@ -43,7 +43,8 @@ class Flags(flags.FlagValues):
 
     def whole(self, name: str, help: str, default: int | None = None, *, most: int | None = None) -> None:
         """A whole number from 1 on."""
-        flags.DEFINE_integer(name, default, help, lower_bound=1, upper_bound=most, flag_values=self)
+        kind = Whole(low=1, below=2**31 if most is None else most + 1)
+        flags.DEFINE(_Parser(name, kind), name, default, help, flag_values=self)
 
     def switch(self, name: str, help: str) -> None:
         flags.DEFINE_boolean(name, False, help, flag_values=self)
@@ -68,6 +69,9 @@ def parse(values: Flags, arguments: Sequence[str], *, words: bool = False) -> li
         if cause and cause.args[:1] == ("Non-boolean argument to boolean flag",):
             flag = str(error).partition("=")[0].removeprefix("flag ")
             message = f"{flag} is true or false, received {cause.args[1]!r}"
+        if isinstance(cause, StopIteration):
+            flag = message.rpartition(" ")[2]
+            message = f"{flag} needs a value: {flag}=..."
         raise UsageError(message.replace("\n", " ")) from None
     if rest and not words:
         raise UsageError(f"received {rest[0]!r}, which belongs to no flag; flags are written --name=value (see --help)")
@@ -75,12 +79,16 @@ def parse(values: Flags, arguments: Sequence[str], *, words: bool = False) -> li
 
 
 class _Parser(flags.ArgumentParser):
-    def __init__(self, known: Setting):
+    def __init__(self, name: str, kind: Kind):
         super().__init__()
-        self._known = known
+        self._name, self._kind = name, kind
 
     def parse(self, argument: Any) -> Any:
-        return settings.parse(self._known.name, self._known.kind, argument)
+        if not isinstance(argument, str):  # a default
+            return self._kind.check(self._name, argument)
+        if argument.startswith("--"):
+            raise SpecError(f"{self._name} needs a value, --{self._name}=...; received the next flag, {argument}")
+        return settings.parse(self._name, self._kind, argument)
 
 
 def define_settings(values: Flags) -> None:
@@ -90,7 +98,7 @@ def define_settings(values: Flags) -> None:
             flags.DEFINE_boolean(name, None, known.help, flag_values=values)
             continue
         help = f"{known.help} ({', '.join(known.kind.values)})" if isinstance(known.kind, Choice) else known.help
-        flags.DEFINE(_Parser(known), name, None, help, flag_values=values)
+        flags.DEFINE(_Parser(name, known.kind), name, None, help, flag_values=values)
 
 
 def settings_in(group: str) -> list[str]:

@@ -181,6 +181,9 @@ def resolve(model: str | ModelSpec, **settings: Any) -> RunConfig:
     What depends on the environment is looked up here, once, so that the run's record holds it: the threads that
     `TF_NUM_INTRAOP_THREADS` asks for, and the folder of other data.
     """
+    if not isinstance(model, (str, ModelSpec)):
+        raise TypeError("model is a name, a ModelSpec or, for train, a function that returns a Keras model; received "
+                        f"{model!r:.80}")
     spec = model if isinstance(model, ModelSpec) else registry.get_spec(model)
     try:
         recipe = registry.get_recipe(spec.name)

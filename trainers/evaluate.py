@@ -17,6 +17,7 @@ from trainers import cli
 from trainers.publishing import ensembles, evaluation
 from trainers.publishing.evaluation import Row, evaluate
 from trainers.running import trained
+from trainers.running.folder import check_writable
 
 __all__ = ["evaluate", "main"]
 USAGE = """
@@ -62,10 +63,16 @@ def _main(values: cli.Flags) -> int:
     if values.data == "mini" and (values.run or values.data_dir):
         raise UsageError("--data=mini comes with the package and is for --model; drop "
                          f"{'--run' if values.run else '--data_dir'}")
+    if values.data_dir and not os.path.isdir(os.path.expanduser(values.data_dir)):
+        raise UsageError(f"--data_dir={values.data_dir}: no such folder")
     runs = list(dict.fromkeys(map(os.path.normpath, values.run)))
     models = list(dict.fromkeys(values.model))
     tta, mini = views.parse(values.tta), values.data == "mini"
     _check_data(runs, models, mini=mini, ensemble=values.ensemble)
+    for path in runs:
+        check_writable(path, "an evaluation goes into the run's folder: make it writable")
+    if models or values.ensemble:
+        check_writable(values.logdir, "choose another --logdir")
     subjects = [*map(trained.from_run, runs), *(trained.from_zoo(name, data=values.data) for name in models)]
     options = {"logdir": values.logdir, "data_dir": values.data_dir, "tta": tta}
     groups = [evaluation.rows(subject, projector=values.projector, **options) for subject in subjects]

@@ -93,6 +93,7 @@ def train(model: str | ModelSpec | Callable[[], Any], *, data: Images | None = N
 
     Raises:
         ValueError: for settings that are not possible (`SpecError`, `ConfigError`) and for wrong data (`DataError`).
+        TypeError: if `model` or `on_epoch` is of another type.
         RunError: if the objective becomes NaN or infinite, or the disk is full.
     """
     spec = registry.spec_of(model) if callable(model) else model
@@ -165,6 +166,8 @@ def _start(config: RunConfig, logdir: str | os.PathLike[str], run_name: str, **o
 def _execute(folder: RunFolder, config: RunConfig, *, reporter: progress.Reporter,
              expected: dict[str, Any] | None = None, data: Data | None = None, on_epoch: OnEpoch | None = None,
              should_stop: Callable[[], bool] = lambda: False) -> Run:
+    if on_epoch is not None and not callable(on_epoch):
+        raise TypeError(f"on_epoch is a function that takes an epoch's row; received {on_epoch!r:.80}")
     from trainers.running import run
 
     if on_epoch is None:

@@ -42,6 +42,8 @@ def read(words: Sequence[str], logdir: str) -> list[Compared]:
         UsageError: for fewer than two runs.
     """
     paths = list(dict.fromkeys(_find(word, logdir) for word in words))
+    if len(paths) < 2 <= len(words):
+        raise UsageError(f"--compare: {' and '.join(words)} are the same run, {paths[0]}; name another one")
     if len(paths) < 2:
         raise UsageError("--compare takes the folders of two runs or more, such as --compare 4L/first 4D_drop03/first")
     common = os.path.commonpath([os.path.dirname(path) for path in paths])
@@ -62,6 +64,8 @@ def _find(word: str, logdir: str) -> str:
         for folder in (path, os.path.join(path, "0")):
             if os.path.isfile(os.path.join(folder, "config.json")):
                 return os.path.normpath(folder)
+        if os.path.isfile(os.path.join(path, "sweep.json")):
+            raise ConfigError(f"{word}: is a sweep; name a trial of it, such as {os.path.join(word, '0000')}")
     raise ConfigError(f"{word}: no run in this folder, nor below {logdir}; `python -m trainers.runs` lists the runs")
 
 
@@ -124,11 +128,14 @@ def plot(runs: Sequence[Compared], path: str | os.PathLike[str]) -> None:
     """Writes the curves over epochs as a PNG file: validation solid, training without dropout dashed.
 
     Raises:
-        UsageError: if the name does not end with .png, or no run has an epoch.
+        UsageError: if the name does not end with .png, its folder does not exist, or no run has an epoch.
         OSError: if it cannot be written.
     """
     if pathlib.Path(path).suffix.lower() != ".png":
         raise UsageError(f"--plot={os.fspath(path)} must end with .png")
+    folder = os.path.dirname(os.path.expanduser(path))
+    if folder and not os.path.isdir(folder):
+        raise UsageError(f"--plot={os.fspath(path)}: there is no folder {folder}")
     if not any(one.rows for one in runs):
         raise UsageError("--plot: none of these runs has finished an epoch")
     from matplotlib.figure import Figure

@@ -179,6 +179,17 @@ def in_use(folder: str | os.PathLike[str]) -> bool:
     return False
 
 
+def check_writable(path: str | os.PathLike[str], advice: str) -> None:
+    """`ConfigError` with the advice unless files can be made in a folder, or in the nearest one above it that exists.
+
+    So what takes long is not computed for nothing.
+    """
+    path = pathlib.Path(os.path.abspath(os.path.expanduser(path)))
+    above = next(one for one in (path, *path.parents) if one.exists())
+    if not above.is_dir() or not os.access(above, os.W_OK | os.X_OK):
+        raise ConfigError(f"{above}: cannot be written; {advice}")
+
+
 def names_folder(name: str) -> bool:
     """Whether `name` is a plain folder name: one path component, printable, not hidden."""
     return os.sep not in name and name.isprintable() and name.strip() == name and not name.startswith(".")

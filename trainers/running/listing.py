@@ -217,7 +217,7 @@ def ordered(lines: Iterable[Line], sort: str) -> list[Line]:
     """Lines by one of `SORTS`: best or newest first, with "-" before it the other way round; unknown values last."""
     name = sort.removeprefix("-")
     if name not in SORTS:
-        raise UsageError(f"--sort={sort} is no column; {registry.nearest(name, SORTS)}")
+        raise UsageError(f"--sort={sort} is no column; these are: {', '.join(SORTS)}")
     found = sorted(lines, key=lambda line: (line.started or 0.0, line.folder), reverse=True)
     known = [line for line in found if getattr(line, name) is not None]
     known.sort(key=operator.attrgetter(name), reverse=(name in HIGHEST_FIRST) != sort.startswith("-"))

@@ -105,6 +105,7 @@ def execute(folder: RunFolder, config: RunConfig, *, reporter: Reporter, should_
     """
     memory.check(config)
     threads.use(config.threads)
+    data = data or load_data(**config.data_settings)  # what is wrong with them is said before TensorFlow is imported
     from fmnist_zoo.backend import tf
     from trainers.running.session import Session
 
@@ -114,7 +115,7 @@ def execute(folder: RunFolder, config: RunConfig, *, reporter: Reporter, should_
         if parent.name == config.spec.folder:  # otherwise the folder was moved, and is not below a log folder
             hparams.declare(parent.parent, [hparams.hyperparameters(config)])
         with folder.locked():
-            session = Session(folder, config, reporter, data or load_data(**config.data_settings), expected)
+            session = Session(folder, config, reporter, data, expected)
             result = session.run(should_stop)
             return Run(folder.path, config, folder.rows(), result, session.model)
     except NonFiniteError as error:
