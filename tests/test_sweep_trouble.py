@@ -11,10 +11,10 @@ import pytest
 
 from tests import helpers
 from tests.sweeps import GRID, MODEL, SPACE, Pretending, replace_pool, rows_of
-from trainers import sweep
+from trainers import runs, sweep
 from trainers.config import ConfigError
 from trainers.running import provenance
-from trainers.tuning import plan, pool, start, trial
+from trainers.tuning import oracle, plan, pool, start, trial
 from trainers.tuning.leader import SweepError
 from trainers.tuning.scheduler import Scheduler
 
@@ -72,7 +72,7 @@ def test_sweep_continues_under_other_versions_with_a_note(pretending_pool, tmp_p
     starts = json.loads((continued.path / "starts.json").read_text())["starts"]
     assert [one["versions"]["fmnist_zoo"] for one in starts] == [continued.manifest["versions"]["fmnist_zoo"], "99"]
     for one in starts:
-        assert set(one) == {"started", "versions", "commit", "modules"} and "keras-tuner" in one["versions"]
+        assert set(one) == {"started", "versions", "commit", "modules", "trials"} and "keras-tuner" in one["versions"]
     execute(make_plan(**asked, max_trials=3), tmp_path)
     assert "versions" not in capsys.readouterr().out
 
@@ -295,3 +295,23 @@ def test_scheduler_without_dask_is_refused_before_a_folder_is_made(tmp_path, mon
         assert sweep.main([*flags, *more]) == 2
         assert "pip install 'fmnist_zoo[distributed]'" in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
+
+
+def listed(logdir):
+    line = runs.sweep_line(str(logdir / "sweeps" / "one"))
+    return line.status, line.ended_trials, line.trials
+
+
+def test_a_sweep_is_listed_with_all_trials_that_it_will_have(pretending_pool, tmp_path):
+    asked, calls = make_plan("l2=0,0.1,0.2,0.3,0.4,0.5"), iter([False, False])
+    execute(asked, tmp_path, should_stop=lambda: next(calls, True))
+    assert listed(tmp_path) == ("interrupted", 2, 6)
+    execute(asked, tmp_path)
+    assert listed(tmp_path) == ("finished", 6, 6)
+
+
+def test_a_sweep_whose_oracle_proposes_no_more_is_listed_as_finished(pretending_pool, tmp_path, monkeypatch):
+    real, more = oracle.Oracle.propose, iter([True, True])
+    monkeypatch.setattr(oracle.Oracle, "propose", lambda self: real(self) if next(more, False) else "done")
+    execute(make_plan("l2=0..1", tuner="random", max_trials=3), tmp_path)
+    assert listed(tmp_path) == ("finished", 2, 2)

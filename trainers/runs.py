@@ -121,7 +121,8 @@ def sweep_line(path: str) -> Line:
     line.name = found.base.spec.name
     line.model, line.started = line.name.split(",")[0], listing.moment(found.manifest)
     line.changes = f"{found.manifest['tuner']}: {found.space.text} {listing.changes(found.base)}".rstrip()
-    line.trials, line.ended_trials = len(found.trials), len(found.ended)
+    planned = found.starts[-1].get("trials") if found.starts else None  # unknown of asha, and in version 0.2
+    line.trials, line.ended_trials = max(planned or 0, len(found.trials)), len(found.ended)
     line.seconds = sum(trial.result["seconds"] or 0.0 for trial in found.ended if trial.result)
     line.status = (RUNNING if in_use(path) else FINISHED if found.ended and line.trials == line.ended_trials
                    else INTERRUPTED)

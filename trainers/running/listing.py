@@ -42,8 +42,9 @@ class Line:
         model: the name of a registered model; `name` also lists the changes of the architecture.
         changes: the settings that decide numbers and differ from the model's own; of a sweep its tuner and space, too.
         status: FINISHED, RUNNING (a process holds the folder), INTERRUPTED, NAN, or DAMAGED; `reason` explains the last
-            two. A sweep is finished if every trial that it began has ended.
-        epochs, planned_epochs: trained, and of the recipe. A sweep has `trials`, and `ended_trials` of them.
+            two. A sweep is finished if all of its trials have ended.
+        epochs, planned_epochs: trained, and of the recipe. A sweep will have `trials`, and has
+            `ended_trials` of them.
         best_epoch, validation_loss, validation_accuracy: of the weights that count, so far; of a sweep those of the
             best trial, on the half of the validation images that ranks the trials.
         test_accuracy: of these weights, if they were evaluated.

@@ -66,7 +66,7 @@ class Leader:
             file.write(self._leader)
         self._note_versions()
         self._replay()
-        self.study.add_start(self.environment)
+        self.study.add_start({**self.environment, "trials": self.max_trials})
         for trial in self.study.trials.values():
             if trial.result is None:
                 self._queue(trial)
@@ -84,6 +84,8 @@ class Leader:
                 time.sleep(1.0)  # no worker at the moment: all are restarting, or none has joined the scheduler yet
             else:
                 self._keeper.finish()
+                if self._exhausted and self.max_trials:
+                    self.study.add_start({**self.study.starts.pop(), "trials": len(self.study.trials)})
                 return True
         self._stopping = True
         (self.study.path / LEADER).unlink(missing_ok=True)  # workers look for it after each epoch

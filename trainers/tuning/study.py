@@ -214,7 +214,7 @@ class Study:
         self.journal.recover(self._left)
 
     def add_start(self, environment: Mapping[str, Any]) -> None:
-        """Records the versions and the commit of this start."""
+        """Records the versions and the commit of this start, and how many trials there will be, where that is known."""
         self.starts.append({"started": time.time(), **environment})
         self.versions = environment["versions"]
         write_json(self.path / "starts.json", {"starts": self.starts})
