@@ -41,7 +41,8 @@ def test_settings_that_differ_and_results_side_by_side(tmp_path, capsys):
     assert found == {
         "model": ["4L", "4L"], "l2": ["0.0", "0.0001"], "epochs": ["3", "2"], "early_stopping": ["0", "1"],
         "seed": ["3", "0"], "tensorflow": ["2.21.0", "2.22.0"], "status": ["finished", "finished"],
-        "best epoch": ["2", "2"], "train loss": ["0.1500", "0.1000"], "train accuracy": ["0.9000", "0.9000"],
+        "best epoch": ["2", "2"], "train loss eval": ["0.1500", "0.1000"],
+        "train accuracy eval": ["0.9000", "0.9000"],
         "validation loss": ["0.3000", "0.2000"], "validation accuracy": ["0.7000", "0.8000"],
         "test accuracy": ["-", "0.8000"], "seconds": ["4", "3"], "images per second": ["1200", "1200"]}
     rows = json.loads(run(tmp_path, capsys, "--compare", "4L/one", second, "--json"))

@@ -71,7 +71,7 @@ class Run:
             commands["use it"] = f"fmnist_zoo.build_model({self.config.spec.name!r}, weights={str(weights)!r})"
         return "\n".join([
             f"done: {self.result['weights']} weights from epoch {final['epoch']}{early}: {validation}"
-            f"train loss {final['train_loss']:.4f}; {self.result['seconds']:.0f} s of training",
+            f"loss {final['train_loss']:.4f} on all fit images; {self.result['seconds']:.0f} s of training",
             *(f"  {what:<12}  {how}" for what, how in commands.items())])
 
     @property
