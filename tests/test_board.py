@@ -126,17 +126,24 @@ def test_worst_classes_are_named_with_what_they_are_taken_for():
 
 # The link of `make board`.
 
-@pytest.mark.parametrize("models, trials, links, regex", [
-    (["4L"], 3, 1, None), (["4L"], 50, 1, "^(?!sweeps/)"), ([], 50, 1, None),
-    (["network_A", "network_B"], 0, 1, None), (["4L", "network_A"], 0, 2, None)])
-def test_link_pins_loss_and_accuracy_and_leaves_out_what_would_blank_the_charts(tmp_path, models, trials, links, regex):
+MANY = [f"2L,hidden={units}" for units in range(1, 21)]
+
+
+@pytest.mark.parametrize("models, trials, links, regex, empty", [
+    (["4L"], 3, 1, None, False), (["4L"], 50, 1, "^(?!sweeps/)", False), ([], 50, 1, None, True),
+    (["network_A", "network_B"], 0, 1, None, False), (["4L", "network_A"], 0, 2, None, False),
+    (MANY, 0, 1, "^(?!sweeps/)", True), (MANY[1:], 50, 1, "^(?!sweeps/)", False),
+    ([*MANY[1:], "network_A"], 0, 2, "^(?!network_)", False)])
+def test_link_pins_loss_and_accuracy_and_leaves_out_what_would_blank_the_charts(tmp_path, models, trials, links, regex,
+                                                                               empty):
     for model in models:
         (tmp_path / model / "run").mkdir(parents=True)
         (tmp_path / model / "run" / "config.json").touch()
     for trial in range(trials):
         (tmp_path / "sweeps" / "grid" / f"{trial:04}").mkdir(parents=True)
-    found = [urllib.parse.urlsplit(line.split()[-1]) for line in serve.lines("http://localhost:6006/", tmp_path)]
-    assert len(found) == links
+    lines = serve.lines("http://localhost:6006/", tmp_path)
+    assert len(lines) == links + empty and not empty or "show no run until you type a filter" in lines[-1]
+    found = [urllib.parse.urlsplit(line.split()[-1]) for line in lines[:links]]
     query, tabs = (urllib.parse.parse_qs(text) for text in (found[0].query, found[0].fragment.partition("&")[2]))
     assert query["smoothing"] == tabs["_smoothingWeight"] == ["0"] and found[0].fragment.startswith("timeseries&")
     assert [card["tag"] for card in json.loads(query["pinnedCards"][0])] == ["loss", "accuracy"]
@@ -145,6 +152,14 @@ def test_link_pins_loss_and_accuracy_and_leaves_out_what_would_blank_the_charts(
     assert filters == (["^(?!network_)", "^network_"] if links == 2 else [""])
 
 
-def test_missing_log_folder_is_one_line(command):
-    done = command("trainers.board.serve")
-    assert done.returncode == 2 and done.stderr.count("\n") == 1 and "does not start" in done.stderr
+@pytest.mark.parametrize("flags, text", [
+    ([], "does not start"),
+    (["--logdir=tb_logs", "--prot=1"], "does not start: unrecognized arguments: --prot=1; --help lists its flags")])
+def test_missing_and_wrong_flags_are_one_line(command, flags, text):
+    done = command("trainers.board.serve", *flags)
+    assert done.returncode == 2 and done.stderr.count("\n") == 1 and text in done.stderr
+
+
+def test_log_folder_that_does_not_exist_is_said(tmp_path):
+    assert "no such folder yet" in serve.warning(str(tmp_path / "nowhere"))
+    assert not any(map(serve.warning, (str(tmp_path), "", "gs://bucket/logs")))

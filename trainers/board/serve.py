@@ -8,23 +8,41 @@ starts in a third of the time without it.
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
 import logging
 import os
 import pathlib
+import re
 import signal
 import sys
 import types
 import urllib.parse
 import warnings
-from typing import Sequence
+from typing import Any, Sequence
 
 PINNED = ("loss", "accuracy")
 LONG = "network_"  # models that train for 500 epochs; all others train for 30
-SELECTED = 40  # from more rows on, all tabs but Time Series and HParams open with none selected, unless a filter is set
+SELECTED = 40  # of more rows that match the filter, all tabs but Time Series and HParams select none
 
 
-def link(address: str, logdir: pathlib.Path, *, runs: str = "") -> str:
+def rows_of(logdir: pathlib.Path) -> list[str]:
+    """The rows that TensorBoard will have, about; each is a folder with events."""
+    runs = [path.parent for path in logdir.glob("*/*/config.json")]
+    others = [path for kind in ("*/*/evaluation", "sweeps/*/sweep.json", "sweeps/*/[0-9]*")
+              for path in logdir.glob(kind)]
+    found = [*runs, *(path / "train" for path in runs), *others]
+    return [".", *(path.relative_to(logdir).as_posix() for path in found)]
+
+
+def regex(rows: Sequence[str], runs: str) -> str:
+    """The filter of rows in all tabs but Time Series: trials of sweeps are left out where rows would be too many."""
+    ordinary = any(not row.startswith("sweeps/") for row in rows[1:])
+    return (runs or "^(?!sweeps/)") if ordinary and len(rows) > SELECTED else ""
+
+
+def link(address: str, rows: Sequence[str], runs: str = "") -> str:
     """The address of the Time Series tab with the charts that one looks at first, of runs that match `runs`.
 
     What follows the `#` holds in the other tabs: no smoothing, and the filter of rows.
@@ -34,21 +52,46 @@ def link(address: str, logdir: pathlib.Path, *, runs: str = "") -> str:
     tabs = {"_smoothingWeight": "0"}
     if runs:
         query["runFilter"] = runs
-    ordinary = list(logdir.glob("*/*/config.json"))
-    others = sum(len(list(logdir.glob(kind))) for kind in ("*/*/evaluation", "sweeps/*/sweep.json", "sweeps/*/[0-9]*"))
-    if ordinary and 1 + 2 * len(ordinary) + others > SELECTED:
-        tabs["regexInput"] = runs or "^(?!sweeps/)"
+    if chosen := regex(rows, runs):
+        tabs["regexInput"] = chosen
     return f"{address}?{urllib.parse.urlencode(query)}#timeseries&{urllib.parse.urlencode(tabs)}"
 
 
 def lines(address: str, logdir: pathlib.Path) -> list[str]:
-    """What is printed: a link, or two where runs of 500 epochs would press all others into a corner of the charts."""
+    """What is printed: a link, or two where runs of 500 epochs would press all others into a corner of the charts.
+
+    Then a line, if the other tabs will be empty at first.
+    """
+    rows = rows_of(logdir)
     models = {path.parent.parent.name for path in logdir.glob("*/*/config.json")}
     apart = {name for name in models if name.startswith(LONG)}
-    if not apart or apart == models:
-        return [f"TensorBoard (Ctrl-C ends it): {link(address, logdir)}"]
-    return [f"TensorBoard (Ctrl-C ends it): {link(address, logdir, runs=f'^(?!{LONG})')}",
-            f"and {LONG}*, of 500 epochs:     {link(address, logdir, runs=f'^{LONG}')}"]
+    filters = [f"^(?!{LONG})", f"^{LONG}"] if apart and apart != models else [""]
+    titles = ("TensorBoard (Ctrl-C ends it):", f"and {LONG}*, of 500 epochs:    ")
+    found = [f"{title} {link(address, rows, runs)}" for title, runs in zip(titles, filters)]
+    if any(sum(bool(re.search(regex(rows, runs), row)) for row in rows) > SELECTED for runs in filters):
+        found.append("The tabs besides Time Series and HParams show no run until you type a filter that matches "
+                     f"{SELECTED} rows or fewer")
+    return found
+
+
+def warning(logdir: str) -> str:
+    """What to say of a log folder before it is served; empty for one that exists, or is not of this machine."""
+    if not logdir or "://" in logdir or os.path.isdir(os.path.expanduser(logdir)):
+        return ""
+    return f"{logdir}: no such folder yet; TensorBoard is empty until there is a run in it"
+
+
+def _configure(board: Any, arguments: Sequence[str]) -> None:
+    """Gives TensorBoard its flags; a wrong one ends the process with one line instead of a page of usage."""
+    said = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(said):
+            board.configure(["tensorboard", *arguments])
+    except SystemExit as end:
+        if end.code:
+            problem = said.getvalue().strip().rpartition("error: ")[2]
+            print(f"TensorBoard does not start: {problem}; --help lists its flags", file=sys.stderr)
+        raise
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -65,12 +108,15 @@ def main(arguments: Sequence[str]) -> int:
             "--samples_per_plugin=images=100"]
     board = program.TensorBoard(default.get_plugins())
     try:
-        board.configure(["tensorboard", *ours, *arguments])
+        _configure(board, [*ours, *arguments])
         address = board.launch()
     except (FlagsError, program.TensorBoardServerException) as error:
         print(f"TensorBoard does not start: {getattr(error, 'msg', error)}", file=sys.stderr)
         return 2
-    print("\n".join(lines(address, pathlib.Path(board.flags.logdir or "."))), flush=True)
+    logdir = board.flags.logdir
+    if said := warning(logdir):
+        print(said, file=sys.stderr)
+    print("\n".join(lines(address, pathlib.Path(logdir or "."))), flush=True)
     for ending in (signal.SIGINT, signal.SIGTERM):  # at once: a second one during Python's own end would print an error
         signal.signal(ending, lambda *_: os._exit(0))
     while True:
