@@ -91,7 +91,8 @@ def test_ensemble_is_a_row_beside_its_members(runs, tmp_path, capsys):
     assert command.main([*reversed(arguments), "--ensemble", f"--logdir={tmp_path}"]) == 0
     printed = capsys.readouterr().out
     assert list((tmp_path / "ensembles").iterdir()) == [place]  # in any order, the same members are the same ensemble
-    assert printed.count("ensemble of 2") == 2 and printed.count(str(best["title"])) == 3  # a row, and the pairs
+    assert printed.count("ensemble of 2") == 2
+    assert printed.count(str(best["title"])) == 4  # a row, the pairs, and its folder
 
 
 def latest(logdir):

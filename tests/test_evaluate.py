@@ -146,6 +146,7 @@ def test_command_prints_everything_by_class(folder, capsys):
     printed = capsys.readouterr().out
     assert re.search(r"accuracy +0\.\d{4} \(95 %: 0\.\d{4} to 0\.\d{4}\)", printed)
     assert all(printed.count(f"\n{name} ") == 2 for name in CLASS_NAMES)  # by class, and in the confusion matrix
+    assert printed.endswith(f"\n\nwritten: {folder}/evaluation, with pictures\n")
 
 
 def test_command_prints_json_and_expands_a_tilde(folder, monkeypatch, capsys):
@@ -161,7 +162,7 @@ def test_several_runs_are_compared(folder, tmp_path, capsys):
     old = shutil.copytree(OLD_RUN, tmp_path / "old")
     assert command.main([f"--run={path}" for path in (folder, old, scratch.folder)]) == 0
     printed = capsys.readouterr().out
-    assert printed.count(str(folder)) == 3  # in the table, and in two pairs
+    assert printed.count(str(folder)) == 4  # in the table, in two pairs, and where it was written
     assert "McNemar" in printed
 
 
@@ -254,8 +255,11 @@ def test_shipped_models_are_evaluated_on_the_mini_set(tmp_path, monkeypatch, cap
     monkeypatch.setenv("HOME", str(tmp_path))
     arguments = ["--model=softmax", "--model=2L", "--data=mini", "--logdir=~"]
     assert command.main([*arguments, "--projector", "--ensemble", "--tta=shift"]) == 0
-    assert "McNemar" in capsys.readouterr().out
+    printed = capsys.readouterr().out
     made, = (tmp_path / "ensembles").iterdir()
+    assert "McNemar" in printed and printed.endswith("".join(
+        f"written: {folder}/evaluation, with pictures\n" for folder in (
+            tmp_path / "softmax" / "shipped-mini", tmp_path / "2L" / "shipped-mini", made)))
     ensemble = json.loads((made / "evaluation" / "evaluation.json").read_text())
     assert ensemble["temperature"] == ensemble["tta"]["temperature"] == 1.0  # they saw all training images of the set
     place = tmp_path / "2L" / "shipped-mini" / "evaluation"

@@ -76,8 +76,10 @@ def _main(values: cli.Flags) -> int:
     subjects = [*map(trained.from_run, runs), *(trained.from_zoo(name, data=values.data) for name in models)]
     options = {"logdir": values.logdir, "data_dir": values.data_dir, "tta": tta}
     groups = [evaluation.rows(subject, projector=values.projector, **options) for subject in subjects]
+    written = [evaluation.folder_of(subject, values.logdir).evaluation for subject in subjects]
     if values.ensemble:
         groups.append(ensembles.evaluate(subjects, [group[0] for group in groups], **options))
+        written.append(ensembles.folder_of(groups[-1][0].report, values.logdir) / "evaluation")
     plain = [group[0].report for group in groups]
     if values.json:
         print(json.dumps(plain[0] if len(plain) == 1 else plain, indent=2))
@@ -86,6 +88,8 @@ def _main(values: cli.Flags) -> int:
     else:
         print(evaluation.comparison([row for group in groups for row in group],
                                     _pairs([group[0] for group in groups], len(subjects), 1 + bool(tta))))
+    if not values.json:
+        print("", *(f"written: {folder}, with pictures" for folder in written), sep="\n")
     return 0
 
 

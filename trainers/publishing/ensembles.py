@@ -46,10 +46,15 @@ def evaluate(members: Sequence[Trained], found: Sequence[Row], *, logdir: str | 
     if tta:
         ensemble.append(evaluation.augmented(members, ensemble[0], tta, data_dir))
         report["tta"] = ensemble[1].report
-    folder = pathlib.Path(os.path.expanduser(logdir), ENSEMBLES, report["name"])
+    folder = folder_of(report, logdir)
     with evaluation.held(folder):
         evaluation.write(folder / "evaluation", report, logits, labels, max(one.place for one in members))
     return ensemble
+
+
+def folder_of(report: dict[str, Any], logdir: str | os.PathLike[str]) -> pathlib.Path:
+    """In whose `evaluation` that of an ensemble is."""
+    return pathlib.Path(os.path.expanduser(logdir), ENSEMBLES, report["name"])
 
 
 def best_of(members: Sequence[Row]) -> int:

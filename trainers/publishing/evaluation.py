@@ -131,7 +131,7 @@ def rows(trained: Trained, *, logdir: str | os.PathLike[str] = "tb_logs", data_d
     shown = load_data(trained, "validation", data_dir)["validation"] if projector else None
     if shown and not len(shown.labels):
         raise TrainedError(f"{trained.title} has no validation images for --projector to show; drop it")
-    folder = RunFolder(trained.folder or _shipped_folder(trained, logdir))
+    folder = folder_of(trained, logdir)
     with held(folder.path):
         report, logits, labels = measure(trained, data_dir)
         found = [Row(report, logits.argmax(axis=1) == labels)]
@@ -154,11 +154,11 @@ def held(folder: pathlib.Path) -> Iterator[None]:
         yield
 
 
-def _shipped_folder(trained: Trained, logdir: str | os.PathLike[str]) -> pathlib.Path:
-    """Where the evaluation of a shipped model goes; one on other data than the published must not replace it."""
+def folder_of(trained: Trained, logdir: str | os.PathLike[str]) -> RunFolder:
+    """In whose `evaluation` that of a model is; of a shipped model, that on other data than the published is apart."""
     shipped, shipped_mini = SHIPPED
-    name = shipped_mini if trained.data_settings["data"] == "mini" else shipped
-    return pathlib.Path(os.path.expanduser(logdir), trained.spec.folder, name)
+    name = shipped_mini if trained.data_settings.get("data") == "mini" else shipped
+    return RunFolder(trained.folder or pathlib.Path(os.path.expanduser(logdir), trained.spec.folder, name))
 
 
 def write(folder: pathlib.Path, report: dict[str, Any], logits: np.ndarray, labels: np.ndarray, place: int) -> None:
