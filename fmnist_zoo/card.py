@@ -98,6 +98,11 @@ def aligned(rows: Sequence[tuple[str, ...]], *, numeric: Sequence[str]) -> str:
     return "\n".join("  ".join(row).rstrip() for row in zip(*columns))
 
 
+def counted(number: int, what: str) -> str:
+    """`1 epoch`, `2 epochs`."""
+    return f"{number} {what}{'s' * (number != 1)}"
+
+
 def printable(text: str) -> str:
     """Text on one line, without control characters that a terminal would obey: file names may hold both."""
     return text if text.isprintable() else text.encode("unicode_escape").decode()

@@ -37,6 +37,12 @@ for module in ("tensorflow", "keras", "keras_tuner", "dask", "sklearn", "matplot
     assert re.search(r"hyperband: \d+ trials of 1 execution, up to 30 epochs", done.stdout)
 
 
+def test_dry_run_counts_in_the_singular(tmp_path, capsys):
+    assert sweep.main(["--model=4L", "--space=l2=0", "--tuner=grid", "--epochs=1", "--dry_run",
+                       f"--logdir={tmp_path}"]) == 0
+    assert "grid: 1 trial of 1 execution, up to 1 epoch each" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize("arguments, message", [
     ([], "which model"),
     (["--model=4X"], "did you mean"),

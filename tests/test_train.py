@@ -176,6 +176,7 @@ def test_without_validation_the_last_weights_count(logdir):
     run = train("softmax", data="mini", epochs=2, validation_size=0, logdir=logdir)
     assert run.history[-1]["validation_loss"] is None and run.history[-1]["train_loss_eval"] > 0
     assert run.result["final"]["epoch"] == 2 and "validation_loss" not in run.result["final"]
+    assert run.summary().startswith("done: last weights from epoch 2: loss ")
     for row in run.history:
         assert [name for name, value in row.items() if value is None] == [
             "validation_loss", "validation_accuracy", "validation_rounded_accuracy"]

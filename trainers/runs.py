@@ -11,7 +11,7 @@ import os
 import sys
 from typing import Any, Iterator, Sequence
 
-from fmnist_zoo.card import printable
+from fmnist_zoo.card import counted, printable
 from fmnist_zoo.errors import UsageError, ZooError
 from trainers import cli
 from trainers.running import comparing, listing, pruning
@@ -48,7 +48,8 @@ def define_flags() -> cli.Flags:
     values.switch("compare", "the runs whose folders follow: the settings that differ, and the results, side by side")
     values.text("plot", "with --compare, a .png file: write their curves to it")
     values.switch("prune", "remove checkpoints of finished runs (--resume with more --epochs needs them), empty "
-                  "folders, and sweeps that --overwrite moved aside; says what that frees, and asks")
+                  "folders that are an hour old or more, and sweeps that --overwrite moved aside; says what that "
+                  "frees, and asks")
     values.switch("yes", "with --prune: do not ask")
     values.switch("dry_run", "with --prune: say what it would free, and stop")
     values.switch("verify", "check that the files of all runs and sweeps are whole and fit each other; exit code 1 if "
@@ -216,7 +217,7 @@ def _verify(logdir: str, pattern: str) -> int:
             found += verifying.problems(RunFolder(line.folder))
     for problem in found:
         print(printable(problem))
-    checked = ", ".join(f"{count} {what}{'s' * (count != 1)}" for what, count in counts.items())
+    checked = ", ".join(counted(count, what) for what, count in counts.items())
     print(f"checked {checked}: {len(found) or 'no'} problem{'s' * (len(found) != 1)}"
           + f"; not checked, because they are running: {busy}" * bool(busy))
     return cli.FAILURE if found else 0

@@ -48,9 +48,10 @@ def result(config: RunConfig, found: dict[str, Any], logits: np.ndarray, labels:
     for part in ("validation", "ranking"):
         if f"{part}_loss" in final:
             rows.append((part, f"{final[f'{part}_loss']:.4f}", f"{final[f'{part}_accuracy']:.4f}"))
+    kept = found["weights"] if "validation_loss" in final else "last"  # without validation the best are the last
     early = " (stopped early)" if found["stopped_early"] else ""
     lines = [f"## {config.spec.name}: {f'failed, {problem}' if problem else 'finished'}", "",
-             f"{found['weights']} weights, of epoch {final['epoch']} of {found['epochs']}{early}; "
+             f"{kept} weights, of epoch {final['epoch']} of {found['epochs']}{early}; "
              f"{found['seconds']:.0f} s of training", "",
              "| dropout off | loss | accuracy |", "|---|---:|---:|", *(f"| {' | '.join(row)} |" for row in rows)]
     if len(labels):

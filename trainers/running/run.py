@@ -53,8 +53,9 @@ class Run:
         if self.result is None:
             return f"interrupted after epoch {len(self.history)}; continue with\n  {self._continue()}"
         final = self.result["final"]
-        validation = ""
+        validation, kept = "", "last"  # without validation the best weights are the last ones
         if "validation_loss" in final:
+            kept = self.result["weights"]
             validation = (f"validation loss {final['validation_loss']:.4f}, "
                           f"accuracy {final['validation_accuracy']:.4f}, ")
         early = f", stopped early after {self.result['epochs']}" if self.result["stopped_early"] else ""
@@ -70,7 +71,7 @@ class Run:
             weights = self.folder / "weights" / f"{self.result['weights']}.weights.h5"
             commands["use it"] = f"fmnist_zoo.build_model({self.config.spec.name!r}, weights={str(weights)!r})"
         return "\n".join([
-            f"done: {self.result['weights']} weights from epoch {final['epoch']}{early}: {validation}"
+            f"done: {kept} weights from epoch {final['epoch']}{early}: {validation}"
             f"loss {final['train_loss']:.4f} on all fit images; {self.result['seconds']:.0f} s of training",
             *(f"  {what:<12}  {how}" for what, how in commands.items())])
 

@@ -16,7 +16,7 @@ from typing import Any, Callable
 
 import numpy as np
 
-from fmnist_zoo import metrics, models, own
+from fmnist_zoo import card, metrics, models, own
 from fmnist_zoo.backend import tf
 from fmnist_zoo.data import Data, Split, halves, stratified_sample
 from fmnist_zoo.files import quoted, require_space, write_json
@@ -177,9 +177,9 @@ class Session:
             "data": f"{data['name']}, {data['fit']} to fit, {data['validation']} to validate{ranking}, "
                     f"sha256 {data['sha256'][:12]}",
             "training": f"{self.config.trainer}, {recipe.optimizer} {recipe.learning_rate:g}{varying}, "
-                        f"batch {self.batch_size}, "
-                        f"{recipe.epochs} epochs of {self.engine.steps_an_epoch} steps, seed {self.config.seed}",
-            "device": gpus or f"{environment['cpu']}, {environment['cores']} cores",
+                        f"batch {self.batch_size}, {card.counted(recipe.epochs, 'epoch')} of "
+                        f"{card.counted(self.engine.steps_an_epoch, 'step')}, seed {self.config.seed}",
+            "device": gpus or f"{environment['cpu']}, {card.counted(environment['cores'], 'core')}",
             "folder": str(self.folder.path),
         }
         if self.state.epoch:

@@ -6,6 +6,7 @@ import html
 import pathlib
 from typing import Sequence
 
+from fmnist_zoo import card
 from fmnist_zoo.files import atomic_write
 from trainers.running import webpage
 from trainers.tuning import figures, sentences
@@ -67,7 +68,8 @@ def page(study: Study, lessons: Lessons | None, pictures: dict[str, bytes]) -> s
     recipe = study.base.recipe
     facts = [("model", f"{study.base.spec.name}: {study.base.spec.description}"), ("space", study.space.text),
              ("tuner", study.manifest["tuner"]), ("objective", study.manifest["objective"]),
-             ("trained", f"up to {recipe.epochs} epochs at batch size {recipe.batch_size}, seed {study.base.seed}")]
+             ("trained", f"up to {card.counted(recipe.epochs, 'epoch')} at batch size {recipe.batch_size}, "
+                         f"seed {study.base.seed}")]
     parts = [f"<h1>{html.escape(title)}</h1>",
              "<p>" + "<br>".join(f"{name}: {html.escape(str(what))}" for name, what in facts) + "</p>"]
     if lessons is None:

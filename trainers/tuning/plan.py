@@ -6,7 +6,7 @@ import itertools
 import sys
 from typing import Any, Mapping
 
-from fmnist_zoo import catalog
+from fmnist_zoo import card, catalog
 from fmnist_zoo.settings import Choice, Whole
 from fmnist_zoo.spec import ModelSpec
 from trainers.config import ConfigError, resolve
@@ -129,17 +129,18 @@ class Plan:
         """What `--dry_run` prints."""
         at_once = min(workers, machine()["cores"])
         low, high = (estimate.clock(seconds / at_once) for seconds in self.seconds())
-        trials, epochs = _count(self.max_trials, "trial"), f"up to {self.base.recipe.epochs} epochs each"
+        trials = card.counted(self.max_trials, "trial")
+        epochs = f"up to {card.counted(self.base.recipe.epochs, 'epoch')} each"
         if self.tuner == "asha":
             rungs = halving.rungs(self.base.recipe.epochs, self.factor)
-            trials = f"{_count(self.max_trials, 'combination')} in about {_count(self.planned, 'trial')}"
+            trials = f"{card.counted(self.max_trials, 'combination')} in about {card.counted(self.planned, 'trial')}"
             epochs = f"rungs of {', '.join(map(str, rungs))} epochs"
-        size = "endless" if self.space.size is None else _count(self.space.size, "combination")
+        size = "endless" if self.space.size is None else card.counted(self.space.size, "combination")
         return "\n".join([
             f"model       {self.base.spec.name}: {self.base.spec.description}",
             f"space       {self.space.text}",
             f"size        {size}",
-            f"tuner       {self.tuner}: {trials} of {_count(self.executions, 'execution')}, {epochs}",
+            f"tuner       {self.tuner}: {trials} of {card.counted(self.executions, 'execution')}, {epochs}",
             *(f"start       {point}" for point in spell_start(self.start)),
             f"objective   {self.objective}",
             f"time        about {low if low == high else f'{low} to {high}'} on this machine, a guess",
@@ -159,7 +160,3 @@ class Plan:
         return {"base": self.base.to_dict(), "given": self.given, "space": self.space.text, "tuner": self.tuner,
                 **more, "start": spell_start(self.start), "objective": self.objective, "executions": self.executions,
                 "modules": self.base.spec.modules}
-
-
-def _count(number: int, what: str) -> str:
-    return f"{number} {what}{'s' * (number > 1)}"
