@@ -134,8 +134,7 @@ MANY = [f"2L,hidden={units}" for units in range(1, 21)]
     (["network_A", "network_B"], 0, 1, None, False), (["4L", "network_A"], 0, 2, None, False),
     (MANY, 0, 1, "^(?!sweeps/)", True), (MANY[1:], 50, 1, "^(?!sweeps/)", False),
     ([*MANY[1:], "network_A"], 0, 2, "^(?!network_)", False)])
-def test_link_pins_loss_and_accuracy_and_leaves_out_what_would_blank_the_charts(tmp_path, models, trials, links, regex,
-                                                                               empty):
+def test_link_pins_loss_and_accuracy_and_leaves_out_what_blanks_charts(tmp_path, models, trials, links, regex, empty):
     for model in models:
         (tmp_path / model / "run").mkdir(parents=True)
         (tmp_path / model / "run" / "config.json").touch()

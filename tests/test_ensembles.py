@@ -10,7 +10,7 @@ import pytest
 
 import fmnist_zoo
 from fmnist_zoo import data, metrics, prediction, statistics, weights
-from fmnist_zoo.files import read_json
+from fmnist_zoo.files import read_json, write_json
 from fmnist_zoo.version import __version__
 from tests import helpers
 from trainers import evaluate as command
@@ -137,9 +137,9 @@ def test_python_predicts_with_an_ensemble_and_augmentation(shipped):
 
 def test_python_refuses_an_ensemble_without_common_validation_images(shipped):
     path = weights.FOLDER / "manifest.json"
-    entries = json.loads(path.read_text())
+    entries = read_json(path)
     entries["models"][shipped[0]]["data"]["split_sha256"] = "0" * 64
-    path.write_text(json.dumps(entries))
+    write_json(path, entries)
     images = mini("validation").images
     with pytest.raises(fmnist_zoo.PredictionError, match="have no such images in common: " + ", ".join(shipped)):
         fmnist_zoo.predict(images, shipped)
