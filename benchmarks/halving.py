@@ -89,8 +89,8 @@ def search(options: argparse.Namespace, tuner: str, seed: int, limit: float, sto
     if watch.at(math.inf) < limit:
         plan.tuner_for(plan.space)  # imports TensorFlow for keras-tuner
         watch.begin()
-        start.execute(plan, workers=options.workers, scheduler=None, max_failures=sys.maxsize, logdir=logdir, name=name,
-                      overwrite=False, verbose=True, should_stop=should_stop)
+        start.execute(plan, workers=options.workers, scheduler=None, max_failures=options.trials, logdir=logdir,
+                      name=name, overwrite=False, verbose=True, should_stop=should_stop)
     return read(path, tuner, seed, limit)
 
 
