@@ -19,6 +19,7 @@ from typing import Any, Callable, MutableMapping, Sequence
 import trainers
 from fmnist_zoo import get_spec
 from fmnist_zoo.errors import ZooError
+from fmnist_zoo.files import atomic_write
 from fmnist_zoo.spec import FULL_BATCH
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
@@ -107,6 +108,13 @@ def models(text: str) -> list[str]:
         return list(dict.fromkeys(get_spec(name).name for name in names))
     except ZooError as error:
         raise argparse.ArgumentTypeError(str(error)) from None
+
+
+def replace_between(page: pathlib.Path, begin: str, end: str, text: str) -> None:
+    """Puts `text` between two marks in a page, in place of what is there."""
+    content = page.read_text()
+    with atomic_write(page, "w") as file:
+        file.write(f"{content.split(begin)[0]}{begin}\n{text}\n{end}{content.split(end)[1]}")
 
 
 def json_path(text: str) -> pathlib.Path:

@@ -117,10 +117,7 @@ def _show(options: argparse.Namespace, text: str) -> int:
     """Prints the table, and puts it into the page."""
     print(text)
     if options.page:
-        page = options.page.read_text()
-        before, after = page.split(BEGIN)[0], page.split(END)[1]
-        with atomic_write(options.page) as file:
-            file.write(f"{before}{BEGIN}\n{text}\n{END}{after}".encode())
+        command.replace_between(options.page, BEGIN, END, text)
     return 0
 
 

@@ -227,10 +227,7 @@ def _main(options: argparse.Namespace) -> int:
         print(table(records))
         code = 0
     if options.page:
-        page = options.page.read_text()
-        before, after = page.split(BEGIN)[0], page.split(END)[1]
-        with atomic_write(options.page, "w") as file:
-            file.write(f"{before}{BEGIN}\n{table(read(options.records))}\n{END}{after}")
+        command.replace_between(options.page, BEGIN, END, table(read(options.records)))
     return code
 
 
