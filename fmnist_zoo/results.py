@@ -18,7 +18,6 @@ from fmnist_zoo.errors import ZooError
 from fmnist_zoo.files import atomic_write
 
 PATH = pathlib.Path(__file__).parent / "results.csv"
-RECORD = PATH.with_name("record.csv")
 _TYPES: dict[str, type] = {
     "model": str, "seed": int, "epochs": int, "chosen_epoch": int, "validation_accuracy": float, "test_accuracy": float,
     "test_nll": float, "test_ece": float, "seconds": float, "images_per_second": float, "data_sha256": str,
