@@ -4,6 +4,7 @@
 # make docs    the documentation as a site, in build/docs
 # make results trains every row of the table of scores: an hour and a half on two cores; after an interruption it continues
 # make check-results MODEL=4D_drop03 SEED=0   trains one row of the table again and compares the scores
+# make campaign HOURS=1 SEED=0 PARTS=   faults by the thousand: crashes, a failing disk, bad inputs; goes on where it ended
 # Each target first sets up .venv if it is missing, or if setup.cfg, pyproject.toml or constraints.txt have changed.
 
 SHELL := /bin/sh
@@ -11,13 +12,15 @@ MODEL ?= 4D_drop03
 EPOCHS ?=
 FLAGS ?=
 SEED ?= 0
+HOURS ?= 1
+PARTS ?=
 FIT := import sys; raise SystemExit(not (3, 11) <= sys.version_info[:2] <= (3, 13))
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 	$$p -c "$(FIT)" 2>/dev/null && { echo $$p; exit; }; done; echo python3)
 RUN := .venv/bin/python
 SOURCES := setup.cfg pyproject.toml constraints.txt
 
-.PHONY: train test board docs results check-results lint types clean
+.PHONY: train test board docs results check-results campaign lint types clean
 
 train: .venv/run.stamp
 	@$(RUN) -m trainers.train --model=$(MODEL) $(if $(EPOCHS),--epochs=$(EPOCHS)) $(FLAGS)
@@ -45,6 +48,9 @@ results: .venv/run.stamp
 
 check-results: .venv/run.stamp
 	@$(RUN) -m trainers.results --check --models=$(MODEL) --seeds=$(SEED) $(FLAGS)
+
+campaign: .venv/dev.stamp
+	@$(RUN) -m tests.campaign --hours=$(HOURS) --seed=$(SEED) $(PARTS) $(FLAGS)
 
 .venv/python.stamp:
 	@$(PYTHON) -c "$(FIT)" 2>/dev/null || { echo "fmnist_zoo needs Python 3.11, 3.12 or 3.13, and found:" \

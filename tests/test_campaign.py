@@ -1,0 +1,84 @@
+"""The campaign of faults: that it continues, and what it says; and some cases of parts of it."""
+
+import pytest
+
+from fmnist_zoo.errors import UsageError
+from tests.campaign import __main__ as command, driver
+from tests.campaign.driver import Campaign, Case
+
+
+class Numbers(driver.Part):
+    """Cases 0, 1, ... `end`; those in `bad` fail, and `interrupt` is called before each."""
+
+    about = "numbers"
+
+    def __init__(self, name="numbers", end=10, bad=(), interrupt=lambda case: None):
+        self.name, self.end, self.bad, self.interrupt, self.ran = name, end, set(bad), interrupt, []
+
+    def cases(self, seed):
+        return (Case(f"{seed}:{number}", number, tries=100) for number in range(self.end))
+
+    def run(self, case, folder):
+        assert folder.is_dir() and not list(folder.iterdir())
+        self.interrupt(case)
+        self.ran.append(case.content)
+        if case.content in self.bad:
+            raise ValueError("a bad\nnumber")
+        return None
+
+
+def test_interrupted_campaign_continues_with_the_next_case(tmp_path):
+    def interrupt(case):
+        if case.content == 4 and len(part.ran) == 4:
+            part.interrupt = lambda case: None
+            raise KeyboardInterrupt
+
+    part = Numbers(interrupt=interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        Campaign([part], 0, tmp_path).run(60)
+    assert Campaign([part], 0, tmp_path).run(60)
+    assert part.ran == list(range(10))
+    assert Campaign([part], 0, tmp_path).run(60) and len(part.ran) == 10  # that was all
+    assert Campaign([part], 1, tmp_path).run(60) and len(part.ran) == 20  # another seed
+    assert "| `numbers` |  | 2,000 | 0 | 0 | 0, 1 | 0.00 |" in driver.table(tmp_path)
+
+
+def test_failure_names_its_case_and_counts_until_it_is_mended(tmp_path):
+    part, said = Numbers(bad=[3]), []
+    assert not Campaign([part], 0, tmp_path, said.append).run(60)
+    assert said[0].startswith("FAILED ValueError: a bad number (") and "--seed=0 --case=0:3 numbers" in said[0]
+    assert said[1].startswith("numbers, seed 0: 1,000 tried") and said[1].endswith("1 failure; that was all")
+    assert not Campaign([part], 0, tmp_path).run(60)  # it failed before
+    assert not Campaign([part], 0, tmp_path).repeat("0:3")
+    part.bad.clear()
+    assert Campaign([part], 0, tmp_path).repeat("0:3") and Campaign([part], 0, tmp_path).run(60)
+    assert "| 1,000 | 0 | 1 | 0 |" in driver.table(tmp_path)
+    with pytest.raises(UsageError, match="no part has a case '0:99' with seed 0"):
+        Campaign([part], 0, tmp_path).repeat("0:99")
+
+
+def test_parts_share_the_time(tmp_path, monkeypatch):
+    clock = [0.0]
+    monkeypatch.setattr(driver.time, "monotonic", lambda: clock[0])
+    slow, fast = (Numbers(name, end=10_000, interrupt=lambda case, cost=cost: clock.__setitem__(0, clock[0] + cost))
+                  for name, cost in (("slow", 5.0), ("fast", 1.0)))
+    Campaign([slow, fast], 0, tmp_path, lambda line: None).run(100)
+    assert abs(5 * len(slow.ran) - len(fast.ran)) <= 5
+
+
+def test_command_writes_its_table_into_a_page(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(driver, "PARTS", {"numbers": Numbers(), "others": Numbers("others", bad=[1])})
+    page = tmp_path / "page.md"
+    page.write_text(f"before\n{command.BEGIN}\nold\n{command.END}\nafter\n")
+    arguments = [f"--state={tmp_path / 'state'}", f"--page={page}"]
+    assert command.main(["numbers", *arguments]) == 0
+    lines = page.read_text().splitlines()
+    assert (lines[0], lines[-1], len(lines)) == ("before", "after", 7)
+    assert "| `numbers` | numbers | 1,000 | 0" in lines[4]
+    assert command.main(["others", *arguments]) == 1
+    (tmp_path / "state" / "others-seed0.json").write_text("{")
+    assert command.main(arguments) == 2
+    assert "others-seed0.json: not the state of a campaign" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        command.main(["nothing"])
+    assert "there is no part 'nothing'; there are numbers, others" in capsys.readouterr().err
