@@ -94,3 +94,24 @@ def pretended_sweep(tmp_path, pretending_pool):
     table = sweep(sweeps.MODEL, sweeps.SPACE, logdir=tmp_path / "logs", name="grid", **sweeps.GRID)
     pretending_pool.ran.clear()
     return tmp_path / "logs", table
+
+
+@pytest.fixture(scope="session")
+def scored(tmp_path_factory):
+    """What `trainers.results` wrote for two seeds of softmax: flags, the table's path, the log folder."""
+    from trainers import results
+
+    folder = tmp_path_factory.mktemp("results")
+    flags = ["--data=mini", "--models=softmax", f"--out={folder / 'table.csv'}", f"--logdir={folder / 'logs'}"]
+    with tape_without_xla():
+        assert results.main([*flags, "--seeds=0,1"]) == 0
+    return flags, folder / "table.csv", folder / "logs"
+
+
+@pytest.fixture
+def scored_run(scored):
+    """The finished run of seed 0."""
+    from trainers.running.folder import RunFolder
+
+    (path,) = (scored[2] / "softmax").glob("*-seed0")
+    return RunFolder(path)

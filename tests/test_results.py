@@ -1,68 +1,24 @@
-"""The table of scores: the published one, and how `trainers.results` writes, checks and ships. On the mini set."""
+"""The table of scores: the published one, and how `trainers.results` writes and checks it. On the mini set."""
 
 import csv
-import dataclasses
 import json
 import shutil
 import statistics
 import threading
 
-import numpy as np
 import pytest
 
 import fmnist_zoo
 from fmnist_zoo import card, data, files, metrics, models, prediction, registry, results, weights
 from fmnist_zoo.__main__ import main as listing
 from tests import helpers
-from tests.conftest import ROOT
 from trainers import results as command
-from trainers.publishing import evaluation, scores, shipping
+from trainers.publishing import evaluation, scores
 from trainers.running import many, trained
 from trainers.running.folder import RunFolder
 
 pytestmark = pytest.mark.usefixtures("without_xla")
 PUBLISHED = results.read()
-OLD_RUN = ROOT / "tests" / "fixtures" / "v0.1.0" / "logs" / "2L,hidden=2" / "finished"
-
-
-@pytest.fixture(scope="module")
-def made(tmp_path_factory, without_xla):
-    """What the command wrote for two seeds: its flags, the table's path, and the log folder."""
-    folder = tmp_path_factory.mktemp("results")
-    flags = ["--data=mini", "--models=softmax", f"--out={folder / 'table.csv'}", f"--logdir={folder / 'logs'}"]
-    assert command.main([*flags, "--seeds=0,1"]) == 0
-    return flags, folder / "table.csv", folder / "logs"
-
-
-def test_record_has_the_same_networks_with_shifts_and_together(made, tmp_path, monkeypatch):
-    """The second time nothing is evaluated."""
-    flags, _, logdir = made
-    record = tmp_path / "record.csv"
-    assert command.main([*flags, "--seeds=0,1", f"--record={record}"]) == 0
-    rows = results.read(record, results.RECORD_TYPES)
-    assert [(row["kind"], row["seeds"]) for row in rows] == [
-        ("shifts", "0"), ("shifts", "1"), ("ensemble", "0 1"), ("ensemble, shifts", "0 1")]
-    (report,) = [json.loads(path.read_text()) for path in logdir.glob("ensembles/*/evaluation/evaluation.json")]
-    assert [row["test_accuracy"] for row in rows[2:]] == [report["accuracy"], report["tta"]["accuracy"]]
-    assert rows[2]["weights_sha256"] == report["weights_sha256"] == rows[3]["weights_sha256"]
-    assert 0 < rows[0]["validation_accuracy"] < 1
-    monkeypatch.setattr(evaluation, "predict_test", None)
-    assert command.main([*flags, "--seeds=0,1", f"--record={record}"]) == 0
-    assert results.read(record, results.RECORD_TYPES) == rows
-
-
-@pytest.fixture
-def run(made):
-    """The finished run of seed 0."""
-    (path,) = (made[2] / "softmax").glob("*-seed0")
-    return RunFolder(path)
-
-
-@pytest.fixture
-def shelf(tmp_path, monkeypatch):
-    """An empty folder in place of the package's trained weights."""
-    monkeypatch.setattr(weights, "FOLDER", tmp_path / "trained")
-    return tmp_path / "trained"
 
 
 def test_every_model_has_its_rows():
@@ -118,8 +74,8 @@ def test_card_of_a_model_without_scores():
     assert "score" not in card.card(fmnist_zoo.get_spec("4L,l2=0.5"), fmnist_zoo.get_recipe("4L"))
 
 
-def test_rows_are_those_of_the_runs(made):
-    _, path, logdir = made
+def test_rows_are_those_of_the_runs(scored):
+    _, path, logdir = scored
     rows = results.read(path)
     assert [(row["model"], row["seed"]) for row in rows] == [("softmax", 0), ("softmax", 1)]
     for row in rows:
@@ -135,21 +91,21 @@ def test_rows_are_those_of_the_runs(made):
         assert row["images_per_second"] == 1800 * row["epochs"] / row["seconds"]
 
 
-def test_result_that_was_changed_becomes_no_row(run, tmp_path):
-    folder = shutil.copytree(run.path, tmp_path / "run")
+def test_result_that_was_changed_becomes_no_row(scored_run, tmp_path):
+    folder = shutil.copytree(scored_run.path, tmp_path / "run")
     path = folder / "result.json"
     path.write_text(path.read_text().replace('"validation_accuracy": 0.', '"validation_accuracy": 0.9'))
     with pytest.raises(trained.TrainedError, match="result.json: damaged or changed; .* --resume="):
         scores.row(RunFolder(folder))
-    shutil.copy(run.result, path)
+    shutil.copy(scored_run.result, path)
     helpers.change(path, lambda result: result["final"].update(validation_accuracy=0.99))  # of an earlier version
     with pytest.raises(trained.TrainedError, match="its validation_accuracy is 0.99, and 0.* by metrics.csv; no row"):
         scores.row(RunFolder(folder))
 
 
-def test_row_names_each_commit_and_all_versions_that_trained_the_run(run, tmp_path):
+def test_row_names_each_commit_and_all_versions_that_trained_the_run(scored_run, tmp_path):
     """The run was started, resumed under another commit and TensorFlow, and resumed once more without a change."""
-    folder = shutil.copytree(run.path, tmp_path / "run")
+    folder = shutil.copytree(scored_run.path, tmp_path / "run")
     record = files.read_json(folder / "config.json")
     first = {**record["environment"], "commit": "a" * 40, "versions": {"tensorflow": "2.20.0", "keras": "3.15.1"}}
     second = {**first, "commit": "b" * 40, "versions": {"tensorflow": "2.21.0", "keras": "3.15.1"}}
@@ -159,11 +115,11 @@ def test_row_names_each_commit_and_all_versions_that_trained_the_run(run, tmp_pa
     row = scores.row(RunFolder(folder))
     assert row["commit"] == f"{'a' * 40} then {'b' * 40}"
     assert row["versions"] == "tensorflow=2.20.0 keras=3.15.1 then tensorflow=2.21.0 keras=3.15.1"
-    assert scores.row(run)["commit"] == record["environment"]["commit"]
+    assert scores.row(scored_run)["commit"] == record["environment"]["commit"]
 
 
-def test_finished_runs_are_used_again_and_their_test_images_stay_closed(made, monkeypatch, capsys):
-    flags, path, logdir = made
+def test_finished_runs_are_used_again_and_their_test_images_stay_closed(scored, monkeypatch, capsys):
+    flags, path, logdir = scored
     before = path.read_text()
     path.unlink()
     monkeypatch.setattr(evaluation, "measure", lambda *arguments: pytest.fail("the test images were opened again"))
@@ -172,8 +128,8 @@ def test_finished_runs_are_used_again_and_their_test_images_stay_closed(made, mo
     assert len(list((logdir / "softmax").iterdir())) == 2
 
 
-def test_rows_of_other_models_are_kept(made, tmp_path):
-    flags, path, _ = made
+def test_rows_of_other_models_are_kept(scored, tmp_path):
+    flags, path, _ = scored
     rows = results.read(path)
     others = [{**rows[0], "model": name} for name in ("gone", "2L")]
     results.write([*others, *rows], tmp_path / "others.csv")
@@ -181,21 +137,21 @@ def test_rows_of_other_models_are_kept(made, tmp_path):
     assert [row["model"] for row in results.read(tmp_path / "others.csv")] == ["softmax", "softmax", "2L", "gone"]
 
 
-def test_row_that_another_process_writes_during_a_measurement_is_kept(made, tmp_path, monkeypatch):
-    flags, path, _ = made
+def test_row_that_another_process_writes_during_a_measurement_is_kept(scored, tmp_path, monkeypatch):
+    flags, path, _ = scored
     rows, table = results.read(path), tmp_path / "table.csv"
 
     def row(*arguments):
         results.write([{**rows[0], "model": "2L"}], table)
         return rows[0]
 
-    monkeypatch.setattr(scores, "row", row)
+    monkeypatch.setattr(scores, "row_of", row)
     assert command.main([*flags[:2], f"--out={table}", flags[3], "--seeds=0"]) == 0
     assert [row["model"] for row in results.read(table)] == ["softmax", "2L"]
 
 
-def test_rows_that_are_written_at_the_same_time_are_all_kept(made, tmp_path):
-    row, table = results.read(made[1])[0], tmp_path / "table.csv"
+def test_rows_that_are_written_at_the_same_time_are_all_kept(scored, tmp_path):
+    row, table = results.read(scored[1])[0], tmp_path / "table.csv"
 
     def add(first):
         for seed in range(first, first + 10):
@@ -210,8 +166,8 @@ def test_rows_that_are_written_at_the_same_time_are_all_kept(made, tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["table.csv"]
 
 
-def test_row_is_reproduced_to_the_last_digit(made, capsys):
-    flags, path, _ = made
+def test_row_is_reproduced_to_the_last_digit(scored, capsys):
+    flags, path, _ = scored
     before = path.read_text()
     assert command.main([*flags, "--seeds=0", "--check"]) == 0
     assert "softmax, seed 0: the same to the last digit" in capsys.readouterr().out
@@ -225,9 +181,10 @@ def test_row_is_reproduced_to_the_last_digit(made, capsys):
     ({"data_sha256": lambda row: "0" * 64}, 1, "data_sha256"),
     ({"epochs": lambda row: row["epochs"] + 1}, 1, "epochs"),
 ])
-def test_row_that_is_not_reproduced_is_compared(made, run, tmp_path, monkeypatch, capsys, change, code, message):
-    monkeypatch.setattr(many, "finish", lambda *arguments: [run])  # it was trained once
-    flags, path, _ = made
+def test_row_that_is_not_reproduced_is_compared(scored, scored_run, tmp_path, monkeypatch, capsys, change, code,
+                                                message):
+    monkeypatch.setattr(many, "finish", lambda *arguments: [scored_run])  # it was trained once
+    flags, path, _ = scored
     rows = results.read(path)
     rows[0].update({name: make(rows[0]) for name, make in change.items()})
     results.write(rows, tmp_path / "changed.csv")
@@ -247,9 +204,9 @@ def test_limit_of_a_reproduced_value():
         assert scores.compare(published, again, rows)[0] == good
 
 
-def test_interrupted_command_keeps_its_rows(made, run, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(many, "finish", lambda *arguments: [run])
-    flags, table = made[0], tmp_path / "x.csv"
+def test_interrupted_command_keeps_its_rows(scored, scored_run, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(many, "finish", lambda *arguments: [scored_run])
+    flags, table = scored[0], tmp_path / "x.csv"
     assert command.main([*flags[:2], f"--out={table}", flags[3], "--seeds=0,1"]) == 128
     assert "the same command continues" in capsys.readouterr().out
     assert [row["seed"] for row in results.read(table)] == [0]
@@ -285,11 +242,12 @@ def test_recipe_without_validation_images_is_refused_before_it_is_trained(tmp_pa
     assert "the recipe of blind holds out no images (validation_size=0)" in capsys.readouterr().err
 
 
-def test_tilde_in_a_path_is_the_home_folder(made, run, tmp_path, monkeypatch):
+def test_tilde_in_a_path_is_the_home_folder(scored, scored_run, tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
     received = []
-    monkeypatch.setattr(many, "finish", lambda runs, logdir, stop: received.append((runs[0].data_dir, logdir)) or [run])
-    monkeypatch.setattr(scores, "row", lambda folder, data_dir: results.read(made[1])[0])
+    monkeypatch.setattr(
+        many, "finish", lambda runs, logdir, stop: received.append((runs[0].data_dir, logdir)) or [scored_run])
+    monkeypatch.setattr(scores, "row_of", lambda *given: results.read(scored[1])[0])
     assert command.main(["--models=softmax", "--seeds=0", "--data_dir=~/data", "--logdir=~/logs", "--out=~/x.csv"]) == 0
     assert received == [(f"{tmp_path}/data", f"{tmp_path}/logs")] and (tmp_path / "x.csv").exists()
 
@@ -329,64 +287,3 @@ def test_damaged_row_is_named_by_its_line(tmp_path, monkeypatch, capsys, row, me
     with pytest.raises(results.ResultsError, match=f"x.csv, line 2: .*{message}"):
         results.read(path)
     assert listing(["softmax"]) == 2 and capsys.readouterr().err.startswith("fmnist_zoo: ")
-
-
-def test_weights_are_shipped_in_half_precision_and_measured_once(run, shelf, monkeypatch):
-    measured, measure = [], evaluation.measure
-    monkeypatch.setattr(evaluation, "measure", lambda *given: measured.append(given[0]) or measure(*given))
-    lines = shipping.ship([run])
-    entry, kept = weights.entry("softmax"), run.read_result()["final"]["epoch"]
-    assert entry["dtype"] == "float16" and "float16" in lines and entry["file"] == "softmax.safetensors"
-    assert entry["step"] == 8 * kept  # 1,800 images in batches of 256
-    assert entry["temperature"] == trained.calibrated(trained.from_run(run.path)).temperature
-    assert [subject.model.get_weights()[0].tolist() for subject in measured] \
-        == [fmnist_zoo.load_model("softmax").get_weights()[0].tolist()]  # those that are shipped, and no others
-    for received, array in zip(fmnist_zoo.load_model("softmax").get_weights(),
-                               trained.from_run(run.path).model.get_weights()):
-        np.testing.assert_allclose(received, array, atol=1e-3)
-    assert sorted(path.name for path in shelf.iterdir()) == ["manifest.json", "softmax.safetensors"]
-
-
-def test_dtype_of_shipped_weights_is_chosen_on_validation_images(run, shelf, monkeypatch):
-    """float16 if at most two of them change class, float32 beyond, whatever the test images say."""
-    for changed, dtype in ((2, "float16"), (3, "float32")):
-        monkeypatch.setattr(shipping, "_changed_classes", lambda first, second, images: changed)
-        shipping.ship([run])
-        assert weights.entry("softmax")["dtype"] == dtype
-
-
-def test_weights_beyond_half_precision_are_shipped_in_full(run, shelf, monkeypatch):
-    """Weights of 1e-9 are 0 in float16, and the classes of most images change."""
-    subject = trained.from_run(run.path)
-    subject.model.set_weights([1e-9 * array for array in subject.model.get_weights()])
-    monkeypatch.setattr(trained, "from_run", lambda path: dataclasses.replace(subject, temperature=1.0))
-    shipping.ship([run])
-    assert weights.entry("softmax")["dtype"] == "float32"
-
-
-def test_weights_are_shipped_in_full_without_validation_images(run, shelf, monkeypatch):
-    load_data = trained.load_data
-
-    def none(subject, split, data_dir=None):
-        found = load_data(subject, split, data_dir)
-        if split == "validation":
-            found.splits[split] = data.Split(np.empty((0, 784), np.uint8), np.empty(0, np.uint8))
-        return found
-
-    monkeypatch.setattr(trained, "load_data", none)
-    shipping.ship([run])
-    assert weights.entry("softmax")["dtype"] == "float32"
-
-
-def test_model_that_another_process_ships_during_a_measurement_is_kept(run, shelf, monkeypatch):
-    measure = evaluation.measure
-
-    def slow(*given):
-        if not weights.manifest():
-            monkeypatch.setattr(evaluation, "measure", measure)
-            shipping.ship([RunFolder(OLD_RUN)])
-        return measure(*given)
-
-    monkeypatch.setattr(evaluation, "measure", slow)
-    shipping.ship([run])
-    assert set(weights.manifest()) == {"softmax", "2L,hidden=2"}

@@ -10,14 +10,15 @@ from __future__ import annotations
 import os
 import sys
 import tempfile
-from typing import Any, Sequence
+from typing import Any, Iterator, Sequence
 
 from fmnist_zoo import results
 from fmnist_zoo.errors import UsageError
 from trainers import cli
 from trainers.config import RunConfig
 from trainers.publishing import scores
-from trainers.running import estimate, many
+from trainers.running import estimate, many, trained
+from trainers.running.folder import RunFolder
 
 USAGE = """
 Trains every model of the zoo with five seeds, evaluates each once on the test images, and writes a row for each.
@@ -81,25 +82,35 @@ def _main(values: cli.Flags) -> int:
     with cli.StopSignal() as stop:
         if values.check:
             return _check(runs, published, data_dir, stop)
-        folders = []
-        for folder in many.finish(runs, os.path.expanduser(values.logdir), stop):
-            folders.append(folder)
-            scores.add([scores.row(folder, data_dir)], out)
+        finished = many.finish(runs, os.path.expanduser(values.logdir), stop)
+        folders = _write(finished, out, data_dir, values.record and os.path.expanduser(values.record), len(seeds))
         if len(folders) < len(runs):
             print("interrupted; the same command continues")
             return 128 + stop.number
-        if values.record:
-            from trainers.publishing import records
-
-            for model in dict.fromkeys(run.spec.name for run in runs):
-                records.write([folder for folder, run in zip(folders, runs) if run.spec.name == model],
-                              os.path.expanduser(values.record), data_dir)
     print(f"written: {out}{f' and {values.record}' if values.record else ''}")
     if values.ship:
         from trainers.publishing import shipping
 
         print(shipping.ship([folder for folder, run in zip(folders, runs) if run.seed == seeds[0]], data_dir))
     return 0
+
+
+def _write(finished: Iterator[RunFolder], out: str, data_dir: str | None, record: str | None, seeds: int
+           ) -> list[RunFolder]:
+    """Writes a row for each finished run, and those of a model into `record`, if given, after its last seed."""
+    from trainers.publishing import records
+
+    folders, subjects = [], []
+    for folder in finished:
+        subject = trained.from_run(folder.path)
+        scores.add([scores.row_of(subject, data_dir, records.SHIFTS if record else "")], out)
+        folders.append(folder)
+        if record:
+            subjects.append(subject)
+        if record and len(subjects) == seeds:
+            records.write(subjects, record, data_dir)
+            subjects.clear()
+    return folders
 
 
 def _seeds(texts: Sequence[str]) -> list[int]:

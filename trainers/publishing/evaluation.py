@@ -192,14 +192,20 @@ def write(folder: pathlib.Path, report: dict[str, Any], logits: np.ndarray, labe
     write_json(folder / EVALUATION, report)
 
 
-def once(trained: Trained, data_dir: str | None = None) -> dict[str, Any]:
-    """The report in a run's folder if it is of these weights and data; otherwise that of a new evaluation."""
+def once(trained: Trained, data_dir: str | None = None, tta: str = "") -> dict[str, Any]:
+    """The report in a run's folder if it is of these weights, data and `tta`; otherwise that of a new evaluation."""
     if trained.folder:
         known = read_evaluation(RunFolder(trained.folder).evaluation, weights_sha256=trained.weights_sha256,
                                 data_sha256=trained.data["sha256"])
-        if known:
+        if known and (not tta or known.get("tta", {}).get("tta") == views.parse(tta)):
             return known
-    return evaluate(trained, data_dir=data_dir)[0]
+    return evaluate(trained, data_dir=data_dir, tta=tta)[0]
+
+
+def row(trained: Trained, report: dict[str, Any], data_dir: str | None = None) -> Row:
+    """The row of a report that is known: what the model predicts says which images were classified correctly."""
+    logits, labels, _ = predict_test([trained], "", data_dir)
+    return Row(report, logits.argmax(axis=1) == labels)
 
 
 def text(report: dict[str, Any]) -> str:

@@ -15,28 +15,26 @@ from fmnist_zoo.results import RECORD_TYPES
 from trainers.config import read_record
 from trainers.publishing import ensembles, evaluation, scores
 from trainers.running import trained
-from trainers.running.folder import RunFolder
 
 SHIFTS = "shift"  # `fmnist_zoo.views`
 KINDS = ("shifts", "ensemble", "ensemble, shifts")
 
 
-def write(folders: Sequence[RunFolder], path: str | os.PathLike[str], data_dir: str | None = None) -> None:
-    """Evaluates finished runs of one model, which differ in their seed, and puts their rows into the table at `path`.
+def write(subjects: Sequence[trained.Trained], path: str | os.PathLike[str], data_dir: str | None = None) -> None:
+    """Puts the rows of finished runs of one model, which differ in their seed, into the table at `path`.
 
-    Each evaluation opens the test images once. Nothing is evaluated whose row the table already has.
+    Nothing is evaluated whose row the table already has, or whose evaluation with shifts is in the run's folder.
 
     Raises:
         TrainedError, DataError: as `evaluation.evaluate`.
     """
     known = {(row["model"], row["kind"], row["seeds"]): row["weights_sha256"]
              for row in results.read(path, RECORD_TYPES)}
-    subjects = [trained.from_run(folder.path) for folder in folders]
     model, together = subjects[0].spec.name, len(subjects) > 1
     if all(known.get((model, KINDS[0], str(one.seed))) == one.weights_sha256 for one in subjects) \
             and (not together or (model, KINDS[2], _seeds(subjects)) in known):
         return
-    rows = list(_rows(subjects, folders, data_dir))
+    rows = list(_rows(subjects, data_dir))
     order = {name: place for place, name in enumerate(registry.list_models())}
     with files.exclusive(pathlib.Path(path).absolute().parent):
         table = {(row["model"], row["kind"], row["seeds"]): row
@@ -45,15 +43,15 @@ def write(folders: Sequence[RunFolder], path: str | os.PathLike[str], data_dir: 
         results.write([table[key] for key in places], path, RECORD_TYPES)
 
 
-def _rows(subjects: list[trained.Trained], folders: Sequence[RunFolder], data_dir: str | None
-          ) -> Iterator[dict[str, Any]]:
-    origins = [scores.origin(read_record(folder.path)) for folder in folders]
-    found = [evaluation.rows(one, data_dir=data_dir, tta=SHIFTS) for one in subjects]
-    for subject, (_, shifted), origin in zip(subjects, found, origins):
-        yield _row([subject], KINDS[0], SHIFTS, shifted.report, origin, data_dir)
+def _rows(subjects: Sequence[trained.Trained], data_dir: str | None) -> Iterator[dict[str, Any]]:
+    folders = [one.folder for one in subjects if one.folder]
+    origins = [scores.origin(read_record(folder)) for folder in folders]
+    reports = [evaluation.once(one, data_dir, SHIFTS) for one in subjects]
+    for subject, report, origin in zip(subjects, reports, origins):
+        yield _row([subject], KINDS[0], SHIFTS, report["tta"], origin, data_dir)
     if len(subjects) > 1:
-        logdir = folders[0].path.parents[1]
-        both = ensembles.evaluate(subjects, [plain for plain, _ in found], logdir=logdir, data_dir=data_dir, tta=SHIFTS)
+        plain = [evaluation.row(one, report, data_dir) for one, report in zip(subjects, reports)]
+        both = ensembles.evaluate(subjects, plain, logdir=folders[0].parents[1], data_dir=data_dir, tta=SHIFTS)
         for kind, tta, one in zip(KINDS[1:], ("", SHIFTS), both):
             yield _row(subjects, kind, tta, one.report, origins[0], data_dir,
                        weights_sha256=both[0].report["weights_sha256"])

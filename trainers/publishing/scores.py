@@ -30,16 +30,25 @@ def plan(patterns: Sequence[str], seeds: Sequence[int], **settings: Any) -> list
 
 
 def row(folder: RunFolder, data_dir: str | None = None) -> dict[str, Any]:
-    """A finished run as a row. The test images are opened unless the folder holds an evaluation of these weights.
+    """A finished run as a row: `row_of`; raises also as `trained.from_run`."""
+    return row_of(trained.from_run(folder.path), data_dir)
+
+
+def row_of(subject: trained.Trained, data_dir: str | None = None, tta: str = "") -> dict[str, Any]:
+    """The row of a finished run's model. The test images are opened unless its folder holds an evaluation of it.
+
+    Args:
+        tta: test-time augmentation that is to be measured beside, for other rows.
 
     Raises:
-        TrainedError: as `trained.from_run`, and if the run's result disagrees with its `metrics.csv`.
+        TrainedError: if the run's result disagrees with its `metrics.csv`.
         TableError: if that file is damaged.
     """
-    subject = trained.from_run(folder.path)
+    assert subject.folder, "a shipped model is no run"
+    folder = RunFolder(subject.folder)
     if problems := verifying.result_problems(folder):
         raise trained.TrainedError(f"{'; '.join(problems)}; no row is written of it: train the run again")
-    report = evaluation.once(subject, data_dir)
+    report = evaluation.once(subject, data_dir, tta)
     record, result = read_record(folder.path), folder.read_result() or {}
     images = record["data"]["fit"]
     return {
