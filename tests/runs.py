@@ -1,5 +1,7 @@
 """Runs that were not trained: folders with all small files of a run, for tests of what reads them."""
 
+import math
+
 import numpy as np
 
 from fmnist_zoo.files import write_json
@@ -27,6 +29,7 @@ def make(logdir, name, *, losses=(0.5, 0.3, 0.4), model="4L", started=1.7e9, fin
     weights = {"kernel": np.full(2, best, np.float32)}
     checkpoints.save(folder.checkpoint, {f"best/{name}": array for name, array in weights.items()},
                      {"epoch": len(losses), "identity": config.identity, "events": {}, "best_epoch": best,
+                      "best_loss": min(losses, default=math.inf), "seconds": 1.5 * len(losses),
                       "metrics_sha256": folder.table.digest(len(losses))})
     if finished:
         folder.weights.mkdir()

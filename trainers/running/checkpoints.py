@@ -1,7 +1,8 @@
 """The checkpoint of a run: one file with everything that an exact resume needs, written whole or not at all.
 
-It is an `.npz` of plain arrays, in which nothing can execute, and of a JSON note with a SHA-256 over the arrays. This
-module knows neither engines nor models.
+It is an `.npz` of plain arrays, in which nothing can execute, and of a JSON note with a SHA-256 over the arrays.
+Nothing in it is compressed, so that it takes no more memory than its size says. This module knows neither engines nor
+models.
 """
 
 from __future__ import annotations
@@ -10,16 +11,17 @@ import hashlib
 import json
 import pathlib
 import zipfile
-import zlib
 from typing import Any
 
 import numpy as np
 
 from fmnist_zoo.errors import ZooError
-from fmnist_zoo.files import atomic_write, require_regular
+from fmnist_zoo.files import atomic_write, require_regular, require_stored
 from fmnist_zoo.version import __version__
+from trainers.running import memory
 
 _NOTE = "note.json"
+_OF_A_RUN = {"epoch": int, "best_epoch": int, "best_loss": float, "seconds": float, "events": dict, "identity": str}
 _ADVICE = "put a copy back, or train the run again with --config and its config.json"
 
 
@@ -55,13 +57,37 @@ def load(path: pathlib.Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     """
     try:
         require_regular(path)
-        with open(path, "rb") as file, np.load(file, allow_pickle=False) as stored:
-            arrays = {name: stored[name] for name in stored.files}
+        size, free = path.stat().st_size, memory.available()
+        if free is not None and size > free:
+            raise CheckpointError(f"{path}: has {size} bytes, more than the memory that is free; {_ADVICE}")
+        with open(path, "rb") as file:
+            with zipfile.ZipFile(file) as archive:
+                require_stored(archive, size)
+            file.seek(0)
+            with np.load(file, allow_pickle=False) as stored:
+                arrays = {name: stored[name] for name in stored.files}
         note = json.loads(arrays.pop(_NOTE).tobytes())
         intact = note.pop("sha256") == digest(arrays)
-    except (OSError, EOFError, ValueError, TypeError, LookupError, RuntimeError, zipfile.BadZipFile,
-            zlib.error) as error:
-        raise CheckpointError(f"{path}: damaged, or not a checkpoint: {error}; {_ADVICE}") from error
+    except CheckpointError:
+        raise
+    except Exception as error:  # NumPy and zipfile raise anything for a damaged file
+        said = " ".join(str(error).split()) or type(error).__name__
+        raise CheckpointError(f"{path}: damaged, or not a checkpoint: {said:.200}; {_ADVICE}") from error
     if not intact:
         raise CheckpointError(f"{path}: its content does not fit its SHA-256; it was damaged or changed; {_ADVICE}")
     return arrays, note
+
+
+def holds(arrays: dict[str, np.ndarray], needed: dict[str, np.ndarray]) -> bool:
+    """Whether `arrays` has an array of each name in `needed`, with the same shape and dtype."""
+    return all(name in arrays and (arrays[name].shape, arrays[name].dtype) == (array.shape, array.dtype)
+               for name, array in needed.items())
+
+
+def check_note(path: pathlib.Path, note: dict[str, Any]) -> None:
+    """`CheckpointError` unless a note holds what a run notes of itself."""
+    wrong = [name for name, kind in _OF_A_RUN.items() if not isinstance(note.get(name), kind)]
+    if wrong or not 0 <= note["best_epoch"] <= note["epoch"] or not all(
+            isinstance(length, int) for length in note["events"].values()):
+        what = ", ".join(wrong) or "epochs that can be, or lengths of event files"
+        raise CheckpointError(f"{path}: its note lacks what a run needs: {what}; {_ADVICE}")

@@ -95,10 +95,11 @@ class Session:
             self.folder.check_no_loss(self.config.checkpoint_every)
             return State(), {}
         arrays, note = checkpoints.load(self.folder.checkpoint)
+        checkpoints.check_note(self.folder.checkpoint, note)
         variables = self.engine.variables()
-        fits = all(f"state/{name}" in arrays and arrays[f"state/{name}"].shape == tuple(variable.shape)
-                   for name, variable in variables.items())
-        if not self.config.owns(note.get("identity", "")) or not fits:
+        needed = {f"state/{name}": np.asarray(variable) for name, variable in variables.items()}
+        needed |= {f"best/{name}": array for name, array in self._weights().items() if note["best_epoch"]}
+        if not self.config.owns(note["identity"]) or not checkpoints.holds(arrays, needed):
             raise checkpoints.CheckpointError(f"{self.folder.checkpoint}: belongs to another config than the run's "
                                               "config.json; one of the two was changed")
         self.folder.table.check(note["epoch"], note.get("metrics_sha256"))
