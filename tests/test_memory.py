@@ -5,6 +5,7 @@ import pytest
 import fmnist_zoo
 from fmnist_zoo import models
 from fmnist_zoo.spec import OPTIMIZERS
+from trainers import sweep
 from trainers.config import resolve
 from trainers.engine import factory
 from trainers.running import memory
@@ -78,6 +79,23 @@ def test_trial_that_does_not_fit_fails_and_others_go_on(system, tmp_path):
     found = trial.run({"config": config.to_dict(), "folder": str(tmp_path / "0000" / "0"), "parent": None,
                        "sweep": str(tmp_path), "leader": "me", "expected": None})
     assert found["status"] == "FAILED" and "needs at least 2 MB of memory" in found["reason"]
+
+
+def test_sweep_of_which_no_trial_fits_is_refused_before_it_starts(system, tmp_path, capsys):
+    system(MEMINFO)
+    for flags in (["--dry_run"], []):
+        assert sweep.main([*HUGE, "--space=l2=0,1e-5", f"--logdir={tmp_path}", *flags]) == 2
+        assert "needs at least 363 GB of memory" in capsys.readouterr().err
+        assert not list(tmp_path.glob("sweeps/*"))
+
+
+def test_dry_run_names_the_largest_trial_that_does_not_fit(system, tmp_path, capsys):
+    system(MEMINFO)
+    flags = ["--model=4L", "--data=mini", "--space=hidden=20_20,100000_100000,200000_100000", "--dry_run"]
+    assert sweep.main([*flags, f"--logdir={tmp_path}"]) == 0
+    assert "trials that do not fit will fail: 4L,hidden=200000_100000 needs" in capsys.readouterr().out
+    assert sweep.main([*flags, "--scheduler=tcp://127.0.0.1:9", f"--logdir={tmp_path}"]) == 0
+    assert "do not fit" not in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)

@@ -143,7 +143,7 @@ def _main(values: cli.Flags) -> int:
     if values.dry_run:
         path = sweep_folder(plan, logdir, values.name)
         check(plan, scheduler, path, overwrite=values.overwrite)
-        print(plan.text(values.workers, str(path)))
+        print(plan.text(values.workers, str(path), here=not scheduler))
         return 0
     with cli.StopSignal() as stop:
         study, ended = execute(plan, workers=values.workers, scheduler=scheduler, verbose=True,

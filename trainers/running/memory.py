@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import pathlib
 import re
-from typing import Iterator
+from typing import Iterator, Sequence
 
 from fmnist_zoo.spec import PIXELS, Recipe
 from trainers.config import MIXED, ConfigError, RunConfig
@@ -31,6 +31,17 @@ def check(config: RunConfig) -> None:
             f"{spec.name} needs at least {_size(required)} of memory to train ({spec.parameters} parameters, "
             f"{recipe.optimizer}, batch size {recipe.batch_size}), and {_size(free)} are free: take fewer units or a "
             "smaller --batch_size, or make memory free")
+
+
+def shortages(configs: Sequence[RunConfig]) -> list[MemoryShortage]:
+    """Why some of these runs would be refused; the error of the largest one is the last."""
+    found = []
+    for config in sorted(configs, key=needed):
+        try:
+            check(config)
+        except MemoryShortage as error:
+            found.append(error)
+    return found
 
 
 def needed(config: RunConfig) -> int:

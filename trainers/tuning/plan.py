@@ -11,7 +11,7 @@ from fmnist_zoo.settings import Choice, Whole
 from fmnist_zoo.spec import ModelSpec
 from trainers.config import ConfigError, resolve
 from trainers.engine.processor import machine
-from trainers.running import estimate, provenance, teachers
+from trainers.running import estimate, memory, provenance, teachers
 from trainers.tuning import halving
 from trainers.tuning.oracle import ORACLES, Oracle, hyperband_brackets
 from trainers.tuning.space import Space, parse, parse_start, spell_start
@@ -125,11 +125,23 @@ class Plan:
         overhead = 2.0 * self.planned * self.executions
         return (trials * self.executions * min(lengths) + overhead, trials * self.executions * max(lengths) + overhead)
 
-    def text(self, workers: int, folder: str) -> str:
-        """What `--dry_run` prints."""
+    def shortage(self) -> str:
+        """Why some trials do not fit into this machine's memory; empty if all do.
+
+        Raises:
+            MemoryShortage: if none fits.
+        """
+        corners = self.space.corners(self.base)
+        found = memory.shortages(corners)
+        if len(found) == len(corners):
+            raise found[0]
+        return str(found[-1]) if found else ""
+
+    def text(self, workers: int, folder: str, *, here: bool = True) -> str:
+        """What `--dry_run` prints; `here`: the workers are on this machine. `MemoryShortage` as `shortage`."""
         at_once = min(workers, machine()["cores"])
         low, high = (estimate.clock(seconds / at_once) for seconds in self.seconds())
-        trials = card.counted(self.max_trials, "trial")
+        trials, shortage = card.counted(self.max_trials, "trial"), self.shortage() if here else ""
         epochs = f"up to {card.counted(self.base.recipe.epochs, 'epoch')} each"
         if self.tuner == "asha":
             rungs = halving.rungs(self.base.recipe.epochs, self.factor)
@@ -144,6 +156,7 @@ class Plan:
             *(f"start       {point}" for point in spell_start(self.start)),
             f"objective   {self.objective}",
             f"time        about {low if low == high else f'{low} to {high}'} on this machine, a guess",
+            *([f"memory      trials that do not fit will fail: {shortage}"] if shortage else []),
             f"folder      {folder}"])
 
     def manifest(self) -> dict[str, Any]:
