@@ -12,7 +12,7 @@ import sys
 import tempfile
 from typing import Any, Iterator, Sequence
 
-from fmnist_zoo import results
+from fmnist_zoo import card, results
 from fmnist_zoo.errors import UsageError
 from trainers import cli
 from trainers.config import RunConfig
@@ -73,8 +73,9 @@ def _main(values: cli.Flags) -> int:
         raise UsageError("--check writes nothing; drop --record")
     if values.dry_run:
         for run in runs:
-            print(f"{run.spec.name}, seed {run.seed}: {run.recipe.epochs} epochs, batch size {run.recipe.batch_size}")
-        print(f"{len(runs)} runs, about {estimate.clock(sum(map(estimate.seconds, runs)))}")
+            print(f"{run.spec.name}, seed {run.seed}: {card.counted(run.recipe.epochs, 'epoch')}, batch size "
+                  f"{run.recipe.batch_size}")
+        print(f"{card.counted(len(runs), 'run')}, about {estimate.clock(sum(map(estimate.seconds, runs)))}")
         return 0
     published, parent = results.read(out), os.path.dirname(os.path.abspath(out))
     if not os.path.isdir(parent):
