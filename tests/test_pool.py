@@ -6,6 +6,7 @@ import fcntl
 import gc
 import json
 import os
+import pathlib
 import shutil
 import signal
 import subprocess
@@ -153,6 +154,38 @@ def test_local_workers_share_the_cores_and_the_death_of_one_leaves_the_other_alo
             assert {"cores": starts[-1]["environment"]["cores"]} in expected
             # On one core too: the numbers of a trial are those of a run.
             assert starts[-1]["environment"]["threads"]["intra_op"] == resolve("2L").threads
+    finally:
+        workers.close()
+
+
+def sockets_of(pid):
+    """The inodes of the sockets that a process has open."""
+    found = (os.readlink(entry) for entry in pathlib.Path("/proc", str(pid), "fd").iterdir())
+    return {name[8:-1] for name in found if name.startswith("socket:")}
+
+
+def listening():
+    """The inodes of the sockets of this machine on which somebody can call."""
+    def rows(name):
+        return map(str.split, pathlib.Path("/proc/net", name).read_text().splitlines())
+
+    return {row[9] for name in ("tcp", "tcp6") for row in rows(name) if row[3] == "0A"} | {
+        row[6] for row in rows("unix") if row[3] == "00010000"}
+
+
+def test_worker_of_this_machine_can_be_reached_by_its_leader_alone():
+    workers = local.LocalPool(1)
+    try:
+        (pid,) = workers._workers[0]._executor._processes
+        until = time.monotonic() + SECONDS
+        while not workers._workers[0].ready:
+            assert time.monotonic() < until
+            time.sleep(0.1)
+        assert not sockets_of(pid) & listening()
+        if os.geteuid() == 0:  # as another user: its pipes cannot be opened
+            code = f"import os; os.setuid(65534); os.listdir('/proc/{pid}/fd')"
+            done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+            assert "PermissionError" in done.stderr
     finally:
         workers.close()
 
