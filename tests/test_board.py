@@ -2,17 +2,20 @@
 
 import json
 import pathlib
+import types
 import urllib.parse
 
 import numpy as np
 import pytest
 from tensorboard.compat.proto import event_pb2
-from tensorboard.plugins.hparams import metadata
+from tensorboard.plugins.hparams import api_pb2, metadata
 
 from fmnist_zoo.files import write_json
 from tests import helpers
 from trainers.board import hparams, serve, texts
-from trainers.config import resolve
+from trainers.config import overlay, resolve
+from trainers.tuning import start
+from trainers.tuning.space import parse
 
 VISIBLE = 5  # metrics that TensorBoard shows at first
 
@@ -74,6 +77,30 @@ def test_declaration_without_values_is_made_again_from_the_records_of_runs(tmp_p
         (tmp_path / "2L" / name / "config.json").write_text(text)
     hparams.declare(tmp_path, [values("4L")])
     assert list(declared(tmp_path)[0]["model"].domain_discrete) == ["2L,hidden=2", "4L"]
+
+
+def test_true_schedule_of_dropout_is_a_column_of_its_own(tmp_path):
+    """`dropout` is a number, so that it can be an axis: 0.3 for both of these."""
+    rates = [values(dropout=(0.4, 0.3, 0.2)), values(dropout=0.3), values("softmax")]
+    assert [one["dropout"] for one in rates] == [pytest.approx(0.3), pytest.approx(0.3), 0]
+    assert [one["dropout.schedule"] for one in rates] == ["0.4_0.3_0.2", "one rate", "one rate"]
+    hparams.declare(tmp_path, rates)
+    columns, _ = declared(tmp_path)
+    assert columns["dropout"].display_name == "dropout (mean)" and columns["dropout"].type == api_pb2.DATA_TYPE_FLOAT64
+    assert list(columns["dropout.schedule"].domain_discrete) == ["0.4_0.3_0.2", "one rate"]
+    assert "dropout.schedule" in shown(tmp_path)
+
+
+@pytest.mark.parametrize("space, schedule", [
+    ("dropout=0.1_0.2_0.3,0.2; l2=0,1e-3", "0.1_0.2_0.3"), ("l2=0,1e-3; dropout.2=0.1..0.5", "by layer")])
+def test_schedule_of_a_trial_is_one_of_the_declared_values(tmp_path, space, schedule):
+    """TensorBoard filters out a value that was not declared, and a range for each layer has too many to declare."""
+    base = resolve("4L", ranking=True)
+    write_json(tmp_path / "sweep.json", {"base": base.to_dict(), "space": parse(space, base).text})
+    trial = overlay(base, dropout=(0.1, 0.2, 0.3))
+    assert started(tmp_path / "0003" / "0", trial).hparams["dropout.schedule"].string_value == schedule
+    study = types.SimpleNamespace(base=base, space=parse(space, base), manifest={})
+    assert schedule in {values["dropout.schedule"] for values in start._columns(study)}
 
 
 def started(folder, config):

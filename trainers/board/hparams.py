@@ -19,17 +19,22 @@ from fmnist_zoo.files import atomic_write
 from fmnist_zoo.settings import Number, Whole
 from trainers.config import SETTINGS, RunConfig, flat, read_run
 
-DROPOUT_COLUMNS = 4  # `dropout` is the mean rate; the rates of the first layers have columns of their own
+# `dropout` is the mean rate, and an axis. `dropout.schedule` has the rates of all layers, where these differ, as text.
+# The rates of the first layers have columns of their own, in which a sweep of single layers is told apart.
+DROPOUT_COLUMNS = 4
+_SAME, _BY_LAYER = "one rate", "by layer"
 _KINDS = {name: known.kind for name, known in SETTINGS.items() if known.column}
 _TYPES = {
     "model": str,
     **{name: float if isinstance(kind, (Number, Whole)) or name == "dropout" else str for name, kind in _KINDS.items()},
+    "dropout.schedule": str,
     **{f"dropout.{layer}": float for layer in range(1, DROPOUT_COLUMNS + 1)},
 }
 Values = dict[str, Any]  # a number or a string for each column
 
 SHOWN = 5  # columns that TensorBoard shows at first: those that "differ", in alphabetical order
-_FIRST = ("model", "dropout", "l2", "learning_rate", "seed", "batch_size", "hidden")
+_NAMES = {"dropout": "dropout (mean)"}  # shown, where it is not the column's own
+_FIRST = ("model", "dropout", "dropout.schedule", "l2", "learning_rate", "seed", "batch_size", "hidden")
 _METRICS = (  # tag, name shown: short, for the axes of parallel coordinates, which leave out runs without one of them
     ("final/validation_loss", "validation loss"),
     ("final/validation_accuracy", "validation accuracy"),
@@ -44,23 +49,26 @@ _METRICS = (  # tag, name shown: short, for the axes of parallel coordinates, wh
 _FILE = "events.out.tfevents.0.hparams"
 
 
-def hyperparameters(config: RunConfig, batch_size: int | None = None, *, model: str = "") -> Values:
+def hyperparameters(config: RunConfig, batch_size: int | None = None, *, model: str = "", by_layer: bool = False
+                    ) -> Values:
     """A run's values, one for each declared column.
 
     Args:
         batch_size: the images of an update, where the recipe says "full"; None leaves the column out there.
         model: the name to show, if it is not the spec's own.
+        by_layer: whether a sweep searches the rates of single layers, so that no list holds all schedules.
     """
     settings = flat(config)
     cells = {name: settings[name] if _TYPES[name] is float else kind.write(settings[name])
              for name, kind in _KINDS.items()}
     rates = config.spec.dropout or (0.0,)
-    by_layer = [*rates, *[0.0] * DROPOUT_COLUMNS][:DROPOUT_COLUMNS]
+    of_layers = [*rates, *[0.0] * DROPOUT_COLUMNS][:DROPOUT_COLUMNS]
     cells |= {
         "model": model or config.spec.name,
         "hidden": "-".join(map(str, config.spec.hidden)) or "none", "dropout": float(np.mean(rates)),
+        "dropout.schedule": _BY_LAYER if by_layer else _KINDS["dropout"].write(rates) if len(set(rates)) > 1 else _SAME,
         "batch_size": batch_size or config.recipe.batch_size,
-        **{f"dropout.{layer}": rate for layer, rate in enumerate(by_layer, start=1)},
+        **{f"dropout.{layer}": rate for layer, rate in enumerate(of_layers, start=1)},
     }
     return {name: value for name, value in cells.items() if isinstance(value, str) == (_TYPES[name] is str)}
 
@@ -82,7 +90,8 @@ def declare(logdir: pathlib.Path, runs: Iterable[Values], *, first: Sequence[str
     order = [*first, *(name for name in known if name not in first)]
     known = {name: known[name] for name in order if name in known}
     differing = [name for name, values in known.items() if len(values) > 1]
-    shown = [*differing, *(name for name in _FIRST if name not in differing)][:SHOWN]
+    others = [name for name in _FIRST if name not in differing and name != "dropout.schedule"]
+    shown = [*differing, *others][:SHOWN]
     content = _content(api_pb2.Experiment(
         hparam_infos=[_info(name, values, name in shown) for name, values in known.items()],
         metric_infos=[api_pb2.MetricInfo(name=api_pb2.MetricName(tag=tag), display_name=text)
@@ -101,7 +110,8 @@ def _info(name: str, values: set[Any], differs: bool) -> Any:
         info.domain_discrete.extend(sorted(values))
         return info
     interval = api_pb2.Interval(min_value=min(values), max_value=max(values)) if values else None
-    return api_pb2.HParamInfo(name=name, type=api_pb2.DATA_TYPE_FLOAT64, differs=differs, domain_interval=interval)
+    return api_pb2.HParamInfo(name=name, display_name=_NAMES.get(name, ""), type=api_pb2.DATA_TYPE_FLOAT64,
+                              differs=differs, domain_interval=interval)
 
 
 def _content(experiment: Any) -> bytes:
@@ -154,22 +164,32 @@ def session_start(run: pathlib.Path, config: RunConfig, batch_size: int) -> Any:
     TensorBoard shows 15 characters of a group's name: the trial's number, or the run's name. The executions of a trial
     are one group. All trials of a sweep bear the name of its base: what they change has columns of its own.
     """
-    model, group = config.spec.name, f"{run.name} {run.parent.name}"
+    model, by_layer, group = config.spec.name, False, f"{run.name} {run.parent.name}"
     if config.ranking:
         sweep = run.parent.parent
-        model, group = _base(sweep) or model.split(",")[0], f"#{run.parent.name} {sweep.name}"
+        base, by_layer = _of_sweep(sweep)
+        model, group = base or model.split(",")[0], f"#{run.parent.name} {sweep.name}"
     info = plugin_data_pb2.SessionStartInfo(start_time_secs=time.time(), group_name=group)
-    for name, value in hyperparameters(config, batch_size, model=model).items():
+    for name, value in hyperparameters(config, batch_size, model=model, by_layer=by_layer).items():
         setattr(info.hparams[name], "string_value" if isinstance(value, str) else "number_value", value)
     return _hparams(metadata.SESSION_START_INFO_TAG, session_start_info=info)
 
 
-def _base(sweep: pathlib.Path) -> str:
-    """The name of the model whose settings a sweep searches, from its manifest; empty if that does not read."""
+def _of_sweep(sweep: pathlib.Path) -> tuple[str, bool]:
+    """By the manifest of a sweep, the name of the model whose settings it searches, and `by_layer`.
+
+    The name is empty if the manifest does not read.
+    """
     try:
-        return str(json.loads((sweep / "sweep.json").read_text())["base"]["spec"]["name"])
-    except (OSError, ValueError, LookupError, TypeError):
-        return ""
+        manifest = json.loads((sweep / "sweep.json").read_text())
+        return str(manifest["base"]["spec"]["name"]), searches_layers(manifest.get("space", "").split("; "))
+    except (OSError, ValueError, LookupError, TypeError, AttributeError):
+        return "", False
+
+
+def searches_layers(names: Iterable[str]) -> bool:
+    """Whether one of the searched hyper-parameters is the rate of a single layer, such as `dropout.1`."""
+    return any(name.startswith("dropout.") for name in names)
 
 
 def session_end(*, success: bool) -> Any:
