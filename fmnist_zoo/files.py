@@ -126,6 +126,25 @@ def publish(beside: str | os.PathLike[str], path: str | os.PathLike[str]) -> Non
     sync(pathlib.Path(path).parent)
 
 
+def make_folder(path: str | os.PathLike[str], *, exist_ok: bool = True) -> None:
+    """Makes a folder, and those above it that are missing; a power cut cannot lose one that is made.
+
+    A file that is synced is lost all the same if the name of a folder above it was never synced.
+    """
+    path = pathlib.Path(path)
+    try:
+        try:
+            path.mkdir()
+        except FileNotFoundError:
+            make_folder(path.parent)
+            path.mkdir()
+    except FileExistsError:
+        if not exist_ok or not path.is_dir():
+            raise
+    else:
+        sync(path.parent)
+
+
 @contextlib.contextmanager
 def exclusive(folder: str | os.PathLike[str]) -> Iterator[None]:
     """Waits until no other process or thread holds `folder` through this function, then holds it for the block.

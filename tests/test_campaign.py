@@ -1,10 +1,15 @@
 """The campaign of faults: that it continues, and what it says; and some cases of parts of it."""
 
+import os
+import shutil
+
 import pytest
 
 from fmnist_zoo.errors import UsageError
-from tests.campaign import __main__ as command, driver
+from tests.campaign import __main__ as command, crash_points, driver, work
+from tests.campaign.disk import Disk
 from tests.campaign.driver import Campaign, Case
+from tests.campaign.recorder import Operation
 
 
 class Numbers(driver.Part):
@@ -82,3 +87,60 @@ def test_command_writes_its_table_into_a_page(tmp_path, monkeypatch, capsys):
     with pytest.raises(SystemExit):
         command.main(["nothing"])
     assert "there is no part 'nothing'; there are numbers, others" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("before, operations, possible", [
+    # a rename before the data of the new file
+    ({"a": b"old"}, [("create", "b"), ("write", "b", "", 0, b"new"), ("rename", "b", "a")],
+     [{"a": b"old"}, {"a": b"old", "b": b""}, {"a": b"old", "b": b"n"}, {"a": b"old", "b": b"ne"}, {"a": b"new"},
+      {"a": b"old", "b": b"new"}, {"a": b""}, {"a": b"\0\0\0"}, {"a": b"old", "b": b"\0\0\0"}]),
+    # synced in the right order, only the old and the new content are left
+    ({"a": b"old"}, [("create", "b"), ("sync", "b"), ("sync", ""), ("write", "b", "", 0, b"n"), ("sync", "b"),
+                     ("rename", "b", "a"), ("sync", "")],
+     [{"a": b"old"}, {"a": b"old", "b": b""}, {"a": b"old", "b": b"n"}, {"a": b"old", "b": b"\0"}, {"a": b"n"}]),
+    # a file is synced, and its folder's name is not
+    ({}, [("folder", "f"), ("create", "f/a"), ("write", "f/a", "", -1, b"n"), ("sync", "f/a"), ("sync", "f")],
+     [{}, {"f": None}, {"f": None, "f/a": b""}, {"f": None, "f/a": b"n"}, {"f": None, "f/a": b"\0"}]),
+    # what is cut off may come back
+    ({"a": b"long"}, [("size", "a", "", 1), ("remove", "a")], [{"a": b"long"}, {"a": b"l"}, {}]),
+])
+def test_states_of_a_disk_after_a_crash(before, operations, possible):
+    found = [state.tree for state in Disk(before, [Operation(*one) for one in operations]).states()]
+    assert all(tree in possible for tree in found) and all(tree in found for tree in possible)
+    assert len(found) == len(possible)
+
+
+def test_folder_that_is_lost_with_what_was_synced_in_it():
+    calls = [("folder", "f"), ("create", "f/a"), ("sync", "f/a"), ("sync", "f"), ("sync", "")]
+    assert Disk({}, [Operation(*one) for one in calls]).unrooted() == ["f"]
+    assert Disk({}, [Operation(*one) for one in (calls[0], calls[4], *calls[1:4])]).unrooted() == []
+
+
+@pytest.fixture
+def part(tmp_path):
+    """The part that crashes, with nothing recorded."""
+    if not shutil.which("strace"):
+        pytest.skip("crash points are recorded with strace")
+    fresh = crash_points.CrashPoints()
+    fresh.keep = tmp_path / "keep"
+    return fresh
+
+
+def test_run_that_ends_at_a_dozen_crash_points_equals_an_undisturbed_one(part, tmp_path, monkeypatch):
+    monkeypatch.setattr(work, "ALL", {"seldom": work.ALL["seldom"]})
+    cases = list(part.cases(0))
+    assert len(cases) > 200
+    chosen = [part.find(0, "seldom:rooted"), *cases[::len(cases) // 11]]
+    assert [found for case in chosen if (found := driver.attempt(part, case))] == []
+    again = crash_points.CrashPoints()
+    again.keep = part.keep
+    assert list(again.cases(0)) == cases  # the recording is kept
+    assert part.find(0, "seldom:1:nothing") is None
+
+
+def test_loss_is_found(part, monkeypatch):
+    """The same run, if it synced nothing: a disk can hold less than its checkpoint says."""
+    monkeypatch.setattr(work, "ALL", {"seldom": work.ALL["seldom"]})
+    monkeypatch.setattr(os, "fsync", lambda descriptor: None)
+    wrong = [case for case in part.cases(0) if "lost-content" in case.id][-1]
+    assert driver.attempt(part, wrong)

@@ -1,5 +1,7 @@
 """When a run writes checkpoints, and that its numbers do not depend on it."""
 
+import os
+
 import pytest
 
 from tests import helpers
@@ -74,3 +76,33 @@ def test_run_killed_before_its_first_checkpoint_starts_again(saved, tmp_path):
     folder.check_no_loss(resolve("2L").checkpoint_every)
     with pytest.raises(ConfigError, match="is gone, and without it the run cannot continue"):
         folder.check_no_loss(1)
+
+
+def test_what_a_run_has_written_is_durable_when_a_checkpoint_says_so(tmp_path, monkeypatch):
+    """Files by their length at the last fsync; folders, because a file is lost with the name of a folder above it."""
+    synced, at_checkpoints, real, save = {}, [], os.fsync, checkpoints.save
+
+    def fsync(descriptor):
+        real(descriptor)
+        synced[os.readlink(f"/proc/self/fd/{descriptor}")] = os.fstat(descriptor).st_size
+
+    def observe(path, arrays, note):
+        at_checkpoints.append({name: synced.get(str(path.parents[1] / name)) == size
+                               for name, size in note["events"].items()})
+        save(path, arrays, note)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    monkeypatch.setattr(checkpoints, "save", observe)
+    folder = train("2L", logdir=tmp_path / "new" / "logs", checkpoint_every=1, **SMALL).folder
+    assert len(at_checkpoints) == 4 and all(len(one) == 3 and all(one.values()) for one in at_checkpoints)
+    for path in folder.rglob("*"):
+        if path.name != ".lock" and not path.suffix == ".keras" and path.parent.name not in ("weights", "checkpoints"):
+            assert path.is_dir() or path.stat().st_size in (synced.get(str(path)), *_renamed(path, synced)), path
+    for path in (folder, folder / "train", folder / "checkpoints", folder / "weights", folder.parent, tmp_path / "new",
+                 tmp_path):
+        assert str(path) in synced
+
+
+def _renamed(path, synced):
+    """Lengths of files that were synced under the name that `atomic_write` gives them."""
+    return [size for name, size in synced.items() if name.startswith(str(path.with_name(f".{path.name}.")))]

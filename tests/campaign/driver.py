@@ -45,10 +45,12 @@ class Part:
     Attributes:
         name: as it is given on the command line.
         about: a line for the page.
+        keep: a folder for what takes long to make; a campaign sets it. It may not exist.
     """
 
     name: str
     about: str
+    keep: pathlib.Path = pathlib.Path()
 
     def cases(self, seed: int) -> Iterator[Case]:
         """The cases of a seed, finite or endless, in an order that follows from the seed alone."""
@@ -128,6 +130,8 @@ class Campaign:
         self.parts, self.seed, self.state, self.say = parts, seed, state, say
         self.progress = {part.name: Progress.load(state, part.name, seed) for part in parts}
         self._saved = self._said = time.monotonic()
+        for part in parts:
+            part.keep = state / part.name
 
     def run(self, seconds: float) -> bool:
         """Whether no case failed, in this call or before; saves, and raises it, after a `KeyboardInterrupt`."""

@@ -26,6 +26,7 @@ from tensorboard.plugins.text.summary_v2 import text_pb
 from tensorboard.summary.writer.record_writer import RecordWriter
 from tensorboard.util import tensor_util
 
+from fmnist_zoo.files import make_folder, sync
 from trainers.board import pictures
 
 FOLDERS = ("", "train", "validation")  # of a run, with events; "" is its own; the last is of version 0.1 alone
@@ -39,13 +40,15 @@ class EventWriter:
         self._folder, self._suffix = folder, suffix
         self._file: Any = None
         self._records: Any = None
+        self._unsynced = False
 
     def _event(self, **fields: Any) -> None:
         if self._file is None:
-            self._folder.mkdir(parents=True, exist_ok=True)
+            make_folder(self._folder)
             self._file = open(self._folder / f"events.out.tfevents.{time.time_ns()}{self._suffix}", "xb")
             self._records = RecordWriter(self._file)
             self._event(file_version="brain.Event:2")
+        self._unsynced = True
         self._records.write(event_pb2.Event(wall_time=time.time(), **fields).SerializeToString())
 
     def summary(self, summary: Any, step: int) -> None:
@@ -97,6 +100,14 @@ class EventWriter:
     def flush(self) -> None:
         if self._file is not None:
             self._file.flush()
+
+    def sync(self) -> None:
+        """Waits until the disk holds all events so far. What is never noted in a checkpoint may do without."""
+        if self._unsynced:
+            self._file.flush()
+            os.fsync(self._file.fileno())
+            sync(self._folder)
+            self._unsynced = False
 
     def close(self) -> None:
         if self._file is not None:

@@ -15,7 +15,7 @@ from tensorboard.plugins.hparams import api_pb2, metadata, plugin_data_pb2
 from tensorboard.summary.writer.record_writer import RecordWriter
 
 from fmnist_zoo.errors import ZooError
-from fmnist_zoo.files import atomic_write
+from fmnist_zoo.files import atomic_write, make_folder
 from fmnist_zoo.settings import Number, Whole
 from trainers.config import SETTINGS, RunConfig, flat, read_run
 
@@ -96,7 +96,7 @@ def declare(logdir: pathlib.Path, runs: Iterable[Values], *, first: Sequence[str
         hparam_infos=[_info(name, values, name in shown) for name, values in known.items()],
         metric_infos=[api_pb2.MetricInfo(name=api_pb2.MetricName(tag=tag), display_name=text)
                       for tag, text in _METRICS]))
-    logdir.mkdir(parents=True, exist_ok=True)
+    make_folder(logdir)
     for folder in (logdir, *(path.parent for path in logdir.glob("sweeps/*/sweep.json"))):
         path = folder / _FILE
         if not path.exists() or path.read_bytes() != content:

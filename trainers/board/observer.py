@@ -78,6 +78,8 @@ class Observer:
     def finish(self, result: dict[str, Any], validation_logits: np.ndarray) -> None:
         """At the end, with the weights that count in the network: their metrics and pictures, the result as text.
 
+        The events are then synced.
+
         `result` is the content of `result.json`. HParams shows success, or failure if the run ended worse than chance.
         """
         final, place = result["final"], self._place(result["epochs"])
@@ -92,6 +94,7 @@ class Observer:
             self._run.scalars({f"final/{name}": value for name, value in final.items()}, place)
             self._run.scalars({"final/seconds": result["seconds"]}, place)
         self._run.summary(hparams.session_end(success=not problem), place)
+        self.sync()
 
     def fail(self, epoch: int, error: Exception) -> None:
         """After an error, such as a loss of NaN, when so many epochs were done: failure in HParams."""
@@ -101,6 +104,12 @@ class Observer:
     def flush(self) -> None:
         for writer in (self._settings, self._run, self._train, self._valid):
             writer.flush()
+
+    def sync(self) -> None:
+        """Waits until the disk holds all events: a checkpoint notes the lengths of their files, and a result their
+        digests."""
+        for writer in (self._settings, self._run, self._train, self._valid):
+            writer.sync()
 
     def close(self) -> None:
         for writer in (self._settings, self._run, self._train, self._valid):

@@ -16,7 +16,7 @@ from typing import Any, Iterator, NamedTuple, Sequence
 import numpy as np
 
 from fmnist_zoo import backend, card, metrics, statistics, views
-from fmnist_zoo.files import atomic_write, write_json
+from fmnist_zoo.files import atomic_write, make_folder, write_json
 from fmnist_zoo.spec import CLASS_NAMES
 from trainers.running import provenance
 from trainers.running.folder import EVALUATION, SHIPPED, RunFolder, locked, read_evaluation
@@ -149,7 +149,7 @@ def rows(trained: Trained, *, logdir: str | os.PathLike[str] = "tb_logs", data_d
 @contextlib.contextmanager
 def held(folder: pathlib.Path) -> Iterator[None]:
     """Makes a folder for an evaluation and holds it; `LockedError` if another process does."""
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     with locked(folder, "at work"):
         yield
 
@@ -171,7 +171,7 @@ def write(folder: pathlib.Path, report: dict[str, Any], logits: np.ndarray, labe
 
     if folder.exists():
         shutil.rmtree(folder)
-    folder.mkdir(parents=True)
+    make_folder(folder)
     reliability = {name: np.array(values) for name, values in report["reliability"].items()}
     images = {"confusion": pictures.confusion(np.array(report["confusion"])),
               "reliability": pictures.reliability(reliability)}
@@ -189,6 +189,7 @@ def write(folder: pathlib.Path, report: dict[str, Any], logits: np.ndarray, labe
         writer.scalars(scalars, place)
         for label, name in enumerate(CLASS_NAMES):
             writer.pr_curve(f"pr_curve/{name}", labels == label, probabilities[:, label], place)
+        writer.sync()
     write_json(folder / EVALUATION, report)
 
 

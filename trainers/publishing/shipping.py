@@ -9,7 +9,7 @@ import time
 from typing import Any, Sequence
 
 from fmnist_zoo import models, prediction, weights
-from fmnist_zoo.files import exclusive, publish, write_json
+from fmnist_zoo.files import exclusive, make_folder, publish, write_json
 from trainers.config import read_record
 from trainers.publishing import evaluation, scores
 from trainers.running import trained
@@ -25,7 +25,7 @@ def ship(folders: Sequence[RunFolder], data_dir: str | None = None) -> str:
     Weights are stored as float16 if at most `MOST_CHANGED` validation images get another class from them, else, or
     without validation images, as float32. The test images are opened once, to measure the weights that were chosen.
     """
-    weights.FOLDER.mkdir(exist_ok=True)
+    make_folder(weights.FOLDER)
     lines = [_ship(folder, data_dir) for folder in folders]
     total = sum(entry["bytes"] for entry in weights.manifest().values())
     return "\n".join([*lines, f"{len(weights.manifest())} models, {total / 1e6:.1f} MB, in {weights.FOLDER}"])

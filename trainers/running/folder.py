@@ -16,7 +16,7 @@ import time
 from typing import IO, Any, Collection, Iterator
 
 from fmnist_zoo.errors import ZooError
-from fmnist_zoo.files import publish, quoted, read_json, sha256_of, write_json
+from fmnist_zoo.files import make_folder, publish, quoted, read_json, sha256_of, write_json
 from fmnist_zoo.spec import ARRAYS
 from trainers.config import ConfigError, RunConfig, read_run
 from trainers.running import saving
@@ -113,7 +113,7 @@ class RunFolder:
         """Writes `weights/<name>.weights.h5`."""
         beside = self.path / "saving.weights.h5"
         model.save_weights(beside)
-        self.weights.mkdir(exist_ok=True)
+        make_folder(self.weights)
         publish(beside, self.weights / f"{name}.weights.h5")
 
     def save_model(self, model: Any) -> Exception | None:
@@ -216,7 +216,7 @@ def create(logdir: str | os.PathLike[str], config: RunConfig, run_name: str = ""
     names = [name] if run_name else [name, *(f"{name}-{number}" for number in range(2, 100))]
     for path in (parent / one for one in names):
         try:
-            path.mkdir(parents=True)
+            make_folder(path, exist_ok=False)
             return RunFolder(path)
         except FileExistsError:
             if run_name and is_empty(path) and not in_use(path):

@@ -19,7 +19,7 @@ import numpy as np
 from fmnist_zoo import card, metrics, models, own
 from fmnist_zoo.backend import tf
 from fmnist_zoo.data import Data, Split, halves, stratified_sample
-from fmnist_zoo.files import quoted, require_space, write_json
+from fmnist_zoo.files import make_folder, quoted, require_space, write_json
 from trainers.board import events
 from trainers.board.observer import Observer
 from trainers.config import ConfigError, RunConfig, read_record
@@ -258,12 +258,13 @@ class Session:
         return {name: variable.numpy() for name, variable in self.engine.weights(averaged=averaged).items()}
 
     def _save(self) -> None:
+        self.observer.sync()
         arrays = {f"state/{name}": np.asarray(variable) for name, variable in self.engine.variables().items()}
         arrays.update({f"best/{name}": array for name, array in self.state.best.items()})
         note = {**{name: getattr(self.state, name) for name in NOTED},
                 "events": events.sizes(self.folder.path), "identity": self.config.identity,
                 "metrics_sha256": self.folder.table.digest(self.state.epoch)}
-        self.folder.checkpoint.parent.mkdir(exist_ok=True)
+        make_folder(self.folder.checkpoint.parent)
         checkpoints.save(self.folder.checkpoint, arrays, note)
 
     def _finish(self) -> dict[str, Any]:
@@ -303,7 +304,6 @@ class Session:
                   "metrics_sha256": self.folder.table.digest(self.state.epoch)}
         with self.engine.counting():
             self.observer.finish(result, logits)
-        self.observer.flush()
         result["files_sha256"] = self.folder.digests()
         write_json(self.folder.result, result)
         return result

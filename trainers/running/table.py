@@ -11,7 +11,7 @@ import os
 import pathlib
 from typing import Any, Collection
 
-from fmnist_zoo.files import atomic_write, quoted
+from fmnist_zoo.files import atomic_write, quoted, sync
 from trainers.config import ConfigError
 
 COLUMNS = ("epoch", "step", "seconds", "images_per_second", "learning_rate", "train_loss", "train_penalty",
@@ -88,13 +88,16 @@ class MetricsTable:
         with open(self.path, "a+", newline="") as file:
             file.seek(0)
             header = file.readline()
-            if not header:
+            new = not header
+            if new:
                 header = ",".join(COLUMNS) + "\n"
                 file.write(header)
             values = [row.get(name) for name in header.rstrip("\n").split(",")]
             file.write(",".join("" if value is None else repr(value) for value in values) + "\n")
             file.flush()
             os.fsync(file.fileno())
+        if new:
+            sync(self.path.parent)
 
     def digest(self, count: int) -> str:
         """SHA-256 of the header and the first `count` rows, which a checkpoint notes."""

@@ -16,7 +16,7 @@ from typing import Any, Callable, Iterator
 
 from fmnist_zoo.backend import need_tensorflow
 from fmnist_zoo.errors import ZooError
-from fmnist_zoo.files import write_json
+from fmnist_zoo.files import make_folder, write_json
 from trainers.config import DEPENDENT, ConfigError, RunConfig, decisive_differences
 from trainers.running.folder import SWEEPS, locked, names_folder
 from trainers.tuning.halving import Asha, is_finished
@@ -153,7 +153,7 @@ def sweep_folder(plan: Plan, logdir: str | os.PathLike[str], name: str) -> pathl
 @contextlib.contextmanager
 def hold(path: pathlib.Path) -> Iterator[None]:
     """Makes a sweep's folder and locks it for this process; `ConfigError` if another process leads the sweep."""
-    path.mkdir(parents=True, exist_ok=True)
+    make_folder(path)
     with locked(path, "sweeping"):
         yield
 

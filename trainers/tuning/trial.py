@@ -25,6 +25,7 @@ import fmnist_zoo
 from fmnist_zoo import registry
 from fmnist_zoo.data import DataError, load_data
 from fmnist_zoo.errors import SpecError, ZooError
+from fmnist_zoo.files import sync
 from trainers.config import ConfigError, RunConfig, differences, read_run
 from trainers.engine import threads
 from trainers.running import estimate
@@ -178,9 +179,13 @@ def _prepare(folder: RunFolder, config: RunConfig, parent: str | None) -> None:
     if parent and RunFolder(parent).checkpoint.exists():
         shutil.copytree(parent, beside, ignore=shutil.ignore_patterns(
             ".lock", "result.json", "model.keras", "weights", LOG))
+        for path in (*beside.rglob("*"), beside):
+            sync(path)
     else:
         beside.mkdir()
     beside.rename(folder.path)
+    for path in (folder.path.parent, folder.path.parent.parent):  # else a power cut may lose it with its checkpoint
+        sync(path)
 
 
 @contextlib.contextmanager

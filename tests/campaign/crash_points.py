@@ -1,0 +1,136 @@
+"""Part `crash_points`: a crash of the machine after each operation on files, and all that the disk may then hold.
+
+What a piece of work does is recorded once and kept in the state folder, so that the cases of a campaign stay the same.
+"""
+
+from __future__ import annotations
+
+import base64
+import gzip
+import json
+import pathlib
+import random
+import tempfile
+from typing import Any, Iterator
+
+from fmnist_zoo.files import atomic_write
+from tests.campaign import disk, driver, recorder, work
+from tests.campaign.disk import Disk, Tree
+from tests.campaign.recorder import Operation
+
+ROOTED = "rooted"  # a case of each piece of work: no folder is lost in which something was synced
+
+
+class CrashPoints(driver.Part):
+    name = "crash_points"
+    about = "states of the disk after a crash, of " + ", ".join(f"`{name}`" for name in work.ALL)
+
+    def cases(self, seed: int) -> Iterator[driver.Case]:
+        """The states of all pieces of work, in a random order; of a sweep as many as it says."""
+        dice, chosen = random.Random(seed), []
+        for one in work.ALL.values():
+            ids = [f"{one.name}:{state.after}:{state.variant}" for state in self._disk(one).states()]
+            chosen.append(f"{one.name}:{ROOTED}")
+            chosen += ids if one.most is None else dice.sample(ids, min(one.most, len(ids)))
+        dice.shuffle(chosen)
+        return map(driver.Case, chosen)
+
+    def find(self, seed: int, id: str) -> driver.Case | None:
+        name, _, rest = id.partition(":")
+        return driver.Case(id) if name in work.ALL and (rest == ROOTED or self._tree(id)) else None
+
+    def run(self, case: driver.Case, folder: pathlib.Path) -> str | None:
+        name, _, rest = case.id.partition(":")
+        one = work.ALL[name]
+        if rest == ROOTED:
+            unrooted = self._disk(one).unrooted()
+            return f"synced, and lost with the name of a folder above: {', '.join(unrooted)}" if unrooted else None
+        tree = self._tree(case.id)
+        assert tree is not None
+        disk.write_tree(tree, folder)
+        with work.quiet_engine():
+            return one.again(folder) or difference(self._recording(one)["expected"], plain(one.outcome(folder)))
+
+    def _tree(self, id: str) -> Tree | None:
+        name, count, variant = id.split(":")
+        return self._disk(work.ALL[name]).state(int(count), variant)
+
+    def _disk(self, one: work.Work) -> Disk:
+        if one.name not in self._disks:
+            found = self._recording(one)
+            self._disks[one.name] = Disk(found["before"], found["operations"])
+        return self._disks[one.name]
+
+    def __init__(self) -> None:
+        self._disks: dict[str, Disk] = {}
+        self._recordings: dict[str, dict[str, Any]] = {}
+
+    def _recording(self, one: work.Work) -> dict[str, Any]:
+        if one.name not in self._recordings:
+            path = self.keep / f"{one.name}.json.gz"
+            if not path.exists():
+                save(path, take(one))
+            self._recordings[one.name] = load(path)
+        return self._recordings[one.name]
+
+
+def take(one: work.Work) -> dict[str, Any]:
+    """Records a piece of work; checks that the record explains every byte of what it left."""
+    with tempfile.TemporaryDirectory(prefix="campaign-") as name, work.quiet_engine():
+        root = pathlib.Path(name).resolve()
+        one.prepare(root)
+        before = disk.read_tree(root)
+        operations = recorder.record(lambda: one.act(root), root)
+        left = disk.read_tree(root)
+        expected = plain(one.outcome(root))
+    made = Disk(before, operations).tree()
+    wrong = sorted(path for path in {*made, *left} if made.get(path, "") != left.get(path, ""))
+    assert not wrong, f"the record does not explain {', '.join(wrong)}"
+    return {"before": before, "operations": operations, "expected": expected}
+
+
+def save(path: pathlib.Path, recording: dict[str, Any]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    content = {"before": {name: _text(data) for name, data in recording["before"].items()},
+               "operations": [one._replace(data=_text(one.data)) for one in recording["operations"]],
+               "expected": recording["expected"]}
+    with atomic_write(path) as file:
+        file.write(gzip.compress(json.dumps(content).encode(), 1))
+
+
+def load(path: pathlib.Path) -> dict[str, Any]:
+    content = json.loads(gzip.decompress(path.read_bytes()))
+    operations = [Operation(*one)._replace(data=_bytes(one[-1]) or b"") for one in content["operations"]]
+    return {"before": {name: _bytes(data) for name, data in content["before"].items()}, "operations": operations,
+            "expected": content["expected"]}
+
+
+def _text(data: bytes | None) -> str | None:
+    return None if data is None else base64.b64encode(data).decode()
+
+
+def _bytes(data: str | None) -> bytes | None:
+    return None if data is None else base64.b64decode(data)
+
+
+def plain(content: Any) -> Any:
+    """As JSON gives it back."""
+    return json.loads(json.dumps(content))
+
+
+def difference(expected: Any, found: Any, place: str = "") -> str | None:
+    """The first place at which two contents of JSON differ, in one line; None if they are equal."""
+    if type(expected) is not type(found) or not isinstance(expected, (dict, list)):
+        same = expected == found and type(expected) is type(found)
+        return None if same else f"{place or 'it'} is {found!r:.200}, undisturbed {expected!r:.200}"
+    keys: Any = [*expected, *(key for key in found if key not in expected)] if isinstance(expected, dict) else \
+        range(max(len(expected), len(found)))
+    for key in keys:
+        ours, theirs = (one.get(key, "missing") if isinstance(one, dict) else one[key] if key < len(one) else "missing"
+                        for one in (expected, found))
+        if what := difference(ours, theirs, f"{place}.{key}".strip(".")):
+            return what
+    return None
+
+
+driver.register(CrashPoints())

@@ -1,0 +1,309 @@
+"""The pieces of work that are crashed: each prepares a folder, works in it, and can be told to continue there.
+
+Commands are called in this process, which stays warm. What they print is kept, and shown where a case fails.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import io
+import json
+import pathlib
+import shutil
+import sys
+from typing import Any, Callable, Iterator, NamedTuple
+from unittest import mock
+
+from tests import helpers, sweeps
+from tests.conftest import tape_without_xla
+
+MODEL = "softmax"
+RUN = pathlib.Path("logs", MODEL, "one")
+SETTINGS = ("--data=mini", f"--batch_size={sweeps.BATCH}")  # so large that nothing is compiled, in workers neither
+UNEQUAL = {"seconds", "images_per_second"}  # columns and keys that equal runs may differ in
+
+
+class Answer(NamedTuple):
+    """What a command answered: its exit code, and what it wrote to standard error."""
+
+    code: int
+    error: str
+
+    @property
+    def refused(self) -> bool:
+        """Whether it is a refusal as a person should get it: one line."""
+        return self.code in (1, 2) and self.error.count("\n") == 1
+
+
+def call(main: Callable[..., int], *arguments: Any) -> Answer:
+    """Runs a command in this process. `KeyboardInterrupt` if Ctrl-C interrupted it."""
+    out, error = (io.TextIOWrapper(io.BytesIO(), write_through=True) for _ in range(2))
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(error):
+        code = main([str(argument) for argument in arguments])
+    if code > 128:
+        raise KeyboardInterrupt
+    return Answer(code, error.buffer.getvalue().decode())
+
+
+@contextlib.contextmanager
+def quiet_engine() -> Iterator[None]:
+    """Nothing is compiled by XLA, and a sweep draws no page: both take longer than what is tried."""
+    from trainers.tuning import start
+
+    with tape_without_xla(), mock.patch.object(start, "_write_page", lambda study: None):
+        yield
+
+
+class Work:
+    """A piece of work in a folder.
+
+    Attributes:
+        name: names it in the ids of cases.
+        most: how many of its states a seed tries; None: all.
+    """
+
+    name: str
+    most: int | None = None
+
+    def prepare(self, root: pathlib.Path) -> None:
+        """What was there before."""
+
+    def act(self, root: pathlib.Path) -> None:
+        """The work itself."""
+        raise NotImplementedError
+
+    def again(self, root: pathlib.Path) -> str | None:
+        """Does after a crash what a person would do; what went wrong with it in one line."""
+        raise NotImplementedError
+
+    def outcome(self, root: pathlib.Path) -> Any:
+        """All that must be equal afterwards, as JSON can hold it."""
+        raise NotImplementedError
+
+
+class Training(Work):
+    """A run that is continued by `--resume`, or begun again where there is nothing to resume.
+
+    Args:
+        done: epochs that were trained before.
+        finished: whether that was all that was planned, and the run is made longer.
+        every: epochs between checkpoints; 0: as by default.
+    """
+
+    def __init__(self, name: str, *, done: int = 0, finished: bool = False, every: int = 1):
+        self.name, self._done, self._finished, self._every = name, done, finished, every
+        self._flags = (f"--model={MODEL}", *SETTINGS, f"--checkpoint_every={every}", "--histogram_every=0")
+
+    def prepare(self, root: pathlib.Path) -> None:
+        from trainers import evaluate, train
+
+        if self._done:
+            train.train(MODEL, data="mini", batch_size=sweeps.BATCH, checkpoint_every=self._every, histogram_every=0,
+                        epochs=self._done if self._finished else 4, on_epoch=lambda row: row["epoch"] == self._done,
+                        logdir=root / "logs", run_name="one", verbose=False)
+        if self._finished:
+            assert call(evaluate.main, f"--run={root / RUN}").code == 0
+
+    def act(self, root: pathlib.Path) -> None:
+        answer = self._resume(root) if self._done else self._begin(root)
+        assert answer.code == 0, answer.error
+
+    def _begin(self, root: pathlib.Path) -> Answer:
+        from trainers import train
+
+        return call(train.main, *self._flags, "--epochs=4", f"--logdir={root / 'logs'}", "--run_name=one")
+
+    def _resume(self, root: pathlib.Path) -> Answer:
+        from trainers import train
+
+        return call(train.main, f"--resume={root / RUN}", "--epochs=4")
+
+    def again(self, root: pathlib.Path) -> str | None:
+        answer = self._resume(root)
+        if answer.refused and not (root / RUN / "config.json").exists():
+            answer = self._begin(root)
+        return None if answer.code == 0 else f"exit code {answer.code}: {answer.error}"
+
+    def outcome(self, root: pathlib.Path) -> Any:
+        return run_outcome(root / RUN)
+
+
+def run_outcome(folder: pathlib.Path) -> dict[str, Any]:
+    """What must be equal of two runs: weights, optimizer, rows, result, curves; and what is wrong with its files."""
+    from trainers.running import verifying
+    from trainers.running.folder import RunFolder
+
+    result = RunFolder(folder).read_result() or {}
+    curves = {part: {tag: values for tag, values in helpers.scalars(folder / part).items()
+                     if not tag.startswith("speed/") and tag != "final/seconds"} for part in ("", "train")}
+    return {"state": helpers.state_digest(folder), "rows": helpers.rows_without_times(folder),
+            "final": result.get("final"), "weights": result.get("weights_sha256"), "curves": curves,
+            "problems": verifying.problems(RunFolder(folder))}
+
+
+class Evaluating(Work):
+    """The evaluation of a finished run."""
+
+    name = "evaluate"
+
+    def prepare(self, root: pathlib.Path) -> None:
+        Training("run").act(root)
+
+    def act(self, root: pathlib.Path) -> None:
+        assert self.again(root) is None
+
+    def again(self, root: pathlib.Path) -> str | None:
+        from trainers import evaluate
+
+        answer = call(evaluate.main, f"--run={root / RUN}", "--tta=shift")
+        return None if answer.code == 0 else f"exit code {answer.code}: {answer.error}"
+
+    def outcome(self, root: pathlib.Path) -> Any:
+        report = json.loads((root / RUN / "evaluation" / "evaluation.json").read_text())
+        for name in ("environment", "content_sha256", "date", "title"):
+            del report[name]
+        del report["tta"]["title"], report["tta"]["mcnemar"]["against"]
+        return {**run_outcome(root / RUN), "report": report,
+                "files": sorted(path.name for path in (root / RUN / "evaluation").glob("*.png"))}
+
+
+class Scoring(Work):
+    """`trainers.results`: two runs, their evaluations, and both tables."""
+
+    name = "results"
+
+    def act(self, root: pathlib.Path) -> None:
+        failure = self.again(root)
+        assert failure is None, failure
+
+    def again(self, root: pathlib.Path) -> str | None:
+        from trainers import results
+        from trainers.config import resolve
+        from trainers.publishing import scores
+
+        short = functools.partial(resolve, epochs=2, batch_size=sweeps.BATCH, histogram_every=0)
+        with mock.patch.object(scores, "resolve", short):
+            answer = call(results.main, f"--models={MODEL}", "--seeds=0,1", "--data=mini", f"--logdir={root / 'logs'}",
+                          f"--out={root / 'results.csv'}", f"--record={root / 'record.csv'}")
+        return None if answer.code == 0 else f"exit code {answer.code}: {answer.error}"
+
+    def outcome(self, root: pathlib.Path) -> Any:
+        from fmnist_zoo import results
+        from trainers.running import verifying
+        from trainers.running.folder import RunFolder
+
+        rows = [{name: value for name, value in row.items() if name not in UNEQUAL}
+                for row in results.read(root / "results.csv")]
+        damaged = [problem for config in sorted(root.glob("logs/*/*/config.json"))
+                   for problem in verifying.problems(RunFolder(config.parent))]
+        return {"rows": rows, "record": results.read(root / "record.csv", results.RECORD_TYPES), "problems": damaged}
+
+
+class Shipping(Work):
+    """Trained weights and their manifest, of a second model beside a first one."""
+
+    name = "ship"
+
+    def prepare(self, root: pathlib.Path) -> None:
+        Training("run").act(root)
+        with self._folder(root):
+            self._ship(root)
+            self._retrain(root)
+
+    def _retrain(self, root: pathlib.Path) -> None:
+        """The weights that are shipped next are of another seed."""
+        from trainers import train
+
+        shutil.rmtree(root / RUN)
+        assert call(train.main, f"--model={MODEL}", *SETTINGS, "--epochs=2", "--seed=1", "--histogram_every=0",
+                    f"--logdir={root / 'logs'}", "--run_name=one").code == 0
+
+    @contextlib.contextmanager
+    def _folder(self, root: pathlib.Path) -> Iterator[None]:
+        from fmnist_zoo import weights
+
+        with mock.patch.object(weights, "FOLDER", root / "trained"):
+            yield
+
+    def _ship(self, root: pathlib.Path) -> None:
+        from trainers.publishing import shipping
+        from trainers.running.folder import RunFolder
+
+        shipping.ship([RunFolder(root / RUN)])
+
+    def act(self, root: pathlib.Path) -> None:
+        with self._folder(root):
+            self._ship(root)
+
+    def again(self, root: pathlib.Path) -> str | None:
+        self.act(root)
+        return None
+
+    def outcome(self, root: pathlib.Path) -> Any:
+        import fmnist_zoo
+        from fmnist_zoo import weights
+
+        with self._folder(root):
+            arrays = weights.read_shipped(fmnist_zoo.get_spec(MODEL))
+            files = sorted(path.name for path in weights.FOLDER.glob("*.*"))  # hidden ones may be left
+            return {"manifest": weights.manifest(), "sums": [float(array.sum()) for array in arrays], "files": files}
+
+
+class Sweeping(Work):
+    """A sweep, continued by the same command; from then on its trials run in this process.
+
+    Args:
+        workers: processes that train while the sweep is recorded; 0: this one trains.
+        flags: of `trainers.sweep`.
+    """
+
+    def __init__(self, name: str, *flags: str, workers: int = 0, most: int | None = None):
+        self.name, self._flags, self._workers, self.most = name, flags, workers, most
+
+    def act(self, root: pathlib.Path) -> None:
+        answer = self._sweep(root) if self._workers else self._sweep_here(root)
+        assert answer.code == 0, answer.error
+
+    def _sweep(self, root: pathlib.Path) -> Answer:
+        from trainers import sweep
+
+        return call(sweep.main, f"--model={MODEL}", *SETTINGS, *self._flags, f"--workers={max(1, self._workers)}",
+                    f"--logdir={root / 'logs'}", "--name=one")
+
+    def _sweep_here(self, root: pathlib.Path) -> Answer:
+        from trainers.tuning import pool
+
+        inline = sweeps.Inline(slots=max(1, self._workers))
+        with mock.patch.object(pool, "make", lambda workers, scheduler, threads: inline), \
+                mock.patch.object(shutil, "_USE_CP_SENDFILE", False):  # strace does not show what sendfile copies
+            return self._sweep(root)
+
+    def again(self, root: pathlib.Path) -> str | None:
+        answer = self._sweep_here(root)
+        return None if answer.code == 0 else f"exit code {answer.code}: {answer.error}"
+
+    def outcome(self, root: pathlib.Path) -> Any:
+        from trainers.running import verifying
+        from trainers.running.folder import RunFolder
+
+        path = root / "logs" / "sweeps" / "one"
+        runs = {config.parent.parent.name: RunFolder(config.parent) for config in sorted(path.glob("*/0/config.json"))}
+        return {"table": sweeps.without_times(sweeps.rows_of(path)),
+                "rows": {name: helpers.rows_without_times(run.path) for name, run in runs.items()},
+                "weights": {name: (run.read_result() or {}).get("weights_sha256") for name, run in runs.items()},
+                "problems": [problem for run in runs.values() for problem in verifying.problems(run)],
+                "journals": sorted(one.name for one in path.glob("journal*"))}
+
+
+ALL: dict[str, Work] = {work.name: work for work in (
+    Training("run"), Training("seldom", every=0), Training("resume", done=2), Training("longer", done=2, finished=True),
+    Evaluating(), Scoring(), Shipping(),
+    Sweeping("sweep", "--space=learning_rate=log(1e-3..1e-1)", "--tuner=random", "--max_trials=6", "--epochs=2",
+             workers=2, most=300),
+    Sweeping("asha", "--space=learning_rate=log(1e-3..1e-1)", "--tuner=asha", "--max_trials=6", "--epochs=4", most=300),
+)}
+
+
+if __name__ == "__main__":
+    sys.exit("this module is no command: python -m tests.campaign")
