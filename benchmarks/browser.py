@@ -31,6 +31,20 @@ PINNED = FIND + """
         card.innerText.split("\\n")[0],
         find(card, "path").filter(path => path.style.strokeWidth == "2" && shown(path)).length])
 """
+# The tab HParams: the cells of its table, and the lines of its parallel coordinates, whose tab has to be clicked.
+TABLE = FIND + """
+    return find(document, "tf-hparams-table-view").flatMap(table => find(table.shadowRoot, "vaadin-grid-cell-content"))
+        .map(cell => cell.innerText.trim()).filter(Boolean)
+"""
+PARALLEL = FIND + """
+    const tab = find(document, "paper-tab").find(tab => /PARALLEL/i.test(tab.innerText));
+    if (tab) tab.click();
+    return Boolean(tab);
+"""
+LINES = FIND + """
+    return find(document, "tf-hparams-parallel-coords-plot").flatMap(
+        plot => find(plot.shadowRoot, ".foreground path")).length
+"""
 
 
 @contextlib.contextmanager

@@ -4,13 +4,14 @@
     python -m benchmarks.pictures --only=rooms,tour
 
 Runs the commands of the tutorials, on the real data, and copies the pictures that they write to docs/pictures. Runs and
-sweeps that the log folder holds already are used. `board` needs Debian's chromium and chromium-driver. `tour` executes
-docs/tour.ipynb and stores its outputs in it.
+sweeps that the log folder holds already are used. `board` and `hparams` need Debian's chromium and chromium-driver.
+`tour` executes docs/tour.ipynb and stores its outputs in it.
 """
 
 from __future__ import annotations
 
 import argparse
+import io
 import pathlib
 import shutil
 import sys
@@ -21,12 +22,15 @@ from benchmarks import command
 from fmnist_zoo.errors import ZooError
 from fmnist_zoo.files import atomic_write
 from trainers import cli, evaluate, sweep, train
+from trainers.board.hparams import FILE as DECLARATION
 from trainers.running.folder import RunFolder
 
 DOCS = command.ROOT / "docs"
 RUNS = {"4L": "plain", "4D_drop03": "first"}
 SWEEP = "dropout_l2"
 SPACE = "dropout=0,0.2,0.4; l2=0,1e-4,1e-3"
+SMALL_RUNS = {"softmax": "plain", "2L": "plain"}
+RANGES, RANGES_SPACE, TRIALS = "ranges2L", "dropout=0..0.5; l2=log(1e-6..1e-3); learning_rate=log(3e-4..1e-2)", 16
 SHIPPED = "4D_drop03"
 # The rooms of the code from left to right; those of one column do not import each other.
 ROOMS = (
@@ -74,11 +78,7 @@ def curves(options: argparse.Namespace) -> None:
     """Two runs of the first tutorial in one plot."""
     from trainers import runs
 
-    folders = [str(pathlib.Path(options.logdir, model, name)) for model, name in RUNS.items()]
-    for folder, (model, name) in zip(folders, RUNS.items()):
-        if not RunFolder(folder).result.exists():
-            _do(train.main, [f"--model={model}", f"--run_name={name}", f"--logdir={options.logdir}"])
-    _do(runs.main, ["--compare", *folders, f"--plot={DOCS / 'pictures' / 'curves.png'}"])
+    _do(runs.main, ["--compare", *_finished(options.logdir, RUNS), f"--plot={DOCS / 'pictures' / 'curves.png'}"])
 
 
 def board(options: argparse.Namespace) -> None:
@@ -87,8 +87,7 @@ def board(options: argparse.Namespace) -> None:
 
     rows = 2 * len(RUNS)
     with tempfile.TemporaryDirectory() as folder:
-        for model, name in RUNS.items():
-            shutil.copytree(pathlib.Path(options.logdir, model, name), pathlib.Path(folder, model, name))
+        _copy_runs(options.logdir, RUNS, folder)
         with browser.served(folder, rows) as link, browser.chromium() as driver:
             browser.opened(driver, link, "timeseries")
             browser.seen(driver, browser.PINNED, lambda cards: len(cards) == 2 and all(n >= rows for _, n in cards))
@@ -103,6 +102,54 @@ def lessons(options: argparse.Namespace) -> None:
         _do(sweep.main, [f"--show={pathlib.Path(options.logdir, 'sweeps', SWEEP)}", f"--report={folder}/sweep.html"])
         for name in ("effects", "interactions"):
             _copy(pathlib.Path(folder, f"sweep-{name}.png"))
+
+
+def hparams(options: argparse.Namespace) -> None:
+    """Two runs and a sweep over ranges in TensorBoard's HParams: the table above the parallel coordinates."""
+    from PIL import Image
+
+    from benchmarks import browser
+
+    _do(sweep.main, ["--model=2L", f"--name={RANGES}", "--tuner=random", "--epochs=10", f"--max_trials={TRIALS}",
+                     f"--space={RANGES_SPACE}", f"--logdir={options.logdir}"])
+    with tempfile.TemporaryDirectory() as folder:
+        _finished(options.logdir, SMALL_RUNS)
+        _copy_runs(options.logdir, SMALL_RUNS, folder)
+        swept = pathlib.Path(folder, "sweeps", RANGES)
+        shutil.copytree(pathlib.Path(options.logdir, "sweeps", RANGES), swept)
+        shutil.copy(swept / DECLARATION, folder)
+        with browser.served(folder, 2 + 2 * len(SMALL_RUNS) + TRIALS) as link, browser.chromium() as driver:
+            browser.opened(driver, link, "hparams")
+            browser.seen(driver, browser.TABLE, lambda cells: f"#{TRIALS - 1:04} {RANGES}" in cells)
+            above = _screenshot(driver)
+            browser.seen(driver, browser.PARALLEL, bool)
+            browser.seen(driver, browser.LINES, lambda count: count >= len(SMALL_RUNS) + TRIALS)
+            below = _screenshot(driver)
+    above, below = above.crop((0, 0, above.width, 850)), below.crop((0, 64, below.width, 615))  # what is empty
+    both = Image.new("RGB", (above.width, above.height + below.height))
+    both.paste(above, (0, 0))
+    both.paste(below, (0, above.height))
+    both.quantize(128).save(DOCS / "pictures" / "hparams.png", optimize=True)
+
+
+def _screenshot(driver: Any) -> Any:
+    from PIL import Image
+
+    return Image.open(io.BytesIO(driver.get_screenshot_as_png())).convert("RGB")
+
+
+def _finished(logdir: str, named: dict[str, str]) -> list[str]:
+    """The folders of runs, trained if they are not there: model to name."""
+    folders = [str(pathlib.Path(logdir, model, name)) for model, name in named.items()]
+    for folder, (model, name) in zip(folders, named.items()):
+        if not RunFolder(folder).result.exists():
+            _do(train.main, [f"--model={model}", f"--run_name={name}", f"--logdir={logdir}"])
+    return folders
+
+
+def _copy_runs(logdir: str, named: dict[str, str], folder: str) -> None:
+    for model, name in named.items():
+        shutil.copytree(pathlib.Path(logdir, model, name), pathlib.Path(folder, model, name))
 
 
 def trained(options: argparse.Namespace) -> None:
@@ -134,7 +181,7 @@ def tour(options: argparse.Namespace) -> None:
 
 
 PARTS: dict[str, Callable[[argparse.Namespace], None]] = {
-    part.__name__: part for part in (rooms, curves, board, lessons, trained, tour)}
+    part.__name__: part for part in (rooms, curves, board, lessons, hparams, trained, tour)}
 
 
 def _do(main: Callable[[Sequence[str]], int], arguments: Sequence[str]) -> None:

@@ -47,9 +47,9 @@ def test_columns_have_the_values_of_all_runs_and_those_that_differ_are_shown(tmp
     assert list(columns["activation"].domain_discrete) == ["gelu", "relu"]
     assert (columns["l1"].domain_interval.min_value, columns["l1"].domain_interval.max_value) == (0.0, 1e-5)
     assert len(shown(tmp_path)) == VISIBLE and {"model", "hidden"} <= shown(tmp_path)
-    before = (tmp_path / hparams._FILE).read_bytes()
+    before = (tmp_path / hparams.FILE).read_bytes()
     hparams.declare(tmp_path, [values("2L", l1=5e-6)])
-    assert (tmp_path / hparams._FILE).read_bytes() == before
+    assert (tmp_path / hparams.FILE).read_bytes() == before
 
 
 def test_what_a_sweep_searches_is_shown_and_its_folder_has_the_same_declaration(tmp_path):
@@ -61,16 +61,16 @@ def test_what_a_sweep_searches_is_shown_and_its_folder_has_the_same_declaration(
     assert {"mixup", "erase", "model"} <= shown(tmp_path)
     hparams.declare(tmp_path, [values("4L", batch_size=32)])
     assert {"mixup", "erase", "model"} <= shown(tmp_path)
-    assert (sweep / hparams._FILE).read_bytes() == (tmp_path / hparams._FILE).read_bytes()
+    assert (sweep / hparams.FILE).read_bytes() == (tmp_path / hparams.FILE).read_bytes()
 
 
 @pytest.mark.parametrize("content", [None, b"", b"\x08" * 40, "old"])
 def test_declaration_without_values_is_made_again_from_the_records_of_runs(tmp_path, content):
     """Version 0.1 declared no values; a damaged file has none."""
     if content == "old":
-        content = (helpers.OLD_FILES / "logs" / hparams._FILE).read_bytes()
+        content = (helpers.OLD_FILES / "logs" / hparams.FILE).read_bytes()
     if content is not None:
-        (tmp_path / hparams._FILE).write_bytes(content)
+        (tmp_path / hparams.FILE).write_bytes(content)
     record = helpers.OLD_FILES / "logs" / "2L,hidden=2" / "finished" / "config.json"
     for name, text in (("a", record.read_text()), ("b", "damaged")):
         (tmp_path / "2L" / name).mkdir(parents=True)

@@ -11,7 +11,20 @@ import urllib.request
 
 import pytest
 
-from benchmarks.browser import CHROMIUM, DRIVER, FIND, PINNED, SECONDS, chromium, opened, seen, served
+from benchmarks.browser import (
+    CHROMIUM,
+    DRIVER,
+    FIND,
+    LINES,
+    PARALLEL,
+    PINNED,
+    SECONDS,
+    TABLE,
+    chromium,
+    opened,
+    seen,
+    served,
+)
 from fmnist_zoo.files import write_json
 from trainers.board import events, hparams, scalars
 from trainers.config import overlay, resolve
@@ -22,10 +35,6 @@ pytestmark = [pytest.mark.slow, pytest.mark.skipif(
     not (CHROMIUM and DRIVER), reason="needs Debian's packages chromium and chromium-driver")]
 MODELS = ("softmax", "2L", "3L", "4L")  # ordinary runs; a fifth one fails
 TRIALS, FAILED = 30, 1
-TABLE = FIND + """
-    return find(document, "tf-hparams-table-view").flatMap(table => find(table.shadowRoot, "vaadin-grid-cell-content"))
-        .map(cell => cell.innerText.trim()).filter(Boolean)
-"""
 
 
 @pytest.fixture(scope="module")
@@ -116,12 +125,9 @@ def session_groups(link, metrics=True):
 
 def test_parallel_coordinates_have_a_line_for_each_run_that_is_complete(board, browser):
     opened(browser, board, "hparams")
-    tab = FIND + "const tab = find(document, 'paper-tab').find(e => /PARALLEL/i.test(e.innerText)); " \
-        "if (tab) tab.click(); return Boolean(tab)"
-    seen(browser, tab, bool)
+    seen(browser, PARALLEL, bool)
     complete = sum(group["sessions"][0]["status"] == "STATUS_SUCCESS" for group in session_groups(board))
-    found, _ = seen(browser, FIND + "return find(document, 'tf-hparams-parallel-coords-plot').flatMap(plot => "
-                    "find(plot.shadowRoot, '.foreground path')).length", lambda count: count >= complete)
+    found, _ = seen(browser, LINES, lambda count: count >= complete)
     assert found == complete
     screenshot(browser, "parallel")
     assert not errors(browser)

@@ -46,7 +46,7 @@ _METRICS = (  # tag, name shown: short, for the axes of parallel coordinates, wh
     ("loss", "last val. loss"),  # while it runs, too
     ("accuracy", "last val. accuracy"),
 )
-_FILE = "events.out.tfevents.0.hparams"
+FILE = "events.out.tfevents.0.hparams"
 
 
 def hyperparameters(config: RunConfig, batch_size: int | None = None, *, model: str = "", by_layer: bool = False
@@ -83,7 +83,7 @@ def declare(logdir: pathlib.Path, runs: Iterable[Values], *, first: Sequence[str
         runs: values of runs that will be there soon.
         first: columns to show before others if they differ: what a sweep searches.
     """
-    known = _read(logdir / _FILE) or _recorded(logdir)
+    known = _read(logdir / FILE) or _recorded(logdir)
     for values in runs:
         for name, value in values.items():
             known[name].add(value)
@@ -98,7 +98,7 @@ def declare(logdir: pathlib.Path, runs: Iterable[Values], *, first: Sequence[str
                       for tag, text in _METRICS]))
     make_folder(logdir)
     for folder in (logdir, *(path.parent for path in logdir.glob("sweeps/*/sweep.json"))):
-        path = folder / _FILE
+        path = folder / FILE
         if not path.exists() or path.read_bytes() != content:
             with atomic_write(path) as file:
                 file.write(content)
