@@ -14,7 +14,7 @@ import os
 import pathlib
 import shlex
 import stat
-import warnings
+import sys
 from typing import IO, TYPE_CHECKING, Any, Iterator
 
 from fmnist_zoo.version import __version__
@@ -154,14 +154,25 @@ def exclusive(folder: str | os.PathLike[str]) -> Iterator[None]:
     """
     descriptor = os.open(folder, os.O_RDONLY)
     try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
-        except OSError as error:  # NFS locks only what is open for writing, which a folder never is
-            warnings.warn(f"{folder}: cannot be locked ({error.strerror}); let only one process at a time write there",
-                          stacklevel=3)
+        lock(descriptor, fcntl.LOCK_EX, folder)
         yield
     finally:
         os.close(descriptor)
+
+
+def lock(descriptor: int, operation: int, folder: str | os.PathLike[str]) -> bool:
+    """`flock`; False if another process holds the lock. Where there are no locks, it says so and returns True.
+
+    NFS may have none, and locks only what is open for writing, which a folder never is.
+    """
+    try:
+        fcntl.flock(descriptor, operation)
+    except BlockingIOError:
+        return False
+    except OSError as error:
+        print(f"{folder}: cannot be locked ({error.strerror}); let only one process at a time write there",
+              file=sys.stderr, flush=True)
+    return True
 
 
 def quoted(path: str | os.PathLike[str]) -> str:
@@ -177,9 +188,21 @@ def require_space(folder: str | os.PathLike[str], needed: int) -> None:
 
 
 def sync(path: str | os.PathLike[str]) -> None:
-    """Waits until the disk holds a file's content, or a folder's entries."""
+    """Waits until the disk holds a file's content, or a folder's entries; `OSError` with the path if it cannot."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
-        os.fsync(descriptor)
+        with naming(path):
+            os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+@contextlib.contextmanager
+def naming(path: str | os.PathLike[str]) -> Iterator[None]:
+    """Gives errors of the block the path, where the system raises them without one: a full disk, or a broken one."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is None and error.errno is not None:
+            raise OSError(error.errno, error.strerror, os.fspath(path)) from error
+        raise

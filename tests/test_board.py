@@ -12,7 +12,7 @@ from tensorboard.plugins.hparams import api_pb2, metadata
 
 from fmnist_zoo.files import write_json
 from tests import helpers
-from trainers.board import hparams, serve, texts
+from trainers.board import events, hparams, serve, texts
 from trainers.config import overlay, resolve
 from trainers.tuning import start
 from trainers.tuning.space import parse
@@ -189,3 +189,13 @@ def test_missing_and_wrong_flags_are_one_line(command, flags, text):
 def test_log_folder_that_does_not_exist_is_said(tmp_path):
     assert "no such folder yet" in serve.warning(str(tmp_path / "nowhere"))
     assert not any(map(serve.warning, (str(tmp_path), "", "gs://bucket/logs")))
+
+
+def test_event_file_is_named_after_those_before_it_though_the_clock_was_set_back(tmp_path, monkeypatch):
+    """TensorBoard reads a folder's files in the order of their names, and does not go back."""
+    for hours in (0, -1, -2):
+        monkeypatch.setattr(events.time, "time_ns", lambda: 10**18 + hours * 3600 * 10**9)
+        writer = events.EventWriter(tmp_path)
+        writer.scalars({"hours": hours}, -hours)
+        writer.close()
+    assert [step for step, _ in helpers.summaries(tmp_path)["hours"]] == [0, 1, 2]

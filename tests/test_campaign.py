@@ -111,9 +111,9 @@ def test_states_of_a_disk_after_a_crash(before, operations, possible):
 
 
 def test_folder_that_is_lost_with_what_was_synced_in_it():
-    calls = [("folder", "f"), ("create", "f/a"), ("sync", "f/a"), ("sync", "f"), ("sync", "")]
+    calls = [("folder", "f"), ("create", "f/a"), ("sync", "f/a"), ("sync", "f"), ("create", "f/b"), ("sync", "")]
     assert Disk({}, [Operation(*one) for one in calls]).unrooted() == ["f"]
-    assert Disk({}, [Operation(*one) for one in (calls[0], calls[4], *calls[1:4])]).unrooted() == []
+    assert Disk({}, [Operation(*one) for one in (calls[0], calls[5], *calls[1:5])]).unrooted() == []
 
 
 @pytest.fixture

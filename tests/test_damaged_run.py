@@ -1,5 +1,7 @@
 """A run's folder that is damaged, half-written or on a full disk: refused or repaired, and never made worse."""
 
+import errno
+import fcntl
 import os
 import resource
 import shutil
@@ -138,6 +140,17 @@ def test_name_of_a_run_that_was_killed_as_it_started_is_free(tmp_path):
     (path / "notes.txt").unlink()
     assert train("2L", epochs=1, logdir=tmp_path, run_name="one", **SMALL).folder == path
     assert not (path / ".config.json.abc").exists()
+
+
+def test_run_on_a_file_system_without_locks_says_so_and_trains(tmp_path, monkeypatch, capsys):
+    def refuse(*arguments):
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    assert main(["--model=softmax", "--data=mini", "--epochs=1", f"--logdir={tmp_path}", "--run_name=one"]) == 0
+    run = tmp_path / "softmax" / "one"
+    assert capsys.readouterr().err == (f"{run}: cannot be locked (No locks available); let only one process at a time "
+                                       "write there\n")
 
 
 def test_trial_with_damaged_rows_is_trained_again(tmp_path):

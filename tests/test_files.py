@@ -133,11 +133,35 @@ def test_exclusive_keeps_concurrent_changes_of_a_file_apart(tmp_path):
     assert path.read_text() == "100" and os.listdir(tmp_path) == ["number"]
 
 
-def test_exclusive_on_a_file_system_without_locks_warns(tmp_path, monkeypatch):
+def test_exclusive_on_a_file_system_without_locks_says_so(tmp_path, monkeypatch, capsys):
     def refuse(*arguments):
         raise OSError(errno.EBADF, os.strerror(errno.EBADF))
 
     monkeypatch.setattr(fcntl, "flock", refuse)
-    with pytest.warns(UserWarning, match="cannot be locked .*; let only one process at a time write there"):
-        with files.exclusive(tmp_path):
-            pass
+    with files.exclusive(tmp_path):
+        pass
+    assert capsys.readouterr().err == (f"{tmp_path}: cannot be locked (Bad file descriptor); let only one process at a "
+                                       "time write there\n")
+
+
+def test_disk_that_fails_to_sync_is_an_error_with_the_path(tmp_path, monkeypatch):
+    def fail(descriptor):
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(os, "fsync", fail)
+    with pytest.raises(OSError, match=f"Input/output error: '{tmp_path}'"):
+        files.sync(tmp_path)
+
+
+def test_folders_are_made_and_synced_into_those_above(tmp_path, monkeypatch):
+    synced = []
+    monkeypatch.setattr(files, "sync", synced.append)
+    files.make_folder(tmp_path / "a" / "b")
+    assert (tmp_path / "a" / "b").is_dir() and synced == [tmp_path, tmp_path / "a"]
+    files.make_folder(tmp_path / "a" / "b")
+    assert len(synced) == 2
+    with pytest.raises(FileExistsError):
+        files.make_folder(tmp_path / "a", exist_ok=False)
+    (tmp_path / "file").write_text("")
+    with pytest.raises(FileExistsError):
+        files.make_folder(tmp_path / "file")

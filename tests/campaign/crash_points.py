@@ -29,9 +29,8 @@ class CrashPoints(driver.Part):
         """The states of all pieces of work, in a random order; of a sweep as many as it says."""
         dice, chosen = random.Random(seed), []
         for one in work.ALL.values():
-            ids = [f"{one.name}:{state.after}:{state.variant}" for state in self._disk(one).states()]
-            chosen.append(f"{one.name}:{ROOTED}")
-            chosen += ids if one.most is None else dice.sample(ids, min(one.most, len(ids)))
+            found = self._disk(one).sample(dice, one.most) if one.most else self._disk(one).states()
+            chosen += [f"{one.name}:{ROOTED}", *(f"{one.name}:{state.after}:{state.variant}" for state in found)]
         dice.shuffle(chosen)
         return map(driver.Case, chosen)
 
@@ -49,7 +48,8 @@ class CrashPoints(driver.Part):
         assert tree is not None
         disk.write_tree(tree, folder)
         with work.quiet_engine():
-            return one.again(folder) or difference(self._recording(one)["expected"], plain(one.outcome(folder)))
+            expected = self._recording(one)["expected"]
+            return one.again(folder) or work.difference(expected, work.plain(one.outcome(folder)))
 
     def _tree(self, id: str) -> Tree | None:
         name, count, variant = id.split(":")
@@ -82,7 +82,7 @@ def take(one: work.Work) -> dict[str, Any]:
         before = disk.read_tree(root)
         operations = recorder.record(lambda: one.act(root), root)
         left = disk.read_tree(root)
-        expected = plain(one.outcome(root))
+        expected = work.plain(one.outcome(root))
     made = Disk(before, operations).tree()
     wrong = sorted(path for path in {*made, *left} if made.get(path, "") != left.get(path, ""))
     assert not wrong, f"the record does not explain {', '.join(wrong)}"
@@ -111,26 +111,6 @@ def _text(data: bytes | None) -> str | None:
 
 def _bytes(data: str | None) -> bytes | None:
     return None if data is None else base64.b64decode(data)
-
-
-def plain(content: Any) -> Any:
-    """As JSON gives it back."""
-    return json.loads(json.dumps(content))
-
-
-def difference(expected: Any, found: Any, place: str = "") -> str | None:
-    """The first place at which two contents of JSON differ, in one line; None if they are equal."""
-    if type(expected) is not type(found) or not isinstance(expected, (dict, list)):
-        same = expected == found and type(expected) is type(found)
-        return None if same else f"{place or 'it'} is {found!r:.200}, undisturbed {expected!r:.200}"
-    keys: Any = [*expected, *(key for key in found if key not in expected)] if isinstance(expected, dict) else \
-        range(max(len(expected), len(found)))
-    for key in keys:
-        ours, theirs = (one.get(key, "missing") if isinstance(one, dict) else one[key] if key < len(one) else "missing"
-                        for one in (expected, found))
-        if what := difference(ours, theirs, f"{place}.{key}".strip(".")):
-            return what
-    return None
 
 
 driver.register(CrashPoints())

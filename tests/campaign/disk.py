@@ -6,8 +6,10 @@ The model is that of ALICE (Pillai et al. 2014). A system may keep changes in me
 
 from __future__ import annotations
 
+import itertools
 import os
 import pathlib
+import random
 from typing import Iterator, NamedTuple, Sequence, Union
 
 from tests.campaign.recorder import Operation
@@ -139,17 +141,34 @@ class Disk:
                     seen.add(name)
                     yield State(count, variant, tree)
 
+    def sample(self, dice: random.Random, most: int) -> Iterator[State]:
+        """So many different states, of points and variants that are drawn."""
+        seen: set[int] = set()
+        while len(seen) < most:
+            after = dice.randrange(len(self.steps) + 1)
+            variant, steps = dice.choice(list(self._variants(after)))
+            tree = self.tree(steps)
+            if (name := _name(tree)) not in seen:
+                seen.add(name)
+                yield State(after, variant, tree)
+
     def unrooted(self) -> list[str]:
-        """Folders whose entries were synced before the name of the folder itself, or of one above it, was."""
-        names = {step.entry: place for place, step in enumerate(self.steps) if step.kind == "enter"}
-        above = {step.entry: step.node for step in self.steps if step.kind == "enter"}
+        """Folders that were synced, and whose own name, or that of a folder above, was not when the work went on."""
+        named: dict[int, tuple[int, int, str]] = {}  # where, in which folder, as what
         found = []
         for place, step in enumerate(self.steps):
-            node = step.node
-            while step.kind == "sync" and isinstance(self._nodes[step.node], dict) and node in names:
-                if not any(one.kind == "sync" and one.node == above[node] for one in self.steps[names[node]:place]):
-                    found.append(self.steps[names[node]].name)
-                node = above[node]
+            if step.kind in ("enter", "move"):
+                folder, name = (step.node, step.name) if step.kind == "enter" else step.target
+                named[step.entry] = (place, folder, name)
+            if step.kind in ("sync", "move"):
+                continue
+            just = itertools.takewhile(lambda one: one.kind in ("sync", "move"), reversed(self.steps[:place]))
+            for node in {one.node for one in just if one.kind == "sync" and isinstance(self._nodes[one.node], dict)}:
+                while node in named:
+                    since, folder, name = named[node]
+                    if not any(one.kind == "sync" and one.node == folder for one in self.steps[since:place]):
+                        found.append(name)
+                    node = folder
         return list(dict.fromkeys(found))
 
     def state(self, count: int, variant: str) -> Tree | None:

@@ -11,7 +11,6 @@ import io
 import json
 import pathlib
 import shutil
-import sys
 from typing import Any, Callable, Iterator, NamedTuple
 from unittest import mock
 
@@ -69,13 +68,19 @@ class Work:
     def prepare(self, root: pathlib.Path) -> None:
         """What was there before."""
 
-    def act(self, root: pathlib.Path) -> None:
-        """The work itself."""
+    def command(self, root: pathlib.Path) -> Answer:
+        """The work itself, which may fail."""
         raise NotImplementedError
+
+    def act(self, root: pathlib.Path) -> None:
+        """The work, undisturbed."""
+        answer = self.command(root)
+        assert answer.code == 0, answer.error
 
     def again(self, root: pathlib.Path) -> str | None:
         """Does after a crash what a person would do; what went wrong with it in one line."""
-        raise NotImplementedError
+        answer = self.command(root)
+        return None if answer.code == 0 else f"exit code {answer.code}: {answer.error}"
 
     def outcome(self, root: pathlib.Path) -> Any:
         """All that must be equal afterwards, as JSON can hold it."""
@@ -105,9 +110,8 @@ class Training(Work):
         if self._finished:
             assert call(evaluate.main, f"--run={root / RUN}").code == 0
 
-    def act(self, root: pathlib.Path) -> None:
-        answer = self._resume(root) if self._done else self._begin(root)
-        assert answer.code == 0, answer.error
+    def command(self, root: pathlib.Path) -> Answer:
+        return self._resume(root) if self._done else self._begin(root)
 
     def _begin(self, root: pathlib.Path) -> Answer:
         from trainers import train
@@ -150,14 +154,10 @@ class Evaluating(Work):
     def prepare(self, root: pathlib.Path) -> None:
         Training("run").act(root)
 
-    def act(self, root: pathlib.Path) -> None:
-        assert self.again(root) is None
-
-    def again(self, root: pathlib.Path) -> str | None:
+    def command(self, root: pathlib.Path) -> Answer:
         from trainers import evaluate
 
-        answer = call(evaluate.main, f"--run={root / RUN}", "--tta=shift")
-        return None if answer.code == 0 else f"exit code {answer.code}: {answer.error}"
+        return call(evaluate.main, f"--run={root / RUN}", "--tta=shift")
 
     def outcome(self, root: pathlib.Path) -> Any:
         report = json.loads((root / RUN / "evaluation" / "evaluation.json").read_text())
@@ -173,20 +173,15 @@ class Scoring(Work):
 
     name = "results"
 
-    def act(self, root: pathlib.Path) -> None:
-        failure = self.again(root)
-        assert failure is None, failure
-
-    def again(self, root: pathlib.Path) -> str | None:
+    def command(self, root: pathlib.Path) -> Answer:
         from trainers import results
         from trainers.config import resolve
         from trainers.publishing import scores
 
         short = functools.partial(resolve, epochs=2, batch_size=sweeps.BATCH, histogram_every=0)
         with mock.patch.object(scores, "resolve", short):
-            answer = call(results.main, f"--models={MODEL}", "--seeds=0,1", "--data=mini", f"--logdir={root / 'logs'}",
-                          f"--out={root / 'results.csv'}", f"--record={root / 'record.csv'}")
-        return None if answer.code == 0 else f"exit code {answer.code}: {answer.error}"
+            return call(results.main, f"--models={MODEL}", "--seeds=0,1", "--data=mini", f"--logdir={root / 'logs'}",
+                        f"--out={root / 'results.csv'}", f"--record={root / 'record.csv'}")
 
     def outcome(self, root: pathlib.Path) -> Any:
         from fmnist_zoo import results
@@ -207,9 +202,8 @@ class Shipping(Work):
 
     def prepare(self, root: pathlib.Path) -> None:
         Training("run").act(root)
-        with self._folder(root):
-            self._ship(root)
-            self._retrain(root)
+        self.act(root)
+        self._retrain(root)
 
     def _retrain(self, root: pathlib.Path) -> None:
         """The weights that are shipped next are of another seed."""
@@ -226,19 +220,13 @@ class Shipping(Work):
         with mock.patch.object(weights, "FOLDER", root / "trained"):
             yield
 
-    def _ship(self, root: pathlib.Path) -> None:
+    def command(self, root: pathlib.Path) -> Answer:
+        from trainers import cli
         from trainers.publishing import shipping
         from trainers.running.folder import RunFolder
 
-        shipping.ship([RunFolder(root / RUN)])
-
-    def act(self, root: pathlib.Path) -> None:
-        with self._folder(root):
-            self._ship(root)
-
-    def again(self, root: pathlib.Path) -> str | None:
-        self.act(root)
-        return None
+        with self._folder(root):  # `results --ship` does not take the small data set
+            return call(lambda arguments: cli.run("ship", lambda: 0 * len(shipping.ship([RunFolder(root / RUN)]))))
 
     def outcome(self, root: pathlib.Path) -> Any:
         import fmnist_zoo
@@ -246,7 +234,7 @@ class Shipping(Work):
 
         with self._folder(root):
             arrays = weights.read_shipped(fmnist_zoo.get_spec(MODEL))
-            files = sorted(path.name for path in weights.FOLDER.glob("*.*"))  # hidden ones may be left
+            files = sorted(path.name for path in weights.FOLDER.glob("[!.]*.*"))  # hidden ones may be left
             return {"manifest": weights.manifest(), "sums": [float(array.sum()) for array in arrays], "files": files}
 
 
@@ -262,7 +250,7 @@ class Sweeping(Work):
         self.name, self._flags, self._workers, self.most = name, flags, workers, most
 
     def act(self, root: pathlib.Path) -> None:
-        answer = self._sweep(root) if self._workers else self._sweep_here(root)
+        answer = self._sweep(root) if self._workers else self.command(root)
         assert answer.code == 0, answer.error
 
     def _sweep(self, root: pathlib.Path) -> Answer:
@@ -271,17 +259,13 @@ class Sweeping(Work):
         return call(sweep.main, f"--model={MODEL}", *SETTINGS, *self._flags, f"--workers={max(1, self._workers)}",
                     f"--logdir={root / 'logs'}", "--name=one")
 
-    def _sweep_here(self, root: pathlib.Path) -> Answer:
+    def command(self, root: pathlib.Path) -> Answer:
         from trainers.tuning import pool
 
         inline = sweeps.Inline(slots=max(1, self._workers))
         with mock.patch.object(pool, "make", lambda workers, scheduler, threads: inline), \
                 mock.patch.object(shutil, "_USE_CP_SENDFILE", False):  # strace does not show what sendfile copies
             return self._sweep(root)
-
-    def again(self, root: pathlib.Path) -> str | None:
-        answer = self._sweep_here(root)
-        return None if answer.code == 0 else f"exit code {answer.code}: {answer.error}"
 
     def outcome(self, root: pathlib.Path) -> Any:
         from trainers.running import verifying
@@ -296,6 +280,26 @@ class Sweeping(Work):
                 "journals": sorted(one.name for one in path.glob("journal*"))}
 
 
+def plain(content: Any) -> Any:
+    """As JSON gives it back."""
+    return json.loads(json.dumps(content))
+
+
+def difference(expected: Any, found: Any, place: str = "") -> str | None:
+    """The first place at which two contents of JSON differ, in one line; None if they are equal."""
+    if type(expected) is not type(found) or not isinstance(expected, (dict, list)):
+        same = expected == found and type(expected) is type(found)
+        return None if same else f"{place or 'it'} is {found!r:.200}, undisturbed {expected!r:.200}"
+    keys: Any = [*expected, *(key for key in found if key not in expected)] if isinstance(expected, dict) else \
+        range(max(len(expected), len(found)))
+    for key in keys:
+        ours, theirs = (one.get(key, "missing") if isinstance(one, dict) else one[key] if key < len(one) else "missing"
+                        for one in (expected, found))
+        if what := difference(ours, theirs, f"{place}.{key}".strip(".")):
+            return what
+    return None
+
+
 ALL: dict[str, Work] = {work.name: work for work in (
     Training("run"), Training("seldom", every=0), Training("resume", done=2), Training("longer", done=2, finished=True),
     Evaluating(), Scoring(), Shipping(),
@@ -303,7 +307,3 @@ ALL: dict[str, Work] = {work.name: work for work in (
              workers=2, most=300),
     Sweeping("asha", "--space=learning_rate=log(1e-3..1e-1)", "--tuner=asha", "--max_trials=6", "--epochs=4", most=300),
 )}
-
-
-if __name__ == "__main__":
-    sys.exit("this module is no command: python -m tests.campaign")

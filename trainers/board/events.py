@@ -26,7 +26,7 @@ from tensorboard.plugins.text.summary_v2 import text_pb
 from tensorboard.summary.writer.record_writer import RecordWriter
 from tensorboard.util import tensor_util
 
-from fmnist_zoo.files import make_folder, sync
+from fmnist_zoo.files import make_folder, naming, sync
 from trainers.board import pictures
 
 FOLDERS = ("", "train", "validation")  # of a run, with events; "" is its own; the last is of version 0.1 alone
@@ -45,11 +45,18 @@ class EventWriter:
     def _event(self, **fields: Any) -> None:
         if self._file is None:
             make_folder(self._folder)
-            self._file = open(self._folder / f"events.out.tfevents.{time.time_ns()}{self._suffix}", "xb")
+            self._file = open(self._folder / f"events.out.tfevents.{self._number()}{self._suffix}", "xb")
             self._records = RecordWriter(self._file)
             self._event(file_version="brain.Event:2")
         self._unsynced = True
-        self._records.write(event_pb2.Event(wall_time=time.time(), **fields).SerializeToString())
+        with naming(self._file.name):
+            self._records.write(event_pb2.Event(wall_time=time.time(), **fields).SerializeToString())
+
+    def _number(self) -> int:
+        """Of a new file: the time, but after all files that are there. TensorBoard reads files in this order, and the
+        clock may have been set back."""
+        numbers = (path.name.split(".")[3] for path in _event_files(self._folder))
+        return max(time.time_ns(), *(int(number) + 1 for number in numbers if number.isdecimal()), 0)
 
     def summary(self, summary: Any, step: int) -> None:
         self._event(summary=summary, step=step)
@@ -99,19 +106,22 @@ class EventWriter:
 
     def flush(self) -> None:
         if self._file is not None:
-            self._file.flush()
+            with naming(self._file.name):
+                self._file.flush()
 
     def sync(self) -> None:
         """Waits until the disk holds all events so far. What is never noted in a checkpoint may do without."""
         if self._unsynced:
-            self._file.flush()
-            os.fsync(self._file.fileno())
+            self.flush()
+            with naming(self._file.name):
+                os.fsync(self._file.fileno())
             sync(self._folder)
             self._unsynced = False
 
     def close(self) -> None:
         if self._file is not None:
-            self._file.close()
+            with naming(self._file.name):
+                self._file.close()
 
 
 def sizes(run: pathlib.Path) -> dict[str, int]:

@@ -16,7 +16,7 @@ import time
 from typing import IO, Any, Collection, Iterator
 
 from fmnist_zoo.errors import ZooError
-from fmnist_zoo.files import make_folder, publish, quoted, read_json, sha256_of, write_json
+from fmnist_zoo.files import lock, make_folder, naming, publish, quoted, read_json, sha256_of, write_json
 from fmnist_zoo.spec import ARRAYS
 from trainers.config import ConfigError, RunConfig, read_run
 from trainers.running import saving
@@ -153,18 +153,16 @@ def locked(folder: pathlib.Path, doing: str) -> Iterator[None]:
             file.seek(0)
             raise LockedError(f"{folder}: process {file.read().strip() or 'unknown'} is {doing} in this "
                               "folder; wait for it to end")
-        file.truncate(0)
-        file.write(str(os.getpid()))
-        file.flush()
+        with naming(folder / LOCK):
+            file.truncate(0)
+            file.write(str(os.getpid()))
+            file.flush()
         yield
 
 
 def _hold(file: IO, wait: float) -> bool:
     time.sleep(wait)
-    with contextlib.suppress(OSError):
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        return True
-    return False
+    return lock(file.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB, os.path.dirname(file.name))
 
 
 def in_use(folder: str | os.PathLike[str]) -> bool:

@@ -11,7 +11,7 @@ import os
 import pathlib
 from typing import Any, Collection
 
-from fmnist_zoo.files import atomic_write, quoted, sync
+from fmnist_zoo.files import atomic_write, naming, quoted, sync
 from trainers.config import ConfigError
 
 COLUMNS = ("epoch", "step", "seconds", "images_per_second", "learning_rate", "train_loss", "train_penalty",
@@ -85,7 +85,7 @@ class MetricsTable:
 
     def append(self, row: dict[str, Any]) -> None:
         """Adds an epoch's row and syncs it to the disk. Columns that the file does not have are left out."""
-        with open(self.path, "a+", newline="") as file:
+        with naming(self.path), open(self.path, "a+", newline="") as file:
             file.seek(0)
             header = file.readline()
             new = not header

@@ -15,9 +15,9 @@ import os
 import pathlib
 import re
 import threading
-from typing import Any, Iterator, Mapping
+from typing import Any, Mapping
 
-from fmnist_zoo.files import opened, read_json, sealed, sync, write_json
+from fmnist_zoo.files import naming, opened, read_json, sealed, sync, write_json
 from trainers.config import ConfigError
 
 JOURNALS = ("journal-before.jsonl", "journal.jsonl")  # the first one's files are being synced
@@ -134,7 +134,7 @@ def _append(path: pathlib.Path, text: str) -> None:
     try:
         size = os.fstat(descriptor).st_size
         try:
-            with _naming(path), open(descriptor, "a", closefd=False) as file:
+            with naming(path), open(descriptor, "a", closefd=False) as file:
                 file.write(text)
                 file.flush()
                 os.fsync(descriptor)
@@ -149,14 +149,5 @@ def _append(path: pathlib.Path, text: str) -> None:
 
 
 def _sync(path: pathlib.Path) -> None:
-    with _naming(path), contextlib.suppress(FileNotFoundError):  # a person has removed it
+    with contextlib.suppress(FileNotFoundError):  # a person has removed it
         sync(path)
-
-
-@contextlib.contextmanager
-def _naming(path: pathlib.Path) -> Iterator[None]:
-    """Gives errors of a full disk, which the system raises without a path, the path."""
-    try:
-        yield
-    except OSError as error:
-        raise OSError(error.errno, error.strerror, error.filename or str(path)) from error

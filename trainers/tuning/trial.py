@@ -184,7 +184,7 @@ def _prepare(folder: RunFolder, config: RunConfig, parent: str | None) -> None:
     else:
         beside.mkdir()
     beside.rename(folder.path)
-    for path in (folder.path.parent, folder.path.parent.parent):  # else a power cut may lose it with its checkpoint
+    for path in (folder.path.parent.parent, folder.path.parent):  # else a power cut may lose it with its checkpoint
         sync(path)
 
 
