@@ -53,12 +53,14 @@ TABLES = {
         "dropout=0.3", "activation=gelu", "normalization=batch", "input=standardized", "input=whitened",
         "schedule=cosine,ema=0.999,label_smoothing=0.1,dropout=0.3,flip=true")),
     "left_out": Table("4L", (
-        "hidden=512_512_512,activation=gelu,input=whitened,dropout=0.1,epochs=20,optimizer=adamw,weight_decay=0.05,"
-        "schedule=cosine,warmup=0.05,label_smoothing=0.05,ema=0.999,shift=1,mixup=0.3,weights=last"), (
-        "schedule=constant,warmup=0", "warmup=0", "hidden=256_256_256", "hidden=1024_1024_1024", "hidden=512_512",
-        "hidden=512_512_512_512", "activation=relu", "normalization=batch", "normalization=layer", "residual=true",
-        "dropout=0", "dropout=0.25", "weight_decay=0", "label_smoothing=0", "ema=0", "shift=0", "shift=2", "flip=true",
-        "erase=6", "mixup=0", "input=none", "epochs=10", "epochs=40"), "shift"),
+        "hidden=256_256_256,activation=gelu,normalization=batch,dropout=0.1,epochs=20,optimizer=adamw,"
+        "learning_rate=0.004,weight_decay=0.05,schedule=cosine,warmup=0.05,label_smoothing=0.05,mixup=0.2,"
+        "weights=last"), (
+        "schedule=constant,warmup=0", "warmup=0", "learning_rate=0.001", "hidden=128_128_128", "hidden=512_512_512",
+        "hidden=256_256", "hidden=256_256_256_256", "activation=relu", "normalization=none", "normalization=layer",
+        "residual=true", "input=standardized", "input=whitened", "dropout=0", "dropout=0.25", "weight_decay=0",
+        "label_smoothing=0", "mixup=0", "mixup=0.5", "shift=1", "flip=true", "erase=6", "ema=0.999", "epochs=10",
+        "epochs=40"), "shift"),
 }
 
 
