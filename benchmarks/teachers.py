@@ -30,20 +30,6 @@ def residual(widths: tuple[int, ...] = (32, 64, 128)) -> Any:
     return keras.Model(images, layers.Dense(10)(flow))
 
 
-def strided(widths: tuple[int, ...] = (12, 24, 48, 48), kernels: tuple[int, ...] = (5, 5, 3, 3),
-            strides: tuple[int, ...] = (2, 2, 2, 1)) -> Any:
-    """Convolutions and nothing else, so that a fully-connected network can start as the same function."""
-    layers = keras.layers
-    images = flow = keras.Input((28, 28, 1))
-    for width, kernel, stride in zip(widths, kernels, strides):
-        flow = layers.Conv2D(width, kernel, stride, padding="same", use_bias=False)(flow)
-        flow = layers.Activation("gelu")(layers.BatchNormalization(momentum=0.9, epsilon=1e-5)(flow))
-    return keras.Model(images, layers.Dense(10)(layers.Dropout(0.2)(layers.Flatten()(flow))))
-
-
-register("conv_strided", "convolutional, no pooling", build=strided, recipe=Recipe(
-    epochs=40, batch_size=256, optimizer="adamw", learning_rate=0.004, weight_decay=0.05, schedule="cosine",
-    warmup=0.05, label_smoothing=0.05, shift=2, flip=True, mixup=0.2, weights="last"))
 register("conv_teacher", "residual, convolutional, three widths", build=residual, recipe=Recipe(
     epochs=24, batch_size=256, optimizer="adamw", learning_rate=0.003, weight_decay=0.02, schedule="cosine",
     warmup=0.1, label_smoothing=0.05, ema=0.999, shift=2, flip=True, erase=6))

@@ -31,7 +31,7 @@ from trainers import THREADS, THREADS_GIVEN
 DATA_VARIABLE = "FMNIST_ZOO_DATA"
 DEPENDENT = ("learning_rate", "weight_decay")  # settings that a new optimizer resets to its own defaults
 MIXED = "mixed_bfloat16"
-TAPE_ALONE = ("ema", "shift", "flip", "erase", "mixup", "teacher")  # Keras' own mean of weights has no start-up
+TAPE_ALONE = ("ema", "shift", "flip", "erase", "mixup", "initial_weights", "teacher")
 SCRATCH = ("hidden", "l1", "l2", "epochs", "batch_size", "learning_rate", "validation_size", "early_stopping",
            "weights")  # the settings of model and recipe of which `scratch` takes any value
 
@@ -202,15 +202,17 @@ def resolve(model: str | ModelSpec, **settings: Any) -> RunConfig:
     return dataclasses.replace(config, histogram_every=max(1, config.recipe.epochs // 5))
 
 
-def teachers_of(text: str) -> list[str]:
-    """The teachers that `teacher` of a recipe names. The name of a changed model has commas of its own."""
+def names_in(text: str) -> list[str]:
+    """The trained models that a setting names. The name of a changed model has commas of its own."""
     return re.split(rf",(?!(?:{'|'.join(settings_of(ModelSpec))})=)", text) if text else []
 
 
-def located(teachers: Any) -> str:
-    """`teacher` of a recipe with runs' folders as absolute paths, so that a record serves in any working folder."""
-    names = teachers_of(SETTINGS["teacher"].kind.check("teacher", teachers))
-    paths = [os.path.expanduser(name.strip()) for name in names]
+def located(setting: str, names: Any) -> str:
+    """`teacher` or `initial_weights` with runs' folders as absolute paths: a record serves in any working folder."""
+    found = names_in(SETTINGS[setting].kind.check(setting, names))
+    if setting == "initial_weights" and len(found) > 1:
+        raise ConfigError(f"--initial_weights names one trained model; received {len(found)}: {', '.join(found)}")
+    paths = [os.path.expanduser(name.strip()) for name in found]
     return ",".join(os.path.abspath(path) if os.sep in path or os.path.isdir(path) else path for path in paths)
 
 
@@ -233,8 +235,7 @@ def overlay(config: RunConfig, **settings: Any) -> RunConfig:
     if optimizer != config.recipe.optimizer and optimizer in OPTIMIZERS:
         for name in DEPENDENT:
             given.setdefault(name, getattr(OPTIMIZERS[optimizer], name))
-    if "teacher" in given:
-        given["teacher"] = located(given["teacher"])
+    given |= {name: located(name, given[name]) for name in ("teacher", "initial_weights") if name in given}
     if given.get("data_dir"):  # a record serves in any working folder
         named = SETTINGS["data_dir"].kind.check("data_dir", given["data_dir"])
         given["data_dir"] = os.path.abspath(os.path.expanduser(named))

@@ -41,6 +41,7 @@ class SettingsWithoutData(TypedDict, total=False):
     flip: bool | None
     erase: int | None
     mixup: float | None
+    initial_weights: str | os.PathLike[str] | None
     teacher: str | os.PathLike[str] | None
     teacher_weight: float | None
     teacher_temperature: float | None

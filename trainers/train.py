@@ -18,7 +18,7 @@ from fmnist_zoo.settings import DATA, MODEL, OUTPUT, TRAINING, settings_of
 from fmnist_zoo.spec import ARRAYS, ModelSpec
 from trainers import cli
 from trainers.config import ConfigError, RunConfig, differences, overlay, read_run, resolve
-from trainers.running import memory, progress, provenance, teachers
+from trainers.running import earlier, many, memory, progress, provenance
 from trainers.running.folder import RunFolder, check_name, create, finished, latest_unfinished, remove_if_unused
 from trainers.settings import SettingsWithoutData
 
@@ -154,13 +154,12 @@ def _images(data: Any, validation_size: float) -> Data:
 
 def _start(config: RunConfig, logdir: str | os.PathLike[str], run_name: str, **options: Any) -> Run:
     """Makes a folder and trains the run in it; removes the folder if the run fails before its first epoch."""
-    teachers.check(config.recipe.teacher)
+    earlier.check(config)
     folder = create(logdir, config, run_name)
     try:
         return _execute(folder, config, **options)
-    except BaseException:
+    finally:
         remove_if_unused(folder)
-        raise
 
 
 def _execute(folder: RunFolder, config: RunConfig, *, reporter: progress.Reporter,
@@ -170,10 +169,14 @@ def _execute(folder: RunFolder, config: RunConfig, *, reporter: progress.Reporte
         raise TypeError(f"on_epoch is a function that takes an epoch's row; received {on_epoch!r:.80}")
     from trainers.running import run
 
+    before = many.earlier_runs(config, str(folder.path.absolute().parents[1]), should_stop)
+    if before is None:
+        return run.Run(folder.path, config, [], None, None)
+    given: dict[str, Any] = dict(expected=expected, data=data, earlier_runs=before)
     if on_epoch is None:
-        return run.execute(folder, config, reporter=reporter, should_stop=should_stop, expected=expected, data=data)
+        return run.execute(folder, config, reporter=reporter, should_stop=should_stop, **given)
     handing = progress.Handing(reporter, on_epoch)
-    done = run.execute(folder, config, reporter=handing, should_stop=lambda: handing.stop, expected=expected, data=data)
+    done = run.execute(folder, config, reporter=handing, should_stop=lambda: handing.stop, **given)
     if handing.error:
         raise handing.error
     return done
@@ -189,7 +192,7 @@ def _main(values: cli.Flags) -> int:
         return _resume(values)
     config, expected = _new_run(values)
     if values.dry_run:
-        teachers.check(config.recipe.teacher)
+        earlier.check(config)
         memory.check(config)
         check_name(values.logdir, config, values.run_name)
         print(dry_run_text(config, values.logdir, values.run_name))
@@ -218,7 +221,8 @@ def _new_run(values: cli.Flags) -> tuple[RunConfig, dict[str, Any] | None]:
     if values.config:
         record, old = read_run(values.config)
         provenance.require_builder(values.config, record)
-        changed = {"data": {"data", "allow_other_data", "validation_size"}, "teachers": {"teacher"}}
+        changed = {"data": {"data", "allow_other_data", "validation_size"}, "teachers": {"teacher"},
+                   "initial_weights": {"initial_weights"}}
         same = {part: record[part] for part, names in changed.items() if part in record and not names & set(given)}
         return overlay(old, **given), same
     return resolve(values.model, **given), None

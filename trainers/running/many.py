@@ -6,8 +6,8 @@ import pathlib
 from typing import Callable, Iterator, Sequence
 
 from trainers.config import ConfigError, RunConfig, decisive_differences, read_record, read_run
-from trainers.running import estimate, provenance
-from trainers.running.folder import RunFolder, create, finished
+from trainers.running import earlier, estimate, provenance
+from trainers.running.folder import RunFolder, create, finished, remove_if_unused
 
 
 def existing_run(logdir: str, config: RunConfig) -> RunFolder | None:
@@ -49,12 +49,32 @@ def finish(runs: Sequence[RunConfig], logdir: str, should_stop: Callable[[], boo
                 folder = create(logdir, config)
             else:
                 expected, config = read_run(folder.path)
+            before = earlier_runs(config, logdir, should_stop)
+            if before is None:
+                remove_if_unused(folder)
+                return
             outcome = run.execute(folder, config, reporter=progress.Reporter(), should_stop=should_stop,
-                                  expected=expected)
+                                  expected=expected, earlier_runs=before)
             if outcome.result is None:
                 return
             done, spent = done + work[index], spent + watch.seconds()
         yield folder
+
+
+def earlier_runs(config: RunConfig, logdir: str, should_stop: Callable[[], bool]) -> dict[str, str] | None:
+    """Trains what the recipe of a run needs first; the folder of each by its name in the recipe, None if it is stopped.
+
+    Raises:
+        SpecError, ConfigError: as `earlier.runs`.
+        RunError: as `run.execute`.
+    """
+    folders = {}
+    for name, first in earlier.runs(config).items():
+        for folder in finish([first], logdir, should_stop):
+            folders[name] = str(folder.path.absolute())
+        if name not in folders:
+            return None
+    return folders
 
 
 def _note_other_origin(folder: RunFolder, config: RunConfig, commit: str) -> None:

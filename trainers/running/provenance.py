@@ -10,7 +10,7 @@ import platform
 import shlex
 import subprocess
 import sys
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fmnist_zoo import own
 from fmnist_zoo.errors import SpecError
@@ -19,6 +19,9 @@ from fmnist_zoo.version import __version__
 from trainers.config import ConfigError
 from trainers.engine import threads
 from trainers.engine.processor import machine
+
+if TYPE_CHECKING:
+    from fmnist_zoo.data import Data
 
 LIBRARIES = ("tensorflow", "keras", "numpy")
 
@@ -51,6 +54,14 @@ def require_builder(path: str | os.PathLike[str], record: dict[str, Any]) -> Non
             own.builder(spec.name, spec.build, record["environment"].get("modules"))
         except SpecError as error:
             raise ConfigError(f"{os.fspath(path)}: its model {error}") from None
+
+
+def require_data(data: Data, recorded: dict[str, Any] | None) -> None:
+    """`ConfigError` if the data are not those of the recorded run."""
+    for name in ("sha256", "split_sha256"):
+        if recorded and recorded[name] != getattr(data, name):
+            raise ConfigError(f"the data in {data.folder} are not those of the recorded run: {name} "
+                              f"{getattr(data, name)}, recorded {recorded[name]}")
 
 
 def versions(*more: str) -> dict[str, str]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import errno
 import pathlib
-from typing import Any, Callable
+from typing import Any, Callable, Mapping
 
 from fmnist_zoo import own
 from fmnist_zoo.data import Data, load_data
@@ -50,6 +50,8 @@ class Run:
     def summary(self) -> str:
         """The result in one line, then the commands that may come next."""
         recipe = self.config.recipe
+        if self.result is None and not (self.folder / "config.json").exists():
+            return "interrupted before the first epoch; the same command starts again"
         if self.result is None:
             return f"interrupted after epoch {len(self.history)}; continue with\n  {self._continue()}"
         final = self.result["final"]
@@ -91,13 +93,15 @@ class Run:
 
 
 def execute(folder: RunFolder, config: RunConfig, *, reporter: Reporter, should_stop: Callable[[], bool],
-            expected: dict[str, Any] | None = None, data: Data | None = None) -> Run:
+            expected: dict[str, Any] | None = None, data: Data | None = None,
+            earlier_runs: Mapping[str, str] | None = None) -> Run:
     """Trains a run to its end, from its last checkpoint if it has one.
 
     Args:
         should_stop: asked after each epoch.
         expected: the record that is resumed or replayed: other data or teachers than its own are refused.
         data: the training and validation images, for callers that train on the same more than once; None loads them.
+        earlier_runs: what was trained first, as `many.earlier_runs` returns it.
 
     Raises:
         ConfigError: if another process trains in this folder, the data are not the expected ones, the memory does not
@@ -116,7 +120,7 @@ def execute(folder: RunFolder, config: RunConfig, *, reporter: Reporter, should_
         if parent.name == config.spec.folder:  # otherwise the folder was moved, and is not below a log folder
             hparams.declare(parent.parent, [hparams.hyperparameters(config)])
         with folder.locked():
-            session = Session(folder, config, reporter, data, expected)
+            session = Session(folder, config, reporter, data, expected, earlier_runs or {})
             result = session.run(should_stop)
             return Run(folder.path, config, folder.rows(), result, session.model)
     except NonFiniteError as error:

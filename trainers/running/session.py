@@ -12,7 +12,7 @@ import contextlib
 import dataclasses
 import shutil
 import time
-from typing import Any, Callable
+from typing import Any, Callable, Mapping
 
 import numpy as np
 
@@ -22,10 +22,10 @@ from fmnist_zoo.data import Data, Split, halves, stratified_sample
 from fmnist_zoo.files import make_folder, quoted, require_space, write_json
 from trainers.board import events
 from trainers.board.observer import Observer
-from trainers.config import ConfigError, RunConfig, read_record
+from trainers.config import RunConfig, read_record
 from trainers.engine import factory, schedule
 from trainers.engine.epoch import EpochMeans, NonFiniteError
-from trainers.running import checkpoints, progress, provenance, saving, teachers
+from trainers.running import checkpoints, earlier, initial, progress, provenance, saving, teachers
 from trainers.running.folder import RunFolder
 
 AUGMENTED = 24  # images of the first batch that TensorBoard shows as they are trained
@@ -51,26 +51,29 @@ class Session:
     Args:
         data: with the splits fit and validation.
         expected: the record that is resumed or replayed: other data or teachers than its own are refused.
+        earlier_runs: folders of the runs that were trained first, by what the recipe calls them.
     """
 
     def __init__(self, folder: RunFolder, config: RunConfig, reporter: progress.Reporter, data: Data,
-                 expected: dict[str, Any] | None):
+                 expected: dict[str, Any] | None, earlier_runs: Mapping[str, str]):
         self.folder, self.config, self.reporter = folder, config, reporter
         self.fit, self.validation = data["fit"], data["validation"]
         self.ranking: Split | None = None
         if config.ranking:
             self.validation, self.ranking = halves(self.validation)
-        self._check_data(data, (expected or {}).get("data"))
+        provenance.require_data(data, (expected or {}).get("data"))
         size = len(self.validation.labels) or max(1, len(self.fit.labels) // 10)
         self.sample = stratified_sample(self.fit, size)
         self.model = self._build()
         models.fit_input(self.model, config.spec, self.fit.images)
         self.batch_size = config.batch(len(self.fit.labels))
         self._old_record = read_record(folder.config) if folder.config.exists() else None
-        recorded = (self._old_record or expected or {}).get("teachers")
-        forwards, self.teachers = teachers.load(config.recipe.teacher, recorded, data, reporter)
+        recorded = self._old_record or expected or {}
+        found, self.named = earlier.load(config.recipe, earlier_runs, recorded, data, reporter)
+        for one in found["initial_weights"]:
+            initial.assign(self.model, config.spec, one, self.fit.images)
         origin = (data.sha256, data.split_sha256)
-        taught = teachers.logits_of_views(config.recipe, forwards, self.teachers, self.fit.images, origin, reporter)
+        forwards, taught = teachers.of(config.recipe, found["teacher"], self.fit.images, origin, reporter)
         self.lease = factory.lease(config, self._build, self.fit, model=self.model, teachers=forwards, taught=taught,
                                    origin=origin)
         self.engine = self.lease.engine
@@ -82,12 +85,6 @@ class Session:
         replay = f"python -m trainers.train --config={quoted(folder.config)}{own.flag(config.spec.modules)}"
         self.observer = Observer(folder.path, config, self.engine.network, self.sample, self.validation, replay=replay,
                                  updates=self.engine.steps_an_epoch if on_updates else 0)
-
-    def _check_data(self, data: Data, expected: dict[str, Any] | None) -> None:
-        for name in ("sha256", "split_sha256"):
-            if expected and expected[name] != getattr(data, name):
-                raise ConfigError(f"the data in {data.folder} are not those of the recorded run: {name} "
-                                  f"{getattr(data, name)}, recorded {expected[name]}")
 
     def _load(self) -> tuple[State, dict[str, int]]:
         """State and event file sizes of the last checkpoint, after assigning its arrays; else a new state."""
@@ -123,7 +120,7 @@ class Session:
         if len(starts) > 1:
             for note in provenance.notes(starts[-2]["environment"], start["environment"]):
                 self.reporter.note(note)
-        return {"config": self.config.to_dict(), **({"teachers": self.teachers} if self.teachers else {}),
+        return {"config": self.config.to_dict(), **self.named,
                 "data": {"name": data.name, "sha256": data.sha256, "split_sha256": data.split_sha256, **sizes},
                 "started": starts[0]["time"], "environment": starts[0]["environment"], "starts": starts}
 

@@ -9,9 +9,9 @@ from typing import Any, Mapping
 from fmnist_zoo import card, catalog
 from fmnist_zoo.settings import Choice, Whole
 from fmnist_zoo.spec import ModelSpec
-from trainers.config import ConfigError, resolve
+from trainers.config import ConfigError, overlay, resolve
 from trainers.engine.processor import machine
-from trainers.running import estimate, memory, provenance, teachers
+from trainers.running import earlier, estimate, memory, provenance
 from trainers.tuning import halving
 from trainers.tuning.oracle import ORACLES, Oracle, hyperband_brackets
 from trainers.tuning.space import Space, parse, parse_start, spell_start
@@ -52,7 +52,9 @@ class Plan:
         searched = (parameter.values for parameter in self.space.parameters if parameter.name == "teacher")
         self.teachers = [self.base.recipe.teacher, *(str(names) for values in searched for names in values)]
         for names in self.teachers:
-            teachers.check(names)
+            config = overlay(self.base, teacher=names)
+            earlier.refuse_modules(config.recipe)
+            earlier.check(config)
         twice = [name for name in self.space.names if name in self.given]
         if twice:
             raise ConfigError(f"--{twice[0]} and --space both set {twice[0]}; drop one (without --space, this sweep "

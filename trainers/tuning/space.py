@@ -256,7 +256,7 @@ def _value(name: str, kind: Kind, word: str) -> Value:
     if isinstance(kind, Switch):
         return kind.write(value)
     if name == "teacher":
-        return located(value)
+        return located("teacher", value)
     if isinstance(kind, Each):
         return value[0] if name == "dropout" and len(value) == 1 else kind.write(value)
     return value
