@@ -44,6 +44,11 @@ register("4N_512", "beyond the report: normalized, rate annealed", **N512, dropo
 register("4N_512_mixup", "4N_512 for twice as long, on mixed images", **N512, dropout=0.2,
          recipe=Recipe(epochs=24, mixup=0.2, **ANNEALED))
 
+register("5L_unrolled", "beyond the report: a convolutional network as dense layers, trained on",
+         hidden=(2352, 1176, 768, 768), activation="gelu", dropout=0.1, recipe=Recipe(
+             initial_weights="fmnist_zoo.convolutional:conv_strided", epochs=16, batch_size=512, shift=1, flip=True,
+             mixup=0.2, **ANNEALED | dict(learning_rate=0.0005)))
+
 
 def default_space(spec: ModelSpec) -> str:
     """What a sweep of a model searches by default: L1, L2, and a dropout rate, one for each layer if they differ.

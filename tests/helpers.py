@@ -11,7 +11,7 @@ from fmnist_zoo import list_models
 from fmnist_zoo.files import read_json
 from trainers.running import checkpoints
 
-OF_THE_REPORT = [name for name in list_models() if not name.startswith("4N_")]
+OF_THE_REPORT = list_models()[:list_models().index("4N_512")]  # the catalog lists what goes beyond it last
 TIMES = ("seconds", "images_per_second")
 OLD_FILES = pathlib.Path(__file__).parent / "fixtures" / "v0.1.0"  # written by that version; see its README.md
 
