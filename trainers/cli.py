@@ -74,7 +74,9 @@ def parse(values: Flags, arguments: Sequence[str], *, words: bool = False) -> li
             message = f"{flag} needs a value: {flag}=..."
         raise UsageError(message.replace("\n", " ")) from None
     if rest and not words:
-        raise UsageError(f"received {rest[0]!r}, which belongs to no flag; flags are written --name=value (see --help)")
+        meant = f"did you mean --model={rest[0]}?" if "model" in values and rest[0] in registry.list_models() else \
+            "flags are written --name=value (see --help)"
+        raise UsageError(f"received {rest[0]!r}, which belongs to no flag; {meant}")
     return rest
 
 
