@@ -46,10 +46,10 @@ def assert_equal_arrays(ours, theirs):
         np.testing.assert_array_equal(mine, other)
 
 
-def optimized(engine, batch=BATCH):
-    """The program of one step as XLA compiles it, as text."""
+def compiled(engine, batch=BATCH, stage="optimized_hlo"):
+    """The program of one step as XLA compiles it, as text; `stage="hlo"`, which is faster, as XLA receives it."""
     from fmnist_zoo.backend import tf
 
     inputs = (engine._of_epoch(0), tf.constant(0), tf.constant(1), tf.zeros(len(engine.sums), tf.float64))
     steps = engine.program(batch).experimental_get_compiler_ir(*inputs, engine._arguments)
-    return steps(stage="optimized_hlo")
+    return steps(stage=stage)

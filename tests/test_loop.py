@@ -15,7 +15,7 @@ from fmnist_zoo import metrics
 from fmnist_zoo.backend import tf
 from fmnist_zoo.spec import OPTIMIZERS
 from tests.conftest import ROOT, computes_bfloat16
-from tests.engines import arrays, assert_equal_arrays, fit, optimized, restart, tape
+from tests.engines import arrays, assert_equal_arrays, compiled, fit, restart, tape
 from trainers import THREADS_VARIABLE
 from trainers.engine import threads
 from trainers.engine.epoch import NonFiniteError, epoch_order
@@ -41,7 +41,7 @@ def test_tape_and_fit_agree(split, optimizer, decay, l1):
     size in any direction: two correct programs differ there by a few steps.
     """
     adam = optimizer != "momentum"
-    spec = fmnist_zoo.get_spec("3L", l2=1e-3, l1=l1)
+    spec = fmnist_zoo.get_spec("3L", hidden=(100, 50), l2=1e-3, l1=l1)
     rate = 0.0005 if adam else 0.01
     net, ours = tape(spec, split, optimizer=optimizer, learning_rate=rate, weight_decay=decay)
     model, theirs = fit(spec, split, optimizer=optimizer, learning_rate=rate, weight_decay=decay)
@@ -58,7 +58,7 @@ def test_tape_and_fit_agree(split, optimizer, decay, l1):
 
 @XLA
 def test_dividing_an_epoch_into_calls_changes_no_bit(split, xla):
-    _, engine = tape(fmnist_zoo.get_spec("3L", dropout=0.3), split, xla=xla)
+    _, engine = tape(fmnist_zoo.get_spec("3L", hidden=(48, 24), dropout=0.3), split, xla=xla)
     start, results = arrays(engine), []
     for steps in (1, 3, 100, None):
         restart(engine, start, steps)
@@ -117,19 +117,23 @@ def test_means_are_weighted_by_images(split):
     assert steps[-1] == engine.steps_an_epoch == 3
 
 
-@pytest.mark.parametrize("optimizer", [name for name in OPTIMIZERS if name != "lion"])  # Keras' updates its slot early
+QUICK = ("adam", "momentum", "nadam")  # TensorFlow's fused kernel, and Keras' rules with one slot and with several
+
+
+@pytest.mark.parametrize("optimizer", [  # Keras' lion updates its slot early
+    pytest.param(name, marks=[pytest.mark.slow] * (name not in QUICK)) for name in OPTIMIZERS if name != "lion"])
 def test_compiled_steps_copy_no_kernel(split, optimizer):
     """XLA changes a kernel in place only if every read of it is ordered before its update."""
     tf.random.set_seed(0)  # TensorFlow finds the device by a random operation, which needs a seed under determinism
     _, engine = tape(fmnist_zoo.get_spec("2L"), split, optimizer=optimizer, xla=True)
-    program = optimized(engine)
+    program = compiled(engine)
     assert re.search(r"f32\[784,\d+\]\S* dot\(", program), "the gradient of the first kernel"
     assert not re.search(r"f32\[\d+,\d+\]\S* copy\(", program)
 
 
 def test_xla_and_kernels_do_the_same_work(split):
     """The same masks and the same order of images; only sums are added up in other orders."""
-    spec = fmnist_zoo.get_spec("4D_drop03", l2=1e-4)
+    spec = fmnist_zoo.get_spec("4D_drop03", hidden=(96, 64, 32), l2=1e-4)
     means = []
     for xla in (True, False):
         _, engine = tape(spec, split, xla=xla)
@@ -142,7 +146,7 @@ def test_xla_and_kernels_do_the_same_work(split):
 def test_bfloat16_learns_what_float32_learns(split):
     losses = []
     for bfloat16 in (False, True):
-        _, engine = tape(fmnist_zoo.get_spec("4L"), split, batch=100, bfloat16=bfloat16)
+        _, engine = tape(fmnist_zoo.get_spec("4L", hidden=(96, 64, 32)), split, batch=100, bfloat16=bfloat16)
         losses.append([engine.run_epoch(epoch).loss for epoch in range(4)])
         assert all(variable.dtype == "float32" for variable in engine.variables().values())
     assert losses[1] == pytest.approx(losses[0], rel=0.06) and losses[1] != losses[0]

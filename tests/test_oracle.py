@@ -151,12 +151,13 @@ def test_given_combinations_are_tried_first_and_repeating_restores_the_state(tun
             found.append(proposal)
         return found
 
-    found = run(make(tuner, space, start=start), 16)
+    count = 13 + len(failing) if tuner == "bayesian" else 16  # the last one is of a Gaussian process
+    found = run(make(tuner, space, start=start), count)
     assert [one.values for one in found[:2]] == [
         {"dropout": 0.1, "l2": 1e-6, "batch_size": "full", "shift": 9},
         {"dropout": "0.3_0.2_0.1", "l2": 0.01, "batch_size": 32, "shift": 2}]
     assert type(found[0].values["shift"]) is int and found[2].values not in [one.values for one in found[:2]]
-    assert run(make(tuner, space, start=start), 16) == found
+    assert run(make(tuner, space, start=start), count) == found
     if tuner != "bayesian":  # what follows is what would have come without them
         others = run(make(tuner, space), 5)
         assert [one.values for one in found[2:5]] == [one.values for one in others[:3]]
