@@ -8,6 +8,7 @@ import pytest
 
 from fmnist_zoo.backend import tf
 from tests.conftest import ROOT
+from trainers import train
 from trainers.config import ConfigError
 from trainers.engine import threads
 
@@ -42,6 +43,14 @@ def test_another_number_is_refused_once_tensorflow_runs():
     threads.use(found)
     with pytest.raises(ConfigError, match=f"asks for {found + 1} threads .* start a new process, .* threads={found}"):
         threads.use(found + 1)
+
+
+def test_threads_are_set_before_a_module_of_the_user_imports_keras(capsys):
+    tf.zeros(())
+    asked = threads.in_use() + 1
+    for flags in (["--zoo_module=no_module"], ["--initial_weights=no_module:model"]):
+        assert train.main(["--model=4L", f"--threads={asked}", "--dry_run", *flags]) == 2
+        assert f"asks for {asked} threads" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("text, number", [("3", 3), ("0", None), ("", None), ("many", None)])

@@ -22,6 +22,7 @@ from fmnist_zoo import backend, registry, settings
 from fmnist_zoo.errors import SpecError, UsageError, ZooError
 from fmnist_zoo.settings import Choice, Kind, Switch, Whole
 from trainers.config import SETTINGS
+from trainers.engine import threads
 
 USAGE, FAILURE = 2, 1
 STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -151,7 +152,9 @@ def main(name: str, arguments: Sequence[str] | None, *, usage: str, groups: Mapp
             return 0
         rest = parse(values, received, words=words)
         backend.need_tensorflow()
-        if values.zoo_module:
+        if values.zoo_module:  # it imports Keras, and TensorFlow's threads are set before or never
+            if "threads" in values and values.threads:
+                threads.use(values.threads)
             registry.load_zoo_module(values.zoo_module)
         return body(values, rest) if words else body(values)
 

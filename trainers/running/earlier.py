@@ -15,6 +15,7 @@ from fmnist_zoo import registry
 from fmnist_zoo.errors import ZooError
 from fmnist_zoo.spec import ARRAYS, Recipe
 from trainers.config import ConfigError, RunConfig, names_in, resolve
+from trainers.engine import threads
 from trainers.running import trained
 from trainers.running.folder import RunFolder
 from trainers.running.progress import Reporter
@@ -131,6 +132,7 @@ def _of_module(name: str) -> bool:
 def _before(name: str, config: RunConfig) -> RunConfig:
     """The run of `module:model` that comes before a run with `config`."""
     module, _, model = name.partition(":")
+    threads.use(config.threads)  # the module imports Keras, and TensorFlow's threads are set before or never
     registry.load_zoo_module(module)
     if config.data == ARRAYS:
         raise ConfigError(f"{name} is trained first, on the data of the run, and these were given in Python as arrays: "
