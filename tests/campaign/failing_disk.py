@@ -120,16 +120,14 @@ class FailingDisk(driver.Part):
         return read_json(path)
 
     def _count(self, one: work.Work) -> dict[str, int]:
-        found: dict[str, int] = {}
-        for error in faults.FAILING:
-            with tempfile.TemporaryDirectory(prefix="campaign-") as path, work.quiet_engine():
-                root = pathlib.Path(path)
-                disk.write_tree(self._prepare(one.name)[0], root)
-                counting = faults.Faults(root, error)
-                with faults.injected(counting):
-                    one.act(root)
-                found |= {error: counting.count, "KiB": _used(root)}
-        return found
+        with tempfile.TemporaryDirectory(prefix="campaign-") as path, work.quiet_engine():
+            root = pathlib.Path(path)
+            disk.write_tree(self._prepare(one.name)[0], root)
+            counting = faults.Faults(root)
+            with faults.injected(counting):
+                one.act(root)
+            return {**{error: sum(counting.actions[action] for action in actions)
+                       for error, actions in faults.FAILING.items()}, "KiB": _used(root)}
 
 
 def _wrong(answer: work.Answer, number: int) -> str | None:

@@ -6,6 +6,7 @@ Python's own functions are replaced, so what HDF5 writes from C does not fail he
 from __future__ import annotations
 
 import builtins
+import collections
 import contextlib
 import errno
 import io
@@ -24,24 +25,31 @@ class Faults:
     """Counts the operations below a folder that an error could hit, and raises it at the `first` of them.
 
     Args:
-        error: a key of `FAILING`.
-        first: 0: never.
+        error: a key of `FAILING`; empty: nothing fails.
+        first: 1 is the first one.
         forever: also at all later ones.
+
+    Attributes:
+        actions: how often there was which.
     """
 
-    def __init__(self, root: pathlib.Path, error: str, first: int = 0, *, forever: bool = False):
+    def __init__(self, root: pathlib.Path, error: str = "", first: int = 1, *, forever: bool = False):
         self._root, self._error, self._first, self._forever = str(root.resolve()), error, first, forever
-        self.count = 0
+        self.actions: collections.Counter[str] = collections.Counter()
+        self._count = 0
 
     def fails(self, action: str, path: Any) -> bool:
         """Whether this operation fails."""
         if isinstance(path, int):
             path = os.readlink(f"/proc/self/fd/{path}")
         path = os.path.abspath(os.fsdecode(path))
-        if action not in FAILING[self._error] or not (path + "/").startswith(self._root + "/"):
+        if not f"{path}/".startswith(f"{self._root}/"):
             return False
-        self.count += 1
-        return bool(self._first) and (self.count == self._first or self._forever and self.count > self._first)
+        self.actions[action] += 1
+        if action not in FAILING.get(self._error, ()):
+            return False
+        self._count += 1
+        return self._count == self._first or self._forever and self._count > self._first
 
     def error(self, path: Any = None) -> OSError:
         """The error as the system raises it: without a path, if the call had none."""
