@@ -20,7 +20,7 @@ from tests.conftest import tape_without_xla
 MODEL = "softmax"
 RUN = pathlib.Path("logs", MODEL, "one")
 SETTINGS = ("--data=mini", f"--batch_size={sweeps.BATCH}")  # so large that nothing is compiled, in workers neither
-UNEQUAL = {"seconds", "images_per_second"}  # columns and keys that equal runs may differ in
+UNEQUAL = {"seconds", "images_per_second", "commit", "date"}  # columns and keys that equal work may differ in
 
 
 class Answer(NamedTuple):
@@ -188,11 +188,11 @@ class Scoring(Work):
         from trainers.running import verifying
         from trainers.running.folder import RunFolder
 
-        rows = [{name: value for name, value in row.items() if name not in UNEQUAL}
-                for row in results.read(root / "results.csv")]
+        tables = [[{name: value for name, value in row.items() if name not in UNEQUAL} for row in table] for table in (
+            results.read(root / "results.csv"), results.read(root / "record.csv", results.RECORD_TYPES))]
         damaged = [problem for config in sorted(root.glob("logs/*/*/config.json"))
                    for problem in verifying.problems(RunFolder(config.parent))]
-        return {"rows": rows, "record": results.read(root / "record.csv", results.RECORD_TYPES), "problems": damaged}
+        return {"tables": tables, "problems": damaged}
 
 
 class Shipping(Work):
@@ -235,7 +235,9 @@ class Shipping(Work):
         with self._folder(root):
             arrays = weights.read_shipped(fmnist_zoo.get_spec(MODEL))
             files = sorted(path.name for path in weights.FOLDER.glob("[!.]*.*"))  # hidden ones may be left
-            return {"manifest": weights.manifest(), "sums": [float(array.sum()) for array in arrays], "files": files}
+            manifest = {name: {key: value for key, value in entry.items() if key not in UNEQUAL}
+                        for name, entry in weights.manifest().items()}
+            return {"manifest": manifest, "sums": [float(array.sum()) for array in arrays], "files": files}
 
 
 class Sweeping(Work):
