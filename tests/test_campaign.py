@@ -6,7 +6,7 @@ import shutil
 import pytest
 
 from fmnist_zoo.errors import UsageError
-from tests.campaign import __main__ as command, crash_points, driver, work
+from tests.campaign import __main__ as command, crash_points, driver, failing_disk, faults, work
 from tests.campaign.disk import Disk
 from tests.campaign.driver import Campaign, Case
 from tests.campaign.recorder import Operation
@@ -144,3 +144,35 @@ def test_loss_is_found(part, monkeypatch):
     monkeypatch.setattr(os, "fsync", lambda descriptor: None)
     wrong = [case for case in part.cases(0) if "lost-content" in case.id][-1]
     assert driver.attempt(part, wrong)
+
+
+def test_dozen_faults_of_the_disk_are_one_line_each_and_lose_nothing():
+    part = failing_disk.FailingDisk()
+    names = [f"{error}:run:{how}:{place}" for error, how, place in (
+        ("ENOSPC", "on", 3), ("ENOSPC", "on", 60), ("EDQUOT", "once", 150), ("EIO", "once", 90), ("EROFS", "on", 20))]
+    names += ["EIO:ship:on:2", "EROFS:ship:once:8", "EIO:evaluate:on:24", "ENOSPC:evaluate:once:9", "lock:run:ENOLCK",
+              "clock:run:1", *(["tmpfs:run:60"] if failing_disk.may_mount() else [])]
+    cases = [part.find(0, name) for name in names]
+    assert [found for case in cases if (found := driver.attempt(part, case))] == []
+    assert part.find(0, "nothing:run:1") is None
+
+
+def test_newest_of_many_runs_is_found(tmp_path):
+    with work.quiet_engine():
+        assert failing_disk.many(tmp_path, 20) is None
+
+
+def test_faults_that_are_injected_are_noticed(tmp_path):
+    """An error is raised as the system raises it, and half of the data is written before."""
+    with faults.injected(faults.Faults(tmp_path, "ENOSPC", 2, forever=True)):
+        with pytest.raises(OSError, match="No space left on device") as raised:
+            (tmp_path / "a").write_bytes(b"1234")
+        with pytest.raises(OSError, match=f"No space left on device: '{tmp_path / 'b'}'"):
+            os.mkdir(tmp_path / "b")
+    assert raised.value.filename is None and (tmp_path / "a").read_bytes() == b"12"
+    counting = faults.Faults(tmp_path)
+    with faults.injected(counting):
+        (tmp_path / "a").write_text("1")
+        os.replace(tmp_path / "a", tmp_path / "b")
+        (tmp_path.parent / "elsewhere").write_text("1")
+    assert counting.actions == {"open": 1, "write": 1, "rename": 1}

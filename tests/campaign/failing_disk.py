@@ -38,7 +38,7 @@ class FailingDisk(driver.Part):
         dice, counts = random.Random(seed), self._counts()
         chosen = [f"lock:{name}:{error}" for name in DISTURBED if name != "ship" for error in LOCKS]
         chosen += [f"clock:{name}:{jump}" for name in DISTURBED for jump in range(5)]
-        if _may_mount():
+        if may_mount():
             chosen += [f"tmpfs:{name}:{size}" for name in DISTURBED for size in range(PAGE, counts[name]["KiB"], PAGE)]
         for name in DISTURBED:
             for error in faults.FAILING:
@@ -142,7 +142,7 @@ def _used(folder: pathlib.Path) -> int:
     return PAGE * sum(-(-path.stat().st_size // (1024 * PAGE)) for path in folder.rglob("*") if path.is_file())
 
 
-def _may_mount() -> bool:
+def may_mount() -> bool:
     return os.geteuid() == 0 and shutil.which("mount") is not None
 
 

@@ -54,7 +54,8 @@ class Faults:
     def error(self, path: Any = None) -> OSError:
         """The error as the system raises it: without a path, if the call had none."""
         number = getattr(errno, self._error)
-        return OSError(number, os.strerror(number), *(() if path is None or isinstance(path, int) else (path,)))
+        named = () if path is None or isinstance(path, int) else (os.fspath(path),)
+        return OSError(number, os.strerror(number), *named)
 
 
 class _Raw(io.FileIO):

@@ -112,8 +112,10 @@ class Observer:
             writer.sync()
 
     def close(self) -> None:
-        for writer in (self._settings, self._run, self._train, self._valid):
-            writer.close()
+        """Closes all files, though the disk may not take what is left for one of them."""
+        with contextlib.ExitStack() as stack:
+            for writer in (self._settings, self._run, self._train, self._valid):
+                stack.callback(writer.close)
 
     def _place(self, epoch: int) -> int:
         """On the x axis."""

@@ -147,8 +147,8 @@ class Session:
             raise
         finally:
             self._put_in_place(self._weights(), self.model)
-            self.observer.close()
             self.lease.release()
+            self.observer.close()
 
     def _begin(self) -> None:
         """Records this start, and cuts the folder's files back to the checkpoint."""
