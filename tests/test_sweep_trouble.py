@@ -180,8 +180,8 @@ def test_sweep_waits_while_all_workers_restart(tmp_path, monkeypatch):
 @pytest.mark.parametrize("name, content, message", [
     ("result.json", "{", "0001/result.json: cannot be read"),
     ("result.json", "[]", "0001/result.json: not what a sweep wrote"),
-    ("result.json", "{}", "0001/result.json: lacks status"),
-    ("result.json", '{"status": "COMPLETED"}', "0001/result.json: lacks reason"),
+    ("result.json", "{}", "0001/result.json: not the result of a trial: it lacks status"),
+    ("result.json", '{"status": "COMPLETED"}', "0001/result.json: not the result of a trial: it lacks reason"),
     ("proposal.json", '{"x": 1}', "0001/proposal.json: not the proposal of a trial"),
     ("../sweep.json", "", "sweep.json: cannot be read.*start again with --overwrite"),
     ("../sweep.json", "{}", "sweep.json: not the manifest of a sweep"),

@@ -44,7 +44,7 @@ class Journal:
         found = {}
         for path in (self._before, self._current):
             for line in path.read_bytes().splitlines() if path.exists() else ():
-                with contextlib.suppress(ValueError, TypeError):
+                with contextlib.suppress(ValueError, TypeError, RecursionError):
                     name, content = json.loads(line)
                     if PROPOSAL.fullmatch(name) or RESULT.fullmatch(name) and (self._folder / name).parent.is_dir():
                         found[name] = dict(opened(content))

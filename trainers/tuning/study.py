@@ -30,8 +30,10 @@ from fmnist_zoo import card, own
 from fmnist_zoo.files import atomic_write, quoted, write_json
 from trainers.config import ConfigError, RunConfig, resolve
 from trainers.running.folder import RunFolder
+from trainers.tuning import shapes
 from trainers.tuning.journal import Journal, read
 from trainers.tuning.oracle import Proposal
+from trainers.tuning.shapes import ADVICE, COMPLETED, FAILED, PROPOSAL, said
 from trainers.tuning.space import apply, parse
 
 
@@ -44,11 +46,7 @@ class Objective(NamedTuple):
 
 OBJECTIVES = {"val_loss": Objective("ranking_loss", lower_is_better=True),
               "val_accuracy": Objective("ranking_accuracy", lower_is_better=False)}
-# Keys of `proposal.json` and `result.json`; later versions may add some.
-PROPOSAL = ("values", "seed", "epochs", "parent", "ended_before")
-RESULT = ("status", "reason", "objective", "objective_std", "epochs", "seconds", "executions", "order")
-COMPLETED, FAILED, RUNNING = "COMPLETED", "FAILED", "RUNNING"
-_ADVICE = "restore the file, or delete the trial's folder: grid and random run the trial again"
+RUNNING = "RUNNING"
 
 
 @dataclasses.dataclass
@@ -103,6 +101,7 @@ class Study:
     """
 
     def __init__(self, path: pathlib.Path, manifest: dict[str, Any]):
+        shapes.check_manifest(manifest)
         self.path, self.manifest = path, manifest
         self.base = RunConfig.from_dict(manifest["base"])
         self.space = parse(manifest["space"], self.base)
@@ -111,6 +110,7 @@ class Study:
         self.journal = Journal(path)
         self.starts = list((read(path / "starts.json", "restore or delete the file") or {"starts": []})["starts"])
         last = [manifest, *self.starts][-1]  # the last start
+        shapes.check_start(last)
         self.versions: dict[str, str] = last["versions"]
         self.modules: dict[str, str] = last.get("modules", {})  # of the user's: see `ModelSpec.modules`
         self.trials: dict[str, Trial] = {}
@@ -127,28 +127,27 @@ class Study:
         self.trials.update((trial.name, trial) for trial in found)
         self._drawn.update(self._key(trial.values) for trial in found if not trial.parent)
         self.ended = sorted((trial for trial in found if trial.result), key=lambda trial: trial.order)
+        shapes.check_together(self.path, self.trials, self.ended)
         self.ranked = sorted((trial for trial in found if trial.status == COMPLETED), key=self._rank)
 
     def _read_trial(self, folder: pathlib.Path) -> Trial | None:
         """The trial in a folder; None if the leader was killed before it recorded the proposal."""
         proposal, result = folder / "proposal.json", folder / "result.json"
-        content = read(proposal, _ADVICE, self._left.get(f"{folder.name}/proposal.json"))
+        content = read(proposal, ADVICE, self._left.get(f"{folder.name}/proposal.json"))
         if content is None:
             return None
         try:
             trial = Trial(folder.name, **{name: content[name] for name in PROPOSAL})
-            trial.result = read(result, _ADVICE, self._left.get(f"{folder.name}/result.json"))
-            if set(trial.values) != set(self.space.names):
-                raise ValueError(f"it has values of {', '.join(trial.values)}")
+            trial.result = read(result, ADVICE, self._left.get(f"{folder.name}/result.json"))
+            shapes.check_proposal(trial, self.space)
             if trial.result is None:
                 self.config(trial, 0)
         except ConfigError:
             raise
-        except (TypeError, LookupError, ValueError) as error:
-            raise ConfigError(f"{proposal}: not the proposal of a trial: {error}; {_ADVICE}") from error
-        missing = [] if trial.result is None else [name for name in RESULT if name not in trial.result]
-        if missing:
-            raise ConfigError(f"{result}: lacks {', '.join(missing)}; {_ADVICE}")
+        except (TypeError, LookupError, ValueError, AttributeError) as error:
+            raise ConfigError(f"{proposal}: not the proposal of a trial: {said(error)}; {ADVICE}") from error
+        if trial.result is not None:
+            shapes.check_result(result, trial.result, self.objective.metric, self.executions)
         return trial
 
     def _key(self, values: Mapping[str, Any]) -> tuple[Any, ...]:
@@ -297,8 +296,11 @@ def load(path: str | os.PathLike[str]) -> Study:
     manifest = read(path / "sweep.json", "restore the file, or start again with --overwrite")
     try:
         return Study(path, manifest)  # type: ignore[arg-type]
-    except (LookupError, TypeError, AttributeError) as error:
-        raise ConfigError(f"{path / 'sweep.json'}: not the manifest of a sweep: {error}") from error
+    except ConfigError:
+        raise
+    except (LookupError, TypeError, ValueError, AttributeError) as error:
+        raise ConfigError(f"{path / 'sweep.json'}: not the manifest of a sweep, or its starts.json is damaged: "
+                          f"{said(error)}") from error
 
 
 def _cell(value: Any) -> str:
