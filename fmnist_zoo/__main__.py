@@ -26,7 +26,7 @@ def main(arguments: list[str] | None = None) -> int:
             registry.load_zoo_module(options.zoo_module)
         print(_listing(options.pattern, as_json=options.json, as_markdown=options.markdown), flush=True)
     except ZooError as error:
-        print(f"fmnist_zoo: {error}", file=sys.stderr)
+        print(f"fmnist_zoo: {card.printable(str(error))}", file=sys.stderr)
         return 2
     except BrokenPipeError:  # `python -m fmnist_zoo | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

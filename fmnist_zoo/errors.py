@@ -7,7 +7,13 @@ class ZooError(Exception):
     """An error with a message for the user: what is wrong, what was received, what to do.
 
     A subclass is also a `ValueError` (wrong input: exit code 2) or a `RuntimeError` (a failure: exit code 1).
+
+    Attributes:
+        has_lines: whether line ends in the message are its own. Others are of a name that it quotes, and a command
+            prints them as escapes.
     """
+
+    has_lines = False
 
 
 class UsageError(ZooError, ValueError):

@@ -97,8 +97,10 @@ def fetch() -> pathlib.Path:
     except OSError as error:
         raise DataError(f"the cache {cache} cannot be written: {error.strerror}; "
                         "set XDG_CACHE_HOME to a folder that can") from error
-    raise DataError("Fashion-MNIST is not on this machine, and every source failed:\n" + "\n".join(failures)
-                    + "\nput its four IDX files into a folder and name it with --data_dir, or use --data=mini")
+    missing = DataError("Fashion-MNIST is not on this machine, and every source failed:\n" + "\n".join(failures)
+                        + "\nput its four IDX files into a folder and name it with --data_dir, or use --data=mini")
+    missing.has_lines = True
+    raise missing
 
 
 def _admit(folder: pathlib.Path, cache: pathlib.Path) -> None:

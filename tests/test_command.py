@@ -26,6 +26,7 @@ from trainers.train import GROUPS, define_flags, main, train
     (["--model=4D_drop3"], "no model is named '4D_drop3'; did you mean 4D_drop03"),
     (["--model=4L", "--epoch=3"], "Unknown command line flag 'epoch'. Did you mean: epochs"),
     (["--model=4L", "--epochs"], "--epochs needs a value: --epochs=..."),
+    (["--model=4L", "--run_name", "--dry_run"], "--run_name needs a value, --run_name=...; received the next flag"),
     (["--epochs", "--model=4L"], "--epochs needs a value, --epochs=...; received the next flag, --model=4L"),
     (["--model=4L", "--epochs=many"], "--epochs"), (["--model=4L", "--trainer=keras"], "--trainer"),
     (["--model=4L", "extra"], "received 'extra', which belongs to no flag; flags are written --name=value"),

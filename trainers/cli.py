@@ -18,13 +18,14 @@ from typing import Any, Callable, Mapping, Sequence
 
 from absl import flags
 
-from fmnist_zoo import backend, registry, settings
+from fmnist_zoo import backend, card, registry, settings
 from fmnist_zoo.errors import SpecError, UsageError, ZooError
 from fmnist_zoo.settings import Choice, Kind, Switch, Whole
 from trainers.config import SETTINGS
 from trainers.engine import threads
 
 USAGE, FAILURE = 2, 1
+LONGEST_FLAG = 60
 STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
@@ -32,11 +33,11 @@ class Flags(flags.FlagValues):
     """The flags of one command; each method defines one, whose value is `default` unless it is given."""
 
     def text(self, name: str, help: str, default: str | None = None) -> None:
-        flags.DEFINE_string(name, default, help, flag_values=self)
+        flags.DEFINE(_TextParser(name), name, default, help, flag_values=self)
 
     def texts(self, name: str, help: str) -> None:
         """It may be given several times."""
-        flags.DEFINE_multi_string(name, [], help, flag_values=self)
+        flags.DEFINE_multi(_TextParser(name), flags.ArgumentSerializer(), name, [], help, flag_values=self)
 
     def words(self, name: str, help: str, default: Sequence[str]) -> None:
         """Several, separated by commas."""
@@ -62,6 +63,10 @@ def parse(values: Flags, arguments: Sequence[str], *, words: bool = False) -> li
             to no flag.
     """
     values.set_gnu_getopt(words)
+    for argument in arguments:
+        name = argument.partition("=")[0]
+        if name.startswith("-") and len(name) > LONGEST_FLAG:  # absl would look for similar names by recursion
+            raise UsageError(f"no flag is named {card.printable(name[:LONGEST_FLAG])}... (see --help)")
     try:
         rest = values(["command", *arguments])[1:]
     except flags.Error as error:
@@ -73,7 +78,7 @@ def parse(values: Flags, arguments: Sequence[str], *, words: bool = False) -> li
         if isinstance(cause, StopIteration):
             flag = message.rpartition(" ")[2]
             message = f"{flag} needs a value: {flag}=..."
-        raise UsageError(message.replace("\n", " ")) from None
+        raise UsageError(card.printable(message.replace("\n", " "))) from None
     if rest and not words:
         meant = f"did you mean --model={rest[0]}?" if "model" in values and rest[0] in registry.list_models() else \
             "flags are written --name=value (see --help)"
@@ -89,9 +94,24 @@ class _Parser(flags.ArgumentParser):
     def parse(self, argument: Any) -> Any:
         if not isinstance(argument, str):  # a default
             return self._kind.check(self._name, argument)
-        if argument.startswith("--"):
-            raise SpecError(f"{self._name} needs a value, --{self._name}=...; received the next flag, {argument}")
+        _refuse_flag(self._name, argument)
         return settings.parse(self._name, self._kind, argument)
+
+
+class _TextParser(flags.ArgumentParser):
+    def __init__(self, name: str):
+        super().__init__()
+        self._name = name
+
+    def parse(self, argument: Any) -> Any:
+        _refuse_flag(self._name, argument)
+        return argument
+
+
+def _refuse_flag(name: str, argument: str) -> None:
+    """`SpecError` if a flag without a value took the next flag, as in `--run_name --dry_run`, for its value."""
+    if argument.startswith("--"):
+        raise SpecError(f"{name} needs a value, --{name}=...; received the next flag, {argument}")
 
 
 def define_settings(values: Flags) -> None:
@@ -170,7 +190,8 @@ def run(name: str, body: Callable[[], int]) -> int:
         print(end="", flush=True)
         return code
     except ZooError as error:
-        print(f"{name}: {error}", file=sys.stderr)
+        lines = str(error).split("\n") if error.has_lines else [str(error)]
+        print(f"{name}: " + "\n".join(map(card.printable, lines)), file=sys.stderr)
         _settle_output()
         return USAGE if isinstance(error, ValueError) else FAILURE
     except BrokenPipeError:
@@ -180,8 +201,8 @@ def run(name: str, body: Callable[[], int]) -> int:
         full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
         if error.filename is None and not full:
             raise
-        print(f"{name}: {error.filename or 'standard output'}: {error.strerror}{'; make room' if full else ''}",
-              file=sys.stderr)
+        where = card.printable(str(error.filename or "standard output"))
+        print(f"{name}: {where}: {error.strerror}{'; make room' if full else ''}", file=sys.stderr)
         _settle_output()
         return FAILURE
     except KeyboardInterrupt:
