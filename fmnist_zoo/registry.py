@@ -155,7 +155,8 @@ def load_zoo_module(name: str, folder: str = "") -> None:
     if problem:
         message = " ".join(str(problem).split())
         advice = "; name it as import does, without .py" if name.endswith(".py") or os.sep in name else ""
-        raise SpecError(f"--zoo_module={name} cannot be imported: {type(problem).__name__}: {message}{advice}"
+        shown = name if name.isprintable() else repr(name)
+        raise SpecError(f"--zoo_module={shown} cannot be imported: {type(problem).__name__}: {message}{advice}"
                         ) from problem
 
 

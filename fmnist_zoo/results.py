@@ -77,7 +77,10 @@ def _typed(path: Any, line: int, row: dict[str, Any], types: Mapping[str, type])
     if None in row or None in row.values():  # csv's marks for a row with too many cells, or too few
         raise ResultsError(f"{path}, line {line}: has more or fewer cells than the header")
     try:
-        return {name: types.get(name, str)(text) for name, text in row.items()}
+        found = {name: types.get(name, str)(text) for name, text in row.items()}
+        if not all(math.isfinite(value) for value in found.values() if isinstance(value, float)):
+            raise ValueError("a number in it is not finite")
+        return found
     except ValueError as error:
         raise ResultsError(f"{path}, line {line}: cannot be read: {error}") from None
 

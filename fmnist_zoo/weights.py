@@ -38,14 +38,17 @@ def manifest() -> dict[str, dict[str, Any]]:
         known: dict[str, dict[str, Any]] = read_json(path)["models"]
         for name, found in known.items():
             wrong = [field for field, kind in _FIELDS.items() if not isinstance(found[field], kind)]
-            if wrong or len(found["sha256"]) != 64 or not float(found["scores"]["test_accuracy"]) <= 1:
-                raise ValueError(f"{name}: wrong {', '.join(wrong) or 'sha256 or scores'}")
+            accuracy = found["scores"]["test_accuracy"]
+            plain = os.path.basename(found["file"]) == found["file"] and found["file"].isprintable()
+            scored = isinstance(accuracy, (int, float)) and 0 <= accuracy <= 1
+            if wrong or not plain or not scored or len(found["sha256"]) != 64:
+                raise ValueError(f"{name}: wrong {', '.join(wrong) or 'file, sha256 or scores'}")
             Recipe(**found["recipe"])
         return known
     except FileNotFoundError:
         return {}
-    except (OSError, ValueError, TypeError, LookupError, AttributeError, RecursionError) as error:
-        raise WeightsError(f"{path}: is damaged: {error}; install the package again") from error
+    except (OSError, ValueError, TypeError, LookupError, AttributeError, ArithmeticError, RecursionError) as error:
+        raise WeightsError(f"{path}: is damaged: {_said(error)}; install the package again") from error
 
 
 def entry(name: str) -> dict[str, Any]:
@@ -94,7 +97,7 @@ def read(path: str | os.PathLike[str], spec: ModelSpec, *, sha256: str = "") -> 
         header = json.loads(content[8:8 + int.from_bytes(content[:8], "little")])
         stored = ModelSpec("stored", **json.loads(header["__metadata__"]["architecture"]))
     except (safetensors.SafetensorError, ValueError, LookupError, TypeError, RecursionError) as error:
-        raise WeightsError(f"{path}: damaged, or not weights of this zoo: {error}") from error
+        raise WeightsError(f"{path}: damaged, or not weights of this zoo: {_said(error)}") from error
     if stored.architecture != spec.architecture:
         raise WeightsError(f"{path}: belongs to another model than {spec.name}: {_architecture(stored)}, "
                            f"expected {_architecture(spec)}")
@@ -118,6 +121,11 @@ def write(path: str | os.PathLike[str], spec: ModelSpec, weights: Sequence[np.nd
     with atomic_write(path) as file:
         file.write(content)
     return hashlib.sha256(content).hexdigest()
+
+
+def _said(error: Exception) -> str:
+    """An error in one line, which may quote what a file holds."""
+    return " ".join(str(error).split())[:300]
 
 
 def _architecture(spec: ModelSpec) -> str:

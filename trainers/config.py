@@ -10,6 +10,7 @@ import re
 from typing import Any, Mapping
 
 from fmnist_zoo import own, registry
+from fmnist_zoo.card import printable
 from fmnist_zoo.errors import ZooError
 from fmnist_zoo.files import opened
 from fmnist_zoo.settings import (
@@ -32,6 +33,8 @@ DATA_VARIABLE = "FMNIST_ZOO_DATA"
 DEPENDENT = ("learning_rate", "weight_decay")  # settings that a new optimizer resets to its own defaults
 MIXED = "mixed_bfloat16"
 TAPE_ALONE = ("ema", "shift", "flip", "erase", "mixup", "initial_weights", "teacher")
+_KINDS = {"name": str, "sha256": str, "split_sha256": str, "fit": int, "validation": int, "versions": dict, "cpu": str,
+          "cores": int}  # of what the record of a run holds
 SCRATCH = ("hidden", "l1", "l2", "epochs", "batch_size", "learning_rate", "validation_size", "early_stopping",
            "weights")  # the settings of model and recipe of which `scratch` takes any value
 
@@ -288,13 +291,13 @@ def read_run(path: str | os.PathLike[str]) -> tuple[dict[str, Any], RunConfig]:
         config = RunConfig.from_dict(record["config"])
         for part, names in (("data", ("name", "sha256", "split_sha256", "fit", "validation")),
                             ("environment", ("versions", "cpu", "cores"))):
-            missing = [name for name in names if name not in record[part]]
-            if missing or not isinstance(record[part], dict):
-                raise ConfigError(f"its {part} lacks {', '.join(missing) or 'everything'}")
+            missing = [name for name in names if not isinstance(record[part].get(name), _KINDS[name])]
+            if missing:
+                raise ConfigError(f"its {part} lacks {', '.join(missing)}, or has another kind of it")
         if not isinstance(record["data"]["fit"], int) or not record["data"]["fit"] > 0:
             raise ConfigError(f"its data have {record['data']['fit']!r} fit images")
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read: {error.strerror}") from error
     except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
-        raise ConfigError(f"{path}: not the config.json of a run: {error}") from error
+        raise ConfigError(f"{path}: not the config.json of a run: {printable(str(error))}") from error
     return record, config

@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Any, Mapping, Sequence
 
+from fmnist_zoo.card import printable
 from fmnist_zoo.errors import UsageError
 
 History = list[dict[str, Any]]  # the rows of one run's metrics.csv
@@ -118,5 +119,5 @@ def select(only: str) -> tuple[Experiment, ...]:
     words = [word for word in only.split(",") if word]
     for word in words:
         if not any(word in (one.name, one.group, one.part) for one in EXPERIMENTS):
-            raise UsageError(f"--only={only}: there is no experiment {word!r}; see --help for their names")
+            raise UsageError(f"--only={printable(only)}: there is no experiment {word!r}; see --help for their names")
     return tuple(one for one in EXPERIMENTS if not words or {one.name, one.group, one.part} & set(words))

@@ -63,7 +63,8 @@ class RunFolder:
             result = read_json(self.result)
             types = ((result["epochs"], int), (result["stopped_early"], bool), (result["final"]["epoch"], int),
                      (result["seconds"], float), (result["weights_sha256"], str))
-            return result if all(isinstance(value, kind) for value, kind in types) else None
+            whole = all(isinstance(value, kind) for value, kind in types)
+            return result if whole and _are_within(result.get("files_sha256", {})) else None
         except (OSError, ValueError, TypeError, LookupError, RecursionError):
             return None
 
@@ -139,6 +140,13 @@ class RunFolder:
             for pattern in PARTIAL_FILES:
                 for path in folder.glob(pattern):
                     path.unlink()
+
+
+def _are_within(digests: Any) -> bool:
+    """Whether these are digests by paths below a folder."""
+    return isinstance(digests, dict) and all(
+        isinstance(digest, str) and not os.path.isabs(name) and ".." not in name.split("/")
+        for name, digest in digests.items())
 
 
 @contextlib.contextmanager

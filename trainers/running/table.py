@@ -122,7 +122,7 @@ def _number(cell: str) -> int | float | None:
     """`ValueError` for anything but a finite number in Python's own notation."""
     if not cell:
         return None
-    number = int(cell) if cell.isdecimal() else float(cell)
-    if not math.isfinite(number) or "_" in cell or cell != cell.strip():
+    number = int(cell) if cell.isdecimal() and len(cell) < 20 else float(cell)
+    if not math.isfinite(number) or "_" in cell or cell != cell.strip() or not cell.isascii():
         raise ValueError(f"{cell!r} is not a number")
     return number

@@ -125,11 +125,11 @@ def _files(folder: RunFolder, config: RunConfig, known: dict[str, str]) -> list[
     found = []
     for name, sha256 in known.items():
         path = folder.path / name
-        if not path.is_file():
-            if not (config.ranking and (path == folder.model or path.parent == folder.weights)):
-                found.append(f"{path}: is gone")
-            continue
         try:
+            if not path.is_file():
+                if not (config.ranking and (path == folder.model or path.parent == folder.weights)):
+                    found.append(f"{path}: is gone")
+                continue
             same = sha256_of(path) == sha256
         except OSError as error:
             found.append(f"{path}: cannot be read: {error.strerror}")
