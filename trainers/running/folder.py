@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import json
 import os
 import pathlib
 import shutil
@@ -15,6 +16,7 @@ import sys
 import time
 from typing import IO, Any, Collection, Iterator
 
+from fmnist_zoo import files
 from fmnist_zoo.errors import ZooError
 from fmnist_zoo.files import lock, make_folder, naming, publish, quoted, read_json, sha256_of, write_json
 from fmnist_zoo.spec import ARRAYS
@@ -275,6 +277,15 @@ def read_evaluation(folder: pathlib.Path, *, weights_sha256: str, data_sha256: s
         return None
 
 
+def _started(record: pathlib.Path) -> float:
+    """When a run started, by its record, which is not checked: of many thousands few are needed. 0 if it is damaged."""
+    try:
+        files.require_regular(record)
+        return float(json.loads(record.read_bytes()).get("started", 0.0))
+    except (OSError, ValueError, TypeError, AttributeError, OverflowError, RecursionError):
+        return 0.0
+
+
 def latest_unfinished(logdir: str | os.PathLike[str], model: str | None = None) -> RunFolder:
     """The newest unfinished run below `logdir`, of `model` if one is named, that can continue.
 
@@ -284,18 +295,16 @@ def latest_unfinished(logdir: str | os.PathLike[str], model: str | None = None) 
     Raises:
         ConfigError: if there is none.
     """
-    found: list[tuple[float, str, RunFolder, RunConfig]] = []
-    for path in pathlib.Path(logdir).glob(f"{model or '*'}/*/config.json"):
-        if path.parts[-3] == SWEEPS:
-            continue
+    found = [(_started(path), str(path)) for path in pathlib.Path(logdir).glob(f"{model or '*'}/*/config.json")
+             if path.parts[-3] != SWEEPS]
+    reason = ""
+    for _, name in sorted(found, reverse=True):
         try:
-            (record, config), folder = read_run(path), RunFolder(path.parent)
+            config, folder = read_run(name)[1], RunFolder(os.path.dirname(name))
         except ConfigError:  # a damaged record must not keep other runs from being resumed
             continue
-        if not finished(folder, config):
-            found.append((record.get("started", 0.0), str(path), folder, config))
-    reason = ""
-    for _, _, folder, config in sorted(found, key=lambda entry: entry[:2], reverse=True):
+        if finished(folder, config):
+            continue
         if folder.failure.exists():
             reason = reason or (f" but a run that failed ({folder.read_failure() or 'for an unknown reason'}); to try "
                                 f"it again all the same, name it: --resume={quoted(folder.path)}")
