@@ -74,12 +74,13 @@ def test_parts_share_the_time(tmp_path, monkeypatch):
 def test_command_writes_its_table_into_a_page(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(driver, "PARTS", {"numbers": Numbers(), "others": Numbers("others", bad=[1])})
     page = tmp_path / "page.md"
-    page.write_text(f"before\n{command.BEGIN}\nold\n{command.END}\nafter\n")
+    kept = "| `absent` | of another state | 1 | 0 | 0 | 0 | 0.00 | one |"
+    page.write_text(f"before\n{command.BEGIN}\n{kept}\n{command.END}\nafter\n")
     arguments = [f"--state={tmp_path / 'state'}", f"--page={page}"]
     assert command.main(["numbers", *arguments]) == 0
     lines = page.read_text().splitlines()
-    assert (lines[0], lines[-1], len(lines)) == ("before", "after", 7)
-    assert "| `numbers` | numbers | 1,000 | 0" in lines[4]
+    assert (lines[0], lines[-1], len(lines)) == ("before", "after", 8)
+    assert lines[4] == kept and "| `numbers` | numbers | 1,000 | 0" in lines[5]
     assert command.main(["others", *arguments]) == 1
     (tmp_path / "state" / "others-seed0.json").write_text("{")
     assert command.main(arguments) == 2

@@ -53,7 +53,8 @@ def _main(options: argparse.Namespace) -> bool:
     text = driver.table(options.state)
     print(text)
     if options.page:
-        command.replace_between(options.page, BEGIN, END, text)
+        before = options.page.read_text().partition(BEGIN)[2].partition(END)[0]
+        command.replace_between(options.page, BEGIN, END, driver.table(options.state, before))
     return held
 
 

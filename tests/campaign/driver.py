@@ -201,21 +201,25 @@ def attempt(part: Part, case: Case) -> str | None:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def table(state: pathlib.Path) -> str:
-    """What a state folder holds, as Markdown: a row a part, all of its seeds together."""
+def table(state: pathlib.Path, before: str = "") -> str:
+    """What a state folder holds, as Markdown: a row a part, all of its seeds together.
+
+    Rows of the table `before` are kept, if they are of parts that the state folder does not hold.
+    """
     found: dict[str, list[Progress]] = {}
     for path in sorted(state.glob("*-seed*.json")):
         name, _, seed = path.stem.rpartition("-seed")
         found.setdefault(name, []).append(Progress.load(state, name, int(seed)))
-    rows = [HEAD, ("---", "---", *["---:"] * (len(HEAD) - 3), "---")]
-    for name in sorted(found):
-        ones = found[name]
-        rows.append((
+    rows = {line.split("`")[1]: tuple(line.strip("| ").split(" | ")) for line in before.splitlines()
+            if line.startswith("| `")}
+    for name, ones in found.items():
+        rows[name] = (
             f"`{name}`", PARTS[name].about if name in PARTS else "", f"{sum(one.tries for one in ones):,}",
             str(sum(len(one.failures) for one in ones)), str(sum(len(one.mended) for one in ones)),
             ", ".join(str(seed) for seed in sorted(one.seed for one in ones)),
-            f"{sum(one.seconds for one in ones) / 3600:.2f}", ", ".join(sorted({one.processor for one in ones}))))
-    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+            f"{sum(one.seconds for one in ones) / 3600:.2f}", ", ".join(sorted({one.processor for one in ones})))
+    lines = [HEAD, ("---", "---", *["---:"] * (len(HEAD) - 3), "---"), *(rows[name] for name in sorted(rows))]
+    return "\n".join(f"| {' | '.join(row)} |" for row in lines)
 
 
 def run(body: Callable[[], bool]) -> int:
