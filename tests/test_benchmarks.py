@@ -10,9 +10,8 @@ import numpy as np
 import pytest
 
 import trainers
-from benchmarks import command, epoch, full_batch, limit, peers, recipes, speedrun, summary, sweep, table, torch_recipe
+from benchmarks import command, epoch, full_batch, limit, peers, recipes, summary, sweep, table
 from fmnist_zoo import get_spec
-from fmnist_zoo.errors import UsageError
 from tests import workers
 from trainers.config import resolve
 
@@ -109,56 +108,6 @@ def test_each_change_of_a_table_of_recipes_is_one_that_a_run_can_have(changes):
     for text in changes:
         assert resolve(plan.model, **{**recipes.parse(plan.base), **recipes.parse(text)}) != resolve(
             plan.model, **recipes.parse(plan.base)), text
-
-
-SHORT = "hidden=16,activation=gelu,optimizer=adamw,schedule=cosine,label_smoothing=0.1,epochs=3,weights=last"
-
-
-@pytest.mark.parametrize("seconds, accuracy, code, line", [
-    (5.0, 0.91, 0, "a new record for 0.90"), (9.0, 0.91, 1, "challenger: takes 9.0 s, not less than the record's 8.0"),
-    (5.0, 0.89, 1, "challenger: the mean test accuracy 0.8900 is below 0.90")])
-def test_a_faster_recipe_that_is_as_good_takes_the_record(seconds, accuracy, code, line, monkeypatch, tmp_path,
-                                                          capsys):
-    """The README's test measures for real."""
-    def ask(arguments, what, python):
-        mine = f"--settings={SHORT}" in arguments
-        return {"seconds": seconds if mine else 8.0, "validation_accuracy": 0.9, "commit": "abc",
-                "test_accuracy": accuracy if mine else 0.905}
-
-    monkeypatch.setattr(command, "ask", ask)
-    flags = [f"--records={tmp_path / 'records.csv'}", "--check=0.90", "--peers=tape,fit"]
-    assert speedrun.main([*flags, "--settings=epochs=9"]) == 0
-    before = speedrun.read(tmp_path / "records.csv")
-    assert before["0.90"].settings == "epochs=9" and before["0.90"].fit_seconds == 8.0
-    assert speedrun.main([*flags, f"--settings={SHORT}", "--by=somebody"]) == code
-    assert line in capsys.readouterr().out
-    after = speedrun.read(tmp_path / "records.csv")
-    assert (after == before) is bool(code) and (code or after["0.90"].by == "somebody")
-
-
-def test_peers_of_the_speedrun_learn_what_our_loop_learns():
-    found = {peer: speedrun.work(peer, "4L", SHORT.replace("epochs=3", "epochs=10"), 0, "mini")
-             for peer in ("tape", "fit")}
-    try:
-        found["torch"] = speedrun.work("torch", "4L", SHORT.replace("epochs=3", "epochs=10"), 0, "mini")
-    except ImportError:
-        pass
-    assert {one["validation_accuracy"] > 0.6 and one["seconds"] > 0 for one in found.values()} == {True}
-
-
-def test_torch_refuses_a_recipe_that_it_does_not_have():
-    config = speedrun.config_of("4L", "erase=4,l2=1e-4", 0, data="mini")
-    with pytest.raises(UsageError, match="has no erase, l1 or l2"):
-        torch_recipe.check(config.spec, config.recipe)
-
-
-def test_the_records_reach_their_targets_and_the_page_shows_them():
-    records = speedrun.read()
-    for target, record in records.items():
-        assert record.test_accuracy >= float(target)
-        assert speedrun.config_of(record.model, record.settings, 0, data="fashion_mnist").recipe.weights == "last"
-    page = (command.ROOT / "docs" / "speedrun.md").read_text()
-    assert page.split(speedrun.BEGIN)[1].split(speedrun.END)[0].strip() == (speedrun.table(records) if records else "")
 
 
 def test_worker_that_fails_is_reported_with_its_last_line():
