@@ -37,14 +37,14 @@ def teacher(tmp_path_factory):
 @pytest.fixture(scope="module")
 def whole(teacher, tmp_path_factory):
     """A run of four epochs with every setting on."""
-    return train("3L", epochs=4, teacher=f"{teacher},4L", logdir=tmp_path_factory.mktemp("whole"), run_name="whole",
-                 data="mini", **SMALL, **EVERYTHING)
+    return train("3L", epochs=4, teacher=f"{teacher},softmax", logdir=tmp_path_factory.mktemp("whole"),
+                 run_name="whole", data="mini", **SMALL, **EVERYTHING)
 
 
 @pytest.mark.parametrize("crashed", [False, True], ids=["stopped", "crashed"])
 def test_resumed_run_with_every_setting_equals_uninterrupted_run(teacher, whole, tmp_path, crashed):
     """A crash comes after three epochs, of which two are in the checkpoint."""
-    settings = dict(epochs=4, teacher=f"{teacher},4L", **{**SMALL, "checkpoint_every": 1 + crashed}, **EVERYTHING)
+    settings = dict(epochs=4, teacher=f"{teacher},softmax", **{**SMALL, "checkpoint_every": 1 + crashed}, **EVERYTHING)
     if crashed:
         config = resolve("3L", data="mini", **settings)
         folder = create(tmp_path, config, "one")
@@ -206,9 +206,9 @@ def test_every_setting_of_a_recipe_can_be_searched():
 
 def test_student_learns_from_its_teachers_and_records_them(teacher, whole, tmp_path):
     record = read_record(whole.folder)
-    assert [one["title"] for one in record["teachers"]] == [str(teacher), "4L"]
+    assert [one["title"] for one in record["teachers"]] == [str(teacher), "softmax"]
     assert record["teachers"][0]["weights_sha256"] == from_run(teacher).weights_sha256
-    assert [one["same_split"] for one in record["teachers"]] == [True, False]  # 4L is of all 54,000 images
+    assert [one["same_split"] for one in record["teachers"]] == [True, False]  # softmax is of all 54,000 images
     images = fmnist_zoo.load_data(("fit",), data="mini")["fit"].images / np.float32(255)
     taught = metrics.softmax(from_run(teacher).model(images).numpy())
     apart = []
@@ -221,7 +221,7 @@ def test_student_learns_from_its_teachers_and_records_them(teacher, whole, tmp_p
 
 def test_views_of_a_teacher_are_kept_and_a_resumed_run_uses_them(teacher, tmp_path, capsys, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    settings = dict(hidden=(8,), epochs=3, shift=1, mixup=0.2, teacher=f"{teacher},4L", teacher_views=True)
+    settings = dict(hidden=(8,), epochs=3, shift=1, mixup=0.2, teacher=f"{teacher},softmax", teacher_views=True)
     whole = train("2L", logdir=tmp_path, run_name="whole", data="mini", verbose=True, **settings)
     line = f"computing the logits of 2 teachers for 9 views of 1800 images; they are kept in {tmp_path}/cache/"
     assert line in capsys.readouterr().out
