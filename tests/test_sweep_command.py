@@ -171,7 +171,7 @@ def test_ctrl_c_keeps_finished_epochs(tmp_path):
     assert (metrics.parent / "checkpoints" / "latest.npz").exists()
 
 
-@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize("workers", [pytest.param(1, marks=pytest.mark.slow), 2])
 def test_ctrl_c_while_workers_start_leaves_no_traceback(workers, tmp_path):
     command = [sys.executable, "-m", "trainers.sweep", *GRID, f"--workers={workers}"]
     with subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
