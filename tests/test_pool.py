@@ -80,46 +80,49 @@ def kill_after_rows(folder, count):
     os.kill(int((folder / ".lock").read_text()), signal.SIGKILL)
 
 
-def test_local_worker_that_grew_is_replaced_and_a_killed_one_loses_nothing(job, undisturbed, monkeypatch, tmp_path):
-    monkeypatch.setattr(local, "GROWTH_MB", -1)
-    workers = local.LocalPool(resolve("2L").threads)
-    try:
-        workers.submit("short", job("short"))
-        ((name, outcome),) = wait_for(workers)
-        assert (name, outcome["status"]) == ("short", "COMPLETED") and outcome["memory_mb"] > 100
-        workers.submit("long", job("long", **LONG))
-        kill_after_rows(tmp_path / "long" / "0", 3)
-        assert outcome["pid"] not in (os.getpid(), int((tmp_path / "long" / "0" / ".lock").read_text()))
-        assert wait_for(workers) == [("long", {"status": pool.DIED, "begun": True})]
-        assert 3 <= len(RunFolder(tmp_path / "long" / "0").rows()) < EPOCHS
-        workers.submit("long", job("long", **LONG))
-        ((_, outcome),) = wait_for(workers)
-        folder, expected = undisturbed
-        assert outcome["final"] == expected["final"]
-        assert helpers.rows_without_times(tmp_path / "long" / "0") == helpers.rows_without_times(folder.path)
-    finally:
-        workers.close()
+class Executor:
+    """Stands in for the one of a worker, without a process: `futures` are of the jobs that it was given."""
+
+    made: list["Executor"] = []
+
+    def __init__(self, *arguments, **options):
+        self.futures, self.ended, self.intra_op = [], False, ""
+        self.made.append(self)
+
+    def submit(self, *arguments):
+        self.intra_op = os.environ.get("TF_NUM_INTRAOP_THREADS")
+        self.futures.append(concurrent.futures.Future())
+        return self.futures[-1]
+
+    def shutdown(self, wait):
+        self.ended = True
 
 
-def test_worker_inherits_the_threads_of_the_runs(monkeypatch):
-    """Its first import is the user's script, which may load TensorFlow before `trainers` asks for anything."""
-    asked = []
-
-    class Executor:
-        def __init__(self, *arguments, **options):
-            pass
-
-        def submit(self, *arguments):
-            asked.append(os.environ.get("TF_NUM_INTRAOP_THREADS"))
-            return concurrent.futures.Future()
-
+@pytest.fixture
+def executors(monkeypatch):
+    """The executors that pools of this test make."""
     monkeypatch.setattr(concurrent.futures, "ProcessPoolExecutor", Executor)
+    monkeypatch.setattr(Executor, "made", [])
+    return Executor.made
+
+
+def test_local_worker_that_grew_is_replaced(executors):
+    workers = local.LocalPool(1)
+    for count, memory_mb in ((1, 700.0), (1, 1000.0), (2, 1300.0), (2, 2000.0)):  # it may grow after its first job
+        workers.submit("one", {})
+        executors[-1].futures[-1].set_result(outcome := {"status": "COMPLETED", "memory_mb": memory_mb})
+        assert workers.wait(1.0) == [("one", outcome)] and len(executors) == count
+    assert [one.ended for one in executors] == [True, False]
+
+
+def test_worker_inherits_the_threads_of_the_runs(executors, monkeypatch):
+    """Its first import is the user's script, which may load TensorFlow before `trainers` asks for anything."""
     for before in (None, "1"):
         monkeypatch.delenv("TF_NUM_INTRAOP_THREADS", raising=False)
         if before:
             monkeypatch.setenv("TF_NUM_INTRAOP_THREADS", before)
         local.LocalPool(3)
-        assert asked.pop() == "3" and os.environ.get("TF_NUM_INTRAOP_THREADS") == before
+        assert executors.pop().intra_op == "3" and os.environ.get("TF_NUM_INTRAOP_THREADS") == before
 
 
 def test_workers_import_tensorflow_with_the_threads_of_the_runs(monkeypatch, tmp_path):
@@ -136,7 +139,7 @@ def test_workers_import_tensorflow_with_the_threads_of_the_runs(monkeypatch, tmp
     assert asked == [3, 3]
 
 
-def test_local_workers_share_the_cores_and_the_death_of_one_leaves_the_other_alone(job, undisturbed, tmp_path):
+def test_local_workers_share_the_cores_and_a_killed_one_loses_nothing(job, undisturbed, tmp_path):
     workers = local.LocalPool(resolve("2L").threads, 2)
     try:
         assert workers.slots == 2
@@ -144,9 +147,13 @@ def test_local_workers_share_the_cores_and_the_death_of_one_leaves_the_other_alo
         workers.submit("other", job("other", **LONG, seed=1))
         kill_after_rows(tmp_path / "long" / "0", 3)
         assert ("long", {"status": pool.DIED, "begun": True}) in (first := wait_for(workers))
+        assert 3 <= len(RunFolder(tmp_path / "long" / "0").rows()) < EPOCHS
         workers.submit("long", job("long", **LONG))
         outcomes = dict([*first, *wait_for(workers, 3 - len(first))])
-        assert outcomes["long"]["final"] == undisturbed[1]["final"] and outcomes["other"]["status"] == "COMPLETED"
+        folder, expected = undisturbed
+        assert outcomes["long"]["final"] == expected["final"] and outcomes["other"]["status"] == "COMPLETED"
+        assert outcomes["long"]["memory_mb"] > 100 and outcomes["long"]["pid"] != outcomes["other"]["pid"]
+        assert helpers.rows_without_times(tmp_path / "long" / "0") == helpers.rows_without_times(folder.path)
         cores = sorted(os.sched_getaffinity(0))
         expected = [{"cores": len(cores[index::2] or cores[:1])} for index in (0, 1)]
         for name in ("long", "other"):  # the replaced one has its share, too
@@ -231,7 +238,7 @@ for index, count in [(0, 2), (1, 2), (0, 1), (len(cores), len(cores) + 1)]:
     assert done.returncode == 0, done.stderr
 
 
-@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize("workers", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_script_without_a_main_guard_gets_a_message_and_no_trial_is_lost(tmp_path, workers):
     call = ("from trainers.sweep import sweep\n"
             f"sweep('softmax', 'l2=0', data='mini', epochs=1, logdir={str(tmp_path)!r}, workers={workers})\n")
