@@ -32,6 +32,7 @@ SPACE = "dropout=0,0.2,0.4; l2=0,1e-4,1e-3"
 SMALL_RUNS = {"softmax": "plain", "2L": "plain"}
 RANGES, RANGES_SPACE, TRIALS = "ranges2L", "dropout=0..0.5; l2=log(1e-6..1e-3); learning_rate=log(3e-4..1e-2)", 16
 SHIPPED = "4D_drop03"
+BEST, WORST = "5L_unrolled", (5, 10)  # the best single network, and how many rows and columns of its worst images
 # The rooms of the code from left to right; those of one column do not import each other.
 ROOMS = (
     (("fmnist_zoo", "models, data,\nweights, metrics"),),
@@ -166,6 +167,29 @@ def trained(options: argparse.Namespace) -> None:
         _copy(pathlib.Path(options.logdir, SHIPPED, "shipped", "evaluation", f"{name}.png"))
 
 
+def worst(options: argparse.Namespace) -> None:
+    """The validation images on which the best network has the highest losses: what it says, and the label."""
+    import numpy as np
+    from matplotlib.figure import Figure
+
+    from fmnist_zoo import CLASS_NAMES, load_data, metrics
+    from trainers.running.trained import from_zoo, logits_of
+
+    best = from_zoo(BEST)
+    logits, labels, _ = logits_of([best], "validation", "", None)
+    probabilities = metrics.softmax(logits / best.temperature)
+    found = np.argsort(probabilities[np.arange(len(labels)), labels])[:WORST[0] * WORST[1]]
+    images = load_data(("validation",))["validation"].images[found].reshape(-1, 28, 28)
+    figure = Figure(figsize=(1.25 * WORST[1], 1.7 * WORST[0]), layout="constrained")
+    for axis, place, image in zip(figure.subplots(*WORST).flat, found, images):
+        says = probabilities[place].argmax()
+        axis.imshow(255 - image, cmap="gray", vmin=0, vmax=255)
+        axis.set_title(f"{CLASS_NAMES[says]} {probabilities[place, says]:.2f}\nlabel: {CLASS_NAMES[labels[place]]}",
+                       fontsize=7.5)
+        axis.axis("off")
+    figure.savefig(DOCS / "pictures" / "worst.png", dpi=100)
+
+
 def tour(options: argparse.Namespace) -> None:
     """Executes the notebook in an empty folder, and stores its outputs."""
     import nbclient
@@ -181,7 +205,7 @@ def tour(options: argparse.Namespace) -> None:
 
 
 PARTS: dict[str, Callable[[argparse.Namespace], None]] = {
-    part.__name__: part for part in (rooms, curves, board, lessons, hparams, trained, tour)}
+    part.__name__: part for part in (rooms, curves, board, lessons, hparams, trained, worst, tour)}
 
 
 def _do(main: Callable[[Sequence[str]], int], arguments: Sequence[str]) -> None:
