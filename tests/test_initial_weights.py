@@ -1,6 +1,7 @@
 """Runs that start from trained weights: as they are, or as the dense layers that a convolutional network is."""
 
 import json
+import signal
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from fmnist_zoo.spec import Recipe
 from tests.test_resume import assert_equal_runs, stopped_run
 from trainers import sweep
 from trainers.config import ConfigError, read_record
+from trainers.running import table
 from trainers.running.trained import from_run
 from trainers.train import main, train
 
@@ -146,3 +148,21 @@ def test_sweep_starts_from_a_trained_model_alone(pretending_pool, logdir, capsys
 def test_recipe_shows_where_the_weights_come_from(logdir, capsys):
     assert main(["--model=4L", "--data=mini", "--initial_weights=4L", "--dry_run"]) == 0
     assert json.loads(capsys.readouterr().out)["recipe"]["initial_weights"] == "4L"
+
+
+def test_run_that_is_stopped_while_the_first_network_trains_leaves_that_one_alone(logdir, capsys, monkeypatch):
+    flags = ["--model=4L", "--hidden=75,16", "--activation=gelu", "--dropout=0", "--data=mini", "--epochs=1",
+             f"--initial_weights={FIRST}", f"--logdir={logdir}", "--run_name=one"]
+    append = table.MetricsTable.append
+
+    def interrupt(self, row):
+        append(self, row)
+        signal.raise_signal(signal.SIGINT)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(table.MetricsTable, "append", interrupt)
+        assert main(flags) == 130
+    assert capsys.readouterr().out.endswith("interrupted before the first epoch; the same command starts again\n")
+    assert [path.name for path in logdir.iterdir() if path.is_dir()] == ["tiny_conv"]
+    assert main(flags) == 0
+    assert len(list(logdir.glob("*/*/result.json"))) == 2

@@ -38,7 +38,8 @@ class Run:
         config: the run, resolved.
         history: the rows of `metrics.csv`.
         result: the content of `result.json`; None if the run was interrupted.
-        model: the Keras model with the weights that count; after an interruption, with the last ones.
+        model: the Keras model with the weights that count; after an interruption, with the last ones. None
+            if it was interrupted while `many.earlier_runs` trained what it needs first.
     """
 
     folder: pathlib.Path
@@ -50,7 +51,7 @@ class Run:
     def summary(self) -> str:
         """The result in one line, then the commands that may come next."""
         recipe = self.config.recipe
-        if self.result is None and not (self.folder / "config.json").exists():
+        if self.model is None:
             return "interrupted before the first epoch; the same command starts again"
         if self.result is None:
             return f"interrupted after epoch {len(self.history)}; continue with\n  {self._continue()}"
