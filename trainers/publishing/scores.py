@@ -51,13 +51,13 @@ def row_of(subject: trained.Trained, data_dir: str | None = None, tta: str = "")
     report = evaluation.once(subject, data_dir, tta)
     record, result = read_record(folder.path), folder.read_result() or {}
     images = record["data"]["fit"]
-    before = sum(one.get("seconds", 0.0) for name in ("initial_weights", "teachers") for one in record.get(name, ()))
+    seconds = result["seconds"] + sum(  # with those of what was trained first
+        one.get("seconds", 0.0) for name in ("initial_weights", "teachers") for one in record.get(name, ()))
     return {
         "model": subject.spec.name, "seed": subject.seed, "epochs": result["epochs"],
         "chosen_epoch": result["final"]["epoch"], "validation_accuracy": result["final"]["validation_accuracy"],
         "test_accuracy": report["accuracy"], "test_nll": report["nll"], "test_ece": report["ece"],
-        "seconds": before + result["seconds"],
-        "images_per_second": images * result["epochs"] / result["seconds"],
+        "seconds": seconds, "images_per_second": images * result["epochs"] / seconds,
         "data_sha256": record["data"]["sha256"], **origin(record),
     }
 
