@@ -24,7 +24,7 @@ from trainers.running.trained import Trained
 if TYPE_CHECKING:
     from fmnist_zoo.data import Data
 
-SETTINGS = {"initial_weights": "initial_weights", "teacher": "teachers"}  # and what a run's record calls them
+SETTINGS = {"initial_weights": "initial_weights", "teacher": "teachers"}  # what a run's record calls it
 INHERITED = ("seed", "data", "data_dir", "allow_other_data", "threads", "histogram_every")
 
 
@@ -45,10 +45,9 @@ def refuse_modules(recipe: Recipe) -> None:
     """`ConfigError` for a model that would have to be trained first."""
     for setting in SETTINGS:
         for name in filter(_of_module, names_in(getattr(recipe, setting))):
+            module, _, model = name.partition(":")
             raise ConfigError(f"--{setting}={name} is trained before each run, and a sweep has many: train it once by "
-                              "python -m trainers.train "
-                              f" --zoo_module={name.partition(':')[0]} --model={name.partition(':')[2]}, "
-                              "and name its folder")
+                              f"python -m trainers.train --zoo_module={module} --model={model}, and name its folder")
 
 
 def runs(config: RunConfig) -> dict[str, RunConfig]:

@@ -24,8 +24,8 @@ def assign(model: Any, spec: ModelSpec, source: Trained, images: np.ndarray) -> 
     Raises:
         ConfigError: if the two have other layers, or are not the same function.
     """
-    alike = source.spec.build == spec.build and bool(spec.build) or not (source.spec.build or spec.build) and (
-        weights.shapes(source.spec) == weights.shapes(spec))
+    alike = source.spec.build == spec.build and (
+        bool(spec.build) or weights.shapes(source.spec) == weights.shapes(spec))
     arrays = source.model.get_weights() if alike else _unrolled(spec, source)
     expected, received = ([array.shape for array in some] for some in (model.get_weights(), arrays))
     if received != expected:
