@@ -73,7 +73,7 @@ def failure(target: Target, content: bytes) -> str | None:
 
 
 def failures(target: Target, seed: int, batch: int, note: Any = None) -> Iterator[tuple[int, str, bytes]]:
-    """The inputs of a batch that fail; `note` is told the index of each input before it is tried."""
+    """The inputs of a batch that fail; `note` receives the index of each input before that is tried."""
     for index in range(target.batch):
         content = target.make(generator(target.name, seed, batch, index))
         if note:
