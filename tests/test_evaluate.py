@@ -226,7 +226,7 @@ def test_run_with_a_damaged_result_is_unfinished(folder, capsys, change):
 
 def test_record_without_a_count_of_images_is_refused(folder, capsys):
     change_record(folder, lambda record: record["data"].update(fit="x"))
-    assert "'x' fit images" in refused(capsys, f"--run={folder}")
+    assert "its data lacks fit, or has another kind of it" in refused(capsys, f"--run={folder}")
 
 
 def test_folder_in_use_by_another_process_is_refused(folder, capsys):

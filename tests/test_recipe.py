@@ -316,7 +316,7 @@ def test_a_setting_costs_something_only_where_it_is_on(split):
 # Engines that have no such setting.
 
 RECIPE = dict(schedule="cosine", warmup=0.1, label_smoothing=0.1, ema=0.9, clip_norm=1.0, shift=1, flip=True, erase=4,
-              mixup=0.2, teacher="4L")
+              mixup=0.2, teacher="4L", initial_weights="4L")
 
 
 @pytest.mark.parametrize("name", RECIPE)

@@ -289,7 +289,7 @@ def test_constructed_session_changes_no_file(quick, copy):
     (copy / "evaluation").mkdir()
     before = {path: path.read_bytes() for path in copy.rglob("*") if path.is_file()}
     config = resolve("4D_drop03", hidden=(16, 16, 16), data="mini", epochs=9, l2=1e-4)
-    Session(RunFolder(copy), config, Reporter(), fmnist_zoo.load_data(data="mini"), None)
+    Session(RunFolder(copy), config, Reporter(), fmnist_zoo.load_data(data="mini"), None, {})
     assert {path: path.read_bytes() for path in copy.rglob("*") if path.is_file()} == before
     assert (copy / "evaluation").is_dir()
 
