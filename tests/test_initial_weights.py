@@ -2,6 +2,7 @@
 
 import json
 import signal
+import time
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ from fmnist_zoo.backend import keras
 from fmnist_zoo.errors import SpecError
 from fmnist_zoo.spec import Recipe
 from tests.test_resume import assert_equal_runs, stopped_run
-from trainers import sweep
+from trainers import cli, sweep
 from trainers.config import ConfigError, read_record
 from trainers.running import table
 from trainers.running.trained import from_run
@@ -153,14 +154,20 @@ def test_recipe_shows_where_the_weights_come_from(logdir, capsys):
 def test_run_that_is_stopped_while_the_first_network_trains_leaves_that_one_alone(logdir, capsys, monkeypatch):
     flags = ["--model=4L", "--hidden=75,16", "--activation=gelu", "--dropout=0", "--data=mini", "--epochs=1",
              f"--initial_weights={FIRST}", f"--logdir={logdir}", "--run_name=one"]
-    append = table.MetricsTable.append
+    append, asks = table.MetricsTable.append, cli.StopSignal.__call__
 
-    def interrupt(self, row):
+    def append_and_interrupt(self, row):
         append(self, row)
         signal.raise_signal(signal.SIGINT)
 
+    def asks_when_the_signal_has_arrived(self):
+        while list(logdir.glob("*/*/metrics.csv")) and not asks(self):  # a thread reads signals
+            time.sleep(0.001)
+        return asks(self)
+
     with monkeypatch.context() as patch:
-        patch.setattr(table.MetricsTable, "append", interrupt)
+        patch.setattr(table.MetricsTable, "append", append_and_interrupt)
+        patch.setattr(cli.StopSignal, "__call__", asks_when_the_signal_has_arrived)
         assert main(flags) == 130
     assert capsys.readouterr().out.endswith("interrupted before the first epoch; the same command starts again\n")
     assert [path.name for path in logdir.iterdir() if path.is_dir()] == ["tiny_conv"]
