@@ -82,11 +82,12 @@ def said(error: Exception) -> str:
 def _check_result(result: Mapping[str, Any], metric: str, executions: int) -> None:
     _require(result, {"status": str, "reason": str, "executions": list})
     _require_count(result["order"], "order", 0)
-    for name in ("objective", "objective_std", "epochs", "seconds"):
-        if result[name] is not None and not _is_number(result[name]):
-            raise ValueError(f"{name} is {result[name]!r:.80}")
     if result["status"] not in (COMPLETED, FAILED):
         raise ValueError(f"status is {result['status']!r:.80}")
+    known = () if result["status"] == FAILED else ("objective", "epochs", "seconds")
+    for name in ("objective", "objective_std", "epochs", "seconds"):
+        if not _is_number(result[name]) and (name in known or result[name] is not None):
+            raise ValueError(f"{name} is {result[name]!r:.80}")
     if result["status"] == FAILED:
         return
     finals = [one["final"] for one in result["executions"]]
