@@ -1,6 +1,7 @@
 """Runs that start from trained weights: as they are, or as the dense layers that a convolutional network is."""
 
 import json
+import shutil
 import signal
 import time
 
@@ -108,8 +109,10 @@ def test_stopped_run_goes_on_from_its_checkpoint_to_the_same_bits(logdir):
     settings = dict(hidden=(75, 16), activation="gelu", dropout=0.1, epochs=3, initial_weights=str(source))
     whole = train("4L", data="mini", logdir=logdir, run_name="whole", **settings)
     folder = stopped_run(logdir, 1, model="4L", **settings)
+    shutil.rmtree(source)  # the checkpoint has all weights
     assert main([f"--resume={folder}"]) == 0
     assert_equal_runs(folder, whole.folder)
+    assert read_record(folder)["initial_weights"] == read_record(whole.folder)["initial_weights"]
 
 
 @pytest.mark.parametrize("changed, text", [

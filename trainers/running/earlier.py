@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import pathlib
-from typing import TYPE_CHECKING, Any, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Iterator, Mapping, Sequence
 
 from fmnist_zoo import registry
 from fmnist_zoo.errors import ZooError
@@ -30,34 +30,36 @@ INHERITED = ("seed", "data", "data_dir", "allow_other_data", "threads", "histogr
 
 def check(config: RunConfig) -> None:
     """`ConfigError`, without TensorFlow, for names that are no trained model, or whose run is not finished."""
-    for setting in SETTINGS:
-        for name in names_in(getattr(config.recipe, setting)):
-            try:
-                if _of_module(name):
-                    _before(name, config)
-                else:
-                    trained.spec_and_data(**_argument(name, {}))
-            except ZooError as error:
-                raise ConfigError(f"--{setting}: {error}") from error
+    for setting, name in _named(config.recipe):
+        try:
+            if _of_module(name):
+                _before(name, config)
+            else:
+                trained.spec_and_data(**_argument(name, {}))
+        except ZooError as error:
+            raise ConfigError(f"--{setting}: {error}") from error
 
 
 def refuse_modules(recipe: Recipe) -> None:
     """`ConfigError` for a model that would have to be trained first."""
-    for setting in SETTINGS:
-        for name in filter(_of_module, names_in(getattr(recipe, setting))):
+    for setting, name in _named(recipe):
+        if _of_module(name):
             module, _, model = name.partition(":")
             raise ConfigError(f"--{setting}={name} is trained before each run, and a sweep has many: train it once by "
                               f"python -m trainers.train --zoo_module={module} --model={model}, and name its folder")
 
 
-def runs(config: RunConfig) -> dict[str, RunConfig]:
-    """The runs that come before a run, by their names in its recipe; `SpecError`, `ConfigError` for impossible ones."""
-    names = [name for setting in SETTINGS for name in names_in(getattr(config.recipe, setting))]
-    return {name: _before(name, config) for name in filter(_of_module, names)}
+def runs(config: RunConfig, begun: bool) -> dict[str, RunConfig]:
+    """The runs that come before a run, by their names in its recipe; `SpecError`, `ConfigError` for impossible ones.
+
+    Args:
+        begun: the run has a checkpoint, and no more need of its initial weights.
+    """
+    return {name: _before(name, config) for _, name in _named(config.recipe, begun) if _of_module(name)}
 
 
-def load(recipe: Recipe, folders: Mapping[str, str], record: Mapping[str, Any], data: Data, reporter: Reporter
-         ) -> tuple[dict[str, list[Trained]], dict[str, list[dict[str, Any]]]]:
+def load(recipe: Recipe, folders: Mapping[str, str], record: Mapping[str, Any], data: Data, reporter: Reporter, *,
+         begun: bool) -> tuple[dict[str, list[Trained]], dict[str, list[dict[str, Any]]]]:
     """The models that a recipe names, and what a run's record says of them. Imports TensorFlow.
 
     Args:
@@ -65,6 +67,7 @@ def load(recipe: Recipe, folders: Mapping[str, str], record: Mapping[str, Any], 
         record: that of the run that is resumed or replayed; empty for a new run.
         data: those of the run.
         reporter: is given a line for each model that may know images which validate the run.
+        begun: as in `runs`; what the record says of the initial weights is then kept.
 
     Returns:
         The models of each setting, and entries of the record: for each model `title`, `weights_sha256`, and
@@ -75,9 +78,10 @@ def load(recipe: Recipe, folders: Mapping[str, str], record: Mapping[str, Any], 
         ConfigError: if the models are not those recorded.
         ZooError: if there is no such trained model, or its run is not finished.
     """
-    models, entries = {}, {}
+    models: dict[str, list[Trained]] = {}
+    entries = {"initial_weights": record["initial_weights"]} if begun and recipe.initial_weights else {}
     for setting, entry in SETTINGS.items():
-        names = names_in(getattr(recipe, setting))
+        names = [name for one, name in _named(recipe, begun) if one == setting]
         models[setting] = [trained.load(**_argument(name, folders)) for name in names]
         found = []
         for name, one in zip(names, models[setting]):
@@ -87,8 +91,8 @@ def load(recipe: Recipe, folders: Mapping[str, str], record: Mapping[str, Any], 
             found.append({"title": title, "weights_sha256": one.weights_sha256, "same_split": same, **seconds})
             if not same and len(data["validation"].labels):
                 reporter.note(_may_know(setting, title))
-        _refuse_others(setting, found, record.get(entry))
         if found:
+            _refuse_others(setting, found, record.get(entry))
             entries[entry] = found
     return models, entries
 
@@ -121,6 +125,13 @@ def _may_know(setting: str, title: str) -> str:
                 "that validate its student, whose validation scores are then too good")
     return (f"{title}, whose weights are the initial ones, was trained on other data, or with other images held out: "
             "it may have learned images that validate this run, whose validation scores are then too good")
+
+
+def _named(recipe: Recipe, begun: bool = False) -> Iterator[tuple[str, str]]:
+    """Each setting that names trained models, with each name; of a run that has begun, only what it still needs."""
+    for setting in ("teacher",) if begun else SETTINGS:
+        for name in names_in(getattr(recipe, setting)):
+            yield setting, name
 
 
 def _of_module(name: str) -> bool:

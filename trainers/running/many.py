@@ -49,7 +49,7 @@ def finish(runs: Sequence[RunConfig], logdir: str, should_stop: Callable[[], boo
                 folder = create(logdir, config)
             else:
                 expected, config = read_run(folder.path)
-            before = earlier_runs(config, logdir, should_stop)
+            before = earlier_runs(folder, config, logdir, should_stop)
             if before is None:
                 remove_if_unused(folder)
                 return
@@ -61,17 +61,18 @@ def finish(runs: Sequence[RunConfig], logdir: str, should_stop: Callable[[], boo
         yield folder
 
 
-def earlier_runs(config: RunConfig, logdir: str, should_stop: Callable[[], bool]) -> dict[str, str] | None:
-    """Trains what the recipe of a run needs first; the folder of each by its name in the recipe, None if it is stopped.
+def earlier_runs(folder: RunFolder, config: RunConfig, logdir: str, should_stop: Callable[[], bool]
+                 ) -> dict[str, str] | None:
+    """Trains what the run in `folder` needs first; the folders by their names in its recipe, None if it is stopped.
 
     Raises:
         SpecError, ConfigError: as `earlier.runs`.
         RunError: as `run.execute`.
     """
     folders = {}
-    for name, first in earlier.runs(config).items():
-        for folder in finish([first], logdir, should_stop):
-            folders[name] = str(folder.path.absolute())
+    for name, first in earlier.runs(config, folder.checkpoint.exists()).items():
+        for done in finish([first], logdir, should_stop):
+            folders[name] = str(done.path.absolute())
         if name not in folders:
             return None
     return folders

@@ -69,7 +69,8 @@ class Session:
         self.batch_size = config.batch(len(self.fit.labels))
         self._old_record = read_record(folder.config) if folder.config.exists() else None
         recorded = self._old_record or expected or {}
-        found, self.named = earlier.load(config.recipe, earlier_runs, recorded, data, reporter)
+        found, self.named = earlier.load(config.recipe, earlier_runs, recorded, data, reporter,
+                                         begun=folder.checkpoint.exists())
         for one in found["initial_weights"]:
             initial.assign(self.model, config.spec, one, self.fit.images)
         origin = (data.sha256, data.split_sha256)
