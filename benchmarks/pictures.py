@@ -18,7 +18,7 @@ import sys
 import tempfile
 from typing import Any, Callable, Sequence
 
-from benchmarks import command
+from benchmarks import command, recipes
 from fmnist_zoo.errors import ZooError
 from fmnist_zoo.files import atomic_write
 from trainers import cli, evaluate, sweep, train
@@ -190,6 +190,29 @@ def worst(options: argparse.Namespace) -> None:
     figure.savefig(DOCS / "pictures" / "worst.png", dpi=100)
 
 
+def left_out(options: argparse.Namespace) -> None:
+    """What the changes to a good recipe are worth: the differences in validation accuracy that benchmarks/recipes.csv
+    has, for each seed and their mean."""
+    from matplotlib.figure import Figure
+
+    plan, rows = recipes.TABLES["left_out"], recipes.read(recipes.ROWS_FILE)
+    accuracies = {text: [rows[key]["accuracy"] for key in keys] for text, keys in plan.keys(recipes.SEEDS).items()}
+    differences = {text: [100 * (one - base) for one, base in zip(found, accuracies[""])]
+                   for text, found in accuracies.items() if text}
+    order = sorted(differences, key=lambda text: sum(differences[text]))
+    figure = Figure(figsize=(8, 6.5), layout="constrained")
+    axis = figure.subplots()
+    for place, text in enumerate(order):
+        mean = sum(differences[text]) / len(differences[text])
+        axis.barh(place, mean, color="#3f51b5" if mean > 0 else "#f57c00", height=0.7, alpha=0.6)
+        axis.plot(differences[text], [place] * len(differences[text]), "o", color="0.2", markersize=3)
+    axis.axvline(0, color="0.3", linewidth=0.8)
+    axis.set_yticks(range(len(order)), order, fontsize=8.5)
+    axis.set_xlabel("validation accuracy less that of the recipe, in points: mean, and each seed")
+    axis.spines[["top", "right"]].set_visible(False)
+    figure.savefig(DOCS / "pictures" / "left_out.png", dpi=100)
+
+
 def tour(options: argparse.Namespace) -> None:
     """Executes the notebook in an empty folder, and stores its outputs."""
     import nbclient
@@ -205,7 +228,7 @@ def tour(options: argparse.Namespace) -> None:
 
 
 PARTS: dict[str, Callable[[argparse.Namespace], None]] = {
-    part.__name__: part for part in (rooms, curves, board, lessons, hparams, trained, worst, tour)}
+    part.__name__: part for part in (rooms, curves, board, lessons, hparams, trained, worst, left_out, tour)}
 
 
 def _do(main: Callable[[Sequence[str]], int], arguments: Sequence[str]) -> None:

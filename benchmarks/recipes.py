@@ -3,7 +3,7 @@
     python -m benchmarks.recipes                    # each added to 4L: 3 seeds, about half an hour on two cores
     python -m benchmarks.recipes --table=left_out   # each left out of a recipe that has them all: about an hour
     python -m benchmarks.recipes --settings=ema=0.999 --settings=shift=1,flip=true
-    python -m benchmarks.recipes --rows=benchmarks/recipes.csv --table=rows   # all runs of that file, and no training
+    python -m benchmarks.recipes --rows=benchmarks/recipes.csv --table=rows   # the other runs of that file, untrained
 
 Each line is the same recipe with one change, measured on the validation images: the test images are not opened.
 Differences are paired by seed. Runs that the log folder holds are used, so an interrupted table continues. With
@@ -32,9 +32,19 @@ from trainers.running import provenance
 from trainers.running.folder import RunFolder
 
 ROWS = "rows"
-BEGIN, END = "<!-- recipes: python -m benchmarks.recipes -->", "<!-- /recipes -->"
+ROWS_FILE, SEEDS = pathlib.Path(__file__).with_name("recipes.csv"), (1, 2, 3)
+BEGIN, END = "<!-- recipes: python -m benchmarks.recipes --table={} -->", "<!-- /recipes: {} -->"
 FIGURES = ("nll", "accuracy", "tta", "epoch", "seconds")  # the numbers of a row; "" where a run was not measured so
 HEAD = ("change", "validation NLL", "difference", "p", "validation accuracy", "difference", "p")
+
+
+class Key(NamedTuple):
+    """What a run is, as text that a file can hold."""
+
+    model: str
+    data: str
+    settings: str
+    seed: int
 
 
 class Table(NamedTuple):
@@ -44,6 +54,17 @@ class Table(NamedTuple):
     base: str
     changes: tuple[str, ...]
     tta: str = ""
+    data: str = "fashion_mnist"
+
+    def keys(self, seeds: Sequence[int]) -> dict[str, list[Key]]:
+        """The runs of the recipe, whose name is "", and of each change, which replaces what the recipe says."""
+        return {text: [Key(self.model, self.data, self._merged(text), seed) for seed in seeds]
+                for text in ("", *self.changes)}
+
+    def _merged(self, text: str) -> str:
+        merged = {name: value for name, _, value in (part.partition("=") for part in f"{self.base},{text}".split(",")
+                                                     if part)}
+        return ",".join(f"{name}={value}" for name, value in merged.items())
 
 
 TABLES = {
@@ -78,9 +99,9 @@ def parse(text: str) -> dict[str, Any]:
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = command.make_parser("benchmarks.recipes", __doc__)
     parser.add_argument("--table", choices=(*TABLES, ROWS), default="alone", help="which recipe and which changes; "
-                        f"{ROWS}: all runs of the file --rows, best first")
+                        f"{ROWS}: the runs of the file --rows that are of no table, best first")
     parser.add_argument("--model", help="another than the table's")
-    parser.add_argument("--seeds", type=command.list_of(command.count), default=[1, 2, 3])
+    parser.add_argument("--seeds", type=command.list_of(command.count), default=list(SEEDS))
     parser.add_argument("--settings", action="append", help="one change instead of the table's, such as ema=0.999")
     parser.add_argument("--epochs", type=command.count)
     parser.add_argument("--data", choices=command.DATA, default="fashion_mnist")
@@ -93,51 +114,34 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _main(options: argparse.Namespace) -> int:
     if options.table == ROWS:
-        rows = _read(options.rows)
+        rows = read(options.rows)
         if not rows:
             raise UsageError(f"--table={ROWS} needs --rows, a file that exists; received {options.rows}")
-        return _show(options, listing(rows))
+        compared = {key for plan in TABLES.values() for keys in plan.keys(SEEDS).values() for key in keys}
+        return _show(options, listing({key: figures for key, figures in rows.items() if key not in compared}))
     from trainers.running import many
 
-    plan = TABLES[options.table]
-    changes = ("", *(options.settings or plan.changes))
-    keys = {(text, seed): _key(options, plan, text, seed) for text in changes for seed in options.seeds}
-    rows = _read(options.rows)
-    runs = {key: _config(key) for seed in options.seeds for key in (keys[text, seed] for text in changes)
-            if key not in rows}
+    plan = TABLES[options.table]._replace(data=options.data)
+    plan = plan._replace(model=options.model or plan.model, changes=tuple(options.settings or plan.changes),
+                         base=f"{plan.base},epochs={options.epochs}" if options.epochs else plan.base)
+    keys, rows, commit = plan.keys(options.seeds), read(options.rows), provenance.commit()
+    runs = {key: _config(key) for seed in zip(*keys.values()) for key in seed if key not in rows}
     with cli.StopSignal() as stop:
         for key, folder in zip(runs, many.finish(list(runs.values()), os.path.expanduser(options.logdir), stop)):
             rows[key] = _measure(folder, plan.tta)
-            _add(options.rows, key, rows[key])
+            _add(options.rows, key, rows[key], commit)
         if stop():
             print("interrupted; the same command continues")
             return 128 + stop.number
-    return _show(options, table({text: [rows[keys[text, seed]] for seed in options.seeds] for text in changes}))
+    return _show(options, table({text: [rows[key] for key in keys[text]] for text in keys}))
 
 
 def _show(options: argparse.Namespace, text: str) -> int:
     """Prints the table, and puts it into the page."""
     print(text)
     if options.page:
-        command.replace_between(options.page, BEGIN, END, text)
+        command.replace_between(options.page, BEGIN.format(options.table), END.format(options.table), text)
     return 0
-
-
-class Key(NamedTuple):
-    """What a run is, as text that a file can hold."""
-
-    model: str
-    data: str
-    settings: str
-    seed: int
-
-
-def _key(options: argparse.Namespace, plan: Table, text: str, seed: int) -> Key:
-    """A change replaces what the recipe says."""
-    given = f"epochs={options.epochs}" if options.epochs else ""
-    parts = [part.partition("=") for part in f"{plan.base},{given},{text}".split(",") if part]
-    merged = {name: value for name, _, value in parts}
-    return Key(options.model or plan.model, options.data, ",".join(f"{name}={merged[name]}" for name in merged), seed)
 
 
 def _config(key: Key) -> RunConfig:
@@ -158,7 +162,7 @@ def _measure(folder: RunFolder, tta: str) -> dict[str, Any]:
     return found
 
 
-def _read(path: pathlib.Path | None) -> dict[Key, dict[str, Any]]:
+def read(path: pathlib.Path | None) -> dict[Key, dict[str, Any]]:
     """The figures of the runs that a file holds; none without a file."""
     if path is None or not path.exists():
         return {}
@@ -167,8 +171,11 @@ def _read(path: pathlib.Path | None) -> dict[Key, dict[str, Any]]:
                 {name: float(row[name]) for name in FIGURES if row[name]} for row in csv.DictReader(file)}
 
 
-def _add(path: pathlib.Path | None, key: Key, figures: dict[str, Any]) -> None:
-    """Adds a run's figures to the file, with the processor and the commit; other processes may do so too."""
+def _add(path: pathlib.Path | None, key: Key, figures: dict[str, Any], commit: str) -> None:
+    """Adds a run's figures to the file, with the processor and the commit; other processes may do so too.
+
+    The commit is that of the start: the file itself may be a part of what it says.
+    """
     if path is None:
         return
     columns = (*Key._fields, *FIGURES, "processor", "commit")
@@ -176,7 +183,7 @@ def _add(path: pathlib.Path | None, key: Key, figures: dict[str, Any]) -> None:
         before = path.read_text() if path.exists() else ",".join(columns) + "\n"
         with atomic_write(path, "w") as file:
             file.write(before)
-            values = (*key, *(figures.get(name, "") for name in FIGURES), machine()["cpu"], provenance.commit())
+            values = (*key, *(figures.get(name, "") for name in FIGURES), machine()["cpu"], commit)
             csv.writer(file, lineterminator="\n").writerow(values)
 
 

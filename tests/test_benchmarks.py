@@ -83,13 +83,14 @@ def test_sweep_refuses_to_compare_other_trials_than_stock_keras_tuners(rates, co
 def test_recipes_compares_changes_with_the_recipe_and_writes_the_page(tmp_path, capsys):
     """A second time it trains nothing, by the file of rows alone, too."""
     page, rows = tmp_path / "page.md", tmp_path / "rows.csv"
-    page.write_text(f"Before.\n{recipes.BEGIN}\nold\n{recipes.END}\nAfter.\n")
+    page.write_text("Before.\n" + "".join(f"{recipes.BEGIN.format(name)}\nold\n{recipes.END.format(name)}\nAfter.\n"
+                                          for name in ("left_out", "rows")))
     flags = ["--table=left_out", "--data=mini", "--seeds=1,2", "--epochs=1", "--settings=hidden=16,mixup=0",
              f"--logdir={tmp_path / 'here'}", f"--page={page}", f"--rows={rows}"]
     assert recipes.main(flags) == 0
     text = page.read_text()
     lines = text.splitlines()
-    assert text.startswith("Before.\n") and text.endswith("After.\n") and "old" not in text
+    assert text.startswith("Before.\n") and text.endswith("After.\n") and text.count("old") == 1
     assert "over shifts" in lines[2] and lines[4].startswith("| as it is | ")
     assert re.match(r"\| `hidden=16,mixup=0` \| [0-9.]+ \| [+-][0-9.]+ \| [0-9.e-]+ \| ", lines[5])
     assert capsys.readouterr().out.count("(tape, seed ") == 4
