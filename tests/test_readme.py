@@ -51,7 +51,7 @@ QUICK = {
 RECORDED = ("--resume", "--config", "--run=", "--show")  # a run or sweep of the workplace brings its own settings
 # Beside commands that cost less and show as much.
 SLOW = ("--format=tflite", "--ensemble", "--seed=1", "--schedule_epochs=60", "--run_name=winner", "seed0/0001",
-        "--hidden=512,256", "benchmarks.recipes", "how-to/python.md")
+        "--hidden=512,256", "--model=5L_unrolled", "benchmarks.recipes", "how-to/python.md")
 # What `make` would run. Running it sets up environments and trains for minutes.
 TARGETS = {"train": "-m trainers.train", "test": "-m pytest", "board": "-m trainers.board.serve",
            "results": "-m trainers.results", "check-results": "--check --models=softmax --seeds=0",
