@@ -22,16 +22,13 @@ from typing import Any, Callable, Iterator, Mapping, Sequence
 
 from tests import helpers, sweeps
 from tests.campaign.driver import Case, Part, register
+from tests.campaign.processes import BIG, ENVIRONMENT, ROOT, SECONDS, ended, flags_of, kill, started
 from trainers.running import verifying
 from trainers.running.folder import RunFolder
 from trainers.running.table import MetricsTable
 
-ROOT = pathlib.Path(__file__).parents[2]
-ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT)}
-SECONDS = 1800  # far more than anything here takes on an idle machine
 KILLS = 3  # of a run
 READY = 0.85  # share of runs whose process has imported TensorFlow when they start
-BIG = 1200  # a batch that is not compiled by XLA
 RUNS: tuple[dict[str, Any], ...] = (
     {"model": "softmax"}, {"model": "softmax", "trainer": "fit"}, {"model": "network_softmax", "trainer": "scratch"},
     {"model": "network_A", "trainer": "scratch", "hidden": 8, "batch_size": 600, "optimizer": "sgd"},
@@ -49,10 +46,6 @@ SWEEPS: tuple[dict[str, Any], ...] = (
     {"tuner": "asha", "space": "l2=log(1e-6..1e-2)", "max_trials": 4, "epochs": 3},
     {"tuner": "hyperband", "space": "l2=log(1e-6..1e-2)", "epochs": 3})
 VICTIMS = ("leader", "worker", "both", "stopped worker", "stopped leader")
-
-
-def flags_of(settings: Mapping[str, Any]) -> list[str]:
-    return [f"--{name}={value}" for name, value in settings.items()]
 
 
 class Spare:
@@ -86,23 +79,6 @@ def _wait(over: Callable[[], bool], seconds: float) -> None:
     until = time.monotonic() + seconds
     while time.monotonic() < until and not over():
         time.sleep(min(0.005, max(0.0, until - time.monotonic())))
-
-
-def started(module: str, arguments: Sequence[str], output: pathlib.Path) -> subprocess.Popen[bytes]:
-    """A command as a person starts it, in a group of its own."""
-    with open(output, "ab") as file:
-        return subprocess.Popen([sys.executable, "-m", module, *arguments], cwd=ROOT, env=ENVIRONMENT, stdout=file,
-                                stderr=file, stdin=subprocess.DEVNULL, start_new_session=True)
-
-
-def ended(process: subprocess.Popen[bytes]) -> int:
-    """The exit code; what is left of its group is killed."""
-    try:
-        return process.wait(SECONDS)
-    finally:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
 
 
 def differences(one: pathlib.Path, other: pathlib.Path) -> str:
@@ -193,9 +169,7 @@ def disturbed(arguments: Sequence[str], path: pathlib.Path, dice: random.Random,
         return killed, ended(leader or started("trainers.sweep", arguments, output))
     finally:
         if leader:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(leader.pid, signal.SIGKILL)
-            leader.wait()
+            kill(leader)
 
 
 class Kills(Part):
