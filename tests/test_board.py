@@ -1,7 +1,9 @@
 """What TensorBoard's HParams tab and Text tab are given. A run's events are tested in test_train.py."""
 
+import concurrent.futures
 import json
 import pathlib
+import time
 import types
 import urllib.parse
 
@@ -62,6 +64,14 @@ def test_what_a_sweep_searches_is_shown_and_its_folder_has_the_same_declaration(
     hparams.declare(tmp_path, [values("4L", batch_size=32)])
     assert {"mixup", "erase", "model"} <= shown(tmp_path)
     assert (sweep / hparams.FILE).read_bytes() == (tmp_path / hparams.FILE).read_bytes()
+
+
+def test_runs_that_start_at_the_same_time_keep_each_others_values(tmp_path, monkeypatch):
+    names, write = ["2L", "3L", "4L", "5L"], hparams._content
+    monkeypatch.setattr(hparams, "_content", lambda experiment: time.sleep(0.02) or write(experiment))
+    with concurrent.futures.ThreadPoolExecutor(len(names)) as threads:
+        list(threads.map(lambda name: hparams.declare(tmp_path, [values(name)]), names))
+    assert list(declared(tmp_path)[0]["model"].domain_discrete) == names
 
 
 @pytest.mark.parametrize("content", [None, b"", b"\x08" * 40, "old"])

@@ -37,7 +37,7 @@ PAUSE = 0.2  # seconds between two runs that are added, and of a reader
 
 class Load(Part):
     name = "load"
-    about = "a sweep of 2,000 trials, 15 trainings at once in a log folder, 20 readers of TensorBoard while 200 runs come"
+    about = "a sweep of 2,000 trials, 15 trainings at once in a folder, 20 readers of TensorBoard while 200 runs are added"
 
     def cases(self, seed: int) -> Iterator[Case]:
         return map(Case, CASES)

@@ -15,7 +15,7 @@ from tensorboard.plugins.hparams import api_pb2, metadata, plugin_data_pb2
 from tensorboard.summary.writer.record_writer import RecordWriter
 
 from fmnist_zoo.errors import ZooError
-from fmnist_zoo.files import atomic_write, make_folder
+from fmnist_zoo.files import atomic_write, exclusive, make_folder
 from fmnist_zoo.settings import Number, Whole
 from trainers.config import SETTINGS, RunConfig, flat, read_run
 
@@ -83,25 +83,30 @@ def declare(logdir: pathlib.Path, runs: Iterable[Values], *, first: Sequence[str
         runs: values of runs that will be there soon.
         first: columns to show before others if they differ: what a sweep searches.
     """
-    known = _read(logdir / FILE) or _recorded(logdir)
-    for values in runs:
-        for name, value in values.items():
-            known[name].add(value)
+    make_folder(logdir)
+    with exclusive(logdir):  # runs that start at the same time would take each other's values out again
+        known = _read(logdir / FILE) or _recorded(logdir)
+        for values in runs:
+            for name, value in values.items():
+                known[name].add(value)
+        content = _declaration(known, first)
+        for folder in (logdir, *(path.parent for path in logdir.glob("sweeps/*/sweep.json"))):
+            path = folder / FILE
+            if not path.exists() or path.read_bytes() != content:
+                with atomic_write(path) as file:
+                    file.write(content)
+
+
+def _declaration(known: dict[str, set[Any]], first: Sequence[str]) -> bytes:
     order = [*first, *(name for name in known if name not in first)]
     known = {name: known[name] for name in order if name in known}
     differing = [name for name, values in known.items() if len(values) > 1]
     others = [name for name in _FIRST if name not in differing and name != "dropout.schedule"]
     shown = [*differing, *others][:SHOWN]
-    content = _content(api_pb2.Experiment(
+    return _content(api_pb2.Experiment(
         hparam_infos=[_info(name, values, name in shown) for name, values in known.items()],
         metric_infos=[api_pb2.MetricInfo(name=api_pb2.MetricName(tag=tag), display_name=text)
                       for tag, text in _METRICS]))
-    make_folder(logdir)
-    for folder in (logdir, *(path.parent for path in logdir.glob("sweeps/*/sweep.json"))):
-        path = folder / FILE
-        if not path.exists() or path.read_bytes() != content:
-            with atomic_write(path) as file:
-                file.write(content)
 
 
 def _info(name: str, values: set[Any], differs: bool) -> Any:
