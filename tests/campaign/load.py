@@ -9,7 +9,6 @@ import collections
 import json
 import os
 import pathlib
-import shutil
 import threading
 import time
 import urllib.error
@@ -18,26 +17,28 @@ import urllib.request
 from typing import Any, Iterator, Sequence
 
 from benchmarks import browser
-from fmnist_zoo.files import read_json, write_json
+from fmnist_zoo.files import write_json
 from tests.campaign import work
 from tests.campaign.driver import Case, Part, register
 from tests.campaign.processes import BIG, ended, flags_of, kill, started
+from trainers.config import read_run
 
 CASES = ("sweep:2000", "trainings:15", "readers:20:200")
 SEEDS = 5  # of the trainings; each runs several times, and once alone
 NETWORK = {"model": "2L", "hidden": 32, "data": "mini", "batch_size": BIG, "epochs": 8}
 SHORT = {"data": "mini", "batch_size": BIG, "epochs": 1, "histogram_every": 0}
+MODELS = ("softmax", "2L", "3L")
 SPACE = "l2=log(1e-7..1e-3); learning_rate=log(1e-4..1e-2)"
 HOURS = 4  # in which a sweep must end
 GROWTH_MB = 100  # of a sweep's leader from its first tenth on
 FASTER = 2.0  # the leader's processor time for a trial at the end, by that at the beginning
 APPEARS = 120  # seconds within which TensorBoard shows the last run
-PAUSE = 0.2  # seconds between two runs that are added, and of a reader
+PAUSE = 0.2  # seconds of a reader between two pages
 
 
 class Load(Part):
     name = "load"
-    about = "a sweep of 2,000 trials, 15 trainings at once in a folder, 20 readers of TensorBoard while 200 runs are added"
+    about = "a sweep of 2,000 trials, 15 trainings at once in a folder, 20 readers of TensorBoard while 200 runs come"
 
     def cases(self, seed: int) -> Iterator[Case]:
         return map(Case, CASES)
@@ -104,7 +105,7 @@ def _compared(folder: pathlib.Path, count: int) -> str | None:
 
     found = collections.defaultdict(list)
     for path in sorted((folder / "together").glob("*/*/config.json")):
-        found[read_json(path)["seed"]].append(path.parent)
+        found[read_run(path)[1].seed].append(path.parent)
     if (runs := sum(map(len, found.values()))) != count:
         return f"{count} trainings left {runs} folders"
     for seed, paths in found.items():
@@ -130,9 +131,9 @@ class Reader(threading.Thread):
         seconds: how long each took.
     """
 
-    def __init__(self, link: str, rows: int, groups: int, until: threading.Event):
+    def __init__(self, link: str, runs: int, until: threading.Event):
         super().__init__(daemon=True)
-        self.address, self._rows, self._groups, self._until = link.split("?")[0], rows, groups, until
+        self.address, self._runs, self._until = link.split("?")[0], runs, until
         self.problems: list[str] = []
         self.seconds: list[float] = []
         self.complete = False
@@ -160,7 +161,8 @@ class Reader(threading.Thread):
         groups = self.get("plugin/hparams/session_groups", {
             "experimentName": "", "colParams": [], "startIndex": 0, "sliceSize": 100,
             "allowedStatuses": ["STATUS_SUCCESS", "STATUS_FAILURE", "STATUS_RUNNING", "STATUS_UNKNOWN"]})
-        return len(rows) == len(tags) == self._rows and groups["totalSize"] == self._groups
+        # A run is two rows; the log folder itself is one without scalars.
+        return (len(rows), len(tags), groups["totalSize"]) == (2 * self._runs + 1, 2 * self._runs, self._runs)
 
     def get(self, what: str, body: Any = None) -> Any:
         """An answer as JSON; a dict goes out as JSON, a text as a form."""
@@ -182,31 +184,30 @@ def readers(folder: pathlib.Path, count: int, runs: int) -> tuple[str | None, di
     """So many readers of one server, while the log folder grows to so many runs."""
     from trainers import train
 
-    logdir = folder / "logs"
-    models = ("softmax", "2L", "3L")
+    logdir, over, memory = folder / "logs", threading.Event(), []
+
+    def add(number: int) -> None:
+        train.train(MODELS[number % len(MODELS)], **SHORT, seed=number, logdir=logdir, verbose=False)
+
     with work.quiet_engine():
-        for model in models:
-            train.train(model, **SHORT, logdir=logdir, run_name="one", verbose=False)
-    over, memory = threading.Event(), []
-    with browser.served(logdir, 1 + 2 * len(models)) as link:
-        (server,) = [child for child in children(os.getpid()) if b"trainers.board.serve" in _command(child)]
-        some = [Reader(link, 1 + 2 * runs, runs, over) for _ in range(count)]
-        try:
-            for reader in some:
-                reader.start()
-            for number in range(len(models), runs):
-                time.sleep(PAUSE)
-                one = logdir / models[number % len(models)] / "one"
-                shutil.copytree(one, one.with_name(f"copy-{number:04}"))
+        add(0)
+        with browser.served(logdir, 3) as link:
+            (server,) = [child for child in children(os.getpid()) if b"trainers.board.serve" in _command(child)]
+            some = [Reader(link, runs, over) for _ in range(count)]
+            try:
+                for reader in some:
+                    reader.start()
+                for number in range(1, runs):
+                    add(number)
+                    memory.append(sum(map(megabytes, (server, *children(server)))))
+                until = time.monotonic() + APPEARS
+                while time.monotonic() < until and any(reader.is_alive() for reader in some):
+                    time.sleep(0.1)
                 memory.append(sum(map(megabytes, (server, *children(server)))))
-            until = time.monotonic() + APPEARS
-            while time.monotonic() < until and any(reader.is_alive() for reader in some):
-                time.sleep(0.1)
-            memory.append(sum(map(megabytes, (server, *children(server)))))
-        finally:
-            over.set()
-            for reader in some:
-                reader.join()
+            finally:
+                over.set()
+                for reader in some:
+                    reader.join()
     seconds = sorted(second for reader in some for second in reader.seconds)
     measured = {"answers": len(seconds), "median seconds": seconds[len(seconds) // 2], "slowest": seconds[-1],
                 "server MB at first": memory[0], "server MB at the end": memory[-1]}
