@@ -22,7 +22,7 @@ from typing import Any, Callable, Iterator, Mapping, Sequence
 
 from tests import helpers, sweeps
 from tests.campaign.driver import Case, Part, register
-from tests.campaign.processes import BIG, ENVIRONMENT, ROOT, SECONDS, ended, flags_of, kill, started
+from tests.campaign.processes import BIG, ENVIRONMENT, ROOT, SECONDS, cluster, ended, flags_of, kill, started, wait
 from trainers.running import verifying
 from trainers.running.folder import RunFolder
 from trainers.running.table import MetricsTable
@@ -45,6 +45,8 @@ SWEEPS: tuple[dict[str, Any], ...] = (
     {"tuner": "grid", "space": "l2=0,1e-4,1e-3; learning_rate=1e-3,3e-3", "epochs": 2},
     {"tuner": "asha", "space": "l2=log(1e-6..1e-2)", "max_trials": 4, "epochs": 3},
     {"tuner": "hyperband", "space": "l2=log(1e-6..1e-2)", "epochs": 3})
+WAITS = ("waits-local", "waits-cluster")
+STOPPED = 610.0  # seconds; a trial waits for 600 until its folder is free, which is longer than anything else waits
 VICTIMS = ("leader", "worker", "both", "stopped worker", "stopped leader")
 
 
@@ -73,12 +75,6 @@ sys.exit(train.main(arguments))
         self.process.stdin.write("\t".join([str(output), *arguments]).encode() + b"\n")
         self.process.stdin.close()
         return self.process
-
-
-def _wait(over: Callable[[], bool], seconds: float) -> None:
-    until = time.monotonic() + seconds
-    while time.monotonic() < until and not over():
-        time.sleep(min(0.005, max(0.0, until - time.monotonic())))
 
 
 def differences(one: pathlib.Path, other: pathlib.Path) -> str:
@@ -158,10 +154,10 @@ def disturbed(arguments: Sequence[str], path: pathlib.Path, dice: random.Random,
             leader = leader or started("trainers.sweep", arguments, output)
             if lifetime is None:
                 aim = epochs_in(path) + dice.randint(1, 3)
-                _wait(lambda: epochs_in(path) >= aim or leader.poll() is not None, SECONDS)  # type: ignore[union-attr]
+                wait(lambda: epochs_in(path) >= aim or leader.poll() is not None, SECONDS)  # type: ignore[union-attr]
                 time.sleep(0.1 * dice.random())
             else:
-                _wait(lambda: leader.poll() is not None, lifetime * dice.random())  # type: ignore[union-attr]
+                wait(lambda: leader.poll() is not None, lifetime * dice.random())  # type: ignore[union-attr]
             if leader.poll() is not None:  # it has ended, well or not
                 break
             killed[strike(dice.choice(VICTIMS), path, leader, dice, died)] += 1
@@ -170,6 +166,30 @@ def disturbed(arguments: Sequence[str], path: pathlib.Path, dice: random.Random,
     finally:
         if leader:
             kill(leader)
+
+
+def waits(name: str, folder: pathlib.Path, seconds: float = STOPPED) -> str | None:
+    """A leader that is stopped for longer than anything waits, and then continues."""
+    settings = {"tuner": "random", "space": "l2=log(1e-6..1e-2)", "max_trials": 12, "epochs": 2}
+    calm, right = swept(settings, folder / "calm")
+    if code := ended(started("trainers.sweep", calm, folder / "calm.txt")):
+        return f"exit code {code} undisturbed: {(folder / 'calm.txt').read_text()[-300:]!r}"
+    with cluster(folder) if name == WAITS[1] else contextlib.nullcontext() as address:
+        flags, path = swept({**settings, **({"scheduler": address} if address else {"workers": 2})}, folder / "stopped")
+        output = folder / "stopped.txt"
+        leader = started("trainers.sweep", flags, output)
+        try:
+            wait(lambda: epochs_in(path) >= 3 or leader.poll() is not None, SECONDS)
+            leader.send_signal(signal.SIGSTOP)
+            other = ended(started("trainers.sweep", flags, folder / "other.txt"))
+            time.sleep(seconds)
+            leader.send_signal(signal.SIGCONT)
+        finally:
+            code = ended(leader)
+    if code or other != 2:
+        return f"exit codes {code}, and {other} of another leader: {output.read_text()[-300:]!r}"
+    tables = [sweeps.without_times(sweeps.rows_of(one)) for one in (path, right)]
+    return None if tables[0] == tables[1] else "other trials"
 
 
 class Kills(Part):
@@ -184,8 +204,11 @@ class Kills(Part):
             dice = random.Random(f"kills {seed} {number}")
             kind = "sweep" if number % 20 == 9 else "report" if number % 60 == 59 else "run"
             yield Case(f"{kind}-{number}", dice, KILLS if kind == "run" else 2)
+        yield from map(Case, WAITS)
 
     def run(self, case: Case, folder: pathlib.Path) -> str | None:
+        if case.id in WAITS:
+            return waits(case.id, folder)
         how = {"run": self._run, "sweep": self._sweep, "report": self._report}[case.id.partition("-")[0]]
         return how(case.content, folder)
 
@@ -199,7 +222,7 @@ class Kills(Part):
             process = started("trainers.train", arguments, output)
         begun = time.monotonic()
         if seconds is not None:
-            _wait(lambda: process.poll() is not None, seconds)
+            wait(lambda: process.poll() is not None, seconds)
             process.kill()
         return ended(process), time.monotonic() - begun
 
@@ -266,7 +289,7 @@ class Kills(Part):
             begun = time.monotonic()
             for _ in range(2 if name == "killed" else 0):
                 process = started("trainers.report", flags, folder / "output.txt")
-                _wait(lambda: process.poll() is not None, lifetime * dice.random())
+                wait(lambda: process.poll() is not None, lifetime * dice.random())
                 process.kill()
                 ended(process)
             if code := ended(started("trainers.report", flags, folder / "output.txt")):

@@ -6,9 +6,11 @@ import contextlib
 import os
 import pathlib
 import signal
+import socket
 import subprocess
 import sys
-from typing import Any, Mapping, Sequence
+import time
+from typing import Any, Callable, Iterator, Mapping, Sequence
 
 ROOT = pathlib.Path(__file__).parents[2]
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT)}
@@ -40,3 +42,27 @@ def ended(process: subprocess.Popen[bytes], seconds: float = SECONDS) -> int:
         return process.wait(seconds)
     finally:
         kill(process)
+
+
+def wait(over: Callable[[], bool], seconds: float) -> None:
+    until = time.monotonic() + seconds
+    while time.monotonic() < until and not over():
+        time.sleep(min(0.005, max(0.0, until - time.monotonic())))
+
+
+@contextlib.contextmanager
+def cluster(folder: pathlib.Path) -> Iterator[str]:
+    """A scheduler of dask with one worker; its address."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    address, output, here = f"tcp://127.0.0.1:{port}", folder / "dask.txt", ["--host=127.0.0.1", "--no-dashboard"]
+    processes = [started("distributed.cli.dask_scheduler", [*here, f"--port={port}"], output),
+                 started("distributed.cli.dask_worker", [address, *here, "--nthreads=1", "--no-nanny",
+                                                         f"--local-directory={folder / 'dask'}"], output)]
+    try:
+        wait(lambda: "Registered to" in output.read_text(), SECONDS)
+        yield address
+    finally:
+        for process in processes:
+            kill(process)
