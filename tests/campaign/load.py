@@ -1,6 +1,8 @@
 """The part `load`: many trainings at once, many readers of TensorBoard, a sweep of 2,000 trials.
 
-What was measured on the way is in the state folder, in a JSON file for each case; `measured` reads it.
+What was measured on the way is in the state folder, in a JSON file for each case. That of a sweep can be drawn:
+
+    python -m tests.campaign.load build/campaign/load/sweep-2000.json docs/pictures/load.png
 """
 
 from __future__ import annotations
@@ -9,6 +11,7 @@ import collections
 import json
 import os
 import pathlib
+import sys
 import threading
 import time
 import urllib.error
@@ -17,7 +20,7 @@ import urllib.request
 from typing import Any, Iterator, Sequence
 
 from benchmarks import browser
-from fmnist_zoo.files import write_json
+from fmnist_zoo.files import read_json, write_json
 from tests.campaign import work
 from tests.campaign.driver import Case, Part, register
 from tests.campaign.processes import BIG, ended, flags_of, kill, started
@@ -33,6 +36,7 @@ HOURS = 4  # in which a sweep must end
 GROWTH_MB = 100  # of a sweep's leader from its first tenth on
 FASTER = 2.0  # the leader's processor time for a trial at the end, by that at the beginning
 APPEARS = 120  # seconds within which TensorBoard shows the last run
+POINTS = 40  # of a line of the picture
 PAUSE = 0.2  # seconds of a reader between two pages
 
 
@@ -282,4 +286,31 @@ def not_flat(measured: dict[str, Any]) -> str | None:
     return None
 
 
+def draw(measured: dict[str, Any], path: str | os.PathLike[str]) -> None:
+    """A picture of a sweep's memory and time over its trials."""
+    from matplotlib.figure import Figure
+
+    count = len(measured["own"])
+    size = max(1, count // POINTS)
+    ends = range(size, count, size)
+    figure = Figure(figsize=(9, 3.2), layout="constrained")
+    memory, time_ = figure.subplots(1, 2)
+    memory.plot(measured["memory"], label="leader")
+    memory.plot(measured["worker"], label="worker, at its peak")
+    memory.set(xlabel="trials that have ended", ylabel="memory, MB", ylim=(0, None))
+    for name, key in (("leader", "processor"), ("worker", "training")):
+        total = measured[key]
+        time_.plot(ends, [max(0.0, total[end] - total[end - size]) / size for end in ends],
+                   label=f"{name}, of the processor")
+    time_.plot(ends, [sum(measured["seconds"][end - size:end]) / size for end in ends], color="0.7", zorder=0,
+               label="on the clock, of a shared core")
+    time_.set(xlabel="trials that have ended", ylabel=f"seconds a trial, means of {size}", ylim=(0, None))
+    for axis in (memory, time_):
+        axis.legend(fontsize=8)
+    figure.savefig(path, dpi=88)
+
+
 register(Load())
+
+if __name__ == "__main__":
+    draw(read_json(sys.argv[1]), sys.argv[2])
