@@ -93,7 +93,8 @@ def test_network_that_is_no_sequence_is_refused():
 def test_model_of_a_module_is_trained_first_with_the_same_seed_and_used_again(logdir, capsys):
     settings = dict(epochs=2, seed=3, initial_weights=FIRST, logdir=logdir, verbose=True, **DENSE)
     whole = train("4L", run_name="whole", learning_rate=1e-7, **settings)
-    assert capsys.readouterr().out.count("[1/1] tiny_conv (tape, seed 3)") == 1
+    said = capsys.readouterr().out
+    assert said.count("[1/1] tiny_conv (tape, seed 3)") == 1 and said.count("epoch 2/2") == 2  # of both networks
     first = from_run(next(logdir.glob("tiny_conv/*/config.json")).parent)
     named, = read_record(whole.folder)["initial_weights"]
     assert named.pop("seconds") == json.loads((first.folder / "result.json").read_text())["seconds"]
@@ -134,6 +135,9 @@ def test_network_that_cannot_be_the_same_function_is_refused_and_leaves_no_folde
     (["--initial_weights=4LL"], "--initial_weights: no model is named '4LL'; did you mean 4L"),
     (["--initial_weights=4L,5L"], "--initial_weights names one trained model; received 2: 4L, 5L"),
     (["--initial_weights=4L", "--trainer=fit"], "--trainer=fit has no initial_weights"),
+    (["--initial_weights=network_A"], "=network_A has hidden layers of 300 units, and 4L of 600, 400, 200; name a"),
+    (["--initial_weights=softmax"], "=softmax has hidden layers of no units, and 4L of 600"),
+    (["--initial_weights=tiny_conv"], "no trained weights come with 'tiny_conv'; name the folder of a finished run of"),
 ])
 @pytest.mark.parametrize("dry", [True, False])
 def test_name_that_is_no_trained_model_is_refused_in_a_line(flags, text, dry, logdir, capsys):
@@ -142,11 +146,30 @@ def test_name_that_is_no_trained_model_is_refused_in_a_line(flags, text, dry, lo
     assert text in said and said.count("\n") == 1 and not logdir.exists()
 
 
+def test_first_network_that_would_be_refused_is_not_trained(logdir):
+    with pytest.raises(ConfigError, match=r"4L,hidden=75_17.* the weights of tiny_conv: that has arrays of shapes"):
+        train("4L", epochs=1, logdir=logdir, initial_weights=FIRST, **{**DENSE, "hidden": (75, 17)})
+    assert not list(logdir.glob("*/*"))
+
+
+@pytest.mark.parametrize("recipes, text", [
+    ({"one": "one"}, "{0}one would be trained before itself: {0}one needs {0}one; the"),
+    ({"one": "two", "two": "one"}, "{0}two would be trained before itself: {0}two needs {0}one needs {0}two; the"),
+])
+def test_network_that_would_be_trained_before_itself_is_refused_in_a_line(recipes, text, logdir, capsys):
+    module = "tests.test_initial_weights:"
+    for name, before in recipes.items():
+        fmnist_zoo.register(name, hidden=(20,), recipe=Recipe(initial_weights=module + before))
+    assert main(["--model=one", "--data=mini", f"--logdir={logdir}"]) == 2
+    said = capsys.readouterr().err
+    assert text.format(module) in said and said.count("\n") == 1 and not logdir.exists()
+
+
 def test_sweep_starts_from_a_trained_model_alone(pretending_pool, logdir, capsys):
     with pytest.raises(ConfigError, match=f"--initial_weights={FIRST} is trained before each run, and a sweep has"):
         sweep.sweep("4L", "l2=0", tuner="grid", initial_weights=FIRST, data="mini", logdir=logdir)
     sweep.sweep("4L", "l2=0", tuner="grid", initial_weights="4L", data="mini", logdir=logdir, verbose=True)
-    assert "4L, whose weights are the initial ones, was trained on other data" in capsys.readouterr().out
+    assert "the initial weights are those of 4L, which was trained on other data" in capsys.readouterr().out
 
 
 def test_recipe_shows_where_the_weights_come_from(logdir, capsys):
@@ -172,7 +195,7 @@ def test_run_that_is_stopped_while_the_first_network_trains_leaves_that_one_alon
         patch.setattr(table.MetricsTable, "append", append_and_interrupt)
         patch.setattr(cli.StopSignal, "__call__", asks_when_the_signal_has_arrived)
         assert main(flags) == 130
-    assert capsys.readouterr().out.endswith("interrupted before the first epoch; the same command starts again\n")
+    assert capsys.readouterr().out.endswith("which this run needs, was trained; the same command continues\n")
     assert [path.name for path in logdir.iterdir() if path.is_dir()] == ["tiny_conv"]
     assert main(flags) == 0
     assert len(list(logdir.glob("*/*/result.json"))) == 2

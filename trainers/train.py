@@ -169,7 +169,7 @@ def _execute(folder: RunFolder, config: RunConfig, *, reporter: progress.Reporte
         raise TypeError(f"on_epoch is a function that takes an epoch's row; received {on_epoch!r:.80}")
     from trainers.running import run
 
-    before = many.earlier_runs(folder, config, str(folder.path.absolute().parents[1]), should_stop)
+    before = many.earlier_runs(folder, config, str(folder.path.absolute().parents[1]), should_stop, reporter)
     if before is None:
         return run.Run(folder.path, config, [], None, None)
     given: dict[str, Any] = dict(expected=expected, data=data, earlier_runs=before)

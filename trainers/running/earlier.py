@@ -11,9 +11,9 @@ import os
 import pathlib
 from typing import TYPE_CHECKING, Any, Iterator, Mapping, Sequence
 
-from fmnist_zoo import registry
+from fmnist_zoo import registry, weights
 from fmnist_zoo.errors import ZooError
-from fmnist_zoo.spec import ARRAYS, Recipe
+from fmnist_zoo.spec import ARRAYS, ModelSpec, Recipe
 from trainers.config import ConfigError, RunConfig, names_in, resolve
 from trainers.engine import threads
 from trainers.running import trained
@@ -28,16 +28,41 @@ SETTINGS = {"initial_weights": "initial_weights", "teacher": "teachers"}  # what
 INHERITED = ("seed", "data", "data_dir", "allow_other_data", "threads", "histogram_every")
 
 
-def check(config: RunConfig) -> None:
-    """`ConfigError`, without TensorFlow, for names that are no trained model, or whose run is not finished."""
+def check(config: RunConfig, after: tuple[str, ...] = ()) -> None:
+    """`ConfigError`, without TensorFlow, for names that are no trained model, or whose run is not finished.
+
+    Args:
+        after: the names that led to this run, which comes before theirs.
+    """
     for setting, name in _named(config.recipe):
+        if name in after:
+            raise ConfigError(f"--{setting}={name} would be trained before itself: {' needs '.join((*after, name))}; "
+                              "the recipe of a registered model names another one")
         try:
-            if _of_module(name):
-                _before(name, config)
-            else:
-                trained.spec_and_data(**_argument(name, {}))
+            first = _before(name, config) if _of_module(name) else None
+            spec = first.spec if first else _spec(name)
         except ZooError as error:
             raise ConfigError(f"--{setting}: {error}") from error
+        dense = not (spec.build or config.spec.build)
+        if setting == "initial_weights" and dense and spec.hidden != config.spec.hidden:
+            raise ConfigError(f"--{setting}={name} has hidden layers of {_units(spec)} units, and {config.spec.name} "
+                              f"of {_units(config.spec)}; name a network with the same hidden layers")
+        if first:
+            check(first, (*after, name))
+
+
+def _spec(name: str) -> ModelSpec:
+    """That of a trained model."""
+    if "model" in (argument := _argument(name, {})):
+        shipped = registry.get_spec(name).name
+        if shipped not in weights.manifest():
+            raise ConfigError(f"no trained weights come with {shipped!r}; name the folder of a finished run of it, or "
+                              "module:model, which is trained first")
+    return trained.spec_and_data(**argument)[0]
+
+
+def _units(spec: ModelSpec) -> str:
+    return ", ".join(map(str, spec.hidden)) or "no"
 
 
 def refuse_modules(recipe: Recipe) -> None:
@@ -123,8 +148,8 @@ def _may_know(setting: str, title: str) -> str:
     if setting == "teacher":
         return (f"teacher {title} was trained on other data, or with other images held out: it may have learned images "
                 "that validate its student, whose validation scores are then too good")
-    return (f"{title}, whose weights are the initial ones, was trained on other data, or with other images held out: "
-            "it may have learned images that validate this run, whose validation scores are then too good")
+    return (f"the initial weights are those of {title}, which was trained on other data, or with other images held "
+            "out: it may have learned images that validate this run, and then the validation scores are too good")
 
 
 def _named(recipe: Recipe, begun: bool = False) -> Iterator[tuple[str, str]]:

@@ -6,7 +6,7 @@ import pathlib
 from typing import Callable, Iterator, Sequence
 
 from trainers.config import ConfigError, RunConfig, decisive_differences, read_record, read_run
-from trainers.running import earlier, estimate, provenance
+from trainers.running import earlier, estimate, progress, provenance
 from trainers.running.folder import RunFolder, create, finished, remove_if_unused
 
 
@@ -24,13 +24,16 @@ def existing_run(logdir: str, config: RunConfig) -> RunFolder | None:
     return max(found, key=lambda entry: entry[0])[1] if found else None
 
 
-def finish(runs: Sequence[RunConfig], logdir: str, should_stop: Callable[[], bool]) -> Iterator[RunFolder]:
+def finish(runs: Sequence[RunConfig], logdir: str, should_stop: Callable[[], bool],
+           reporter: progress.Reporter | None = None) -> Iterator[RunFolder]:
     """Brings runs to their end and yields their folders in turn; ends early if it is asked to stop.
 
     Prints a line before each run that it trains, and one for each run that was trained under another commit or other
-    versions than those of this process.
+    versions than those of this process. `reporter` shows the epochs; None: nothing does.
     """
-    from trainers.running import progress, run
+    from trainers.running import run
+
+    reporter = reporter or progress.Reporter()
 
     commit, work = provenance.commit(), [estimate.seconds(config) for config in runs]
     done = spent = 0.0
@@ -49,11 +52,11 @@ def finish(runs: Sequence[RunConfig], logdir: str, should_stop: Callable[[], boo
                 folder = create(logdir, config)
             else:
                 expected, config = read_run(folder.path)
-            before = earlier_runs(folder, config, logdir, should_stop)
+            before = earlier_runs(folder, config, logdir, should_stop, reporter)
             if before is None:
                 remove_if_unused(folder)
                 return
-            outcome = run.execute(folder, config, reporter=progress.Reporter(), should_stop=should_stop,
+            outcome = run.execute(folder, config, reporter=reporter, should_stop=should_stop,
                                   expected=expected, earlier_runs=before)
             if outcome.result is None:
                 return
@@ -61,17 +64,22 @@ def finish(runs: Sequence[RunConfig], logdir: str, should_stop: Callable[[], boo
         yield folder
 
 
-def earlier_runs(folder: RunFolder, config: RunConfig, logdir: str, should_stop: Callable[[], bool]
-                 ) -> dict[str, str] | None:
+def earlier_runs(folder: RunFolder, config: RunConfig, logdir: str, should_stop: Callable[[], bool],
+                 reporter: progress.Reporter) -> dict[str, str] | None:
     """Trains what the run in `folder` needs first; the folders by their names in its recipe, None if it is stopped.
 
     Raises:
-        SpecError, ConfigError: as `earlier.runs`.
+        SpecError, ConfigError: as `earlier.runs`, and for a first network whose weights the run could not have.
         RunError: as `run.execute`.
     """
     folders = {}
     for name, first in earlier.runs(config, folder.checkpoint.exists()).items():
-        for done in finish([first], logdir, should_stop):
+        found = existing_run(logdir, first)
+        if name == config.recipe.initial_weights and not (found and finished(found, first)):
+            from trainers.running import initial
+
+            initial.check(config, first)
+        for done in finish([first], logdir, should_stop, reporter):
             folders[name] = str(done.path.absolute())
         if name not in folders:
             return None

@@ -102,6 +102,9 @@ class Bar(Lines):
 
     def close(self) -> None:
         self._progress.stop()  # which also shows the cursor again
+        if self._task is not None:  # another run may follow
+            self._progress.remove_task(self._task)
+            self._task, self._validation = None, ""
 
 
 class Notebook(Lines):

@@ -52,7 +52,7 @@ class Run:
         """The result in one line, then the commands that may come next."""
         recipe = self.config.recipe
         if self.model is None:
-            return "interrupted before the first epoch; the same command starts again"
+            return "interrupted while another network, which this run needs, was trained; the same command continues"
         if self.result is None:
             return f"interrupted after epoch {len(self.history)}; continue with\n  {self._continue()}"
         final = self.result["final"]
