@@ -297,7 +297,8 @@ def read_run(path: str | os.PathLike[str]) -> tuple[dict[str, Any], RunConfig]:
         if not isinstance(record["data"]["fit"], int) or not record["data"]["fit"] > 0:
             raise ConfigError(f"its data have {record['data']['fit']!r} fit images")
     except OSError as error:
-        raise ConfigError(f"{path}: cannot be read: {error.strerror}") from error
+        advice = "; `python -m trainers.runs` lists the runs" if isinstance(error, FileNotFoundError) else ""
+        raise ConfigError(f"{path}: cannot be read: {error.strerror}{advice}") from error
     except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         raise ConfigError(f"{path}: not the config.json of a run: {printable(str(error))}") from error
     return record, config
