@@ -6,6 +6,7 @@ fully-connected network that shares weights: `5L_unrolled` begins as the same fu
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 from fmnist_zoo.backend import keras
@@ -24,6 +25,9 @@ def strided(widths: tuple[int, ...] = (12, 24, 48, 48), kernels: tuple[int, ...]
     return keras.Model(images, layers.Dense(10)(layers.Dropout(0.2)(layers.Flatten()(flow))))
 
 
-register("conv_strided", "convolutional: no member of the zoo", build=strided, recipe=Recipe(
+RECIPE = Recipe(
     epochs=20, batch_size=256, optimizer="adamw", learning_rate=0.004, weight_decay=0.05, schedule="cosine",
-    warmup=0.05, label_smoothing=0.05, shift=2, flip=True, mixup=0.2, weights="last"))
+    warmup=0.05, label_smoothing=0.05, shift=2, flip=True, mixup=0.2, weights="last")
+
+register("conv_strided", "convolutional: no member of the zoo", build=strided, recipe=RECIPE)
+register("conv_strided_8", "conv_strided for eight epochs", build=strided, recipe=dataclasses.replace(RECIPE, epochs=8))
