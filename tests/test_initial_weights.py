@@ -168,6 +168,8 @@ def test_network_that_would_be_trained_before_itself_is_refused_in_a_line(recipe
 def test_sweep_starts_from_a_trained_model_alone(pretending_pool, logdir, capsys):
     with pytest.raises(ConfigError, match=f"--initial_weights={FIRST} is trained before each run, and a sweep has"):
         sweep.sweep("4L", "l2=0", tuner="grid", initial_weights=FIRST, data="mini", logdir=logdir)
+    with pytest.raises(ConfigError, match="=4L has hidden layers of 600, 400, 200 units, and 4L,hidden=20 of 20"):
+        sweep.sweep("4L", "hidden=600_400_200,20", tuner="grid", initial_weights="4L", data="mini", logdir=logdir)
     sweep.sweep("4L", "l2=0", tuner="grid", initial_weights="4L", data="mini", logdir=logdir, verbose=True)
     assert "the initial weights are those of 4L, which was trained on other data" in capsys.readouterr().out
 

@@ -55,6 +55,9 @@ class Plan:
             config = overlay(self.base, teacher=names)
             earlier.refuse_modules(config.recipe)
             earlier.check(config)
+        if "hidden" in self.space.names:  # initial weights fit one architecture
+            for config in self.space.corners(self.base):
+                earlier.check(config)
         twice = [name for name in self.space.names if name in self.given]
         if twice:
             raise ConfigError(f"--{twice[0]} and --space both set {twice[0]}; drop one (without --space, this sweep "
