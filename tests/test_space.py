@@ -72,6 +72,7 @@ def test_canonical_text_reads_back_as_the_same_space(rates, ends):
     ("", "", "nothing to search"),
     ("dropout=0,,1", "dropout=0,,1", "received ''"),
     ("validation_size=0.1,0.2", "validation_size=0.1,0.2", "no hyper-parameter is named"),
+    ("dropout=0;0.1", "0.1", "are separated by semicolons, and the values of one by commas"),
 ])
 def test_wrong_space_is_refused_in_one_line_that_quotes_the_part(text, quoted, problem):
     with pytest.raises(SpaceError, match="^--space: [^\n]*$") as caught:

@@ -204,7 +204,9 @@ def _spell(values: Any) -> str:
 
 def _parameter(clause: str, earlier: Sequence[str]) -> Parameter:
     """One hyper-parameter, checked by itself."""
-    name, _, words = (part.strip() for part in clause.partition("="))
+    name, equals, words = (part.strip() for part in clause.partition("="))
+    if earlier and not equals and name not in NAMES:
+        raise ConfigError("hyper-parameters are separated by semicolons, and the values of one by commas")
     kind = _kind(name)
     if not words:
         raise ConfigError(f"{name} needs values, such as {name}=0,0.1 or {name}=0..0.5")

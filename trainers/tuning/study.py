@@ -292,7 +292,7 @@ def load(path: str | os.PathLike[str]) -> Study:
     """The sweep in a folder; `ConfigError` if there is none, or a file of it is damaged."""
     path = pathlib.Path(os.path.expanduser(path))
     if not (path / "sweep.json").exists():
-        raise ConfigError(f"{path}: holds no sweep (no sweep.json in it)")
+        raise ConfigError(f"{path}: holds no sweep (no sweep.json in it); `python -m trainers.runs` lists the sweeps")
     manifest = read(path / "sweep.json", "restore the file, or start again with --overwrite")
     try:
         return Study(path, manifest)  # type: ignore[arg-type]
