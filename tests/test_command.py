@@ -1,5 +1,6 @@
 """The command line of training: help, `--dry_run`, piped output; a mistake of the user is one line and exit code 2."""
 
+import io
 import json
 import os
 import pty
@@ -125,8 +126,6 @@ def test_python_api_refuses_unknown_setting(tmp_path):
 
 
 def test_progress_bar_shows_figures_and_restores_the_cursor(capsys):
-    import io
-
     from rich.console import Console
 
     bar = progress.Bar()
@@ -136,6 +135,25 @@ def test_progress_bar_shows_figures_and_restores_the_cursor(capsys):
     shown = bar._progress.live.console.file.getvalue()
     assert "loss 0.5000" in shown and "1234 images/s" in shown and "50 %" in shown and "1:05 left" in shown
     assert shown.rfind("\x1b[?25h") > shown.rfind("\x1b[?25l") >= 0  # the cursor is shown again
+
+
+@pytest.mark.parametrize("width, shown, hidden", [
+    (60, "", "validation images/s"), (80, "images/s", "validation"), (100, "validation", "images/s"),
+    (140, "validation images/s", "")])
+def test_bar_shows_what_a_terminal_has_room_for(width, shown, hidden, monkeypatch):
+    from rich.console import Console
+
+    monkeypatch.setattr("rich.console.Console", lambda **_: Console(file=out, force_terminal=True, width=width))
+    out = io.StringIO()
+    bar = progress.Bar()
+    for _ in range(2):  # a run, and the one after it
+        bar._validation = "  validation 0.5000 0.8000"
+        before = len(out.getvalue())
+        bar.part(12, 0.5, EpochMeans(0.5, 0.0, 0.75), 12345.0, 65.0)
+        bar.close()
+        said = out.getvalue()[before:]
+        assert "epoch 12" in said and " 50 %" in said and "accuracy 0.7500" in said and "1:05 left" in said
+        assert all(word in said for word in shown.split()) and not any(word in said for word in hidden.split())
 
 
 def test_terminal_that_closes_stops_a_command_which_then_ends_in_order(tmp_path):

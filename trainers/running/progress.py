@@ -67,21 +67,24 @@ class Bar(Lines):
         from rich.progress import BarColumn, Progress, TextColumn
 
         console = Console(highlight=False, soft_wrap=True)
+        self._bar_width = max(4, min(24, console.width - 100))
         self._progress = Progress(
-            TextColumn("{task.fields[what]}"), BarColumn(bar_width=max(4, min(24, console.width - 100))),
+            TextColumn("{task.fields[what]}"), BarColumn(bar_width=self._bar_width),
             TextColumn("{task.percentage:>3.0f} %"), TextColumn("{task.fields[text]}"), console=console, transient=True)
         self._task: Any = None
         self._validation = ""
 
     def part(self, epoch: int, share: float, means: EpochMeans, images_per_second: float, seconds_left: float) -> None:
-        text = f"loss {means.loss:.4f} accuracy {means.accuracy:.4f}{self._validation}"
-        if self._progress.console.width >= 100:
-            text += f"  {images_per_second:.0f} images/s"
-        text += f"  {estimate.clock(seconds_left)} left"
+        what, left = f"epoch {epoch}", f"  {estimate.clock(seconds_left)} left"
+        text = f"loss {means.loss:.4f} accuracy {means.accuracy:.4f}"
+        room = self._progress.console.width - len(what) - self._bar_width - len("  100 %  ") - len(left)
+        for more in (self._validation, f"  {images_per_second:.0f} images/s"):
+            text += more if len(text + more) < room else ""
+        text += left
         if self._task is None:
             self._progress.start()
             self._task = self._progress.add_task("", total=1.0, what="", text=text)
-        self._progress.update(self._task, completed=share, what=f"epoch {epoch}", text=text)
+        self._progress.update(self._task, completed=share, what=what, text=text)
 
     def trials(self, done: int, total: int, running: Callable[[], dict[str, tuple[int, int]]]) -> None:
         now = running()
