@@ -17,7 +17,7 @@ import time
 import urllib.error
 import urllib.parse
 import urllib.request
-from typing import Any, Iterator, Sequence
+from typing import Any, Callable, Iterator, Sequence
 
 from benchmarks import browser
 from fmnist_zoo.files import read_json, write_json
@@ -29,7 +29,7 @@ from trainers.config import read_run
 CASES = ("sweep:2000", "trainings:15", "readers:20:200")
 SEEDS = 5  # of the trainings; each runs several times, and once alone
 NETWORK = {"model": "2L", "hidden": 32, "data": "mini", "batch_size": BIG, "epochs": 8}
-SHORT = {"data": "mini", "batch_size": BIG, "epochs": 1, "histogram_every": 0}
+SHORT: dict[str, Any] = {"data": "mini", "batch_size": BIG, "epochs": 1, "histogram_every": 0}
 MODELS = ("softmax", "2L", "3L")
 SPACE = "l2=log(1e-7..1e-3); learning_rate=log(1e-4..1e-2)"
 HOURS = 4  # in which a sweep must end
@@ -52,8 +52,9 @@ class Load(Part):
 
     def run(self, case: Case, folder: pathlib.Path) -> str | None:
         kind, *counts = case.id.split(":")
-        failure, measured = {"trainings": trainings, "readers": readers, "sweep": sweep}[kind](
-            folder, *map(int, counts))
+        loads: dict[str, Callable[..., tuple[str | None, dict[str, Any]]]] = {
+            "trainings": trainings, "readers": readers, "sweep": sweep}
+        failure, measured = loads[kind](folder, *map(int, counts))
         self.keep.mkdir(parents=True, exist_ok=True)
         write_json(self.keep / f"{case.id.replace(':', '-')}.json", measured)
         return failure
@@ -83,7 +84,8 @@ def children(process: int) -> list[int]:
 
 def trainings(folder: pathlib.Path, count: int) -> tuple[str | None, dict[str, Any]]:
     """So many trainings that start at once, each without a name for its run; and each different one alone."""
-    begun, seconds = time.monotonic(), {}
+    begun = time.monotonic()
+    seconds: dict[int, float] = {}
     processes = [started("trainers.train", flags_of({**NETWORK, "seed": number % SEEDS, "logdir": folder / "together"}),
                          folder / f"{number}.txt") for number in range(count)]
     try:
