@@ -195,8 +195,8 @@ def _plain(model: str) -> RunConfig | None:
 
 def number(value: Any) -> float | None:
     """A finite number that a file holds; None for anything else."""
-    is_number = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
-    return value if is_number else None
+    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    return value if is_number and -1e300 < value < 1e300 else None  # whole numbers may be larger than any float
 
 
 def moment(record: dict[str, Any]) -> float | None:

@@ -9,6 +9,7 @@ from typing import Any, Mapping, Sequence
 
 from fmnist_zoo.card import printable
 from trainers.config import ConfigError
+from trainers.running.listing import number
 from trainers.tuning.space import Parameter, Space
 
 COMPLETED, FAILED = "COMPLETED", "FAILED"
@@ -107,9 +108,7 @@ def _is_possible(parameter: Parameter, value: Any) -> bool:
 
 
 def _is_number(value: Any) -> bool:
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        return False
-    return -1e300 < value < 1e300  # False for NaN
+    return number(value) is not None
 
 
 def _is_texts(values: Any) -> bool:
