@@ -1,7 +1,7 @@
 """What each setting of a recipe is worth: alone (the table in docs/recipes.md), or as a part of a good recipe.
 
     python -m benchmarks.recipes                    # each added to 4L: 3 seeds, about half an hour on two cores
-    python -m benchmarks.recipes --table=left_out   # each left out of a recipe that has them all: about an hour
+    python -m benchmarks.recipes --table=left_out   # each left out of a good recipe, or added: about an hour and a half
     python -m benchmarks.recipes --settings=ema=0.999 --settings=shift=1,flip=true
     python -m benchmarks.recipes --rows=benchmarks/recipes.csv --table=rows   # the other runs of that file, untrained
 
