@@ -158,7 +158,8 @@ def test_bar_shows_what_a_terminal_has_room_for(width, shown, hidden, monkeypatc
 
 def test_terminal_that_closes_stops_a_command_which_then_ends_in_order(tmp_path):
     """The command leads the terminal's session, as a shell does, so that the kernel signals to it."""
-    code = ("import fcntl, pathlib, sys, termios, time\nfrom trainers import cli\n"
+    code = ("import fcntl, pathlib, signal, sys, termios, time\nfrom trainers import cli\n"
+            "signal.signal(signal.SIGHUP, signal.SIG_DFL)  # these tests may run under nohup\n"
             "fcntl.ioctl(0, termios.TIOCSCTTY, 0)\n"
             "with cli.StopSignal() as stop:\n"
             "    print('ready', flush=True)\n"
