@@ -160,18 +160,25 @@ def exclusive(folder: str | os.PathLike[str]) -> Iterator[None]:
         os.close(descriptor)
 
 
+_UNLOCKED: set[pathlib.Path] = set()
+
+
 def lock(descriptor: int, operation: int, folder: str | os.PathLike[str]) -> bool:
     """`flock`; False if another process holds the lock. Where there are no locks, it says so and returns True.
 
-    NFS may have none, and locks only what is open for writing, which a folder never is.
+    NFS may have none, and locks only what is open for writing, which a folder never is. A process says so once, for a
+    folder and those within.
     """
     try:
         fcntl.flock(descriptor, operation)
     except BlockingIOError:
         return False
     except OSError as error:
-        print(f"{folder}: cannot be locked ({error.strerror}); let only one process at a time write there",
-              file=sys.stderr, flush=True)
+        path = pathlib.Path(folder).absolute()
+        if not _UNLOCKED.intersection((path, *path.parents)):
+            _UNLOCKED.add(path)
+            print(f"{folder}: cannot be locked ({error.strerror}); let only one process at a time write there",
+                  file=sys.stderr, flush=True)
     return True
 
 

@@ -116,10 +116,12 @@ def test_signal_finishes_the_epoch_saves_and_names_the_command_to_continue(quick
         for number in numbers:
             os.kill(os.getpid(), number)
 
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)  # the tests may run under nohup
     thread = threading.Thread(target=interrupt)
     thread.start()
     code = main(["--model=softmax", "--data=mini", "--epochs=5000", f"--logdir={tmp_path}", "--run_name=one"])
     thread.join()
+    signal.signal(signal.SIGHUP, before)
     captured = capsys.readouterr()
     assert code == 128 + numbers[0] and captured.err.count("finishing this epoch") == 1
     assert f"python -m trainers.train --resume={folder}" in captured.out
