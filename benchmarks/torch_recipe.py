@@ -6,20 +6,22 @@ What the speedrun measures beside our loop. Only the settings that its rows use 
 from __future__ import annotations
 
 import dataclasses
+import importlib
 import math
 import time
 from typing import Any
 
 import numpy as np
 
-from fmnist_zoo import inputs, layers
+from fmnist_zoo import inputs, layers, registry
 from fmnist_zoo.errors import UsageError
 from fmnist_zoo.spec import ModelSpec, Recipe
 
 KNOWN = {"epochs", "batch_size", "optimizer", "learning_rate", "weight_decay", "schedule", "schedule_epochs", "warmup",
-         "label_smoothing", "ema", "shift", "flip", "mixup", "weights", "validation_size"}
+         "label_smoothing", "ema", "shift", "flip", "mixup", "weights", "validation_size", "initial_weights"}
 ACTIVATIONS = ("relu", "gelu", "silu", "tanh")
 SIDE = 28
+FIRST = "fmnist_zoo.convolutional"  # a module; of its models a network may begin
 
 
 def check(spec: ModelSpec, recipe: Recipe) -> None:
@@ -27,7 +29,10 @@ def check(spec: ModelSpec, recipe: Recipe) -> None:
     kinds = {layer.kind for layer in spec.layers} - {layers.DENSE, layers.DROPOUT, layers.BATCH, layers.ACTIVATION,
                                                      layers.STANDARDIZED, layers.WHITENED, layers.ADD}
     changed = {field.name for field in dataclasses.fields(recipe) if getattr(recipe, field.name) != field.default}
-    unknown = [*sorted(kinds), *sorted(changed - KNOWN), *(["l1 or l2"] if spec.l1 or spec.l2 else []),
+    first = recipe.initial_weights
+    unknown = [*sorted(kinds), *sorted(changed - KNOWN),
+               *([f"initial_weights={first}"] if first and not first.startswith(f"{FIRST}:") else []),
+               *(["l1 or l2"] if spec.l1 or spec.l2 else []),
                *([recipe.optimizer] if recipe.optimizer not in ("adam", "adamw") else []),
                *([spec.activation] if spec.activation not in ACTIVATIONS else [])]
     if unknown:
@@ -93,25 +98,95 @@ def augment(pixels: Any, recipe: Recipe, generator: Any) -> Any:
     return images[torch.arange(count)[:, None, None], rows[:, :, None], columns[:, None, :]].view(count, -1)
 
 
+def convolutions() -> Any:
+    """The network of `fmnist_zoo.convolutional.strided`, (batch, 784) to logits; `stages` lie between activations."""
+    import torch
+    from torch import nn
+
+    widths, kernels, strides = importlib.import_module(FIRST).strided.__defaults__
+    stages, side, before = [], SIDE, 1
+    for width, kernel, stride in zip(widths, kernels, strides):
+        around = max((-(-side // stride) - 1) * stride + kernel - side, 0)  # "same": more of it after
+        convolution = nn.Conv2d(before, width, kernel, stride, bias=False)
+        nn.init.xavier_uniform_(convolution.weight)
+        stages.append(nn.Sequential(nn.ZeroPad2d((around // 2, around - around // 2) * 2), convolution,
+                                    nn.BatchNorm2d(width)))
+        side, before = -(-side // stride), width
+    head = nn.Linear(before * side * side, 10)
+    nn.init.xavier_uniform_(head.weight)
+    nn.init.zeros_(head.bias)
+
+    class Network(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.stages = nn.ModuleList([*stages, nn.Sequential(nn.Flatten(), nn.Dropout(0.2), head)])
+
+        def forward(self, flow: Any) -> Any:
+            flow = flow.view(-1, 1, SIDE, SIDE).contiguous(memory_format=torch.channels_last)
+            for stage in self.stages[:-1]:
+                flow = nn.functional.gelu(stage(flow))
+            return self.stages[-1](flow)
+
+    return Network()
+
+
+def unroll(source: Any, model: Any) -> None:
+    """Gives the dense layers of `model` the weights with which they compute what the stages of `source` do."""
+    import torch
+    from torch import nn
+
+    source.eval()
+    shape: tuple[int, ...] = (1, SIDE, SIDE)
+    dense = [layer for layer in model.modules() if isinstance(layer, nn.Linear)]
+    with torch.no_grad():
+        for stage, layer in zip(source.stages, dense, strict=True):
+            units = stage(torch.eye(layer.in_features).view(-1, *shape))
+            bias = stage(torch.zeros(1, *shape)).flatten(1)
+            layer.weight.copy_((units.flatten(1) - bias).T)
+            layer.bias.copy_(bias[0])
+            shape = tuple(units.shape[1:])
+
+
 def train(spec: ModelSpec, recipe: Recipe, fit: Any, validation: Any, *, seed: int, bfloat16: bool, compiled: bool
           ) -> tuple[float, float]:
     """Seconds of all updates, with what compiles in the first, and the validation accuracy.
+
+    A network that is trained first counts. It is trained in float32, as in our loop.
 
     Args:
         fit, validation: splits of `load_data`.
         compiled: by `torch.compile`.
     """
     import torch
+
+    check(spec, recipe)
+    torch.manual_seed(seed)
+    model, seconds = build(spec, fit.images), 0.0
+    if recipe.initial_weights:
+        module, _, name = recipe.initial_weights.partition(":")
+        importlib.import_module(module)
+        first = convolutions()
+        seconds = _updates(first, registry.get_recipe(name), fit, seed, bfloat16=False, compiled=compiled)
+        start = time.perf_counter()
+        unroll(first, model)
+        seconds += time.perf_counter() - start
+    seconds += _updates(model, recipe, fit, seed, bfloat16=bfloat16, compiled=compiled)
+    model.eval()
+    with torch.no_grad():
+        found = model(torch.from_numpy(validation.images).float() / 255).argmax(1).numpy()
+    return seconds, float((found == validation.labels).mean())
+
+
+def _updates(model: Any, recipe: Recipe, fit: Any, seed: int, *, bfloat16: bool, compiled: bool) -> float:
+    """Trains `model`, and leaves it with its last weights, or their mean; the seconds that took."""
+    import torch
     from torch import nn
 
     from trainers.engine import schedule
 
-    check(spec, recipe)
-    torch.manual_seed(seed)
     generator = torch.Generator().manual_seed(seed)
     pixels, labels = torch.from_numpy(fit.images), torch.from_numpy(fit.labels).long()
-    model = build(spec, fit.images)
-    decayed = [layer.weight for layer in model.modules() if isinstance(layer, nn.Linear)]
+    decayed = [layer.weight for layer in model.modules() if isinstance(layer, (nn.Linear, nn.Conv2d))]
     others = [one for one in model.parameters() if not any(one is kernel for kernel in decayed)]
     optimizer = torch.optim.AdamW([{"params": decayed, "weight_decay": recipe.weight_decay},
                                    {"params": others, "weight_decay": 0.0}], fused=True)
@@ -156,6 +231,4 @@ def train(spec: ModelSpec, recipe: Recipe, fit: Any, validation: Any, *, seed: i
     with torch.no_grad():
         for one, mean in zip(model.parameters(), means):
             one.copy_(mean)
-        model.eval()
-        found = model(torch.from_numpy(validation.images).float() / 255).argmax(1).numpy()
-    return seconds, float((found == validation.labels).mean())
+    return seconds

@@ -9,7 +9,6 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
-from fmnist_zoo.backend import keras
 from fmnist_zoo.registry import register
 from fmnist_zoo.spec import Recipe
 
@@ -17,6 +16,8 @@ from fmnist_zoo.spec import Recipe
 def strided(widths: tuple[int, ...] = (12, 24, 48, 48), kernels: tuple[int, ...] = (5, 5, 3, 3),
             strides: tuple[int, ...] = (2, 2, 2, 1)) -> Any:
     """Four convolutions, each with batch normalization and GELU, then the logits; 0.05 M parameters."""
+    from fmnist_zoo.backend import keras  # not needed to read the recipes
+
     layers = keras.layers
     images = flow = keras.Input((28, 28, 1))
     for width, kernel, stride in zip(widths, kernels, strides):

@@ -31,6 +31,7 @@ def test_a_faster_recipe_that_is_as_good_takes_the_record(seconds, accuracy, cod
     assert (after == before) is bool(code) and (code or after["0.90"].by == "somebody")
 
 
+@pytest.mark.long
 def test_peers_of_the_speedrun_learn_what_our_loop_learns():
     found = {peer: speedrun.work(peer, "4L", SHORT.replace("epochs=3", "epochs=10"), 0, "mini")
              for peer in ("tape", "fit")}
@@ -44,6 +45,9 @@ def test_peers_of_the_speedrun_learn_what_our_loop_learns():
 def test_torch_refuses_a_recipe_that_it_does_not_have():
     config = speedrun.config_of("4L", "erase=4,l2=1e-4", 0, data="mini")
     with pytest.raises(UsageError, match="has no erase, l1 or l2"):
+        torch_recipe.check(config.spec, config.recipe)
+    config = speedrun.config_of("4L", "initial_weights=4L", 0, data="mini")
+    with pytest.raises(UsageError, match="has no initial_weights=4L"):
         torch_recipe.check(config.spec, config.recipe)
 
 
