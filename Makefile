@@ -1,5 +1,6 @@
 # make train   trains a model on the real data:  make train MODEL=5L EPOCHS=3
 # make test    lint, types, tests
+# make test-long   the tests that make test leaves out because they take ten seconds each; continuous integration runs both
 # make board   TensorBoard on tb_logs, served to this machine alone, and a link to the charts that one looks at first
 # make docs    the documentation as a site, in build/docs
 # make results trains every row of the table of scores: an hour and a half on two cores; after an interruption it continues
@@ -18,15 +19,19 @@ FIT := import sys; raise SystemExit(not (3, 11) <= sys.version_info[:2] <= (3, 1
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 	$$p -c "$(FIT)" 2>/dev/null && { echo $$p; exit; }; done; echo python3)
 RUN := .venv/bin/python
+PYTEST := $(RUN) -m pytest -n logical --maxprocesses=4 --dist=worksteal -q
 SOURCES := setup.cfg pyproject.toml constraints.txt
 
-.PHONY: train test board docs results check-results campaign lint types clean
+.PHONY: train test test-long board docs results check-results campaign lint types clean
 
 train: .venv/run.stamp
 	@$(RUN) -m trainers.train --model=$(MODEL) $(if $(EPOCHS),--epochs=$(EPOCHS)) $(FLAGS)
 
 test: .venv/dev.stamp lint types
-	@$(RUN) -m pytest -n logical --maxprocesses=4 --dist=worksteal -q
+	@$(PYTEST)
+
+test-long: .venv/dev.stamp
+	@$(PYTEST) -m "long and not slow"
 
 lint: .venv/dev.stamp
 	@$(RUN) -m flake8

@@ -40,6 +40,7 @@ def test_run_learns_and_its_folder_names_its_layers(run):
     assert not {"gradients/norm_2/moving_mean", "gradients/input_whitening/kernel"} & set(tags)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("changes", [
     {"normalization": "batch", "residual": True, "input": "standardized"},
     {"normalization": "layer", "expansion": 2, "activation": "silu", "input": "whitened", "initializer": "he_normal"}])
@@ -75,6 +76,7 @@ def test_exported_file_gives_what_keras_gives(run, tmp_path, format, capfd):
     assert capfd.readouterr().err == ""
 
 
+@pytest.mark.long
 def test_export_of_gelu_to_onnx_prints_one_result(run, tmp_path, command):
     done = command("trainers.export", f"--run={run}", "--format=onnx", f"--out={tmp_path / 'x.onnx'}")
     assert (done.returncode, done.stderr) == (0, "") and done.stdout.startswith(f"{tmp_path / 'x.onnx'}: ")
@@ -89,6 +91,7 @@ def test_shipped_weights_give_the_same_logits(run, tmp_path):
         np.testing.assert_allclose(received(pixels), subject.model(pixels), atol=tolerance)
 
 
+@pytest.mark.long
 def test_sweep_searches_switches(without_xla, tmp_path, inline_pool):
     sweep("2L,hidden=8_8", {"residual": [True, False]}, tuner="grid", epochs=1, data="mini", logdir=tmp_path,
           name="grid")
@@ -104,6 +107,7 @@ def test_settings_have_columns_in_tensorboard():
     assert hparams.hyperparameters(resolve("4L"), 256)["residual"] == "false"
 
 
+@pytest.mark.long
 def test_run_of_a_model_with_a_long_name_is_found_again(tmp_path):
     changes = dict(hidden=(4, 4), dropout=(1 / 3, 1 / 7), l1=1e-5 / 3, l2=1e-5 / 7, expansion=1, residual=True,
                    normalization="layer", activation="hard_silu", input="standardized", initializer="glorot_normal")

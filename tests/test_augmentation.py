@@ -155,7 +155,7 @@ def test_views_are_what_the_images_of_a_batch_become(split):
 EVERYTHING = dict(shift=2, flip=True, erase=6, mixup=0.4)
 
 
-@pytest.mark.parametrize("xla", [True, False], ids=["xla", "kernels"])
+@pytest.mark.parametrize("xla", [pytest.param(True, marks=pytest.mark.long), False], ids=["xla", "kernels"])
 def test_training_columns_are_of_the_images_as_they_were_shown(split, xla):
     """An epoch at a learning rate that changes nothing, against the reference: two batches, the second one smaller."""
     _, engine = tape(fmnist_zoo.get_spec("2L", hidden=(16,), l2=1e-3), split, batch=400, seed=9, xla=xla,

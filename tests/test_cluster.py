@@ -171,7 +171,8 @@ def test_scheduler_that_cannot_be_used_is_refused_in_one_line(given, message, mo
     assert [path.name for path in tmp_path.iterdir()] == ["here"]
 
 
-@pytest.mark.parametrize("killed", [False, pytest.param(True, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("killed", [
+    pytest.param(False, marks=pytest.mark.long), pytest.param(True, marks=pytest.mark.slow)])
 def test_sweep_over_tls_with_workers_that_share_only_a_folder(certificate, tmp_path, killed):
     """As on several hosts: a scheduler and its workers are started by hand, and the sweep knows their address."""
     pytest.importorskip("distributed")

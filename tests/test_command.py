@@ -95,6 +95,7 @@ def test_nothing_heavy_is_imported(arguments, code):
     assert done.returncode == code, done.stderr
 
 
+@pytest.mark.long
 def test_piped_output_is_plain_lines_and_a_user_module_is_needed_once(command, tmp_path):
     """One process with a module of the user's own: what it prints to a pipe; its record replays without the module."""
     (tmp_path / "my_models.py").write_text(

@@ -145,6 +145,7 @@ def test_name_of_a_shipped_model_is_enough(tmp_path):
     assert os.listdir(tmp_path) == ["one.keras"]
 
 
+@pytest.mark.long
 def test_command_is_quiet_and_imports_tensorflow_last(command, tmp_path):
     done = command("trainers.export", "--model=softmax", "--format=tflite", cwd=tmp_path)
     assert (done.returncode, done.stderr) == (0, "") and len(done.stdout.splitlines()) == 2

@@ -54,6 +54,7 @@ def assert_same(one, other):
         np.testing.assert_array_equal(array, other[1][name], err_msg=name)
 
 
+@pytest.mark.long
 def test_trials_on_one_program_equal_those_on_their_own(split, without_xla):
     """Each has another schedule."""
     engines, shared = set(), []

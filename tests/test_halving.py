@@ -230,6 +230,7 @@ def test_finished_sweep_starts_no_worker_and_more_combinations_continue_it(calm,
     assert {(row["l2"], row["learning_rate"]) for row in more} == {(row["l2"], row["learning_rate"]) for row in calm}
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("without_xla")
 @pytest.mark.parametrize("kept", [True, False])
 def test_promoted_trial_equals_an_uninterrupted_run_bit_for_bit(kept, tmp_path, monkeypatch):

@@ -179,6 +179,7 @@ def test_recipe_shows_where_the_weights_come_from(logdir, capsys):
     assert json.loads(capsys.readouterr().out)["recipe"]["initial_weights"] == "4L"
 
 
+@pytest.mark.long
 def test_run_that_is_stopped_while_the_first_network_trains_leaves_that_one_alone(logdir, capsys, monkeypatch):
     flags = ["--model=4L", "--hidden=75,16", "--activation=gelu", "--dropout=0", "--data=mini", "--epochs=1",
              f"--initial_weights={FIRST}", f"--logdir={logdir}", "--run_name=one"]

@@ -152,6 +152,7 @@ def test_bfloat16_learns_what_float32_learns(split):
     assert losses[1] == pytest.approx(losses[0], rel=0.06) and losses[1] != losses[0]
 
 
+@pytest.mark.long
 def test_one_core_computes_the_same_numbers(split):
     """With the same number of threads, the number of cores does not matter; at batch 32 that of threads would."""
     if not hasattr(os, "sched_setaffinity"):

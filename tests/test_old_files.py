@@ -31,6 +31,7 @@ def logs(tmp_path):
     return copy
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name, done", [
     ("2L,hidden=2,dropout=0.1,l2=0.0001/interrupted", 3), ("2L,hidden=2,dropout=0.1/fit", 2),
     ("network_A,hidden=2/scratch", 4)])
@@ -77,6 +78,7 @@ def test_finished_run_loads_is_evaluated_and_trains_longer(logs, capsys):
     assert json.loads((folder / "result.json").read_text())["epochs"] == 5
 
 
+@pytest.mark.long
 def test_sweep_is_shown_and_continues_to_its_end(logs, inline_pool, capsys):
     path = logs / "sweeps" / "grid"
     manifest = json.loads((path / "sweep.json").read_text())

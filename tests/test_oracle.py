@@ -125,7 +125,8 @@ def test_request_without_a_proposal_changes_no_state():
     assert [vars(oracle._oracle)[name] for name in STATE] == before
 
 
-@pytest.mark.parametrize("tuner, count, more", [("hyperband", 20, 3), ("bayesian", 5, 2)])
+@pytest.mark.parametrize("tuner, count, more", [
+    ("hyperband", 20, 3), pytest.param("bayesian", 5, 2, marks=pytest.mark.long)])
 def test_repeating_proposals_and_results_restores_the_state(tuner, count, more):
     whole = drive(make(tuner, "dropout=0..0.5"), count + more, failing=(2,))
     again = make(tuner, "dropout=0..0.5")
@@ -137,7 +138,7 @@ def test_repeating_proposals_and_results_restores_the_state(tuner, count, more):
 
 
 @pytest.mark.parametrize("failing", [(), (0, 1)])
-@pytest.mark.parametrize("tuner", ["random", "bayesian", "hyperband"])
+@pytest.mark.parametrize("tuner", ["random", pytest.param("bayesian", marks=pytest.mark.long), "hyperband"])
 def test_given_combinations_are_tried_first_and_repeating_restores_the_state(tuner, failing):
     space = "dropout=0,0.1,0.3_0.2_0.1; l2=log(1e-6..1e-2); batch_size=32,full; shift=0..27"
     start = ["dropout=0.1; l2=1e-6; batch_size=full; shift=9", "shift=2; batch_size=32; dropout=0.3_0.2_0.1; l2=0.01"]
@@ -170,6 +171,7 @@ def test_bayesian_tries_more_given_combinations_than_its_random_ones():
     assert found[7].values["dropout"] not in [number / 10 for number in range(1, 8)]
 
 
+@pytest.mark.long
 def test_random_tries_every_combination_of_a_large_listed_space_and_given_ones_once():
     space = "dropout=0,0.1,0.3; batch_size=32,full; shift=0,1,2,3,4; erase=0,2,4,6,8,10; flip=true,false"
     oracle = make("random", space, start=["dropout=0.1; batch_size=full; shift=4; erase=10; flip=true"])

@@ -259,6 +259,7 @@ def listed():
     return card, variables
 
 
+@pytest.mark.long
 def test_the_card_needs_tensorflow_once_and_bits_are_the_same_in_any_process(module):
     first, second = listed(), listed()
     assert second == (first[0], "")

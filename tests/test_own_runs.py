@@ -83,6 +83,7 @@ def test_regularizers_of_the_model_are_the_penalty(tmp_path):
         assert run.history[0]["train_penalty"] > 0
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("function, trainer", [
     (own_zoo.normalized, "tape"), (own_zoo.Subclassed, "tape"), (own_zoo.Subclassed, "fit")])
 def test_resumed_run_equals_an_uninterrupted_one(function, trainer, tmp_path):
@@ -233,6 +234,7 @@ class Forgetful(sweeps.Inline):
         return super().run(job)
 
 
+@pytest.mark.long
 def test_sweep_of_the_recipe(workplace, tmp_path, capsys, monkeypatch):
     sweeps.replace_pool(monkeypatch, Forgetful())
     flags = ["--model=my_cnn", "--tuner=grid", "--space=learning_rate=0.001,0.003", "--epochs=1", "--data=mini",

@@ -139,6 +139,7 @@ def test_workers_import_tensorflow_with_the_threads_of_the_runs(monkeypatch, tmp
     assert asked == [3, 3]
 
 
+@pytest.mark.long
 def test_local_workers_share_the_cores_and_a_killed_one_loses_nothing(job, undisturbed, tmp_path):
     workers = local.LocalPool(resolve("2L").threads, 2)
     try:
@@ -180,6 +181,7 @@ def listening():
         row[6] for row in rows("unix") if row[3] == "00010000"}
 
 
+@pytest.mark.long
 def test_worker_of_this_machine_can_be_reached_by_its_leader_alone():
     workers = local.LocalPool(1)
     try:
@@ -238,6 +240,7 @@ for index, count in [(0, 2), (1, 2), (0, 1), (len(cores), len(cores) + 1)]:
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("workers", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_script_without_a_main_guard_gets_a_message_and_no_trial_is_lost(tmp_path, workers):
     call = ("from trainers.sweep import sweep\n"

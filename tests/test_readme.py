@@ -50,6 +50,8 @@ QUICK = {
 }
 RECORDED = ("--resume", "--config", "--run=", "--show")  # a run or sweep of the workplace brings its own settings
 # Beside commands that cost less and show as much.
+LONG = ("benchmarks.epoch", "benchmarks.sweep", "benchmarks.full_batch", "--epochs=40", "first/config.json",
+        "how-to/own_data.md")
 SLOW = ("--format=tflite", "--ensemble", "--seed=1", "--schedule_epochs=60", "--run_name=winner", "seed0/0001",
         "--hidden=512,256", "--model=5L_unrolled", "benchmarks.recipes", "how-to/python.md")
 # What `make` would run. Running it sets up environments and trains for minutes.
@@ -95,7 +97,8 @@ def reader(workplace, monkeypatch, inline_pool):
 
 def marked(snippets):
     """`snippets` as parameters of a test."""
-    return [pytest.param(one, marks=[pytest.mark.slow] * any(part in one for part in SLOW)) for one in snippets]
+    return [pytest.param(one, marks=[mark for mark, parts in ((pytest.mark.slow, SLOW), (pytest.mark.long, LONG))
+                                     if any(part in one for part in parts)]) for one in snippets]
 
 
 @pytest.mark.parametrize("line", marked(COMMANDS))

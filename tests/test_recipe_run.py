@@ -41,6 +41,7 @@ def whole(teacher, tmp_path_factory):
                  run_name="whole", data="mini", **SMALL, **EVERYTHING)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("crashed", [False, True], ids=["stopped", "crashed"])
 def test_resumed_run_with_every_setting_equals_uninterrupted_run(teacher, whole, tmp_path, crashed):
     """A crash comes after three epochs, of which two are in the checkpoint."""
@@ -219,6 +220,7 @@ def test_student_learns_from_its_teachers_and_records_them(teacher, whole, tmp_p
     assert apart[1] < 0.7 * apart[0]
 
 
+@pytest.mark.long
 def test_views_of_a_teacher_are_kept_and_a_resumed_run_uses_them(teacher, tmp_path, capsys, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     settings = dict(hidden=(8,), epochs=3, shift=1, mixup=0.2, teacher=f"{teacher},softmax", teacher_views=True)

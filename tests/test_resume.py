@@ -85,6 +85,7 @@ def assert_equal_runs(one, other):
         assert first == second and first
 
 
+@pytest.mark.long
 def test_run_that_is_killed_twice_equals_uninterrupted_run(tmp_path):
     """Within an epoch: by a second Ctrl-C, which leaves at once, and when it was resumed by SIGKILL."""
     settings = dict(data="mini", epochs=8, batch_size=1, seed=11, histogram_every=2, checkpoint_every=1)

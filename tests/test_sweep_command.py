@@ -156,6 +156,7 @@ def test_second_leader_is_refused_with_the_process_of_the_first(tmp_path, capsys
     assert "process 4242 is sweeping in this folder" in capsys.readouterr().err
 
 
+@pytest.mark.long
 def test_ctrl_c_keeps_finished_epochs(tmp_path):
     command = [sys.executable, "-m", "trainers.sweep", *GRID[:2], "--epochs=2000", *GRID[3:]]
     with subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
@@ -171,6 +172,7 @@ def test_ctrl_c_keeps_finished_epochs(tmp_path):
     assert (metrics.parent / "checkpoints" / "latest.npz").exists()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("workers", [pytest.param(1, marks=pytest.mark.slow), 2])
 def test_ctrl_c_while_workers_start_leaves_no_traceback(workers, tmp_path):
     command = [sys.executable, "-m", "trainers.sweep", *GRID, f"--workers={workers}"]

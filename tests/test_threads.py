@@ -13,6 +13,7 @@ from trainers.config import ConfigError
 from trainers.engine import threads
 
 
+@pytest.mark.long
 def test_threads_are_set_until_tensorflow_starts():
     program = """if True:
         import os, sys

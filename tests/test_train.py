@@ -141,6 +141,7 @@ def test_hparams_records_hold_values_metrics_and_status(run, logdir):
     assert set(declared) <= set(final) and len(declared) == 7  # those of ranking exist in sweeps only
 
 
+@pytest.mark.long
 def test_saved_model_opens_in_plain_keras(run, command, tmp_path):
     images = fmnist_zoo.load_data(data="mini")["validation"].images[:20].astype(np.float32) / 255
     np.save(tmp_path / "images.npy", images)
