@@ -137,6 +137,7 @@ def cut_back(run: pathlib.Path, noted: dict[str, int]) -> None:
             (run / name).unlink()
         elif size > noted[name]:
             os.truncate(run / name, noted[name])
+            sync(run / name)  # `result.json` will have the digest of this file, which may get no further event
 
 
 def missing(run: pathlib.Path, noted: dict[str, int]) -> bool:
