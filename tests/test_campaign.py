@@ -9,6 +9,7 @@ from tests.campaign import __main__ as command, crash_points, driver, failing_di
 from tests.campaign.disk import Disk
 from tests.campaign.driver import Campaign, Case
 from tests.campaign.recorder import Operation
+from trainers.board import events
 
 
 class Numbers(driver.Part):
@@ -138,6 +139,14 @@ def test_run_that_ends_at_a_dozen_crash_points_equals_an_undisturbed_one(part, t
     again.keep = part.keep
     assert list(again.cases(0)) == cases  # the recording is kept
     assert part.find(0, "seldom:1:nothing") is None
+
+
+def test_events_that_are_cut_back_do_not_return_after_a_crash(part, tmp_path):
+    name = "events.out.tfevents.1.curves"
+    (tmp_path / name).write_bytes(b"12345678")
+    after = Disk({name: b"12345678"}, recorder.record(lambda: events.cut_back(tmp_path, {name: 4}), tmp_path))
+    assert after.state(len(after.steps), "whole") == {name: b"1234"}
+    assert after.state(len(after.steps), "synced-alone") is None  # nothing could be lost
 
 
 def test_loss_is_found(part, monkeypatch):
