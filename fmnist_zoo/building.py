@@ -278,7 +278,7 @@ def _forward_flops(model: Any, shape: tuple[int, ...]) -> int:
     level = logger.level
     try:
         logger.setLevel(logging.ERROR)  # it warns that the counting of convolutions is of version 1
-        graph = tf.function(lambda images: model(images, training=False)).get_concrete_function(
+        graph = tf.function(lambda images: model(images, training=False), autograph=False).get_concrete_function(
             tf.TensorSpec((1, *shape), tf.float32)).graph
         return sum(int(ops.get_stats_for_node_def(graph, operation.node_def, "flops").value or 0)
                    for operation in graph.get_operations() if operation.type in _PRODUCTS)

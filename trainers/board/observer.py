@@ -48,8 +48,8 @@ class Observer:
         self._settings.summary(hparams.session_start(self._folder, self._config, batch_size), 0)
         self._settings.text("settings", texts.model(self._config, self._replay))
         images = tf.TensorSpec((None, *building.input_shape(model)), tf.float32, name="images")
-        traced = tf.function(lambda images: tf.identity(model(images), name="logits")).get_concrete_function(images)
-        self._settings.graph(traced.graph.as_graph_def())
+        traced = tf.function(lambda images: tf.identity(model(images), name="logits"), autograph=False)
+        self._settings.graph(traced.get_concrete_function(images).graph.as_graph_def())
         with contextlib.suppress(Exception):  # Keras raises anything for a layer that it cannot describe
             self._settings.keras_graph(model.to_json())
         if augmented is not None:

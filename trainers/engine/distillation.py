@@ -48,7 +48,7 @@ def logits_of_views(teachers: Sequence[Any], images: np.ndarray, *, shift: int, 
         shift, flip: of the recipe; they make (2 * shift + 1)^2 views, with `flip` twice as many.
     """
 
-    @tf.function(input_signature=[tf.TensorSpec((VIEWED, PIXELS), tf.uint8)])
+    @tf.function(input_signature=[tf.TensorSpec((VIEWED, PIXELS), tf.uint8)], autograph=False)
     def look(pixels: Any) -> Any:
         return tf.stack([tf.stack([teacher(scale(view)) for teacher in teachers], axis=1)
                          for view in views(pixels, shift=shift, flip=flip)], axis=1)

@@ -92,8 +92,12 @@ class TapeEngine:
         self._arguments = self._make_arguments()
 
     def program(self, batch_size: int) -> Any:
-        """The `tf.function` of steps [begin, end) of an epoch, in batches of `batch_size`, not traced yet."""
-        return tf.function(functools.partial(self._steps, batch_size), jit_compile=self.xla)
+        """The `tf.function` of steps [begin, end) of an epoch, in batches of `batch_size`, not traced yet.
+
+        Without AutoGraph, which would rewrite the source of all functions for a loop that is written as one below: two
+        or three seconds in each process that trains.
+        """
+        return tf.function(functools.partial(self._steps, batch_size), jit_compile=self.xla, autograph=False)
 
     def _compiled(self, batch_size: int) -> Callable[..., Any]:
         example = (self._of_epoch(0), tf.constant(0), tf.constant(0), tf.zeros(len(self.sums), tf.float64),
@@ -162,22 +166,25 @@ class TapeEngine:
     def _steps(self, batch_size: int, of_epoch: OfEpoch, begin: Any, end: Any, totals: Any,
                arguments: Arguments) -> tuple[Any, Any]:
         """Steps [begin, end) of an epoch. Returns the sums, and the first step that was not finite or -1."""
-        failed = tf.constant(-1)
         decay = arguments.weight_decay if self._recipe.weight_decay else None
-        while begin < end and failed < 0:
-            step = of_epoch.first_step + tf.cast(begin, tf.int64)
-            gradients, sums = self._gradients(batch_size, of_epoch, begin, step, arguments)
+
+        def goes_on(place: Any, _: Any, failed: Any) -> Any:
+            return (place < end) & (failed < 0)
+
+        def update(place: Any, sums_before: Any, _: Any) -> tuple[Any, Any, Any]:
+            step = of_epoch.first_step + tf.cast(place, tf.int64)
+            gradients, sums = self._gradients(batch_size, of_epoch, place, step, arguments)
             finite = tf.reduce_all(tf.math.is_finite(sums))
             # XLA updates a buffer in place only if every read of it is ordered before the write. Making the update
             # depend on `finite`, which depends on gradients and norms, creates that order; otherwise XLA copies all
             # weights at each step. A non-finite step may write garbage: `run_epoch` restores the variables and replays
             # up to it.
             applied = tf.where(finite, step, -1)
-            self._optimizer.apply(gradients, applied, learning_rate=of_epoch.learning_rates[begin], weight_decay=decay)
+            self._optimizer.apply(gradients, applied, learning_rate=of_epoch.learning_rates[place], weight_decay=decay)
             averaging.update(self._averages, self.network, arguments.ema, step)
-            failed = tf.where(finite, -1, begin)
-            totals += tf.cast(sums, tf.float64)
-            begin += 1
+            return place + 1, sums_before + tf.cast(sums, tf.float64), tf.where(finite, -1, place)
+
+        _, totals, failed = tf.while_loop(goes_on, update, (begin, totals, tf.constant(-1)))
         return totals, failed
 
     def _gradients(self, batch_size: int, of_epoch: OfEpoch, place: Any, step: Any,
@@ -307,7 +314,7 @@ def norm(tensors: Any) -> Any:
 def _start_xla() -> None:
     """Compiles something small, so that what XLA and MLIR print when they start can be held back."""
     with without_noise():
-        tf.function(tf.norm, jit_compile=True)(tf.zeros(9))
+        tf.function(tf.norm, jit_compile=True, autograph=False)(tf.zeros(9))
 
 
 @functools.cache

@@ -268,7 +268,7 @@ def scale(images: Any) -> Any:
 
 def make_predictor(network: Network) -> Callable[[np.ndarray], np.ndarray]:
     """A function from images (n, 784) uint8 to logits (n, 10) float32, dropout off."""
-    forward = tf.function(lambda images: network.forward(scale(images)))
+    forward = tf.function(lambda images: network.forward(scale(images)), autograph=False)
     logits = forward.get_concrete_function(tf.TensorSpec((None, PIXELS), tf.uint8))
 
     def predict(images: np.ndarray) -> np.ndarray:

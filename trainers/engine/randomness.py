@@ -27,7 +27,8 @@ def words(shape: Sequence[int], *, seed: Any, step: Any, stream: int) -> Any:
     return _words([tf.cast(seed, tf.uint32), low, high, tf.constant(stream, tf.uint32)], tuple(shape))
 
 
-@tf.function(jit_compile=True)  # where the loop is not compiled by XLA, this still runs as one pass
+# Where the loop is not compiled by XLA, this still runs as one pass.
+@tf.function(jit_compile=True, autograph=False)
 def _words(parts: Sequence[Any], shape: tuple[int, ...]) -> Any:
     key = tf.constant(0x9E3779B9, tf.uint32)
     for part in parts:
