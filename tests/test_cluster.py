@@ -130,6 +130,7 @@ def test_worker_of_another_version_is_named(pretend, monkeypatch):
             until(lambda: workers.slots)
 
 
+@pytest.mark.long
 def test_unreachable_scheduler_is_named(tmp_path):
     pytest.importorskip("distributed")
     with pytest.raises(pool.PoolError, match="is a scheduler running at tcp://127.0.0.1:9"):

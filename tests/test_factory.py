@@ -69,6 +69,7 @@ def test_trials_on_one_program_equal_those_on_their_own(split, without_xla):
         assert_same(numbers(leased(split, **trial(number))), shared[number])
 
 
+@pytest.mark.long
 def test_program_compiled_by_xla_is_shared_too(split):
     settings = [dict(FAST, dropout=rate, seed=seed) for seed, rate in enumerate((0.2, 0.4))]
     alone = numbers(leased(split, **settings[1]))

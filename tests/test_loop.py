@@ -131,6 +131,7 @@ def test_compiled_steps_copy_no_kernel(split, optimizer):
     assert not re.search(r"f32\[\d+,\d+\]\S* copy\(", program)
 
 
+@pytest.mark.long
 def test_xla_and_kernels_do_the_same_work(split):
     """The same masks and the same order of images; only sums are added up in other orders."""
     spec = fmnist_zoo.get_spec("4D_drop03", hidden=(96, 64, 32), l2=1e-4)

@@ -143,6 +143,7 @@ def test_scratch_and_tape_take_the_same_steps(name, fit_split):
         np.testing.assert_allclose(mine.numpy(), other.numpy(), atol=1e-4)
 
 
+@pytest.mark.long
 def test_scratch_adam_learns_what_tape_learns(fit_split):
     """Adam amplifies rounding where gradients are tiny, so the losses drift apart slowly."""
     (_, ours), (_, theirs) = (epochs("network_A_l2", trainer, fit_split, 40) for trainer in ("scratch", "tape"))

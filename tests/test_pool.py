@@ -204,6 +204,7 @@ def children_of(pid):
             subprocess.run(["pgrep", "-P", str(pid)], capture_output=True, text=True).stdout.split()]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("seconds", [1.0, 4.0])  # while Python starts, and while TensorFlow is imported
 def test_workers_of_a_killed_leader_end_at_once(tmp_path, seconds):
     (tmp_path / "leader.py").write_text("import time\nfrom trainers.tuning import local\n"
@@ -253,6 +254,7 @@ def test_script_without_a_main_guard_gets_a_message_and_no_trial_is_lost(tmp_pat
     assert not study.load(tmp_path / "sweeps" / "softmax-random-seed0").ended
 
 
+@pytest.mark.long
 def test_trial_leaves_no_variables_or_graphs_in_memory(job):
     """TensorFlow itself keeps more, but nothing that Python can see."""
     def left(name):

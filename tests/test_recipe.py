@@ -274,7 +274,8 @@ def test_mixture_is_taught_the_mixture_of_both_views(split):
 # Everything at once.
 
 @pytest.mark.parametrize("spec, xla", [
-    pytest.param(NORMALIZED, True, marks=pytest.mark.slow), (NORMALIZED, False), (SMALL, True)])
+    pytest.param(NORMALIZED, True, marks=pytest.mark.slow), pytest.param(NORMALIZED, False, marks=pytest.mark.long),
+    (SMALL, True)])
 def test_dividing_an_epoch_into_calls_changes_no_bit(split, spec, xla):
     """With all settings on; the last batch, of its true size under batch normalization, is a program of its own."""
     _, engine = tape(spec, split, xla=xla, batch=170, teacher="x", teachers=(teacher(3),), **EVERYTHING)
@@ -299,6 +300,7 @@ def test_batch_statistics_are_those_of_the_last_batch_without_copies(split):
     np.testing.assert_allclose(moving, expected, atol=1e-5)
 
 
+@pytest.mark.long
 def test_a_setting_costs_something_only_where_it_is_on(split):
     """One that is off leaves no trace in the program; schedules are tables, and never do."""
     def instructions(**settings):

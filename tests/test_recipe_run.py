@@ -114,6 +114,7 @@ def test_card_has_a_line_for_each_setting_that_is_on(whole):
     assert "  learning_rate    0.001\n" in plain and "ema" not in plain and "teacher" not in plain
 
 
+@pytest.mark.long
 def test_fit_resumes_within_a_schedule_to_the_same_bits(tmp_path):
     """Batch normalization's moving statistics and the place in the schedule are parts of the checkpoint."""
     settings = dict(trainer="fit", schedule="cosine", warmup=0.2, label_smoothing=0.1, clip_norm=1.0,

@@ -151,6 +151,7 @@ def test_committed_page_has_the_text_of_this_code():
         assert all(cell in text for cell in cells), mistake.text
 
 
+@pytest.mark.long
 def test_interrupted_report_continues_with_the_same_command(tmp_path, capsys):
     flags = ["--data=mini", "--quick", "--only=softmax_full_batch", f"--logdir={tmp_path}",
              f"--out={tmp_path / 'page'}"]

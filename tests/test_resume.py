@@ -130,7 +130,7 @@ def test_signal_finishes_the_epoch_saves_and_names_the_command_to_continue(quick
     assert note["epoch"] == len(RunFolder(folder).rows())
 
 
-@pytest.mark.parametrize("trainer", ["tape", "fit"])
+@pytest.mark.parametrize("trainer", ["tape", pytest.param("fit", marks=pytest.mark.long)])
 def test_run_resumed_with_more_epochs_equals_run_planned_with_them(quick, tmp_path, trainer, capsys):
     settings = dict(hidden=(16, 16, 16), data="mini", trainer=trainer, seed=1, logdir=tmp_path, histogram_every=1,
                     checkpoint_every=1)

@@ -79,6 +79,7 @@ def swept(tmp_path_factory):
     return folder / "tb_logs", done
 
 
+@pytest.mark.long
 def test_output_has_progress_ranked_table_and_next_command(swept, capsys):
     logdir, done = swept
     path = logdir / "sweeps" / "softmax-grid-seed0"
@@ -104,6 +105,7 @@ def get(url, payload=None):
         return json.load(answer)
 
 
+@pytest.mark.long
 def test_make_board_prints_a_link_alone_and_serves_values_metrics_and_statuses(swept):
     """TensorBoard's HTTP answers equal trials.csv."""
     logdir, _ = swept
