@@ -2,7 +2,7 @@
 nothing had been.
 
 A case runs its command once undisturbed, which says how long it lives and what it leaves. Then it starts the command
-again, kills it at a moment drawn uniformly from that time, several times, and lets it end. Most runs are started in a
+again, kills it at a moment drawn uniformly from that time, several times, and lets it end. Most runs are forked from a
 process that has imported TensorFlow: that takes longer than the rest, and writes nothing. The others, sweeps and
 reports are started as a person starts them, imports included.
 """
@@ -16,19 +16,18 @@ import pathlib
 import random
 import signal
 import subprocess
-import sys
 import time
 from typing import Any, Iterator, Mapping, Sequence
 
 from tests import helpers, sweeps
 from tests.campaign.driver import Case, Part, register
-from tests.campaign.processes import BIG, ENVIRONMENT, ROOT, SECONDS, cluster, ended, flags_of, kill, started, wait
+from tests.campaign.processes import BIG, SECONDS, Process, Ready, cluster, ended, flags_of, kill, started, wait
 from trainers.running import verifying
 from trainers.running.folder import RunFolder
 from trainers.running.table import MetricsTable
 
 KILLS = 3  # of a run
-READY = 0.85  # share of runs whose process has imported TensorFlow when they start
+READY = 0.85  # share of runs that are forked
 RUNS: tuple[dict[str, Any], ...] = (
     {"model": "softmax"}, {"model": "softmax", "trainer": "fit"}, {"model": "network_softmax", "trainer": "scratch"},
     {"model": "network_A", "trainer": "scratch", "hidden": 8, "batch_size": 600, "optimizer": "sgd"},
@@ -48,33 +47,6 @@ SWEEPS: tuple[dict[str, Any], ...] = (
 WAITS = ("waits-local", "waits-cluster")
 STOPPED = 610.0  # seconds; a trial waits for 600 until its folder is free, which is longer than anything else waits
 VICTIMS = ("leader", "worker", "both", "stopped worker", "stopped leader")
-
-
-class Spare:
-    """A process that has imported TensorFlow, and waits for the arguments of one `trainers.train`."""
-
-    CODE = """
-import os, sys
-from trainers import train
-import trainers.running.session
-print("ready", flush=True)
-output, *arguments = sys.stdin.readline().rstrip("\\n").split("\\t")
-file = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-os.dup2(file, 1), os.dup2(file, 2)
-sys.exit(train.main(arguments))
-"""
-
-    def __init__(self) -> None:
-        self.process = subprocess.Popen([sys.executable, "-c", self.CODE], cwd=ROOT, env=ENVIRONMENT,
-                                        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
-                                        start_new_session=True)
-
-    def start(self, arguments: Sequence[str], output: pathlib.Path) -> subprocess.Popen[bytes]:
-        assert self.process.stdin and self.process.stdout
-        self.process.stdout.readline()
-        self.process.stdin.write("\t".join([str(output), *arguments]).encode() + b"\n")
-        self.process.stdin.close()
-        return self.process
 
 
 def differences(one: pathlib.Path, other: pathlib.Path) -> str:
@@ -197,7 +169,7 @@ class Kills(Part):
     about = "SIGKILL at random moments of runs, sweeps and reports; then the same command ends with the same bits"
 
     def __init__(self) -> None:
-        self._spare: Spare | None = None
+        self._ready: Ready | None = None
 
     def cases(self, seed: int) -> Iterator[Case]:
         for number in range(1000):
@@ -216,8 +188,8 @@ class Kills(Part):
                ) -> tuple[int, float]:
         """The exit code, and the seconds that it took."""
         if ready:
-            process = (self._spare or Spare()).start(arguments, output)
-            self._spare = Spare()  # it imports meanwhile
+            self._ready = self._ready or Ready()
+            process: Process = self._ready.start(arguments, output)
         else:
             process = started("trainers.train", arguments, output)
         begun = time.monotonic()
@@ -227,11 +199,10 @@ class Kills(Part):
         return ended(process), time.monotonic() - begun
 
     def close(self) -> None:
-        """Ends the process that waits for the next run."""
-        if self._spare:
-            self._spare.process.kill()
-            self._spare.process.communicate()
-            self._spare = None
+        """Ends the process that runs are forked from."""
+        if self._ready:
+            self._ready.close()
+            self._ready = None
 
     def _run(self, dice: random.Random, folder: pathlib.Path) -> str | None:
         settings = self._settings(dice)
