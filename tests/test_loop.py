@@ -153,6 +153,14 @@ def test_bfloat16_learns_what_float32_learns(split):
     assert losses[1] == pytest.approx(losses[0], rel=0.06) and losses[1] != losses[0]
 
 
+def test_autograph_converts_nothing(split, without_xla, monkeypatch):
+    """It would take seconds in each process that trains."""
+    from tensorflow.python.autograph.impl import api
+
+    monkeypatch.setattr(api, "_convert_actual", lambda *_: pytest.fail("it converts"))
+    tape(fmnist_zoo.get_spec("2L", hidden=(8,), dropout=0.2), split, batch=100)[1].run_epoch(0)
+
+
 @pytest.mark.long
 def test_one_core_computes_the_same_numbers(split):
     """With the same number of threads, the number of cores does not matter; at batch 32 that of threads would."""
