@@ -42,6 +42,7 @@ def timed(monkeypatch):
     return pool
 
 
+@pytest.mark.long
 def test_searches_continue_and_breaks_do_not_count(timed, tmp_path, capsys):
     asked = ["--data=mini", "--trials=9", "--epochs=9", "--seeds=1,2", "--budget=2", f"--logdir={tmp_path}"]
     assert halving.main(asked) == 130

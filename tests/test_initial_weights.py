@@ -90,6 +90,7 @@ def test_network_that_is_no_sequence_is_refused():
         unrolling.dense_arrays(keras.Model(images, layers.Dense(10)(layers.Add()([images, flow]))))
 
 
+@pytest.mark.long
 def test_model_of_a_module_is_trained_first_with_the_same_seed_and_used_again(logdir, capsys):
     settings = dict(epochs=2, seed=3, initial_weights=FIRST, logdir=logdir, verbose=True, **DENSE)
     whole = train("4L", run_name="whole", learning_rate=1e-7, **settings)

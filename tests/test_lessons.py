@@ -68,6 +68,7 @@ def test_hyperparameter_that_matters_is_told_from_those_that_do_not():
     assert "0.17 to 0.33" == main[1].levels.labels[int(np.argmin(main[1].means))]
 
 
+@pytest.mark.long
 def test_chance_alone_is_important_as_seldom_as_promised():
     """60 sweeps of 40 trials in which nothing matters: p is below 0.05 in about 3 of them, in both tests."""
     by_importance, by_effect, pairs = [], [], []

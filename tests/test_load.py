@@ -8,6 +8,7 @@ import pytest
 from tests.campaign import driver, kills, load
 
 
+@pytest.mark.long
 def test_readers_of_tensorboard_see_all_runs_that_are_trained_meanwhile(tmp_path):
     failure, measured = load.readers(tmp_path, 2, 4)
     assert failure is None and measured["answers"] >= 2 * 6 and measured["server MB at the end"] > 10

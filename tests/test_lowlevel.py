@@ -151,6 +151,7 @@ def test_scratch_adam_learns_what_tape_learns(fit_split):
     assert ours[-1].loss == pytest.approx(theirs[-1].loss, abs=0.02)
 
 
+@pytest.mark.long
 def test_resumed_scratch_run_equals_uninterrupted_run_and_is_saved_for_keras(tmp_path, without_xla):
     options = dict(data="mini", trainer="scratch", logdir=tmp_path, histogram_every=1, batch_size=500)
     whole = train("network_B_l1", epochs=2, run_name="whole", **options)

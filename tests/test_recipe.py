@@ -244,6 +244,7 @@ def test_a_teacher_learns_nothing_and_sees_what_the_student_sees(split):
     assert plain.run_epoch(0).surplus == 0.0
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("settings", [dict(), dict(flip=True), dict(shift=1, flip=True)])
 def test_views_in_advance_teach_what_the_teachers_see_at_each_step(split, settings):
     """Up to half precision, on the last batch too, which repeats an image."""

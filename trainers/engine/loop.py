@@ -92,11 +92,8 @@ class TapeEngine:
         self._arguments = self._make_arguments()
 
     def program(self, batch_size: int) -> Any:
-        """The `tf.function` of steps [begin, end) of an epoch, in batches of `batch_size`, not traced yet.
-
-        Without AutoGraph, which would rewrite the source of all functions for a loop that is written as one below: two
-        or three seconds in each process that trains.
-        """
+        """The `tf.function` of steps [begin, end) of an epoch, in batches of `batch_size`, not traced yet."""
+        # AutoGraph would rewrite the source of all functions, which takes seconds in each process that trains.
         return tf.function(functools.partial(self._steps, batch_size), jit_compile=self.xla, autograph=False)
 
     def _compiled(self, batch_size: int) -> Callable[..., Any]:
@@ -184,8 +181,7 @@ class TapeEngine:
             averaging.update(self._averages, self.network, arguments.ema, step)
             return place + 1, sums_before + tf.cast(sums, tf.float64), tf.where(finite, -1, place)
 
-        _, totals, failed = tf.while_loop(goes_on, update, (begin, totals, tf.constant(-1)))
-        return totals, failed
+        return tf.while_loop(goes_on, update, (begin, totals, tf.constant(-1)))[1:]
 
     def _gradients(self, batch_size: int, of_epoch: OfEpoch, place: Any, step: Any,
                    arguments: Arguments) -> tuple[list[Any], Any]:
