@@ -123,8 +123,8 @@ def differences(before: dict[str, Any], now: dict[str, Any]) -> str:
     """
     changed = [f"{name} {version} (was {before['versions'].get(name, 'unknown')})"
                for name, version in now["versions"].items() if before["versions"].get(name) != version]
-    if before["cpu"] != now["cpu"]:
-        changed.append(f"{now['cpu']} (was {before['cpu']})")
+    if before.get("cpu", "unknown") != now["cpu"]:
+        changed.append(f"{now['cpu']} (was {before.get('cpu', 'unknown')})")
     return ", ".join(changed)
 
 
