@@ -79,7 +79,7 @@ def settings(runs: Sequence[Compared]) -> dict[str, list[str]]:
     origin = {name: [str(one.record["data"][name])[:12] for one in runs] for name in ("sha256", "split_sha256")}
     names = dict.fromkeys(name for one in environments for name in one["versions"])
     origin |= {name: [str(one["versions"].get(name, "unknown")) for one in environments] for name in names}
-    origin |= {"cpu": [str(one.get("cpu", "unknown")) for one in environments],
+    origin |= {"cpu": [str(one["cpu"]) for one in environments],
                "commit": [str(one.get("commit", "unknown"))[:12] for one in environments]}
     return found | {name: cells for name, cells in origin.items() if len(set(cells)) > 1}
 

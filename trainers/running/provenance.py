@@ -103,7 +103,8 @@ def starts(record: dict[str, Any]) -> list[dict[str, Any]]:
         return [{"epoch": 0, "time": record.get("started", 0.0), "environment": record["environment"]}]
     try:
         whole = all(isinstance(one["epoch"], int) and isinstance(one["time"], float)
-                    and isinstance(one["environment"]["versions"], dict) for one in found)
+                    and isinstance(one["environment"]["versions"], dict) and isinstance(one["environment"]["cpu"], str)
+                    and isinstance(one["environment"]["cores"], int) for one in found)
     except (TypeError, LookupError):
         whole = False
     if not whole or not found:
@@ -123,8 +124,8 @@ def differences(before: dict[str, Any], now: dict[str, Any]) -> str:
     """
     changed = [f"{name} {version} (was {before['versions'].get(name, 'unknown')})"
                for name, version in now["versions"].items() if before["versions"].get(name) != version]
-    if before.get("cpu", "unknown") != now["cpu"]:
-        changed.append(f"{now['cpu']} (was {before.get('cpu', 'unknown')})")
+    if before["cpu"] != now["cpu"]:
+        changed.append(f"{now['cpu']} (was {before['cpu']})")
     return ", ".join(changed)
 
 
