@@ -39,6 +39,16 @@ def check(spec: ModelSpec, recipe: Recipe) -> None:
         raise UsageError(f"benchmarks/torch_recipe.py has no {', '.join(unknown)}")
 
 
+def dense(fan_in: int, units: int) -> Any:
+    """A linear layer that begins as Keras' does."""
+    from torch import nn
+
+    layer = nn.Linear(fan_in, units)
+    nn.init.xavier_uniform_(layer.weight)
+    nn.init.zeros_(layer.bias)
+    return layer
+
+
 def build(spec: ModelSpec, images: np.ndarray) -> Any:
     """The network of a spec, from (batch, 784) in [0, 1] to logits (batch, 10); `images` are those of a fixed input."""
     import torch
@@ -46,10 +56,7 @@ def build(spec: ModelSpec, images: np.ndarray) -> Any:
 
     def make(layer: layers.Layer) -> Any:
         if layer.kind == layers.DENSE:
-            dense = nn.Linear(layer.fan_in, layer.units)
-            nn.init.xavier_uniform_(dense.weight)
-            nn.init.zeros_(dense.bias)
-            return dense
+            return dense(layer.fan_in, layer.units)
         if layer.kind == layers.BATCH:
             return nn.BatchNorm1d(layer.units)
         if layer.kind == layers.DROPOUT:
@@ -112,9 +119,7 @@ def convolutions() -> Any:
         stages.append(nn.Sequential(nn.ZeroPad2d((around // 2, around - around // 2) * 2), convolution,
                                     nn.BatchNorm2d(width)))
         side, before = -(-side // stride), width
-    head = nn.Linear(before * side * side, 10)
-    nn.init.xavier_uniform_(head.weight)
-    nn.init.zeros_(head.bias)
+    head = dense(before * side * side, 10)
 
     class Network(nn.Module):
         def __init__(self) -> None:
@@ -137,9 +142,9 @@ def unroll(source: Any, model: Any) -> None:
 
     source.eval()
     shape: tuple[int, ...] = (1, SIDE, SIDE)
-    dense = [layer for layer in model.modules() if isinstance(layer, nn.Linear)]
+    linear = [layer for layer in model.modules() if isinstance(layer, nn.Linear)]
     with torch.no_grad():
-        for stage, layer in zip(source.stages, dense, strict=True):
+        for stage, layer in zip(source.stages, linear, strict=True):
             units = stage(torch.eye(layer.in_features).view(-1, *shape))
             bias = stage(torch.zeros(1, *shape)).flatten(1)
             layer.weight.copy_((units.flatten(1) - bias).T)
