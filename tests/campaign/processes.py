@@ -93,16 +93,16 @@ class Forked:
         self._code: int | None = None
 
     def poll(self) -> int | None:
-        return self._code if self._code is not None else self._read(0.0)
+        return self._read(0.0)
 
     def wait(self, timeout: float | None = None) -> int:
-        code = self._code if self._code is not None else self._read(timeout)
+        code = self._read(timeout)
         if code is None:
             raise subprocess.TimeoutExpired("trainers.train", timeout or 0.0)
         return code
 
     def _read(self, seconds: float | None) -> int | None:
-        if select.select([self._answers], [], [], seconds)[0]:
+        if self._code is None and select.select([self._answers], [], [], seconds)[0]:
             self._code = int(self._answers.readline())
         return self._code
 
