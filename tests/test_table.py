@@ -75,7 +75,8 @@ def changed(old, new):
     (changed(b"\n2,16,", b"\n3,16,"), "line 3 is not the row of epoch 2"),
     (changed(b"\n2,16,", b"\n\n2,16,"), "line 3 does not read"),
     (lambda content: bytes(range(256)) * 9, "its first line does not name the columns"),
-    (lambda content: content.replace(b"\n", b"\r\n"), "line 2 does not read"),
+    (changed(b"\n1,8,", b"\r\n1,8,"), "its first line does not name the columns"),
+    (lambda content: content.replace(b"\n", b"\r\n"), "its first line does not name the columns"),
 ])
 def test_damage_is_refused_in_one_line(table, damage, text):
     table.path.write_bytes(damage(table.path.read_bytes()))

@@ -48,7 +48,7 @@ class MetricsTable:
                 raise self._damaged(f"it has no rows, and the checkpoint was saved after epoch {count}")
             return []
         columns = header.decode(errors="replace").rstrip("\n").split(",")
-        if not set(IN_EVERY_FILE) <= set(columns) or len(set(columns)) < len(columns):
+        if not set(IN_EVERY_FILE) <= set(columns) or len(set(columns)) < len(columns) or b"\r" in header:
             raise self._damaged("its first line does not name the columns of a run")
         if count is not None and len(lines) < count:
             raise self._damaged(f"it has {len(lines)} rows, and the checkpoint was saved after epoch {count}")
