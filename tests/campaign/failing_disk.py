@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
+import gc
 import os
 import pathlib
 import random
@@ -19,7 +20,7 @@ from fmnist_zoo.files import read_json, write_json
 from tests.campaign import disk, driver, faults, work
 
 DISTURBED = ("run", "resume", "longer", "evaluate", "results", "ship", "asha")
-MOST = 400  # cases of a piece of work and an error for each seed; of the shorter ones these are all
+MOST = 400  # places of a piece of work for each seed; of all but `asha` these are all
 LOCKS = ("ENOLCK", "ENOTSUP", "EPERM")
 FOLDERS, SECONDS = 100_000, 300.0  # so many runs are listed in at most so much time of the processor
 PAGE = 4  # KiB, by which a tmpfs grows
@@ -41,10 +42,12 @@ class FailingDisk(driver.Part):
         if may_mount():
             chosen += [f"tmpfs:{name}:{size}" for name in DISTURBED for size in range(PAGE, counts[name]["KiB"], PAGE)]
         for name in DISTURBED:
-            for error in faults.FAILING:
+            last = {error: counts[name][error] for error in faults.FAILING}
+            places = range(1, max(last.values()) + 1)
+            for place in dice.sample(places, min(MOST, len(places))):
                 for how in ("once", "on"):
-                    places = range(1, counts[name][error] + 1)
-                    chosen += [f"{error}:{name}:{how}:{place}" for place in dice.sample(places, min(MOST, len(places)))]
+                    error = dice.choice([error for error in last if place <= last[error]])
+                    chosen.append(f"{error}:{name}:{how}:{place}")
         dice.shuffle(chosen)
         return map(driver.Case, [*chosen, f"many:{FOLDERS}"])
 
@@ -109,6 +112,7 @@ class FailingDisk(driver.Part):
                 before = disk.read_tree(root)
                 work.ALL[name].act(root)
                 self._prepared[name] = (before, work.plain(work.ALL[name].outcome(root)))
+            gc.freeze()  # each trial of a sweep collects garbage; half a second of all that TensorFlow made, else
         return self._prepared[name]
 
     def _counts(self) -> dict[str, dict[str, int]]:
