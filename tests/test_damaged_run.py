@@ -13,7 +13,7 @@ import fmnist_zoo
 from fmnist_zoo import files
 from tests import helpers
 from trainers.config import ConfigError, resolve
-from trainers.running import verifying
+from trainers.running import session, verifying
 from trainers.running.folder import RunFolder, locked, remove_if_unused
 from trainers.running.table import TableError
 from trainers.train import main, train
@@ -173,6 +173,19 @@ def test_disk_without_room_for_the_model_is_reported_before_the_model_is_written
     assert "No space left on device" in capsys.readouterr().err
     monkeypatch.undo()
     assert main([f"--resume={copy}"]) == 0
+
+
+def test_run_whose_result_is_written_but_not_synced_is_whole(tmp_path, monkeypatch, capsys):
+    """The error comes after the digests of the events were taken, and adds nothing to them."""
+    def unsynced(path, content):
+        files.write_json(path, content)
+        if path.name == "result.json":
+            raise OSError(errno.EIO, os.strerror(errno.EIO), str(path.parent))
+
+    monkeypatch.setattr(session, "write_json", unsynced)
+    assert main(["--model=softmax", "--data=mini", "--epochs=1", f"--logdir={tmp_path}", "--run_name=one"]) == 1
+    assert "Input/output error" in capsys.readouterr().err
+    assert verifying.problems(RunFolder(tmp_path / "softmax" / "one")) == []
 
 
 def test_full_disk_is_one_line_and_keeps_the_checkpoint(tmp_path):

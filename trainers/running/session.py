@@ -142,7 +142,8 @@ class Session:
             return self._finish()
         except Exception as error:
             with contextlib.suppress(OSError):  # on a full disk the first error is the one to report
-                self.observer.fail(self.state.epoch, error)
+                if not self.folder.result.exists():  # else only its sync failed, and it has digests of these events
+                    self.observer.fail(self.state.epoch, error)
                 if isinstance(error, NonFiniteError):
                     self.folder.write_failure(str(error))
             raise
