@@ -86,6 +86,8 @@ def warm(number: int, share: tuple[int, int] | None = None) -> None:
             take_share(*share)
         threads.use(number)
         import trainers.running.session  # noqa: F401
+        gc.collect()
+        gc.freeze()  # what was imported stays: looking for garbage in it would take each trial a fifth of a second
 
 
 def _run(job: dict[str, Any]) -> dict[str, Any]:
