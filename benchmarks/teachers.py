@@ -1,13 +1,16 @@
-"""A convolutional network that teaches fully-connected ones: `--zoo_module=benchmarks.teachers --model=conv_teacher`.
+"""Teachers and students that are no members of the zoo: `--zoo_module=benchmarks.teachers --model=5L_taught`.
 
-It is no member of the zoo. Trained by the same commands on the same images, it is named by `--teacher=<its run>`.
+`conv_teacher` is a convolutional network. Trained by the same commands on the same images, it is named by
+`--teacher=<its run>`. `5L_taught` is `5L_unrolled` with one thing more: the trained `5L_unrolled` teaches it
+(Furlanello et al., "Born Again Neural Networks", 2018).
 """
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
-from fmnist_zoo import register
+from fmnist_zoo import get_recipe, get_spec, register
 from fmnist_zoo.backend import keras
 from fmnist_zoo.spec import Recipe
 
@@ -33,3 +36,8 @@ def residual(widths: tuple[int, ...] = (32, 64, 128)) -> Any:
 register("conv_teacher", "residual, convolutional, three widths", build=residual, recipe=Recipe(
     epochs=24, batch_size=256, optimizer="adamw", learning_rate=0.003, weight_decay=0.02, schedule="cosine",
     warmup=0.1, label_smoothing=0.05, ema=0.999, shift=2, flip=True, erase=6))
+
+UNROLLED = get_spec("5L_unrolled")
+register("5L_taught", "5L_unrolled, taught by the trained one", hidden=UNROLLED.hidden, activation=UNROLLED.activation,
+         dropout=UNROLLED.dropout,
+         recipe=dataclasses.replace(get_recipe("5L_unrolled"), teacher="5L_unrolled", teacher_views=True))
