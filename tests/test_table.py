@@ -4,6 +4,7 @@ import re
 
 import pytest
 
+from tests.campaign import faults
 from trainers.running.table import COLUMNS, IN_EVERY_FILE, MetricsTable, TableError
 
 
@@ -42,6 +43,20 @@ def test_row_without_line_end_is_what_a_killed_process_left_and_does_not_count(t
     table.cut(3)
     table.append(row(4))
     assert [one["epoch"] for one in table.rows()] == [1, 2, 3, 4]
+
+
+@pytest.mark.parametrize("epochs", [0, 2])
+@pytest.mark.parametrize("place", [2, 3])
+def test_row_that_cannot_be_written_leaves_the_file_as_it_was(tmp_path, epochs, place):
+    """The disk is full once: as the row is written, or synced."""
+    table = MetricsTable(tmp_path / "metrics.csv")
+    for epoch in range(epochs):
+        table.append(row(epoch + 1))
+    before = table.path.read_bytes() if epochs else b""
+    full = faults.Faults(tmp_path, "ENOSPC", place)
+    with faults.injected(full), pytest.raises(OSError, match="No space left") as found:
+        table.append(row(epochs + 1))
+    assert found.value.filename == str(table.path) and table.path.read_bytes() == before
 
 
 def test_file_of_another_version_keeps_its_columns(tmp_path):

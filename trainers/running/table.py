@@ -5,6 +5,7 @@ A resumed run keeps the columns that its file has, so files of earlier and later
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import math
 import os
@@ -84,19 +85,27 @@ class MetricsTable:
         return max(0, len(self._lines()) - 1)
 
     def append(self, row: dict[str, Any]) -> None:
-        """Adds an epoch's row and syncs it to the disk. Columns that the file does not have are left out."""
-        with naming(self.path), open(self.path, "a+", newline="") as file:
-            file.seek(0)
-            header = file.readline()
-            new = not header
-            if new:
-                header = ",".join(COLUMNS) + "\n"
-                file.write(header)
+        """Adds an epoch's row and syncs it to the disk, or leaves the file as it was.
+
+        Columns that the file does not have are left out.
+        """
+        with naming(self.path), open(self.path, "ab", buffering=0) as file:  # `close` writes again what a buffer has
+            size, header = file.tell(), ",".join(COLUMNS) + "\n"
+            if size:
+                with open(self.path, newline="") as before:
+                    header = before.readline()
             values = [row.get(name) for name in header.rstrip("\n").split(",")]
-            file.write(",".join("" if value is None else repr(value) for value in values) + "\n")
-            file.flush()
-            os.fsync(file.fileno())
-        if new:
+            line = ",".join("" if value is None else repr(value) for value in values) + "\n"
+            left = (line if size else header + line).encode()
+            try:
+                while left:
+                    left = left[file.write(left):]
+                os.fsync(file.fileno())
+            except OSError:
+                with contextlib.suppress(OSError):
+                    file.truncate(size)
+                raise
+        if not size:
             sync(self.path.parent)
 
     def digest(self, count: int) -> str:
