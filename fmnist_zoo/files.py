@@ -194,6 +194,26 @@ def require_space(folder: str | os.PathLike[str], needed: int) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(folder))
 
 
+def append(path: str | os.PathLike[str], text: str) -> None:
+    """Appends a text to a file and syncs it: all of it, or nothing; `OSError` with the path if the disk does not."""
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
+    try:
+        size = os.fstat(descriptor).st_size
+        try:
+            with naming(path), open(descriptor, "a", closefd=False) as file:
+                file.write(text)
+                file.flush()
+                os.fsync(descriptor)
+        except OSError:  # after the file is closed, which writes once more what it still holds
+            with contextlib.suppress(OSError):
+                os.ftruncate(descriptor, size)
+            raise
+        if not size:
+            sync(pathlib.Path(path).parent)
+    finally:
+        os.close(descriptor)
+
+
 def sync(path: str | os.PathLike[str]) -> None:
     """Waits until the disk holds a file's content, or a folder's entries; `OSError` with the path if it cannot."""
     descriptor = os.open(path, os.O_RDONLY)

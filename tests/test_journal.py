@@ -118,8 +118,8 @@ def test_trials_that_begin_and_end_together_wait_for_the_disk_once(calm, tmp_pat
         def wait(self, timeout):
             return [outcome for _ in list(self.waiting) for outcome in super(Together, self).wait(timeout)]
 
-    appended, real = [], journal._append
-    monkeypatch.setattr(journal, "_append", lambda path, text: (appended.append(text.count("\n")), real(path, text)))
+    appended, real = [], journal.append
+    monkeypatch.setattr(journal, "append", lambda path, text: (appended.append(text.count("\n")), real(path, text)))
     replace_pool(monkeypatch, Together(4))
     assert sweep.sweep("softmax", **ASKED, logdir=tmp_path) == calm
     assert appended == [4, 8, 8, 4]

@@ -8,11 +8,10 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import math
-import os
 import pathlib
 from typing import Any, Collection
 
-from fmnist_zoo.files import atomic_write, naming, quoted, sync
+from fmnist_zoo.files import append, atomic_write, quoted
 from trainers.config import ConfigError
 
 COLUMNS = ("epoch", "step", "seconds", "images_per_second", "learning_rate", "train_loss", "train_penalty",
@@ -89,24 +88,12 @@ class MetricsTable:
 
         Columns that the file does not have are left out.
         """
-        with naming(self.path), open(self.path, "ab", buffering=0) as file:  # `close` writes again what a buffer has
-            size, header = file.tell(), ",".join(COLUMNS) + "\n"
-            if size:
-                with open(self.path, newline="") as before:
-                    header = before.readline()
-            values = [row.get(name) for name in header.rstrip("\n").split(",")]
-            line = ",".join("" if value is None else repr(value) for value in values) + "\n"
-            left = (line if size else header + line).encode()
-            try:
-                while left:
-                    left = left[file.write(left):]
-                os.fsync(file.fileno())
-            except OSError:
-                with contextlib.suppress(OSError):
-                    file.truncate(size)
-                raise
-        if not size:
-            sync(self.path.parent)
+        first, header = ",".join(COLUMNS) + "\n", ""
+        with contextlib.suppress(FileNotFoundError), open(self.path, newline="") as file:
+            header = file.readline()
+        values = [row.get(name) for name in (header or first).rstrip("\n").split(",")]
+        line = ",".join("" if value is None else repr(value) for value in values) + "\n"
+        append(self.path, line if header else first + line)
 
     def digest(self, count: int) -> str:
         """SHA-256 of the header and the first `count` rows, which a checkpoint notes."""

@@ -17,7 +17,7 @@ import re
 import threading
 from typing import Any, Mapping
 
-from fmnist_zoo.files import naming, opened, read_json, sealed, sync, write_json
+from fmnist_zoo.files import append, opened, read_json, sealed, sync, write_json
 from trainers.config import ConfigError
 
 JOURNALS = ("journal-before.jsonl", "journal.jsonl")  # the first one's files are being synced
@@ -58,7 +58,7 @@ class Journal:
         """Writes what was added. `OSError`, with the path, if the disk does not take it."""
         if self._pending:
             lines = [json.dumps([name, sealed(content)]) for name, content in self._pending.items()]
-            _append(self._current, "".join(f"{line}\n" for line in lines))
+            append(self._current, "".join(f"{line}\n" for line in lines))
             self._write()
             if len(self._unsynced) >= LIMIT and not self._before.exists():
                 os.replace(self._current, self._before)
@@ -126,26 +126,6 @@ def read(path: pathlib.Path, advice: str, otherwise: dict[str, Any] | None = Non
     if otherwise is None:
         raise ConfigError(f"{path}: {problem}; {advice}")
     return otherwise
-
-
-def _append(path: pathlib.Path, text: str) -> None:
-    """Appends a text and syncs it: all of it, or nothing."""
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
-    try:
-        size = os.fstat(descriptor).st_size
-        try:
-            with naming(path), open(descriptor, "a", closefd=False) as file:
-                file.write(text)
-                file.flush()
-                os.fsync(descriptor)
-        except OSError:
-            with contextlib.suppress(OSError):
-                os.ftruncate(descriptor, size)
-            raise
-        if not size:
-            _sync(path.parent)
-    finally:
-        os.close(descriptor)
 
 
 def _sync(path: pathlib.Path) -> None:
