@@ -194,7 +194,7 @@ def kill_at_writes(patch, dice):
         return write
 
     patch.setattr(journal, "write_json", deadly(journal.write_json))
-    patch.setattr(journal, "_append", deadly(journal._append))
+    patch.setattr(journal, "append", deadly(journal.append))
 
 
 @pytest.mark.parametrize("slots", [1, 4])
