@@ -1,6 +1,7 @@
 """What the tests share: commands, pools, runs on the mini set, trained weights."""
 
 import contextlib
+import functools
 import os
 import pathlib
 import subprocess
@@ -72,6 +73,24 @@ def inline_pool(monkeypatch):
 def pretending_pool(monkeypatch):
     """Sweeps of this test train nothing; the pool that is returned makes results up."""
     return sweeps.replace_pool(monkeypatch, sweeps.Pretending())
+
+
+@pytest.fixture
+def job(tmp_path):
+    """Makes jobs of a sweep in this test's folder."""
+    return functools.partial(sweeps.make_job, tmp_path)
+
+
+@pytest.fixture(scope="session")
+def undisturbed(tmp_path_factory):
+    """The run folder and the outcome of the long trial, trained in this process without a break."""
+    from trainers.running.folder import RunFolder
+    from trainers.tuning import trial
+
+    asked = sweeps.make_job(tmp_path_factory.mktemp("undisturbed"), "long", **sweeps.LONG)
+    outcome = trial.run(asked)
+    assert outcome["status"] == "COMPLETED"
+    return RunFolder(asked["folder"]), outcome
 
 
 @pytest.fixture(scope="session")

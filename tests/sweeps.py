@@ -3,6 +3,7 @@
 import csv
 import pathlib
 
+from fmnist_zoo.data import load_data
 from trainers.config import RunConfig, resolve
 from trainers.tuning import pool, start, trial
 from trainers.tuning.oracle import Proposal
@@ -11,6 +12,8 @@ from trainers.tuning.plan import Plan
 BATCH = 1200  # above `LARGEST_XLA_BATCH`: XLA would compile for longer than these trials train, in the workers too
 MODEL = "2L"
 SPACE = {"dropout": [0, 0.5], "l2": [0, 0.001]}
+EPOCHS = 40
+LONG = dict(model="2L", epochs=EPOCHS, dropout=0.2)  # a trial that can be killed while it trains
 GRID = dict(tuner="grid", data="mini", epochs=2)
 
 
@@ -63,10 +66,11 @@ class Pretending(Inline):
                 "final": {"ranking_loss": loss, "ranking_accuracy": 1 / (1 + loss)}}
 
 
-def make_job(sweep_folder, data, name, *, model="softmax", parent=None, **settings):
+def make_job(sweep_folder, name, *, model="softmax", parent=None, **settings):
     """A job of a sweep in `sweep_folder`, which it makes."""
     sweep_folder.mkdir(exist_ok=True)
     (sweep_folder / trial.LEADER).write_text("me")
+    data = load_data(data="mini")
     defaults = {"epochs": 1, "data": "mini", "histogram_every": 0, "checkpoint_every": 1, "batch_size": BATCH}
     return {"config": resolve(model, ranking=True, **{**defaults, **settings}).to_dict(),
             "folder": str(sweep_folder / name / "0"), "parent": parent, "sweep": str(sweep_folder), "leader": "me",

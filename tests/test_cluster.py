@@ -12,7 +12,6 @@ import time
 
 import pytest
 
-from fmnist_zoo.data import load_data
 from tests.conftest import ROOT
 from tests.sweeps import BATCH, make_job
 from trainers import sweep
@@ -204,7 +203,7 @@ def test_sweep_over_tls_with_workers_that_share_only_a_folder(certificate, tmp_p
         workers = cluster.ClusterPool(Scheduler(address, **given), resolve("2L").threads)
         until(lambda: workers.slots)
         if killed:
-            job = make_job(tmp_path / "one", load_data(data="mini"), "0000", model="2L", hidden=(16,), epochs=20)
+            job = make_job(tmp_path / "one", "0000", model="2L", hidden=(16,), epochs=20)
             workers.submit("0000/0", job)
             assert gather_after_kill(workers, tmp_path / "one" / "0000" / "0") == {
                 "0000/0": {"status": pool.DIED, "begun": True}}
