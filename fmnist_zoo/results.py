@@ -1,7 +1,7 @@
 """The scores: `results.csv`, a row for each model and seed, and their means. Standard library alone.
 
-`record.csv` beside it has what the same networks reach with more work at prediction: the mean over shifts of an image,
-and ensembles of all seeds. Its rows are never mixed with those of single networks.
+`record.csv` beside it has what networks reach with more work at prediction, the mean over shifts of an image and
+ensembles of all seeds, and networks that had a teacher. Its rows are never mixed with those of single networks.
 """
 
 from __future__ import annotations

@@ -1,11 +1,12 @@
-"""The second table of scores, of `trainers.results --record`: test-time shifts, and seeds together. On the mini set."""
+"""The second table of scores, of `trainers.results --record`: shifts, seeds together, students. On the mini set."""
 
 import json
 import shutil
 
 from fmnist_zoo import prediction, results
-from trainers import results as command
-from trainers.publishing import evaluation
+from trainers import results as command, train
+from trainers.publishing import evaluation, records
+from trainers.running import trained
 
 
 def test_record_has_the_same_networks_with_shifts_and_together(scored, tmp_path, monkeypatch):
@@ -32,3 +33,14 @@ def test_record_has_the_same_networks_with_shifts_and_together(scored, tmp_path,
     monkeypatch.setattr(evaluation, "predict_test", None)
     assert command.main(again) == 0
     assert results.read(record, results.RECORD_TYPES) == rows
+
+
+def test_student_has_a_row_of_its_own_on_single_images(scored_run, tmp_path, without_xla):
+    student = train.train("softmax", data="mini", epochs=1, teacher=str(scored_run.path), histogram_every=0,
+                          logdir=tmp_path, verbose=False)
+    records.write([trained.from_run(student.folder)], tmp_path / "record.csv")
+    single, shifts = results.read(tmp_path / "record.csv", results.RECORD_TYPES)
+    assert (single["kind"], shifts["kind"]) == ("student", "shifts")
+    report = json.loads((student.folder / "evaluation" / "evaluation.json").read_text())
+    assert single["test_accuracy"] == report["accuracy"] and shifts["test_accuracy"] == report["tta"]["accuracy"]
+    assert single["validation_accuracy"] == student.result["final"]["validation_accuracy"]

@@ -43,7 +43,7 @@ def define_flags() -> cli.Flags:
     values.text("logdir", "the log folder; runs that it already holds are used", "tb_logs")
     values.text("out", "the table; default: the package's results.csv")
     values.text("record", "a second table, such as fmnist_zoo/record.csv: what the runs reach with test-time shifts, "
-                "and as an ensemble of their seeds")
+                "and as an ensemble of their seeds; and what students reach")
     values.switch("ship", "also write the package's trained weights: those of the first seed")
     return values
 

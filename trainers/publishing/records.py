@@ -1,7 +1,8 @@
-"""The rows of `record.csv`: what trained networks reach with more work at prediction, on the test images.
+"""The rows of `record.csv`: what trained networks reach with a teacher or with more work at prediction, on test images.
 
-Kinds of rows: `shifts`, a network's mean over nine shifts of each image, a row for each seed; `ensemble`, the networks
-of all seeds together; `ensemble, shifts`, both.
+Kinds of rows: `student`, a network that had teachers, on single images, a row for each seed; `shifts`, a network's mean
+over nine shifts of each image, a row for each seed; `ensemble`, the networks of all seeds together; `ensemble, shifts`,
+both.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from trainers.publishing import ensembles, evaluation, scores
 from trainers.running import trained
 
 SHIFTS = "shift"  # `fmnist_zoo.views`
-KINDS = ("shifts", "ensemble", "ensemble, shifts")
+KINDS = STUDENT, SHIFTED, ENSEMBLE, BOTH = "student", "shifts", "ensemble", "ensemble, shifts"
 
 
 def write(subjects: Sequence[trained.Trained], path: str | os.PathLike[str], data_dir: str | None = None) -> None:
@@ -31,8 +32,8 @@ def write(subjects: Sequence[trained.Trained], path: str | os.PathLike[str], dat
     known = {(row["model"], row["kind"], row["seeds"]): row["weights_sha256"]
              for row in results.read(path, RECORD_TYPES)}
     model, together = subjects[0].spec.name, len(subjects) > 1
-    if all(known.get((model, KINDS[0], str(one.seed))) == one.weights_sha256 for one in subjects) \
-            and (not together or (model, KINDS[2], _seeds(subjects)) in known):
+    if all(known.get((model, SHIFTED, str(one.seed))) == one.weights_sha256 for one in subjects) \
+            and (not together or (model, BOTH, _seeds(subjects)) in known):
         return
     rows = list(_rows(subjects, data_dir))
     order = {name: place for place, name in enumerate(registry.list_models())}
@@ -48,11 +49,13 @@ def _rows(subjects: Sequence[trained.Trained], data_dir: str | None) -> Iterator
     origins = [scores.origin(read_record(folder)) for folder in folders]
     reports = [evaluation.once(one, data_dir, SHIFTS) for one in subjects]
     for subject, report, origin in zip(subjects, reports, origins):
-        yield _row([subject], KINDS[0], SHIFTS, report["tta"], origin, data_dir)
+        if subject.recipe.teacher:
+            yield _row([subject], STUDENT, "", report, origin, data_dir)
+        yield _row([subject], SHIFTED, SHIFTS, report["tta"], origin, data_dir)
     if len(subjects) > 1:
         plain = [evaluation.row(one, report, data_dir) for one, report in zip(subjects, reports)]
         both = ensembles.evaluate(subjects, plain, logdir=folders[0].parents[1], data_dir=data_dir, tta=SHIFTS)
-        for kind, tta, one in zip(KINDS[1:], ("", SHIFTS), both):
+        for kind, tta, one in zip((ENSEMBLE, BOTH), ("", SHIFTS), both):
             yield _row(subjects, kind, tta, one.report, origins[0], data_dir,
                        weights_sha256=both[0].report["weights_sha256"])
 
