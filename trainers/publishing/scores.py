@@ -57,7 +57,7 @@ def row_of(subject: trained.Trained, data_dir: str | None = None, tta: str = "")
         "model": subject.spec.name, "seed": subject.seed, "epochs": result["epochs"],
         "chosen_epoch": result["final"]["epoch"], "validation_accuracy": result["final"]["validation_accuracy"],
         "test_accuracy": report["accuracy"], "test_nll": report["nll"], "test_ece": report["ece"],
-        "seconds": seconds, "images_per_second": images * result["epochs"] / seconds,
+        "seconds": seconds, "images_per_second": images * result["epochs"] / result["seconds"],
         "data_sha256": record["data"]["sha256"], **origin(record),
     }
 
