@@ -35,7 +35,8 @@ def test_published_rows_follow_the_protocol():
         assert row["epochs"] == recipe.epochs and 1 <= row["chosen_epoch"] <= recipe.epochs
         assert recipe.weights == "best" or row["chosen_epoch"] == recipe.epochs
         assert (10_000 * row["test_accuracy"]) % 1 == pytest.approx(0, abs=1e-6)
-        assert 54_000 * row["epochs"] / row["seconds"] == pytest.approx(row["images_per_second"])
+        seconds = 54_000 * row["epochs"] / row["images_per_second"]  # the rest trained what the run begins from
+        assert seconds < row["seconds"] if recipe.initial_weights else seconds == pytest.approx(row["seconds"])
         assert set("0123456789abcdef") >= set(row["commit"])
 
 
