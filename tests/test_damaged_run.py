@@ -12,6 +12,7 @@ import pytest
 import fmnist_zoo
 from fmnist_zoo import files
 from tests import helpers
+from tests.campaign import faults
 from trainers.config import ConfigError, resolve
 from trainers.running import session, verifying
 from trainers.running.folder import RunFolder, locked, remove_if_unused
@@ -150,6 +151,14 @@ def test_run_on_a_file_system_without_locks_says_so_and_trains(tmp_path, monkeyp
     assert main(["--model=softmax", "--data=mini", "--epochs=1", f"--logdir={tmp_path}", "--run_name=one"]) == 0
     assert capsys.readouterr().err == (f"{tmp_path}: cannot be locked (No locks available); let only one process at a "
                                        "time write there\n")
+
+
+def test_lock_file_that_cannot_be_written_is_named(tmp_path):
+    """Closing the file does not try again, and hide the path."""
+    with faults.injected(faults.Faults(tmp_path, "EROFS", 2, forever=True)), pytest.raises(OSError) as found:
+        with locked(tmp_path, "training"):
+            pass
+    assert found.value.filename == str(tmp_path / ".lock")
 
 
 def test_trial_with_damaged_rows_is_trained_again(tmp_path):

@@ -158,15 +158,14 @@ def locked(folder: pathlib.Path, doing: str) -> Iterator[None]:
     Raises:
         LockedError: if another process holds it, naming that process.
     """
-    with open(folder / LOCK, "a+") as file:
+    with open(folder / LOCK, "a+b", buffering=0) as file:  # closing a buffer would write again what the disk refused
         if not any(_hold(file, wait) for wait in (0, 0.02, 0.04)):  # `in_use` holds it for microseconds
             file.seek(0)
-            raise LockedError(f"{folder}: process {file.read().strip() or 'unknown'} is {doing} in this "
+            raise LockedError(f"{folder}: process {file.read().decode().strip() or 'unknown'} is {doing} in this "
                               "folder; wait for it to end")
         with naming(folder / LOCK):
             file.truncate(0)
-            file.write(str(os.getpid()))
-            file.flush()
+            file.write(str(os.getpid()).encode())
         yield
 
 
