@@ -142,7 +142,7 @@ class Session:
             return self._finish()
         except Exception as error:
             with contextlib.suppress(OSError):  # on a full disk the first error is the one to report
-                if not self.folder.result.exists():  # else only its sync failed, and it has digests of these events
+                if not self.folder.read_result():  # else only its sync failed, and it has digests of these events
                     self.observer.fail(self.state.epoch, error)
                 if isinstance(error, NonFiniteError):
                     self.folder.write_failure(str(error))
