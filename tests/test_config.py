@@ -7,8 +7,9 @@ import pathlib
 import pytest
 
 import fmnist_zoo
+from fmnist_zoo import registry
 from fmnist_zoo.errors import SpecError
-from fmnist_zoo.spec import OPTIMIZERS
+from fmnist_zoo.spec import OPTIMIZERS, Recipe
 from trainers import THREADS_GIVEN
 from trainers.config import ConfigError, RunConfig, differences, overlay, read_record, resolve
 
@@ -24,6 +25,14 @@ def test_settings_reach_spec_recipe_and_run():
     config = resolve("4L", dropout=0.3, epochs=7, seed=5, batch_size="full", l2=None)
     assert config.spec.name == "4D_drop03"
     assert (config.recipe.epochs, config.recipe.batch_size, config.seed) == (7, "full", 5)
+
+
+def test_the_recipe_of_a_registered_model_may_name_a_folder(monkeypatch, tmp_path):
+    monkeypatch.setattr(registry, "_MODELS", dict(registry._MODELS))
+    monkeypatch.chdir(tmp_path)
+    fmnist_zoo.register("student", recipe=Recipe(teacher="4L,tb_logs/one"), hidden=(9,))
+    assert resolve("student").recipe.teacher == f"4L,{tmp_path}/tb_logs/one"
+    assert resolve("student", teacher="4L").recipe.teacher == "4L"
 
 
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)

@@ -32,6 +32,7 @@ from trainers import THREADS, THREADS_GIVEN
 DATA_VARIABLE = "FMNIST_ZOO_DATA"
 DEPENDENT = ("learning_rate", "weight_decay")  # settings that a new optimizer resets to its own defaults
 MIXED = "mixed_bfloat16"
+TRAINED = ("teacher", "initial_weights")  # settings that name trained models
 TAPE_ALONE = ("ema", "shift", "flip", "erase", "mixup", "initial_weights", "teacher")
 _KINDS = {"name": str, "sha256": str, "split_sha256": str, "fit": int, "validation": int, "versions": dict, "cpu": str,
           "cores": int}  # of what the record of a run holds
@@ -192,7 +193,7 @@ def resolve(model: str | ModelSpec, **settings: Any) -> RunConfig:
         recipe = registry.get_recipe(spec.name)
     except SpecError:  # a spec that was never registered
         recipe = Recipe()
-    given = _given(settings)
+    given = {name: getattr(recipe, name) for name in TRAINED} | _given(settings)  # a recipe may name a folder, too
     if THREADS_GIVEN.isdecimal() and int(THREADS_GIVEN):
         given.setdefault("threads", int(THREADS_GIVEN))
     if given.get("allow_other_data") and not given.get("data_dir") and given.get("data") != "mini":
@@ -238,7 +239,7 @@ def overlay(config: RunConfig, **settings: Any) -> RunConfig:
     if optimizer != config.recipe.optimizer and optimizer in OPTIMIZERS:
         for name in DEPENDENT:
             given.setdefault(name, getattr(OPTIMIZERS[optimizer], name))
-    given |= {name: located(name, given[name]) for name in ("teacher", "initial_weights") if name in given}
+    given |= {name: located(name, given[name]) for name in TRAINED if name in given}
     if given.get("data_dir"):  # a record serves in any working folder
         named = SETTINGS["data_dir"].kind.check("data_dir", given["data_dir"])
         given["data_dir"] = os.path.abspath(os.path.expanduser(named))
