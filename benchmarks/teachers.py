@@ -12,7 +12,6 @@ import dataclasses
 import functools
 from typing import Any
 
-from benchmarks.normalization import FusedBatchNormalization
 from fmnist_zoo import get_recipe, get_spec, register
 from fmnist_zoo.backend import keras
 from fmnist_zoo.spec import Recipe
@@ -25,7 +24,7 @@ def residual(widths: tuple[int, ...] = (64, 128)) -> Any:
     def convolved(flow: Any, width: int, kernel: int = 3, strides: int = 1) -> Any:
         flow = layers.Conv2D(width, kernel, strides, padding="same", use_bias=False,
                              kernel_initializer="he_normal")(flow)
-        return FusedBatchNormalization(momentum=0.9)(flow)
+        return layers.BatchNormalization(momentum=0.9)(flow)
 
     images = flow = keras.Input((28, 28, 1))
     for place, width in enumerate(widths):

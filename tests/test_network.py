@@ -5,7 +5,7 @@ import pytest
 import scipy.stats
 
 import fmnist_zoo
-from fmnist_zoo.backend import tf
+from fmnist_zoo.backend import keras, tf
 from tests.conftest import computes_bfloat16
 from trainers.engine import network, randomness
 
@@ -122,3 +122,32 @@ def test_bfloat16_changes_training_and_not_evaluation(images):
 def test_models_of_the_zoo_are_compiled_by_xla(changes):
     spec = fmnist_zoo.get_spec("3L", **changes)
     assert network.Network(fmnist_zoo.build_model(spec), spec).for_xla
+
+
+def normalized(**settings):
+    """A convolutional network with batch normalization, and what a forward pass in training does to it, by name."""
+    keras.utils.set_random_seed(0)
+    layer = keras.layers.BatchNormalization(momentum=0.9, gamma_initializer="glorot_uniform", **settings)
+    layers = [keras.Input((28, 28, 1)), keras.layers.Conv2D(3, 5, 6), layer, keras.layers.Flatten(),
+              keras.layers.Dense(10)]
+    return keras.Sequential(layers)
+
+
+@pytest.mark.parametrize("settings", [{}, {"center": False}, {"trainable": False}, {"axis": 1}], ids=str)
+def test_batch_normalization_of_images_is_that_of_keras(settings, images):
+    pixels, found = network.scale(tf.constant(images[:50])), []
+    for own in (False, True):
+        model = normalized(**settings)
+        net = network.Network(model)
+        assert len(net._normalization) == (not settings or "trainable" in settings)
+        with tf.GradientTape() as tape:
+            if own:
+                logits = net.forward(pixels, moment(net, 0))
+            else:
+                logits = model(tf.reshape(pixels, (-1, 28, 28, 1)), training=True)
+            objective = tf.reduce_sum(tf.sin(logits))
+        found.append([logits, *tape.gradient(objective, net.variables), *net.state.values()])
+    assert len(found[0]) == len(found[1])
+    for of_keras, own in zip(*found):
+        np.testing.assert_allclose(own.numpy(), of_keras.numpy(), rtol=2e-4, atol=2e-5)
+    assert "call" not in vars(model.layers[1])

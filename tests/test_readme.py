@@ -70,6 +70,7 @@ def workplace(tmp_path_factory):
     train.train("4L", epochs=1, run_name="plain", **settings)
     late = train.train("4D_drop03", epochs=1, run_name="second", **settings).folder
     (late / "result.json").unlink()
+    train.train("softmax", epochs=1, run_name="seed0", **settings).folder.parent.rename(folder / "tb_logs/conv_teacher")
     (module,) = re.findall(r'^```python title="my_models.py"\n(.*?)^```$', "\n".join(PAGES.values()),
                            re.DOTALL | re.MULTILINE)
     (folder / "my_models.py").write_text(module)
@@ -92,7 +93,8 @@ def reader(workplace, monkeypatch, inline_pool):
     """This process is in the workplace, and what a page does to the zoo is undone."""
     monkeypatch.chdir(workplace)
     monkeypatch.setattr(registry, "_MODELS", dict(registry._MODELS))
-    monkeypatch.delitem(sys.modules, "my_models", raising=False)
+    for module in ("my_models", "benchmarks.teachers"):
+        monkeypatch.delitem(sys.modules, module, raising=False)
 
 
 def marked(snippets):

@@ -98,6 +98,7 @@ class Network:
         self.for_xla = kinds <= SIMPLE | {"BatchNormalization"}
         self.shape = building.input_shape(model)
         self._dense = [layer for layer in layers if type(layer) is keras.layers.Dense and layer.use_bias]
+        self._normalization = [] if self.for_xla else [layer for layer in layers if _normalizes_images(layer)]
         self.rates = self._rates()
         self._in_bfloat16 = [layer for layer in layers if layer is not _last_layer(model)] if bfloat16 else []
 
@@ -146,11 +147,13 @@ class Network:
                 layer.call = _masked(layer, place, stream, moment)
             for layer in self._dense:
                 layer.call = _plain(layer)
+            for layer in self._normalization:
+                layer.call = _fused(layer)
             for layer in self._in_bfloat16:
                 layer.dtype_policy = "mixed_bfloat16"
             yield
         finally:
-            for layer in (*self._dense, *(layer for layer, _ in self._dropout)):
+            for layer in (*self._dense, *self._normalization, *(layer for layer, _ in self._dropout)):
                 vars(layer).pop("call", None)  # the class has the method
             for layer, policy in zip(self._in_bfloat16, policies):
                 layer.dtype_policy = policy
@@ -240,6 +243,34 @@ def _plain(layer: Any) -> Callable[..., Any]:
     def call(inputs: Any, training: bool = False) -> Any:
         product = tf.matmul(inputs, tf.convert_to_tensor(layer.kernel))
         return layer.activation(product + tf.convert_to_tensor(layer.bias))
+
+    return call
+
+
+def _normalizes_images(layer: Any) -> bool:
+    """Whether it is batch normalization of images, by channel, as `_fused` computes it."""
+    return (type(layer) is keras.layers.BatchNormalization and getattr(layer.input_spec, "ndim", 0) == 4
+            and layer.axis in (-1, 3) and layer.scale and layer.center
+            and not (layer.synchronized or getattr(layer, "renorm", False)))
+
+
+def _fused(layer: Any) -> Callable[..., Any]:
+    """The call of batch normalization of images in training, by TensorFlow's one operation for it.
+
+    Keras computes it from sums and products, which takes four fifths of a training step of a convolutional network.
+    """
+    plain = layer.call
+
+    def call(inputs: Any, training: bool = False, mask: Any = None) -> Any:
+        if not training or not layer.trainable or mask is not None:
+            return plain(inputs, training=training, mask=mask)
+        scale, offset = (tf.cast(tf.convert_to_tensor(one), tf.float32) for one in (layer.gamma, layer.beta))
+        flow, mean, variance, *_ = tf.raw_ops.FusedBatchNormV3(
+            x=inputs, scale=scale, offset=offset, mean=[], variance=[], epsilon=layer.epsilon)
+        count = tf.cast(tf.size(inputs) // inputs.shape[-1], tf.float32)
+        for moving, one in ((layer.moving_mean, mean), (layer.moving_variance, variance * (count - 1) / count)):
+            moving.assign(moving * layer.momentum + one * (1 - layer.momentum))  # of the biased variance, as in Keras
+        return flow
 
     return call
 
