@@ -154,7 +154,7 @@ def _measure(folder: RunFolder, tta: str) -> dict[str, Any]:
     from trainers.running import trained
 
     final = (folder.read_result() or {})["final"]
-    found = {"nll": final["validation_loss"], "accuracy": final["validation_accuracy"], "epoch": final["epoch"],
+    found = {"nll": final["val_loss"], "accuracy": final["val_accuracy"], "epoch": final["epoch"],
              "seconds": statistics.median(row["seconds"] for row in folder.rows())}
     if tta:
         logits, labels, _ = trained.logits_of([trained.from_run(folder.path)], "validation", tta, None)

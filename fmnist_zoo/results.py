@@ -19,12 +19,12 @@ from fmnist_zoo.files import atomic_write
 
 PATH = pathlib.Path(__file__).parent / "results.csv"
 _TYPES: dict[str, type] = {
-    "model": str, "seed": int, "epochs": int, "chosen_epoch": int, "validation_accuracy": float, "test_accuracy": float,
+    "model": str, "seed": int, "epochs": int, "chosen_epoch": int, "val_accuracy": float, "test_accuracy": float,
     "test_nll": float, "test_ece": float, "seconds": float, "images_per_second": float, "data_sha256": str,
     "versions": str, "commit": str}
 COLUMNS = tuple(_TYPES)
 RECORD_TYPES: dict[str, type] = {
-    "model": str, "kind": str, "seeds": str, "validation_accuracy": float, "test_accuracy": float, "test_nll": float,
+    "model": str, "kind": str, "seeds": str, "val_accuracy": float, "test_accuracy": float, "test_nll": float,
     "test_ece": float, "test_ece_calibrated": float, "weights_sha256": str, "data_sha256": str, "versions": str,
     "commit": str}
 

@@ -23,8 +23,8 @@ def make(logdir, name, *, losses=(0.5, 0.3, 0.4), model="4L", started=1.7e9, fin
                                "starts": [{"epoch": 0, "time": started, "environment": environment}]})
     for epoch, loss in enumerate(losses, start=1):
         folder.table.append({"epoch": epoch, "step": 8 * epoch, "seconds": 1.5, "images_per_second": 1200.0,
-                             "train_loss_eval": loss / 2, "train_accuracy_eval": 0.9, "validation_loss": loss,
-                             "validation_accuracy": 1 - loss})
+                             "train_loss": loss / 2, "train_accuracy": 0.9, "val_loss": loss,
+                             "val_accuracy": 1 - loss})
     best = int(np.argmin(losses)) + 1 if losses else 0
     weights = {"kernel": np.full(2, best, np.float32)}
     checkpoints.save(folder.checkpoint, {f"best/{name}": array for name, array in weights.items()},
@@ -37,8 +37,8 @@ def make(logdir, name, *, losses=(0.5, 0.3, 0.4), model="4L", started=1.7e9, fin
             path.write_bytes(b"content")
         write_json(folder.result, {
             "epochs": len(losses), "stopped_early": len(losses) < config.recipe.epochs, "weights": "best",
-            "final": {"epoch": best, "train_loss": 0.1, "validation_loss": losses[best - 1],
-                      "validation_accuracy": 1 - losses[best - 1]},
+            "final": {"epoch": best, "train_loss": 0.1, "val_loss": losses[best - 1],
+                      "val_accuracy": 1 - losses[best - 1]},
             "seconds": 1.5 * len(losses), "weights_sha256": checkpoints.digest(weights),
             "metrics_sha256": folder.table.digest(len(losses)), "files_sha256": folder.digests()})
     return folder

@@ -115,7 +115,7 @@ def made(path, space, trials, score, *, halves=None, seeds=1, **options):
         others = [halves(trial.values) if halves else loss - 0.03 for loss in losses]
         found.complete(trial, [
             {"epochs": epochs or 30, "seconds": 1.0, "seed": trial.seed + execution, "final": {
-                "ranking_loss": loss, "validation_loss": other, "ranking_accuracy": 1 - loss,
-                "validation_accuracy": 1 - other}} for execution, (loss, other) in enumerate(zip(losses, others))])
+                "ranking_loss": loss, "val_loss": other, "ranking_accuracy": 1 - loss,
+                "val_accuracy": 1 - other}} for execution, (loss, other) in enumerate(zip(losses, others))])
     found.journal.close()
     return found

@@ -33,7 +33,7 @@ def run(without_xla, tmp_path_factory):
 
 def test_run_learns_and_its_folder_names_its_layers(run):
     assert run.parent.name == MODEL.replace("16_16", "16_16,dropout=0.25_0.25")
-    losses = [float(row["validation_loss"]) for row in helpers.rows_without_times(run)]
+    losses = [float(row["val_loss"]) for row in helpers.rows_without_times(run)]
     assert losses[-1] < losses[0] < 2.4
     tags = helpers.summaries(run)
     assert {"weights/expand_2/kernel", "gradients/norm_2/gamma"} <= set(tags)
@@ -51,7 +51,7 @@ def test_tape_and_fit_agree(without_xla, tmp_path, changes):
     for ours, theirs in zip(tape.model.get_weights(), fit.model.get_weights(), strict=True):
         np.testing.assert_allclose(ours, theirs, atol=1e-4)
     for ours, theirs in zip(tape.history, fit.history):
-        for name in ("train_loss", "train_penalty", "train_accuracy", "validation_loss"):
+        for name in ("loss", "penalty", "accuracy", "val_loss"):
             assert ours[name] == pytest.approx(theirs[name], abs=1e-4)
 
 
@@ -65,7 +65,7 @@ def test_saved_model_takes_pixels_and_holds_the_layer_of_the_fit_images(run):
         np.testing.assert_array_equal(one.get_layer("input_whitening").kernel, kernel)
         accuracy = (prediction.outputs_of(one, prediction.as_pixels(splits["validation"].images)).argmax(axis=1)
                     == splits["validation"].labels).mean()
-        assert accuracy == pytest.approx(json.loads((run / "result.json").read_text())["final"]["validation_accuracy"])
+        assert accuracy == pytest.approx(json.loads((run / "result.json").read_text())["final"]["val_accuracy"])
 
 
 @pytest.mark.parametrize("format", FORMATS)

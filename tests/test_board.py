@@ -141,14 +141,14 @@ def test_trial_is_named_by_its_number_and_has_the_model_of_the_sweep(tmp_path):
 def test_published_scores_are_beside_the_published_recipe_alone(name, settings, shown):
     config = resolve(name, **settings)
     found = {"weights": "best", "epochs": 9, "stopped_early": True, "seconds": 71.2,
-             "final": {"epoch": 4, "train_loss": 0.2, "validation_loss": 0.3, "validation_accuracy": 0.89}}
+             "final": {"epoch": 4, "train_loss": 0.2, "val_loss": 0.3, "val_accuracy": 0.89}}
     text = texts.result(config, found, np.eye(10), np.arange(10), "again")
     assert ("Published with this recipe" in text) == shown == ("score on the" in texts.model(config, "again"))
     assert "best weights, of epoch 4 of 9 (stopped early); 71 s" in text and "```\nagain\n```" in text
 
 
 @pytest.mark.parametrize("final, said", [
-    ({"train_loss": 9.0, "validation_loss": 2.30}, ""), ({"train_loss": 1.0, "validation_loss": 3e10}, "3e+10"),
+    ({"train_loss": 9.0, "val_loss": 2.30}, ""), ({"train_loss": 1.0, "val_loss": 3e10}, "3e+10"),
     ({"train_loss": 2.4}, "training loss 2.4"), ({"train_loss": 2.2}, "")])
 def test_run_that_ends_worse_than_guessing_has_failed(final, said):
     problem = texts.worse_than_chance(final)

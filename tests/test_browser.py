@@ -173,9 +173,9 @@ def pretend_run(folder, config, *, level):
         settings.summary(hparams.session_start(folder, config, 256), 0)
         for epoch in range(1, 11):
             loss = level + 1 / epoch
-            row = {name: loss for name in ("train_loss_eval", "train_accuracy_eval", "train_loss", "train_accuracy",
-                                           "train_objective", "train_penalty", "validation_loss", "validation_accuracy",
-                                           "validation_rounded_accuracy", "validation_penalty", "learning_rate",
+            row = {name: loss for name in ("train_loss", "train_accuracy", "loss", "accuracy",
+                                           "objective", "penalty", "val_loss", "val_accuracy",
+                                           "val_rounded_accuracy", "val_penalty", "learning_rate",
                                            "images_per_second", "seconds", "step")}
             training, validation = scalars.of_training(row, EpochMeans(loss, 0, 0.9)), scalars.of_validation(row)
             run.scalars({**training, **validation} if config.ranking else validation, epoch)

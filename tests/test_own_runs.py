@@ -60,27 +60,27 @@ def _in_the_workplace(workplace, monkeypatch):
 def test_run_learns_and_its_folder_gives_the_model_back(function, trainer, tmp_path):
     spec = registry.spec_of(function)
     run = train.train(spec, trainer=trainer, logdir=tmp_path, **QUICK)
-    assert run.history[1]["train_loss"] < run.history[0]["train_loss"]
+    assert run.history[1]["loss"] < run.history[0]["loss"]
     found = trained.from_run(run.folder)
     assert all(map(np.array_equal, found.model.get_weights(), run.model.get_weights()))
-    assert run.result["final"]["validation_loss"] == min(row["validation_loss"] for row in run.history)
+    assert run.result["final"]["val_loss"] == min(row["val_loss"] for row in run.history)
 
 
 def test_engines_agree_on_a_model_without_dropout(tmp_path):
     tape, fit = (train.train(registry.spec_of(own_zoo.normalized), trainer=trainer, logdir=tmp_path / trainer, **QUICK)
                  for trainer in ("tape", "fit"))
     for ours, keras in zip(tape.history, fit.history):
-        assert abs(ours["train_loss"] - keras["train_loss"]) < 1e-4
-        assert abs(ours["validation_loss"] - keras["validation_loss"]) < 1e-3
+        assert abs(ours["loss"] - keras["loss"]) < 1e-4
+        assert abs(ours["val_loss"] - keras["val_loss"]) < 1e-3
 
 
 def test_regularizers_of_the_model_are_the_penalty(tmp_path):
     for trainer in ("tape", "fit"):
         run = train.train(registry.spec_of(own_zoo.cnn), trainer=trainer, logdir=tmp_path / trainer, **QUICK)
         kernel = run.model.layers[1].kernel.numpy()
-        assert run.history[run.result["final"]["epoch"] - 1]["validation_penalty"] \
+        assert run.history[run.result["final"]["epoch"] - 1]["val_penalty"] \
             == pytest.approx(1e-3 * np.square(kernel).sum(), rel=1e-5)
-        assert run.history[0]["train_penalty"] > 0
+        assert run.history[0]["penalty"] > 0
 
 
 @pytest.mark.long
@@ -273,7 +273,7 @@ def test_convolution_and_pooling_are_left_to_the_kernels_of_tensorflow(tmp_path,
     """XLA takes minutes for the one and refuses the other; models of dense layers it compiles."""
     monkeypatch.setattr(loop, "LARGEST_XLA_BATCH", 1024)
     run = train.train(own_zoo.pooled, logdir=tmp_path, **QUICK)
-    assert run.history[1]["train_loss"] < run.history[0]["train_loss"]
+    assert run.history[1]["loss"] < run.history[0]["loss"]
     networks = {function: Network(models.build(registry.spec_of(function))) for function in own_zoo.TRAINABLE}
     assert {function for function, found in networks.items() if found.for_xla} \
         == {own_zoo.normalized, own_zoo.of_random_numbers}

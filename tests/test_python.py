@@ -73,10 +73,10 @@ def test_data_of_ones_own_keep_their_splits(images, tmp_path):
     named = train("2L", data="mini", validation_size=300, epochs=2, logdir=tmp_path, **SMALL)
     assert own.result["weights_sha256"] == named.result["weights_sha256"]
     assert own.config.recipe.validation_size == 300
-    assert [row["validation_loss"] for row in own.history] == [row["validation_loss"] for row in named.history]
+    assert [row["val_loss"] for row in own.history] == [row["val_loss"] for row in named.history]
     for splits in ({"fit": Split(*images)}, {"fit": Split(*images), "validation": Split(images[0][:0], images[1][:0])}):
         alone = train("2L", data=Data("x", tmp_path, "", "", splits), epochs=1, logdir=tmp_path, **SMALL)
-        assert alone.config.recipe.validation_size == 0 and alone.history[0]["validation_loss"] is None
+        assert alone.config.recipe.validation_size == 0 and alone.history[0]["val_loss"] is None
 
 
 @pytest.mark.parametrize("change, text", [

@@ -69,8 +69,8 @@ def test_validation_and_kept_weights_are_of_the_mean(whole):
         model = models.build_model(whole.config.spec, weights=whole.folder / "weights" / f"{name}.weights.h5")
         losses[name] = metrics.mean_cross_entropy(model(images / np.float32(255)).numpy(), labels)
     rows = whole.history
-    assert losses["last"] == pytest.approx(rows[-1]["validation_loss"], rel=1e-5)
-    assert losses["best"] == pytest.approx(min(row["validation_loss"] for row in rows), rel=1e-5)
+    assert losses["last"] == pytest.approx(rows[-1]["val_loss"], rel=1e-5)
+    assert losses["best"] == pytest.approx(min(row["val_loss"] for row in rows), rel=1e-5)
     assert losses["last_not_averaged"] != pytest.approx(losses["last"], rel=1e-5)
     saved = keras.saving.load_model(whole.folder / "model.keras")
     np.testing.assert_allclose(saved(images / np.float32(255)), whole.model(images / np.float32(255)), atol=1e-6)
@@ -87,7 +87,7 @@ def test_events_show_augmented_images_and_the_learning_rate(whole):
     assert list(rates.values()) == pytest.approx([row["learning_rate"] for row in whole.history])
     assert whole.history[0]["learning_rate"] > whole.history[-1]["learning_rate"] > 0
     for row in whole.history:
-        assert row["train_objective"] != pytest.approx(row["train_loss"] + row["train_penalty"], rel=1e-3)
+        assert row["objective"] != pytest.approx(row["loss"] + row["penalty"], rel=1e-3)
 
 
 def test_events_are_of_the_weights_that_count(tmp_path):

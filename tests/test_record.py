@@ -27,7 +27,7 @@ def test_record_has_the_same_networks_with_shifts_and_together(scored, tmp_path,
     assert sorted(row["test_accuracy"] for row in rows[:2]) == sorted(one["tta"]["accuracy"] for one in own)
     assert [row["test_accuracy"] for row in rows[2:]] == [report["accuracy"], report["tta"]["accuracy"]]
     assert rows[2]["weights_sha256"] == report["weights_sha256"] == rows[3]["weights_sha256"]
-    assert 0 < rows[0]["validation_accuracy"] < 1
+    assert 0 < rows[0]["val_accuracy"] < 1
     table = results.read(tmp_path / "table.csv")
     assert [row["test_accuracy"] for row in table] == [row["test_accuracy"] for row in results.read(scored[1])]
     monkeypatch.setattr(evaluation, "predict_test", None)
@@ -43,4 +43,4 @@ def test_student_has_a_row_of_its_own_on_single_images(scored_run, tmp_path, wit
     assert (single["kind"], shifts["kind"]) == ("student", "shifts")
     report = json.loads((student.folder / "evaluation" / "evaluation.json").read_text())
     assert single["test_accuracy"] == report["accuracy"] and shifts["test_accuracy"] == report["tta"]["accuracy"]
-    assert single["validation_accuracy"] == student.result["final"]["validation_accuracy"]
+    assert single["val_accuracy"] == student.result["final"]["val_accuracy"]

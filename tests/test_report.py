@@ -63,7 +63,7 @@ def test_experiments_name_the_models_of_the_catalog():
         models = {*one.models}
         assert {printed.model for printed in one.printed} <= models
         assert {model for claim in one.claims for model in (claim.better, claim.worse)} <= models
-    printed = {row.validation_accuracy for one in experiments.EXPERIMENTS for row in one.printed} - {None}
+    printed = {row.val_accuracy for one in experiments.EXPERIMENTS for row in one.printed} - {None}
     assert printed == set(page.PART_B_ACCURACIES)
 
 
@@ -180,7 +180,7 @@ def test_verdicts_of_claims():
 
 def test_opposite_moves_of_the_two_accuracies_are_found():
     top, by_rounding = [0.5, 0.6, 0.58, 0.7], [0.90, 0.92, 0.93, 0.95]
-    history = [dict(validation_accuracy=a, validation_rounded_accuracy=b) for a, b in zip(top, by_rounding)]
+    history = [dict(val_accuracy=a, val_rounded_accuracy=b) for a, b in zip(top, by_rounding)]
     assert page.opposite_moves(history) == (
         "from epoch 2 to 3 the argmax accuracy went from 0.6000 to 0.5800 while the rounded one went from 0.92000 to "
         "0.93000.")

@@ -67,7 +67,7 @@ def test_shipped_scores_are_those_of_their_row():
     for name, entry in weights.manifest().items():
         (row,) = [row for row in PUBLISHED if (row["model"], row["seed"]) == (name, entry["seed"])]
         assert abs(entry["scores"]["test_accuracy"] - row["test_accuracy"]) < 0.0002
-        assert entry["scores"]["validation_accuracy"] == row["validation_accuracy"]
+        assert entry["scores"]["val_accuracy"] == row["val_accuracy"]
         assert entry["epoch"] == row["chosen_epoch"] and entry["data"]["sha256"] == row["data_sha256"]
 
 
@@ -83,7 +83,7 @@ def test_rows_are_those_of_the_runs(scored):
         (folder,) = (logdir / "softmax").glob(f"*-seed{row['seed']}")
         result = RunFolder(folder).read_result()
         assert (row["chosen_epoch"], row["seconds"]) == (result["final"]["epoch"], result["seconds"])
-        assert row["validation_accuracy"] == result["final"]["validation_accuracy"]
+        assert row["val_accuracy"] == result["final"]["val_accuracy"]
         images, labels = data.load_data(("test",), data="mini")["test"]
         logits = prediction.outputs_of(models.build_model("softmax", weights=folder / "model.keras"),
                                        prediction.as_pixels(images))
@@ -95,12 +95,12 @@ def test_rows_are_those_of_the_runs(scored):
 def test_result_that_was_changed_becomes_no_row(scored_run, tmp_path):
     folder = shutil.copytree(scored_run.path, tmp_path / "run")
     path = folder / "result.json"
-    path.write_text(path.read_text().replace('"validation_accuracy": 0.', '"validation_accuracy": 0.9'))
+    path.write_text(path.read_text().replace('"val_accuracy": 0.', '"val_accuracy": 0.9'))
     with pytest.raises(trained.TrainedError, match="result.json: damaged or changed; .* --resume="):
         scores.row(RunFolder(folder))
     shutil.copy(scored_run.result, path)
-    helpers.change(path, lambda result: result["final"].update(validation_accuracy=0.99))  # of an earlier version
-    with pytest.raises(trained.TrainedError, match="its validation_accuracy is 0.99, and 0.* by metrics.csv; no row"):
+    helpers.change(path, lambda result: result["final"].update(val_accuracy=0.99))  # of an earlier version
+    with pytest.raises(trained.TrainedError, match="its val_accuracy is 0.99, and 0.* by metrics.csv; no row"):
         scores.row(RunFolder(folder))
 
 

@@ -75,12 +75,12 @@ def test_files_of_version_0_1_and_their_sweep_are_listed(old, capsys):
         ("sweep", "2L", "interrupted", None), ("run", "2L", "finished", 4), ("run", "network_A", "interrupted", 4),
         ("run", "2L", "interrupted", 3), ("run", "2L", "interrupted", 3)]
     result = json.loads((old / FINISHED_OLD / "result.json").read_text())
-    assert {name: found[1][name] for name in ("validation_loss", "validation_accuracy", "seconds", "best_epoch")} == {
-        **{name: result["final"][name] for name in ("validation_loss", "validation_accuracy")},
+    assert {name: found[1][name] for name in ("val_loss", "val_accuracy", "seconds", "best_epoch")} == {
+        **{name: result["final"][name] for name in ("val_loss", "val_accuracy")},
         "seconds": result["seconds"], "best_epoch": 4}
     assert found[1]["test_accuracy"] == 0.25 and found[1]["started"] == "2026-11-24T20:50:39Z"
     best = json.loads((old / "sweeps" / "grid" / "best.json").read_text())
-    assert (found[0]["validation_loss"], found[0]["trials"], found[0]["ended_trials"]) == (best["objective"], 3, 2)
+    assert (found[0]["val_loss"], found[0]["trials"], found[0]["ended_trials"]) == (best["objective"], 3, 2)
     assert found[2]["best_epoch"] == 4  # the last weights of network_* count
 
 
@@ -106,9 +106,9 @@ def test_models_are_chosen_by_pattern_with_and_without_changes(logs, capsys):
 
 
 @pytest.mark.parametrize("sort, names", [
-    ("validation_loss", ["early", "stopped", "done", "failed", "new"]),
-    ("-validation_loss", ["stopped", "done", "failed", "early", "new"]),
-    ("validation_accuracy", ["early", "stopped", "done", "failed", "new"]),
+    ("val_loss", ["early", "stopped", "done", "failed", "new"]),
+    ("-val_loss", ["stopped", "done", "failed", "early", "new"]),
+    ("val_accuracy", ["early", "stopped", "done", "failed", "new"]),
     ("test_accuracy", ["done", "stopped", "early", "new", "failed"]),
     ("-started", ["failed", "new", "early", "done", "stopped"]),
     ("epochs", ["stopped", "done", "failed", "early", "new"]),
@@ -173,15 +173,15 @@ def test_damaged_half_written_and_foreign_folders(tmp_path, capsys):
 def test_result_that_does_not_read_leaves_what_the_rows_say(tmp_path, capsys, content):
     make(tmp_path, "one").result.write_text(content)
     (found,) = listed(tmp_path, capsys)
-    assert (found["status"], found["epochs"], found["validation_loss"]) == ("interrupted", 3, 0.3)
+    assert (found["status"], found["epochs"], found["val_loss"]) == ("interrupted", 3, 0.3)
 
 
 def test_values_that_are_no_numbers_are_unknown(tmp_path, capsys):
     folder = make(tmp_path, "one", started=float("inf"))
     helpers.change(folder.result, lambda result: result["final"].update(
-        validation_loss=float("nan"), validation_accuracy="high"))
+        val_loss=float("nan"), val_accuracy="high"))
     (found,) = listed(tmp_path, capsys)
-    assert (found["status"], found["validation_loss"], found["validation_accuracy"], found["started"]) \
+    assert (found["status"], found["val_loss"], found["val_accuracy"], found["started"]) \
         == ("finished", None, None, None)
 
 

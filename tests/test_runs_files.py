@@ -47,7 +47,7 @@ def test_settings_that_differ_and_results_side_by_side(tmp_path, capsys):
         "test accuracy": ["-", "0.8000"], "seconds": ["4", "3"], "images per second": ["1200", "1200"]}
     rows = json.loads(run(tmp_path, capsys, "--compare", "4L/one", second, "--json"))
     assert [row["folder"] for row in rows] == [str(tmp_path / "4L" / "one"), str(second)]
-    assert [row["validation_loss"] for row in rows] == [0.3, 0.2] and [row["l2"] for row in rows] == ["0.0", "0.0001"]
+    assert [row["val_loss"] for row in rows] == [0.3, 0.2] and [row["l2"] for row in rows] == ["0.0", "0.0001"]
 
 
 def test_runs_on_other_images_do_not_compare(tmp_path, capsys):
@@ -195,9 +195,9 @@ OLD = "2L,hidden=2/finished"
      "tfevents.1.curves: damaged or changed"),
     (f"{OLD}/model.keras", os.unlink, "model.keras: is gone"),
     ("4L/one/evaluation/evaluation.json", changed("0.8", "0.9"), "evaluation.json: damaged, or of other weights"),
-    (f"{OLD}/metrics.csv", changed("0.245", "0.945"), "its validation_accuracy is 0.245, and 0.945 by metrics.csv"),
+    (f"{OLD}/metrics.csv", changed("0.245", "0.945"), "its val_accuracy is 0.245, and 0.945 by metrics.csv"),
     (f"{OLD}/config.json", changed('"seed": 8', '"seed": 7'), "one of the two was changed"),
-    (f"{OLD}/result.json", changed("0.245", "0.99"), "its validation_accuracy is 0.99, and 0.245 by metrics.csv"),
+    (f"{OLD}/result.json", changed("0.245", "0.99"), "its val_accuracy is 0.99, and 0.245 by metrics.csv"),
     (f"{OLD}/result.json", changed('"epochs": 4', '"epochs": 5'), "and metrics.csv has 4 rows"),
     (f"{OLD}/result.json", changed('_sha256": "', '_sha256": "0'), "is not that of the weights in the checkpoint"),
     (f"{OLD}/model.keras", flipped, "model.keras: damaged"),

@@ -36,7 +36,7 @@ def test_trials_are_ranked_by_images_that_chose_no_epoch(finished_sweep):
     folder = logdir / "sweeps" / "grid" / table[0]["trial"] / "0"
     record, result = json.loads((folder / "config.json").read_text()), json.loads((folder / "result.json").read_text())
     assert record["data"]["fit"] == 1800 and record["data"]["validation"] == record["data"]["ranking"] == 100
-    assert table[0]["objective"] == result["final"]["ranking_loss"] != result["final"]["validation_loss"]
+    assert table[0]["objective"] == result["final"]["ranking_loss"] != result["final"]["val_loss"]
     final = helpers.scalars(folder)
     (shown,) = final["final/ranking_loss"].values()
     assert shown == pytest.approx(result["final"]["ranking_loss"], rel=1e-6)  # TensorBoard stores float32
@@ -46,7 +46,7 @@ def test_dropout_is_on_while_a_trial_trains(finished_sweep):
     logdir, table = finished_sweep
     losses = {(row["dropout"], row["l2"]): RunFolder(logdir / "sweeps" / "grid" / row["trial"] / "0").rows()[0]
               for row in table}
-    assert losses[0.5, 0.0]["train_loss"] > losses[0.0, 0.0]["train_loss"] + 0.1
+    assert losses[0.5, 0.0]["loss"] > losses[0.0, 0.0]["loss"] + 0.1
 
 
 def test_number_of_workers_and_order_of_results_change_no_number(finished_sweep, inline_pool, tmp_path):

@@ -5,12 +5,13 @@ import re
 import pytest
 
 from tests.campaign import faults
-from trainers.running.table import COLUMNS, IN_EVERY_FILE, MetricsTable, TableError
+from trainers.metrics_table import COLUMNS
+from trainers.running.table import MetricsTable, TableError
 
 
 def row(epoch, **changes):
     return {**{name: epoch + place / 8 for place, name in enumerate(COLUMNS)}, "epoch": epoch, "step": 8 * epoch,
-            "validation_loss": None, **changes}
+            "val_loss": None, **changes}
 
 
 @pytest.fixture
@@ -61,12 +62,12 @@ def test_row_that_cannot_be_written_leaves_the_file_as_it_was(tmp_path, epochs, 
 
 def test_file_of_another_version_keeps_its_columns(tmp_path):
     table = MetricsTable(tmp_path / "metrics.csv")
-    columns = (*reversed(IN_EVERY_FILE), "a_later_column")
+    columns = (*reversed(COLUMNS), "a_later_column")
     table.path.write_text(",".join(columns) + "\n" + ",".join(str(row(1).get(name) or "") for name in columns) + "\n")
     table.append(row(2))
     assert tuple(table.path.read_text().splitlines()[0].split(",")) == columns
     first, second = table.rows()
-    assert second == {**{name: row(2)[name] for name in IN_EVERY_FILE}, "a_later_column": None}
+    assert second == {**{name: row(2)[name] for name in COLUMNS}, "a_later_column": None}
     assert tuple(first) == columns
 
 
@@ -79,8 +80,8 @@ def changed(old, new):
     (lambda content: b"".join(content.splitlines(keepends=True)[:3]), "it has 2 rows, and the checkpoint"),
     (lambda content: content[:-1], "it has 2 rows, and the checkpoint"),
     (lambda content: content.split(b"\n", 1)[1], "its first line does not name the columns"),
-    (changed(b"train_loss", b"train_los\xff"), "its first line does not name the columns"),
-    (changed(b"train_penalty", b"train_loss"), "its first line does not name the columns"),
+    (changed(b",loss,", b",los\xff,"), "its first line does not name the columns"),
+    (changed(b",penalty,", b",loss,"), "its first line does not name the columns"),
     (changed(b"\n2,16,", b"\n2,,16,"), "line 3 does not read"),
     (changed(b"\n2,16,", b"\n2,"), "line 3 does not read"),
     (changed(b"\n2,16,", b"\n2,1_6,"), "line 3 does not read: '1_6' is not a number"),

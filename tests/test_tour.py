@@ -49,7 +49,7 @@ def test_progress_is_one_output_a_run_without_a_bar_at_the_end(executed):
 
 
 def test_pictures_are_shown(executed):
-    for text in ("imshow(image.reshape(28, 28)", "validation_loss"):
+    for text in ("imshow(image.reshape(28, 28)", "val_loss"):
         shown = [output for cell in executed[0].cells if cell.cell_type == "code" and text in cell.source
                  for output in cell.outputs if "image/png" in output.get("data", {})]
         assert shown, text

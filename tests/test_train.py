@@ -39,17 +39,17 @@ def test_each_epoch_has_a_row(run):
     assert tuple(rows[0]) == COLUMNS and rows == run.history
     assert [(row["epoch"], row["step"]) for row in rows] == [(1, 8), (2, 16), (3, 24), (4, 32)]
     for row in rows:
-        assert row["train_objective"] == pytest.approx(row["train_loss"] + row["train_penalty"], rel=1e-12)
+        assert row["objective"] == pytest.approx(row["loss"] + row["penalty"], rel=1e-12)
         assert row["images_per_second"] == pytest.approx(1800 / row["seconds"])
-        assert row["train_penalty"] > 0 and all(math.isfinite(value) for value in row.values())
-    assert rows[-1]["validation_loss"] < rows[0]["validation_loss"] < math.log(10)
+        assert row["penalty"] > 0 and all(math.isfinite(value) for value in row.values())
+    assert rows[-1]["val_loss"] < rows[0]["val_loss"] < math.log(10)
 
 
 def test_result_is_of_the_best_epoch(run):
-    best = min(run.history, key=lambda row: row["validation_loss"])
+    best = min(run.history, key=lambda row: row["val_loss"])
     final = run.result["final"]
     assert final["epoch"] == best["epoch"]
-    assert final["validation_loss"] == pytest.approx(best["validation_loss"], rel=1e-9)
+    assert final["val_loss"] == pytest.approx(best["val_loss"], rel=1e-9)
     data = fmnist_zoo.load_data(data="mini")
     logits = run.model(data["fit"].images.astype(np.float32) / 255).numpy()
     assert final["train_loss"] == pytest.approx(metrics.cross_entropy(logits, data["fit"].labels).mean(), rel=1e-5)
@@ -58,7 +58,7 @@ def test_result_is_of_the_best_epoch(run):
 def test_train_loss_eval_is_taken_without_dropout(run):
     """With dropout the loss of these weights is higher."""
     last = run.history[-1]
-    assert last["train_loss_eval"] < last["train_loss"]
+    assert last["train_loss"] < last["loss"]
 
 
 def test_replay_of_the_record_gives_the_same_numbers(run, logdir):
@@ -81,10 +81,10 @@ def test_training_and_validation_lie_on_the_same_charts_by_epoch(run):
                                      "learning_rate", "updates", "gradient_norm", "weight_norm"))}
     for row in run.history:
         epoch = row["epoch"]
-        assert fit["loss"][epoch] == pytest.approx(row["train_loss_eval"], rel=1e-6)
-        assert fit["while_training/loss"][epoch] == pytest.approx(row["train_loss"], rel=1e-6)
-        assert validation["loss"][epoch] == pytest.approx(row["validation_loss"], rel=1e-6)
-        assert validation["accuracy"][epoch] == pytest.approx(row["validation_accuracy"], rel=1e-6)
+        assert fit["loss"][epoch] == pytest.approx(row["train_loss"], rel=1e-6)
+        assert fit["while_training/loss"][epoch] == pytest.approx(row["loss"], rel=1e-6)
+        assert validation["loss"][epoch] == pytest.approx(row["val_loss"], rel=1e-6)
+        assert validation["accuracy"][epoch] == pytest.approx(row["val_accuracy"], rel=1e-6)
         assert fit["optimizer/updates"][epoch] == row["step"]
         assert validation["objective/total"][epoch] == pytest.approx(
             validation["loss"][epoch] + validation["objective/penalty"][epoch], rel=1e-6)
@@ -109,7 +109,7 @@ def test_events_hold_pictures_histograms_graphs_card_and_result(run):
     again, final = f"--config={run.folder / 'config.json'}", run.result["final"]
     assert again in card and "784 -> 600" in card and "score on" not in card
     assert step == 4 and again in result and "Published" not in result and "worst classes" in result
-    assert f"| validation | {final['validation_loss']:.4f} | {final['validation_accuracy']:.4f} |" in result
+    assert f"| validation | {final['val_loss']:.4f} | {final['val_accuracy']:.4f} |" in result
 
 
 def test_graph_leads_from_images_to_logits_and_keras_layers_are_beside_it(run):
@@ -136,7 +136,7 @@ def test_hparams_records_hold_values_metrics_and_status(run, logdir):
     assert content(root, "_hparams_/session_start_info").session_start_info.group_name == "one 4D_drop03,l2=0.0001"
     assert content(root, "_hparams_/session_end_info").session_end_info.status == api_pb2.STATUS_SUCCESS
     final = helpers.scalars(run.folder)
-    assert final["final/validation_loss"][4] == pytest.approx(run.result["final"]["validation_loss"], rel=1e-6)
+    assert final["final/val_loss"][4] == pytest.approx(run.result["final"]["val_loss"], rel=1e-6)
     declared = [info.name.tag for info in experiment.metric_infos if "ranking" not in info.name.tag]
     assert set(declared) <= set(final) and len(declared) == 7  # those of ranking exist in sweeps only
 
@@ -170,22 +170,22 @@ def test_last_weights_count_for_the_low_level_networks(logdir):
     run = train("network_A_l1", data="mini", epochs=12, logdir=logdir)
     assert run.result["weights"] == "last" and run.result["final"]["epoch"] == 12
     assert run.history[-1]["step"] == 12 and run.config.recipe.batch_size == "full"
-    assert run.history[0]["train_objective"] == pytest.approx(11.87, abs=0.3)  # the report's "L1 starts at 12"
+    assert run.history[0]["objective"] == pytest.approx(11.87, abs=0.3)  # the report's "L1 starts at 12"
 
 
 def test_without_validation_the_last_weights_count(logdir):
     run = train("softmax", data="mini", epochs=2, validation_size=0, logdir=logdir)
-    assert run.history[-1]["validation_loss"] is None and run.history[-1]["train_loss_eval"] > 0
-    assert run.result["final"]["epoch"] == 2 and "validation_loss" not in run.result["final"]
+    assert run.history[-1]["val_loss"] is None and run.history[-1]["train_loss"] > 0
+    assert run.result["final"]["epoch"] == 2 and "val_loss" not in run.result["final"]
     assert run.summary().startswith("done: last weights from epoch 2: loss ")
     for row in run.history:
         assert [name for name, value in row.items() if value is None] == [
-            "validation_loss", "validation_accuracy", "validation_rounded_accuracy"]
+            name for name in row if name.startswith("val_")]
 
 
 def test_early_stopping(logdir):
     run = train("4L", data="mini", epochs=40, early_stopping=2, learning_rate=0.003, logdir=logdir, histogram_every=0)
-    losses = [row["validation_loss"] for row in run.history]
+    losses = [row["val_loss"] for row in run.history]
     best = losses.index(min(losses)) + 1
     assert run.result["stopped_early"] and len(losses) == best + 2 < 40
     assert run.result["final"]["epoch"] == best
@@ -219,7 +219,7 @@ def test_fit_engine_writes_the_same_files(logdir):
     run = train("4D_drop02", data="mini", epochs=2, trainer="fit", logdir=logdir)
     assert tuple(run.history[0]) == COLUMNS
     assert "optimizer/gradient_norm" not in helpers.scalars(run.folder / "train")
-    assert run.history[1]["train_loss"] < run.history[0]["train_loss"]
+    assert run.history[1]["loss"] < run.history[0]["loss"]
 
 
 @computes_bfloat16

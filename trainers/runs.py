@@ -22,7 +22,7 @@ USAGE = """
 Lists the runs and sweeps below a log folder, the newest first.
 
     python -m trainers.runs
-    python -m trainers.runs --model="4D*" --sort=validation_loss --limit=10
+    python -m trainers.runs --model="4D*" --sort=val_loss --limit=10
     python -m trainers.runs --compare 4L/first 4D_drop03/first --plot=curves.png
     python -m trainers.runs --prune --dry_run
 
@@ -129,7 +129,7 @@ def sweep_line(path: str) -> Line:
                    else INTERRUPTED)
     if found.ranked and found.ranked[0].result:
         finals = [one["final"] for one in found.ranked[0].result["executions"]]
-        line.validation_loss, line.validation_accuracy = (
+        line.val_loss, line.val_accuracy = (
             sum(final[name] for final in finals) / len(finals) for name in ("ranking_loss", "ranking_accuracy"))
     return line
 

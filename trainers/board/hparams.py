@@ -18,6 +18,7 @@ from fmnist_zoo.errors import ZooError
 from fmnist_zoo.files import atomic_write, exclusive, make_folder
 from fmnist_zoo.settings import Number, Whole
 from trainers.config import SETTINGS, RunConfig, flat, read_run
+from trainers.metrics_table import HPARAMS
 
 # `dropout` is the mean rate, and an axis. `dropout.schedule` has the rates of all layers, where these differ, as text.
 # The rates of the first layers have columns of their own, in which a sweep of single layers is told apart.
@@ -35,17 +36,6 @@ Values = dict[str, Any]  # a number or a string for each column
 SHOWN = 5  # columns that TensorBoard shows at first: those that "differ", in alphabetical order
 _NAMES = {"dropout": "dropout (mean)"}  # shown, where it is not the column's own
 _FIRST = ("model", "dropout", "dropout.schedule", "l2", "learning_rate", "seed", "batch_size", "hidden")
-_METRICS = (  # tag, name shown: short, for the axes of parallel coordinates, which leave out runs without one of them
-    ("final/validation_loss", "validation loss"),
-    ("final/validation_accuracy", "validation accuracy"),
-    ("final/train_loss", "train loss"),
-    ("final/epoch", "epoch kept"),
-    ("final/seconds", "seconds"),  # the first five are shown at first
-    ("final/ranking_loss", "ranking loss"),  # of trials alone
-    ("final/ranking_accuracy", "ranking accuracy"),
-    ("loss", "last val. loss"),  # while it runs, too
-    ("accuracy", "last val. accuracy"),
-)
 FILE = "events.out.tfevents.0.hparams"
 
 
@@ -106,7 +96,7 @@ def _declaration(known: dict[str, set[Any]], first: Sequence[str]) -> bytes:
     return _content(api_pb2.Experiment(
         hparam_infos=[_info(name, values, name in shown) for name, values in known.items()],
         metric_infos=[api_pb2.MetricInfo(name=api_pb2.MetricName(tag=tag), display_name=text)
-                      for tag, text in _METRICS]))
+                      for tag, text in HPARAMS]))
 
 
 def _info(name: str, values: set[Any], differs: bool) -> Any:

@@ -12,10 +12,10 @@ from fmnist_zoo import building, metrics
 from fmnist_zoo.backend import tf
 from fmnist_zoo.data import Split
 from fmnist_zoo.spec import CLASS_NAMES
-from trainers.board import events, hparams, pictures, scalars, texts
+from trainers.board import events, hparams, pictures, texts
 from trainers.config import RunConfig
-from trainers.engine.epoch import EpochMeans
 from trainers.engine.network import Network, scale
+from trainers.metrics_table import RUN, TRAIN, scalars
 
 GRADIENT_PROBE = 1000
 WORST = 24
@@ -28,17 +28,15 @@ class Observer:
         probe: training images; the histograms show gradients on the first of them, with dropout off.
         validation: the images that the pictures are about; may be empty.
         replay: the command that trains this run again.
-        updates: 0. For a run that was begun by version 0.1, whose x axis is updates, how many an epoch has.
     """
 
     def __init__(self, folder: pathlib.Path, config: RunConfig, network: Network, probe: Split, validation: Split, *,
-                 replay: str, updates: int = 0):
+                 replay: str):
         self._folder, self._config, self._network, self._validation = folder, config, network, validation
         self._probe = Split(probe.images[:GRADIENT_PROBE], probe.labels[:GRADIENT_PROBE])
-        self._replay, self._updates = replay, updates
+        self._replay = replay
         self._settings, self._run = events.EventWriter(folder), events.EventWriter(folder, events.CURVES)
         self._train = events.EventWriter(folder / "train")
-        self._valid = events.EventWriter(folder / "validation") if updates else self._run
 
     def start(self, model: Any, batch_size: int, augmented: np.ndarray | None) -> None:
         """Before the first epoch of a run: HParams, the model's card, and its graphs.
@@ -56,20 +54,17 @@ class Observer:
             self._settings.image("pictures/augmented", pictures.sheet(augmented, columns=6), 0,
                                  description="training images of the first batch as the network sees them")
 
-    def epoch(self, row: dict[str, Any], means: EpochMeans, validation_logits: np.ndarray) -> None:
+    def epoch(self, row: dict[str, Any], validation_logits: np.ndarray) -> None:
         """After an epoch: scalars, and every `histogram_every` epochs histograms and pictures.
 
         `row` is the epoch's row of `metrics.csv`.
         """
-        place = self._place(row["epoch"])
-        if self._updates:
-            training, validation = scalars.as_begun(row, means)
-        else:
-            training, validation = scalars.of_training(row, means), scalars.of_validation(row)
-            if self._config.ranking:  # a trial is one row: what both measure is of validation
-                training, validation = {}, {**training, **validation}
+        place = row["epoch"]
+        training, validation = scalars(row, TRAIN), scalars(row, RUN)
+        if self._config.ranking:  # a trial is one row: what both measure is of validation
+            training, validation = {}, {**training, **validation}
         self._train.scalars(training, place)
-        self._valid.scalars(validation, place)
+        self._run.scalars(validation, place)
         every = self._config.histogram_every
         if every and row["epoch"] % every == 0:
             self._histograms(place)
@@ -82,7 +77,7 @@ class Observer:
 
         `result` is the content of `result.json`. HParams shows success, or failure if the run ended worse than chance.
         """
-        final, place = result["final"], self._place(result["epochs"])
+        final, place = result["final"], result["epochs"]
         every = self._config.histogram_every
         drawn = final["epoch"] == result["epochs"] and every and result["epochs"] % every == 0
         if every and not drawn:
@@ -98,28 +93,24 @@ class Observer:
 
     def fail(self, epoch: int, error: Exception) -> None:
         """After an error, such as a loss of NaN, when so many epochs were done: failure in HParams."""
-        self._run.text("result", texts.failure(self._config, error, self._replay), self._place(epoch))
-        self._run.summary(hparams.session_end(success=False), self._place(epoch))
+        self._run.text("result", texts.failure(self._config, error, self._replay), epoch)
+        self._run.summary(hparams.session_end(success=False), epoch)
 
     def flush(self) -> None:
-        for writer in (self._settings, self._run, self._train, self._valid):
+        for writer in (self._settings, self._run, self._train):
             writer.flush()
 
     def sync(self) -> None:
         """Waits until the disk holds all events: a checkpoint notes the lengths of their files, and a result their
         digests."""
-        for writer in (self._settings, self._run, self._train, self._valid):
+        for writer in (self._settings, self._run, self._train):
             writer.sync()
 
     def close(self) -> None:
         """Closes all files, though the disk may not take what is left for one of them."""
         with contextlib.ExitStack() as stack:
-            for writer in (self._settings, self._run, self._train, self._valid):
+            for writer in (self._settings, self._run, self._train):
                 stack.callback(writer.close)
-
-    def _place(self, epoch: int) -> int:
-        """On the x axis."""
-        return epoch * (self._updates or 1)
 
     def _histograms(self, place: int) -> None:
         """Weights, and gradients of the objective on the probe."""

@@ -30,8 +30,8 @@ def published(config: RunConfig) -> bool:
 
 def worse_than_chance(final: dict[str, float]) -> str:
     """What is wrong with a run whose loss is above that of equal probabilities; else empty."""
-    part = "validation" if "validation_loss" in final else "training"
-    loss = final["validation_loss" if part == "validation" else "train_loss"]
+    part = "validation" if "val_loss" in final else "training"
+    loss = final["val_loss" if part == "validation" else "train_loss"]
     return "" if loss <= CHANCE else f"worse than chance: {part} loss {loss:.4g}, and that of guessing is {CHANCE:.4f}"
 
 
@@ -45,10 +45,10 @@ def result(config: RunConfig, found: dict[str, Any], logits: np.ndarray, labels:
     final = found["final"]
     problem = worse_than_chance(final)
     rows = [("training", f"{final['train_loss']:.4f}", "")]
-    for part in ("validation", "ranking"):
-        if f"{part}_loss" in final:
-            rows.append((part, f"{final[f'{part}_loss']:.4f}", f"{final[f'{part}_accuracy']:.4f}"))
-    kept = found["weights"] if "validation_loss" in final else "last"  # without validation the best are the last
+    for part, prefix in (("validation", "val"), ("ranking", "ranking")):
+        if f"{prefix}_loss" in final:
+            rows.append((part, f"{final[f'{prefix}_loss']:.4f}", f"{final[f'{prefix}_accuracy']:.4f}"))
+    kept = found["weights"] if "val_loss" in final else "last"  # without validation the best are the last
     early = " (stopped early)" if found["stopped_early"] else ""
     lines = [f"## {config.spec.name}: {f'failed, {problem}' if problem else 'finished'}", "",
              f"{kept} weights, of epoch {final['epoch']} of {found['epochs']}{early}; "

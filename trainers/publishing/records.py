@@ -65,7 +65,7 @@ def _row(members: Sequence[trained.Trained], kind: str, tta: str, report: dict[s
     logits, labels, data = trained.logits_of(members, "validation", tta, data_dir)
     return {
         "model": members[0].spec.name, "kind": kind, "seeds": _seeds(members),
-        "validation_accuracy": metrics.accuracy(logits, labels), "test_accuracy": report["accuracy"],
+        "val_accuracy": metrics.accuracy(logits, labels), "test_accuracy": report["accuracy"],
         "test_nll": report["nll"], "test_ece": report["ece"], "test_ece_calibrated": report["ece_calibrated"],
         "weights_sha256": weights_sha256 or members[0].weights_sha256, "data_sha256": data.sha256, **origin,
     }

@@ -13,8 +13,8 @@ from trainers.publishing import evaluation
 from trainers.running import provenance, trained, verifying
 from trainers.running.folder import RunFolder
 
-COMPARED = ("epochs", "chosen_epoch", "validation_accuracy", "test_accuracy", "test_nll", "test_ece", "data_sha256")
-MEASURED = ("validation_accuracy", "test_accuracy", "test_nll", "test_ece")
+COMPARED = ("epochs", "chosen_epoch", "val_accuracy", "test_accuracy", "test_nll", "test_ece", "data_sha256")
+MEASURED = ("val_accuracy", "test_accuracy", "test_nll", "test_ece")
 
 
 def plan(patterns: Sequence[str], seeds: Sequence[int], **settings: Any) -> list[RunConfig]:
@@ -55,7 +55,7 @@ def row_of(subject: trained.Trained, data_dir: str | None = None, tta: str = "")
         one.get("seconds", 0.0) for name in ("initial_weights", "teachers") for one in record.get(name, ()))
     return {
         "model": subject.spec.name, "seed": subject.seed, "epochs": result["epochs"],
-        "chosen_epoch": result["final"]["epoch"], "validation_accuracy": result["final"]["validation_accuracy"],
+        "chosen_epoch": result["final"]["epoch"], "val_accuracy": result["final"]["val_accuracy"],
         "test_accuracy": report["accuracy"], "test_nll": report["nll"], "test_ece": report["ece"],
         "seconds": seconds, "images_per_second": images * result["epochs"] / result["seconds"],
         "data_sha256": record["data"]["sha256"], **origin(record),

@@ -76,7 +76,7 @@ def _entry(subject: Trained, folder: RunFolder, report: dict[str, Any], **file: 
         "spec": subject.spec.to_dict(), "recipe": dataclasses.asdict(subject.recipe),
         "temperature": subject.temperature,
         "data": {name: subject.data[name] for name in ("name", "sha256", "split_sha256")},
-        "scores": {"validation_accuracy": final.get("validation_accuracy"),
+        "scores": {"val_accuracy": final.get("val_accuracy"),
                    **{f"test_{name}": report[name] for name in measured}},
         "date": time.strftime("%Y-%m-%d"), "commit": scores.origin(read_record(folder.path))["commit"],
     }

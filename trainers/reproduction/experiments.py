@@ -21,10 +21,10 @@ class Printed:
 
     model: str
     epoch: int | None = None  # after which they were taken; 1 is the start of a full-batch run, None the last epoch
-    train_loss: float | None = None
-    validation_loss: float | None = None
-    train_accuracy: float | None = None
-    validation_accuracy: float | None = None
+    loss: float | None = None
+    val_loss: float | None = None
+    accuracy: float | None = None
+    val_accuracy: float | None = None
     objective: bool = False  # whether the losses include the penalty
 
 
@@ -57,7 +57,7 @@ class Experiment:
         return "scratch" if self.part == "part_a" else "tape"
 
 
-LOSS, ACCURACY = "validation_loss", "validation_accuracy"
+LOSS, ACCURACY = "val_loss", "val_accuracy"
 UNNAMED = "The report names no data set here; see the section on Part B's numbers."
 D4, D5 = ("4D_drop02", "4D_drop03", "4D_drop03_02_01"), ("5D_drop02", "5D_drop03", "5D_drop04_03_02_01")
 

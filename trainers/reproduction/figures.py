@@ -10,9 +10,9 @@ from matplotlib.figure import Figure
 
 from trainers.reproduction.experiments import History, Runs
 
-PANELS = (("train_loss_eval", "validation_loss", "loss (nats)"),
-          ("train_accuracy_eval", "validation_accuracy", "accuracy"))
-OBJECTIVE = ("train_loss_eval+validation_penalty", "validation_loss+validation_penalty", "objective")
+PANELS = (("train_loss", "val_loss", "loss (nats)"),
+          ("train_accuracy", "val_accuracy", "accuracy"))
+OBJECTIVE = ("train_loss+val_penalty", "val_objective", "objective")
 DPI = 88
 
 
@@ -68,7 +68,7 @@ def rounded(path: pathlib.Path, examples: dict[str, History]) -> None:
     over_time, plane = figure.subplots(1, 2)
     for index, (model, history) in enumerate(examples.items()):
         updates, top, by_rounding = (values([history], column)[0] for column in
-                                     ("step", "validation_accuracy", "validation_rounded_accuracy"))
+                                     ("step", "val_accuracy", "val_rounded_accuracy"))
         over_time.plot(updates, top, color=f"C{index}", label=f"{model}: argmax")
         over_time.plot(updates, by_rounding, color=f"C{index}", linestyle="--", label=f"{model}: rounded")
         plane.plot(top, by_rounding, marker=".", markersize=3, linewidth=0.7, color=f"C{index}", label=model)

@@ -20,41 +20,41 @@ def _mean(runs: Runs, model: str, column: str) -> float:
 
 
 def _best_epoch_on_scoring_images(runs: Runs) -> str:
-    scores = [row["validation_accuracy"] for row in runs["4L"][0]]
+    scores = [row["val_accuracy"] for row in runs["4L"][0]]
     return (f"4L: the best of {len(scores)} epochs on the images that score it shows {max(scores):.4f}, the mean of "
             f"the last five {np.mean(scores[-5:]):.4f}")
 
 
 def _objectives(runs: Runs) -> str:
     rows = {model: runs[model][0][-1] for model in ("network_A_l1", "network_A_l2")}
-    return "; ".join(f"{model}: objective {row['validation_loss'] + row['validation_penalty']:.3f} = loss "
-                     f"{row['validation_loss']:.3f} + penalty {row['validation_penalty']:.3f}"
+    return "; ".join(f"{model}: objective {row['val_loss'] + row['val_penalty']:.3f} = loss "
+                     f"{row['val_loss']:.3f} + penalty {row['val_penalty']:.3f}"
                      for model, row in rows.items())
 
 
 def _dropout_on_and_off(runs: Runs) -> str:
     row = runs["4D_drop03"][0][-1]
-    return (f"4D_drop03, last epoch: train loss {row['train_loss']:.3f} with dropout on, {row['train_loss_eval']:.3f} "
-            f"with it off, validation loss {row['validation_loss']:.3f}")
+    return (f"4D_drop03, last epoch: train loss {row['loss']:.3f} with dropout on, {row['train_loss']:.3f} "
+            f"with it off, validation loss {row['val_loss']:.3f}")
 
 
 def _dropout_in_loss_and_accuracy(runs: Runs) -> str:
-    return "; ".join(f"{model} {_mean(runs, model, 'validation_loss'):.3f} / "
-                     f"{_mean(runs, model, 'validation_accuracy'):.4f}"
+    return "; ".join(f"{model} {_mean(runs, model, 'val_loss'):.3f} / "
+                     f"{_mean(runs, model, 'val_accuracy'):.4f}"
                      for model in ("4L", "4D_drop02", "4D_drop03", "4D_drop03_02_01"))
 
 
 def _overconfidence(runs: Runs) -> str:
     history = runs["4L"][0]
-    best, last = min(history, key=lambda row: row["validation_loss"]), history[-1]
-    return (f"4L from epoch {best['epoch']} to {last['epoch']}: validation loss {best['validation_loss']:.3f} to "
-            f"{last['validation_loss']:.3f}, accuracy {best['validation_accuracy']:.4f} to "
-            f"{last['validation_accuracy']:.4f}: more confident, not more often wrong")
+    best, last = min(history, key=lambda row: row["val_loss"]), history[-1]
+    return (f"4L from epoch {best['epoch']} to {last['epoch']}: validation loss {best['val_loss']:.3f} to "
+            f"{last['val_loss']:.3f}, accuracy {best['val_accuracy']:.4f} to "
+            f"{last['val_accuracy']:.4f}: more confident, not more often wrong")
 
 
 def _depth(runs: Runs) -> str:
     return "validation loss, last epoch: " + ", ".join(
-        f"{model} {_mean(runs, model, 'validation_loss'):.3f}" for model in ("2L", "3L", "4L", "5L"))
+        f"{model} {_mean(runs, model, 'val_loss'):.3f}" for model in ("2L", "3L", "4L", "5L"))
 
 
 @dataclasses.dataclass(frozen=True)

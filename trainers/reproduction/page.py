@@ -24,8 +24,8 @@ from trainers.running import provenance, webpage
 from trainers.running.folder import RunFolder
 
 TITLE = "The assignment report, reproduced"
-COLUMNS = ("train_loss", "validation_loss", "train_accuracy", "validation_accuracy")
-OBJECTIVES = ("train_objective", "validation_loss+validation_penalty", "train_accuracy", "validation_accuracy")
+COLUMNS = ("loss", "val_loss", "accuracy", "val_accuracy")
+OBJECTIVES = ("objective", "val_objective", "accuracy", "val_accuracy")
 ROUNDED = ("network_softmax", "network_A", "softmax", "2L")  # examples for the question about tf.round
 PART_B_ACCURACIES = (0.8999, 0.9049, 0.9071, 0.8911, 0.9034)
 
@@ -112,7 +112,7 @@ def numbers_table(experiment: Experiment, runs: Runs) -> str:
         epochs = len(histories[0])
         epoch = min(printed.epoch or epochs, epochs)  # a quick run is shorter
         row = [printed.model + (" (objective)" if printed.objective else ""), str(epoch)]
-        theirs = (printed.train_loss, printed.validation_loss, printed.train_accuracy, printed.validation_accuracy)
+        theirs = (printed.loss, printed.val_loss, printed.accuracy, printed.val_accuracy)
         for number, column in zip(theirs, OBJECTIVES if printed.objective else COLUMNS):
             row += ["" if number is None else f"{number:g}",
                     _mean_and_deviation(figures.values(histories, column)[:, epoch - 1])]
@@ -141,7 +141,7 @@ def claims_table(experiment: Experiment, runs: Runs) -> str:
 
 def fit_section(runs: Runs, runs_by_fit: Runs) -> str:
     """The models that `Model.fit` trained too, by both engines."""
-    columns = ("train_loss", "validation_loss", "validation_accuracy")
+    columns = ("loss", "val_loss", "val_accuracy")
     rows = []
     for model in runs_by_fit:
         for engine, histories in (("tape", runs[model]), ("fit", runs_by_fit[model])):
@@ -195,8 +195,8 @@ def rounding_section(out: pathlib.Path, runs: Runs, start: dict[str, float]) -> 
 
 def opposite_moves(history: History) -> str:
     """The epoch of a run in which rounded and argmax accuracy move apart the most, one up and the other down."""
-    top = np.array([row["validation_accuracy"] for row in history])
-    by_rounding = np.array([row["validation_rounded_accuracy"] for row in history])
+    top = np.array([row["val_accuracy"] for row in history])
+    by_rounding = np.array([row["val_rounded_accuracy"] for row in history])
     up, down = np.diff(by_rounding), -np.diff(top)
     apart = np.maximum(np.minimum(up, down), np.minimum(-up, -down))
     at = int(np.argmax(apart))

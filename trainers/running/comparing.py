@@ -15,10 +15,10 @@ from trainers.config import SETTINGS, ConfigError, RunConfig, decisive_differenc
 from trainers.running import listing, provenance
 from trainers.running.folder import RunFolder
 
-SCORES = ("train_loss_eval", "train_accuracy_eval", "validation_loss", "validation_accuracy", "test_accuracy")
+SCORES = ("train_loss", "train_accuracy", "val_loss", "val_accuracy", "test_accuracy")
 RESULTS = ("status", "epochs", "best_epoch", *SCORES, "seconds", "images_per_second")
-PANELS = (("train_loss_eval", "validation_loss", "loss (nats)"),
-          ("train_accuracy_eval", "validation_accuracy", "accuracy"))
+PANELS = (("train_loss", "val_loss", "loss (nats)"),
+          ("train_accuracy", "val_accuracy", "accuracy"))
 DPI = 88
 
 
@@ -91,7 +91,7 @@ def results(runs: Sequence[Compared]) -> list[dict[str, Any]]:
         epoch = one.line.best_epoch
         row = one.rows[epoch - 1] if epoch and epoch <= len(one.rows) else {}
         speeds = [row["images_per_second"] for row in one.rows if row["images_per_second"] is not None]
-        more = {**{name: row.get(name) for name in ("train_loss_eval", "train_accuracy_eval")},
+        more = {**{name: row.get(name) for name in ("train_loss", "train_accuracy")},
                 "images_per_second": statistics.median(speeds) if speeds else None}
         found.append({name: more[name] if name in more else getattr(one.line, name) for name in RESULTS})
     return found

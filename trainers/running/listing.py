@@ -28,8 +28,8 @@ from trainers.running.folder import SWEEPS, RunFolder, ends, in_use, read_evalua
 FINISHED, RUNNING, INTERRUPTED, NAN, DAMAGED = "finished", "running", "interrupted", "NaN", "damaged"
 RUN, SWEEP = "run", "sweep"
 NEWEST_FIRST = "started"
-HIGHEST_FIRST = (NEWEST_FIRST, "epochs", "validation_accuracy", "test_accuracy")
-READ = ("epoch", "seconds", "validation_loss", "validation_accuracy")  # of metrics.csv
+HIGHEST_FIRST = (NEWEST_FIRST, "epochs", "val_accuracy", "test_accuracy")
+READ = ("epoch", "seconds", "val_loss", "val_accuracy")  # of metrics.csv
 CHANGES_WIDTH = 60  # letters of the changes in a table
 
 
@@ -45,7 +45,7 @@ class Line:
             two. A sweep is finished if all of its trials have ended.
         epochs, planned_epochs: trained, and of the recipe. A sweep will have `trials`, and has
             `ended_trials` of them.
-        best_epoch, validation_loss, validation_accuracy: of the weights that count, so far; of a sweep those of the
+        best_epoch, val_loss, val_accuracy: of the weights that count, so far; of a sweep those of the
             best trial, on the half of the validation images that ranks the trials.
         test_accuracy: of these weights, if they were evaluated.
         seconds: of training.
@@ -64,8 +64,8 @@ class Line:
     trials: int | None = None
     ended_trials: int | None = None
     best_epoch: int | None = None
-    validation_loss: float | None = None
-    validation_accuracy: float | None = None
+    val_loss: float | None = None
+    val_accuracy: float | None = None
     test_accuracy: float | None = None
     seconds: float | None = None
     started: float | None = None
@@ -139,8 +139,8 @@ def run(path: str, model: str, pattern: str = "*") -> Line | None:
         final = result["final"]
         line.status, line.epochs, line.seconds, line.best_epoch = (
             FINISHED, result["epochs"], number(result["seconds"]), final["epoch"])
-        line.validation_loss, line.validation_accuracy = map(
-            number, map(final.get, ("validation_loss", "validation_accuracy")))
+        line.val_loss, line.val_accuracy = map(
+            number, map(final.get, ("val_loss", "val_accuracy")))
         report = read_evaluation(folder.evaluation, weights_sha256=result["weights_sha256"],
                                  data_sha256=record["data"]["sha256"])
         line.test_accuracy = report["accuracy"] if report else None
@@ -161,9 +161,9 @@ def run(path: str, model: str, pattern: str = "*") -> Line | None:
 
 def chosen(rows: list[dict[str, Any]], config: RunConfig) -> dict[str, Any] | None:
     """The row of the epoch whose weights count so far; None if there are no rows."""
-    scored = [row for row in rows if row["validation_loss"] is not None]
+    scored = [row for row in rows if row["val_loss"] is not None]
     if config.recipe.weights == "best" and scored:
-        return min(scored, key=operator.itemgetter("validation_loss"))
+        return min(scored, key=operator.itemgetter("val_loss"))
     return rows[-1] if rows else None
 
 
@@ -171,7 +171,7 @@ def _describe_rows(line: Line, rows: list[dict[str, Any]], config: RunConfig) ->
     line.epochs, line.seconds = len(rows), math.fsum(row["seconds"] or 0 for row in rows)
     if row := chosen(rows, config):
         line.best_epoch = row["epoch"]
-        line.validation_loss, line.validation_accuracy = row["validation_loss"], row["validation_accuracy"]
+        line.val_loss, line.val_accuracy = row["val_loss"], row["val_accuracy"]
 
 
 def changes(config: RunConfig) -> str:
@@ -231,7 +231,7 @@ HEAD = ("model", "changes", "status", "epochs", "validation loss", "accuracy", "
 def table(lines: Iterable[Line]) -> str:
     """Lines as an aligned table."""
     rows = [(line.model, _shortened(line.changes) or "-", line.status, _progress(line),
-             score(line.validation_loss), score(line.validation_accuracy), score(line.test_accuracy),
+             score(line.val_loss), score(line.val_accuracy), score(line.test_accuracy),
              "-" if line.seconds is None else f"{line.seconds:.0f}", line.folder) for line in lines]
     return card.aligned([HEAD, *rows], numeric=HEAD[3:8])
 

@@ -96,8 +96,8 @@ class Bar(Lines):
         self._progress.update(self._task, completed=share, text=text)
 
     def epoch(self, row: dict[str, Any], epochs: int, best_epoch: int, seconds_left: float) -> None:
-        if row["validation_loss"] is not None:
-            self._validation = f"  validation {row['validation_loss']:.4f} {row['validation_accuracy']:.4f}"
+        if row["val_loss"] is not None:
+            self._validation = f"  validation {row['val_loss']:.4f} {row['val_accuracy']:.4f}"
         super().epoch(row, epochs, best_epoch, seconds_left)
 
     def note(self, line: str) -> None:
@@ -207,14 +207,14 @@ def _on_terminal() -> bool:
 
 def epoch_line(row: dict[str, Any], epochs: int, best_epoch: int, seconds_left: float) -> str:
     """An epoch in one line; `*` marks the best so far."""
-    penalty = f"  penalty {row['train_penalty']:.4f}" if row["train_penalty"] else ""
+    penalty = f"  penalty {row['penalty']:.4f}" if row["penalty"] else ""
     validation = ""
-    if row["validation_loss"] is not None:
+    if row["val_loss"] is not None:
         best = "*" if best_epoch == row["epoch"] else " "
-        validation = (f"  validation loss {row['validation_loss']:.4f} "
-                      f"accuracy {row['validation_accuracy']:.4f}{best}")
-    return (f"epoch {row['epoch']:>{len(str(epochs))}}/{epochs}  loss {row['train_loss']:.4f} "
-            f"accuracy {row['train_accuracy']:.4f}{penalty}{validation}  {row['images_per_second']:.0f} images/s  "
+        validation = (f"  validation loss {row['val_loss']:.4f} "
+                      f"accuracy {row['val_accuracy']:.4f}{best}")
+    return (f"epoch {row['epoch']:>{len(str(epochs))}}/{epochs}  loss {row['loss']:.4f} "
+            f"accuracy {row['accuracy']:.4f}{penalty}{validation}  {row['images_per_second']:.0f} images/s  "
             f"{estimate.clock(seconds_left)} left")
 
 

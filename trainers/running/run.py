@@ -57,10 +57,10 @@ class Run:
             return f"interrupted after epoch {len(self.history)}; continue with\n  {self._continue()}"
         final = self.result["final"]
         validation, kept = "", "last"  # without validation the best weights are the last ones
-        if "validation_loss" in final:
+        if "val_loss" in final:
             kept = self.result["weights"]
-            validation = (f"validation loss {final['validation_loss']:.4f}, "
-                          f"accuracy {final['validation_accuracy']:.4f}, ")
+            validation = (f"validation loss {final['val_loss']:.4f}, "
+                          f"accuracy {final['val_accuracy']:.4f}, ")
         early = f", stopped early after {self.result['epochs']}" if self.result["stopped_early"] else ""
         more = recipe.schedule_epochs or 2 * recipe.epochs
         commands = {"look at it": f"python -m trainers.board.serve --logdir={quoted(self.folder.parent.parent)}"}

@@ -25,6 +25,7 @@ from trainers.board.observer import Observer
 from trainers.config import RunConfig, read_record
 from trainers.engine import factory, schedule
 from trainers.engine.epoch import EpochMeans, NonFiniteError
+from trainers.metrics_table import COLUMNS
 from trainers.running import checkpoints, earlier, initial, progress, provenance, saving, teachers
 from trainers.running.folder import RunFolder
 
@@ -79,13 +80,11 @@ class Session:
                                    origin=origin)
         self.engine = self.lease.engine
         self.state, self._event_sizes = self._load()
-        on_updates = self.state.epoch and (self._old_record or {}).get("axis") != "epoch"  # begun by version 0.1
-        self.record = self._record(data) | ({} if on_updates else {"axis": "epoch"})
+        self.record = self._record(data)
         self.first_epoch, self.watch, self.due = (
             self.state.epoch, progress.Stopwatch(), saving.Due(config.checkpoint_every))
         replay = f"python -m trainers.train --config={quoted(folder.config)}{own.flag(config.spec.modules)}"
-        self.observer = Observer(folder.path, config, self.engine.network, self.sample, self.validation, replay=replay,
-                                 updates=self.engine.steps_an_epoch if on_updates else 0)
+        self.observer = Observer(folder.path, config, self.engine.network, self.sample, self.validation, replay=replay)
 
     def _load(self) -> tuple[State, dict[str, int]]:
         """State and event file sizes of the last checkpoint, after assigning its arrays; else a new state."""
@@ -216,7 +215,7 @@ class Session:
         row = self._row(means, seconds, logits)
         self._compare(row)
         with self.engine.counting():
-            self.observer.epoch(row, means, logits)
+            self.observer.epoch(row, logits)
         self.observer.flush()
         self.folder.table.append(row)
         if self.due(state.epoch) or self._over():
@@ -226,28 +225,29 @@ class Session:
     def _row(self, means: EpochMeans, seconds: float, logits: np.ndarray) -> dict[str, Any]:
         labels, step = self.validation.labels, self.state.epoch * self.engine.steps_an_epoch
         sample = self.engine.predict(self.sample.images)
-        row: dict[str, Any] = {
+        row: dict[str, Any] = dict.fromkeys(COLUMNS) | {
             "epoch": self.state.epoch, "step": step, "seconds": seconds,
             "images_per_second": len(self.fit.labels) / seconds,
             "learning_rate": schedule.last_learning_rate(
                 self.config.recipe, steps_an_epoch=self.engine.steps_an_epoch, epoch=self.state.epoch - 1),
-            "train_loss": means.loss, "train_penalty": means.penalty, "train_objective": means.objective,
-            "train_accuracy": means.accuracy,
-            "train_loss_eval": metrics.mean_cross_entropy(sample, self.sample.labels),
-            "train_accuracy_eval": metrics.accuracy(sample, self.sample.labels),
-            "validation_loss": None, "validation_accuracy": None, "validation_rounded_accuracy": None,
-            "validation_penalty": self.engine.penalty(),
+            "loss": means.loss, "penalty": means.penalty, "objective": means.objective,
+            "accuracy": means.accuracy,
+            "train_loss": metrics.mean_cross_entropy(sample, self.sample.labels),
+            "train_accuracy": metrics.accuracy(sample, self.sample.labels),
+            "gradient_norm": means.gradient_norm, "weight_norm": means.weight_norm,
         }
         if len(labels):
-            row.update(_measured("validation", logits, labels),
-                       validation_rounded_accuracy=metrics.rounded_accuracy(logits, labels)["value"])
+            penalty = self.engine.penalty()
+            row |= {**_measured("val", logits, labels), "val_penalty": penalty,
+                    "val_rounded_accuracy": metrics.rounded_accuracy(logits, labels)["value"]}
+            row["val_objective"] = row["val_loss"] + penalty
         if not np.isfinite([value for value in row.values() if value is not None]).all():
             raise NonFiniteError(step - 1)
         return row
 
     def _compare(self, row: dict[str, Any]) -> None:
         """Keeps the weights if they are the best so far; without validation images the last are the best."""
-        loss = row["validation_loss"]
+        loss = row["val_loss"]
         if loss is None or loss < self.state.best_loss:
             self.state.best_epoch = self.state.epoch
             self.state.best_loss = float("inf") if loss is None else loss
@@ -294,7 +294,7 @@ class Session:
         train_loss = metrics.mean_cross_entropy(self.engine.predict(self.fit.images), self.fit.labels)
         final: dict[str, float] = {"epoch": epoch, "train_loss": train_loss}
         if len(labels):
-            final |= _measured("validation", logits, labels)
+            final |= _measured("val", logits, labels)
         if self.ranking:
             final |= _measured("ranking", self.engine.predict(self.ranking.images), self.ranking.labels)
         result = {"epochs": self.state.epoch, "stopped_early": self._stopped_early(),

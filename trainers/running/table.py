@@ -13,11 +13,7 @@ from typing import Any, Collection
 
 from fmnist_zoo.files import append, atomic_write, quoted
 from trainers.config import ConfigError
-
-COLUMNS = ("epoch", "step", "seconds", "images_per_second", "learning_rate", "train_loss", "train_penalty",
-           "train_objective", "train_accuracy", "train_loss_eval", "validation_loss", "validation_accuracy",
-           "train_accuracy_eval", "validation_penalty", "validation_rounded_accuracy")
-IN_EVERY_FILE = COLUMNS[:12]  # the others were added later
+from trainers.metrics_table import COLUMNS
 
 
 class TableError(ConfigError):
@@ -48,7 +44,7 @@ class MetricsTable:
                 raise self._damaged(f"it has no rows, and the checkpoint was saved after epoch {count}")
             return []
         columns = header.decode(errors="replace").rstrip("\n").split(",")
-        if not set(IN_EVERY_FILE) <= set(columns) or len(set(columns)) < len(columns) or b"\r" in header:
+        if not set(COLUMNS) <= set(columns) or len(set(columns)) < len(columns) or b"\r" in header:
             raise self._damaged("its first line does not name the columns of a run")
         if count is not None and len(lines) < count:
             raise self._damaged(f"it has {len(lines)} rows, and the checkpoint was saved after epoch {count}")

@@ -105,7 +105,7 @@ def from_run(path: str | os.PathLike[str]) -> Trained:
     fit = record["data"]["fit"]
     epoch = result["final"]["epoch"]
     step = epoch * -(-fit // config.batch(fit))
-    place = epoch if record.get("axis") == "epoch" else step
+    place = epoch
     return Trained(str(folder.path), config.spec, config.recipe, config.seed, model, step, place, record["data"],
                    {} if config.data == ARRAYS else config.data_settings, result["weights_sha256"], folder=folder.path)
 

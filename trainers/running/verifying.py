@@ -94,7 +94,7 @@ def _result(result: dict[str, Any], rows: list[dict[str, Any]], weights_sha256: 
     if len(rows) < result["epochs"] or not 1 <= final["epoch"] <= result["epochs"]:
         return [f"says that epoch {final['epoch']} of {result['epochs']} counts, and metrics.csv has {len(rows)} rows"]
     row = rows[final["epoch"] - 1]
-    pairs = {name: (final.get(name), row[name]) for name in ("validation_loss", "validation_accuracy")}
+    pairs = {name: (final.get(name), row[name]) for name in ("val_loss", "val_accuracy")}
     pairs["seconds"] = (result["seconds"], sum(one["seconds"] for one in rows[:result["epochs"]]))
     for name, (said, measured) in pairs.items():
         same = said == measured if None in (said, measured) else (
