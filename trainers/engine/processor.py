@@ -25,6 +25,12 @@ def has_bfloat16() -> bool:
     return not {"avx512_bf16", "amx_bf16"}.isdisjoint(_cpuinfo("flags").split())
 
 
+def features() -> str:
+    """The processor's name and the instructions that it has, as one text; empty where the system does not say."""
+    known = _cpuinfo("flags") or _cpuinfo("Features")  # of x86, of ARM
+    return f"{platform.machine()} {_cpuinfo('model name')} {known}" if known else ""
+
+
 def _cpuinfo(name: str) -> str:
     """What Linux reports of the first core under `name`; empty on other systems."""
     try:

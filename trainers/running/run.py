@@ -18,7 +18,7 @@ from fmnist_zoo.files import quoted
 from fmnist_zoo.spec import ARRAYS
 from trainers.board import hparams
 from trainers.config import RunConfig
-from trainers.engine import threads
+from trainers.engine import compile_cache, threads
 from trainers.engine.epoch import NonFiniteError
 from trainers.running import memory
 from trainers.running.folder import RunFolder
@@ -112,7 +112,8 @@ def execute(folder: RunFolder, config: RunConfig, *, reporter: Reporter, should_
     memory.check(config)
     threads.use(config.threads)
     data = data or load_data(**config.data_settings)  # what is wrong with them is said before TensorFlow is imported
-    from fmnist_zoo.backend import tf
+    with compile_cache.enabled(config.threads):
+        from fmnist_zoo.backend import tf
     from trainers.running.session import Session
 
     tf.config.experimental.enable_op_determinism()
@@ -140,6 +141,7 @@ def execute(folder: RunFolder, config: RunConfig, *, reporter: Reporter, should_
         raise RunError(f"{error.filename or folder.path}: cannot be written: {error.strerror or error}"
                        f"{_checkpoint(folder)}; {advice}") from error
     finally:
+        compile_cache.add()
         reporter.close()
 
 
