@@ -22,3 +22,7 @@ class UsageError(ZooError, ValueError):
 
 class SpecError(ZooError, ValueError):
     """A model, a recipe, a setting or a name that is not possible: says what was received and what is."""
+
+
+class DamagedFileError(ZooError, ValueError):
+    """A file that does not hold what was written to it: says which file and how it shows."""
