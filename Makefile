@@ -3,7 +3,7 @@
 # make test-long   the tests that make test leaves out because they take ten seconds each; continuous integration runs both
 # make board   TensorBoard on tb_logs, served to this machine alone, and a link to the charts that one looks at first
 # make docs    the documentation as a site, in build/docs
-# make results trains every row of the table of scores: an hour and a half on two cores; after an interruption it continues
+# make results trains every row of the table of scores, for hours; after an interruption it continues
 # make check-results MODEL=4D_drop03 SEED=0   trains one row of the table again and compares the scores
 # make campaign HOURS=1 SEED=0 PARTS=   faults by the thousand: crashes, a failing disk, bad inputs; goes on where it ended
 # Each target first sets up .venv if it is missing, or if setup.cfg, pyproject.toml or constraints.txt have changed.

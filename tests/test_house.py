@@ -92,7 +92,7 @@ def test_flags_are_defined_in_functions_of_commands_and_cli_alone(module):
 def test_one_module_asks_for_the_test_images():
     asking = {module for module in MODULES for node in ast.walk(tree(module))
               if isinstance(node, ast.Constant) and node.value == "test"}
-    assert asking == {"fmnist_zoo.data", "trainers.publishing.evaluation"}
+    assert asking == {"fmnist_zoo.data", "trainers.publishing.measurement"}
 
 
 @pytest.mark.parametrize("module", MODULES)

@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from fmnist_zoo import registry
+from fmnist_zoo import card, registry
 from fmnist_zoo.__main__ import main
 from fmnist_zoo.registry import get_recipe, get_spec, list_models
 from fmnist_zoo.spec import ModelSpec, Recipe
@@ -38,7 +38,8 @@ def assert_describes_its_model(found):
 
 def test_table_has_every_model(capsys):
     assert main([]) == 0
-    head, *rows = capsys.readouterr().out.splitlines()
+    head, *rows, empty, footnote = capsys.readouterr().out.splitlines()
+    assert not empty and footnote == f"* {card.EARLIER}"
     assert re.split(" {2,}", head) == ["name", "layers", "dropout", "penalty", "parameters", "test accuracy", "NLL",
                                        "ECE", "seconds", "description"]
     cells = {row.split()[0]: re.split(" {2,}", row) for row in rows}
@@ -52,23 +53,23 @@ def test_table_has_every_model(capsys):
 
 def test_columns_are_aligned(capsys):
     main([])
-    lines = capsys.readouterr().out.splitlines()
+    lines = capsys.readouterr().out.splitlines()[:-2]
     start = lines[0].index("description")
     assert all(line[start - 2:start] == "  " and line[start] != " " for line in lines)
 
 
 def test_markdown_table_has_the_same_cells(capsys):
     main([])
-    rows = [re.split(" {2,}", row) for row in capsys.readouterr().out.splitlines()]
+    rows = [re.split(" {2,}", row) for row in capsys.readouterr().out.splitlines()[:-2]]
     assert main(["--markdown"]) == 0
-    head, ruler, *body = [row.strip("| ").split(" | ") for row in capsys.readouterr().out.splitlines()]
+    head, ruler, *body = [row.strip("| ").split(" | ") for row in capsys.readouterr().out.splitlines()[:-2]]
     assert [head, *body] == rows
     assert ruler == ["---"] * 4 + ["---:"] * 5 + ["---"]
 
 
 def test_pattern_selects_rows_of_the_table(capsys):
     assert main(["5D*"]) == 0
-    names = [line.split()[0] for line in capsys.readouterr().out.splitlines()]
+    names = [line.split()[0] for line in capsys.readouterr().out.splitlines()[:-2]]
     assert names == ["name", "5D_drop02", "5D_drop03", "5D_drop04_03_02_01"]
 
 
@@ -145,7 +146,7 @@ def test_unknown_flag_exits_2(capsys):
 
 def test_models_of_a_zoo_module_are_listed(capsys, zoo_module):
     assert main(["--zoo_module", zoo_module]) == 0
-    assert capsys.readouterr().out.splitlines()[-1].split()[:5] == ["tiny", "8-10", "-", "-", "6370"]
+    assert capsys.readouterr().out.splitlines()[-3].split()[:5] == ["tiny", "8-10", "-", "-", "6370"]
 
 
 def test_zoo_module_is_found_in_the_working_folder(zoo_module):

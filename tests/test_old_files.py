@@ -5,13 +5,14 @@ import shutil
 
 import pytest
 
-from fmnist_zoo import registry, results, weights
+from fmnist_zoo import registry, weights
 from fmnist_zoo.version import __version__
 from tests import helpers, sweeps
 from trainers import evaluate, sweep, train
 from trainers.config import read_record
 from trainers.engine import threads
 from trainers.publishing import evaluation
+from trainers.publishing.measurement import Measured
 from trainers.running import provenance, trained
 from trainers.tuning import study
 
@@ -67,8 +68,8 @@ def test_finished_run_loads_is_evaluated_and_trains_longer(logs, capsys):
     folder = logs / FINISHED
     model = trained.from_run(folder)
     stored = json.loads((folder / "evaluation" / "evaluation.json").read_text())
-    assert model.weights_sha256 == stored["weights_sha256"] and evaluation.once(model) == stored
-    report, _ = evaluate.evaluate(model)
+    assert model.weights_sha256 == stored["weights_sha256"] and evaluation.once(Measured(model)) == stored
+    report = evaluate.evaluate(model)
     assert report["nll"] == pytest.approx(stored["nll"], rel=1e-4)
     assert report["accuracy"] == pytest.approx(stored["accuracy"], abs=0.004)  # 2 of 500 images
     assert train.main([f"--resume={folder}"]) == 0
@@ -102,10 +103,3 @@ def test_shipped_weights_and_their_manifest_are_read(monkeypatch):
     spec = registry.get_spec(name)
     kernel = weights.read_shipped(spec)[0]
     assert kernel.shape == (784, 2) and weights.entry(name)["seed"] == 8
-
-
-def test_results_table_is_read():
-    rows = results.read(helpers.OLD_FILES / "results.csv")
-    assert [(row["model"], row["seed"], row["epochs"]) for row in rows] == [
-        ("2L,hidden=2", seed, 4) for seed in (8, 9, 10)]
-    assert results.scores(rows)["2L,hidden=2"].seeds == 3

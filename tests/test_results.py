@@ -12,8 +12,8 @@ import fmnist_zoo
 from fmnist_zoo import card, data, files, metrics, models, prediction, registry, results, weights
 from fmnist_zoo.__main__ import main as listing
 from tests import helpers
-from trainers import results as command
-from trainers.publishing import evaluation, scores
+from trainers import results as command, train
+from trainers.publishing import measurement, scores
 from trainers.running import many, trained
 from trainers.running.folder import RunFolder
 
@@ -21,23 +21,31 @@ pytestmark = pytest.mark.usefixtures("without_xla")
 PUBLISHED = results.read()
 
 
-def test_every_model_has_its_rows():
-    assert [(row["model"], row["seed"]) for row in PUBLISHED] \
-        == [(name, seed) for name in registry.list_models() for seed in range(5)]
+def row_of(folder):
+    return scores.row(measurement.Measured(trained.from_run(folder)))
 
 
 def test_published_rows_follow_the_protocol():
+    """Five seeds of each model that has rows. What an earlier engine or recipe measured is marked, and nothing else is
+    without the number of seconds."""
     (digest,) = {row["data_sha256"] for row in PUBLISHED}
-    mini = data.load_data(data="mini")
-    assert digest != mini.sha256 and len(digest) == 64
-    for row in PUBLISHED:
-        recipe = fmnist_zoo.get_recipe(row["model"])
-        assert row["epochs"] == recipe.epochs and 1 <= row["chosen_epoch"] <= recipe.epochs
-        assert recipe.weights == "best" or row["chosen_epoch"] == recipe.epochs
+    assert digest != data.load_data(data="mini").sha256 and len(digest) == 64
+    singles = [row for row in PUBLISHED if not results.is_ensemble(row)]
+    names = list(dict.fromkeys(row["model"] for row in PUBLISHED))
+    assert [(row["model"], row["seed"]) for row in singles] == [
+        (name, str(seed)) for name in names for seed in range(5)]
+    assert all(row["seed"] == "0 1 2 3 4" for row in PUBLISHED if results.is_ensemble(row))
+    for row in singles:
+        assert 1 <= row["chosen_epoch"] <= row["epochs"]
         assert (10_000 * row["test_accuracy"]) % 1 == pytest.approx(0, abs=1e-6)
-        seconds = 54_000 * row["epochs"] / row["images_per_second"]  # the rest trained what the run begins from
-        assert seconds < row["seconds"] if recipe.initial_weights else seconds == pytest.approx(row["seconds"])
         assert set("0123456789abcdef") >= set(row["commit"])
+        assert row["earlier"] in ("", "engine", "recipe")
+        assert row["seconds"] or row["earlier"]
+        if not row["earlier"]:
+            recipe = fmnist_zoo.get_recipe(row["model"])
+            assert row["epochs"] == recipe.epochs
+            assert (recipe.teacher, recipe.initial_weights) == (row["teacher"], row["initial_weights"])
+            assert 54_000 * row["epochs"] / row["images_per_second"] == pytest.approx(row["seconds"])
 
 
 @pytest.mark.slow
@@ -47,13 +55,14 @@ def test_published_data_are_the_real_ones():
 
 def test_listing_and_card_say_what_the_table_says(capsys):
     """The expected numbers are computed here, from the file itself."""
-    with open(results.PATH, newline="") as file:
+    with open(results.PATH, newline="", encoding="utf-8") as file:
         rows = [row for row in csv.DictReader(file) if row["model"] == "4D_drop03"]
     shares = [float(row["test_accuracy"]) for row in rows]
     losses = [float(row["test_nll"]) for row in rows]
     mean, deviation = statistics.mean(shares), statistics.stdev(shares)
     listing(["4D_drop03*"])
-    assert f"  {mean:.4f} ± {deviation:.4f}  {statistics.mean(losses):.3f}  " in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert f"  {mean:.4f} ± {deviation:.4f}*  {statistics.mean(losses):.3f}  " in printed and card.EARLIER in printed
     listing(["4D_drop03"])
     text = capsys.readouterr().out
     assert f"accuracy {mean:.4f} ± {deviation:.4f}" in text and "seeds: 5" in text
@@ -61,11 +70,22 @@ def test_listing_and_card_say_what_the_table_says(capsys):
     listing(["4D_drop03", "--json"])
     found = json.loads(capsys.readouterr().out)
     assert found["score"]["accuracy"] == pytest.approx(mean) and found["weights"]["seed"] == 0
+    (together,) = [row for row in PUBLISHED if row["model"] == "4N_512" and results.is_ensemble(row)]
+    listing(["4N_512"])
+    assert f"ensemble: accuracy {together['test_accuracy']:.4f}" in capsys.readouterr().out
+
+
+def test_models_without_a_mark_have_no_footnote(capsys):
+    listing(["4N*"])
+    assert card.EARLIER not in capsys.readouterr().out
 
 
 def test_shipped_scores_are_those_of_their_row():
+    scored_names = {row["model"] for row in PUBLISHED}
     for name, entry in weights.manifest().items():
-        (row,) = [row for row in PUBLISHED if (row["model"], row["seed"]) == (name, entry["seed"])]
+        if name not in scored_names:  # a start or a teacher
+            continue
+        (row,) = [row for row in PUBLISHED if (row["model"], row["seed"]) == (name, str(entry["seed"]))]
         assert abs(entry["scores"]["test_accuracy"] - row["test_accuracy"]) < 0.0002
         assert entry["scores"]["val_accuracy"] == row["val_accuracy"]
         assert entry["epoch"] == row["chosen_epoch"] and entry["data"]["sha256"] == row["data_sha256"]
@@ -78,7 +98,7 @@ def test_card_of_a_model_without_scores():
 def test_rows_are_those_of_the_runs(scored):
     _, path, logdir = scored
     rows = results.read(path)
-    assert [(row["model"], row["seed"]) for row in rows] == [("softmax", 0), ("softmax", 1)]
+    assert [(row["model"], row["seed"]) for row in rows] == [("softmax", "0"), ("softmax", "1")]
     for row in rows:
         (folder,) = (logdir / "softmax").glob(f"*-seed{row['seed']}")
         result = RunFolder(folder).read_result()
@@ -90,6 +110,31 @@ def test_rows_are_those_of_the_runs(scored):
         assert row["test_accuracy"] == metrics.accuracy(logits, labels)
         assert row["test_nll"] == metrics.mean_cross_entropy(logits, labels)
         assert row["images_per_second"] == 1800 * row["epochs"] / row["seconds"]
+        environment = RunFolder(folder).path / "config.json"
+        assert row["processor"] == files.read_json(environment)["environment"]["cpu"]
+
+
+def test_ensemble_of_all_seeds_is_a_row_of_its_own(scored, tmp_path, monkeypatch):
+    """Data are read once a split, and each network predicts each split once."""
+    flags, path, before = scored
+    logdir, out = shutil.copytree(before, tmp_path / "logs"), tmp_path / "x.csv"
+    predicted, loaded, predict, load = [], [], prediction.outputs_of, trained.load_data
+    monkeypatch.setattr(prediction, "outputs_of", lambda *given: predicted.append(given) or predict(*given))
+    monkeypatch.setattr(trained, "load_data", lambda *given: loaded.append(given[1]) or load(*given))
+    assert command.main([*flags[:2], f"--out={out}", f"--logdir={logdir}", "--seeds=0,1", "--ensemble"]) == 0
+    assert sorted(loaded) == ["test", "validation"] and len(predicted) == 2 * 2
+    *singles, together = results.read(out)
+    assert singles == results.read(path) and together["seed"] == "0 1"
+    (report,) = [files.read_json(one) for one in logdir.glob("ensembles/*/evaluation/evaluation.json")]
+    assert together["test_accuracy"] == report["accuracy"] and 0 < together["val_accuracy"] < 1
+    assert results.scores([*singles, together])["softmax"].together == report["accuracy"]
+
+
+def test_student_s_row_names_its_teacher(scored_run, tmp_path, without_xla):
+    student = train.train("softmax", data="mini", epochs=1, teacher=str(scored_run.path), histogram_every=0,
+                          logdir=tmp_path, verbose=False)
+    row = scores.row(measurement.Measured(trained.from_run(student.folder)))
+    assert row["teacher"] == str(scored_run.path) and row["earlier"] == ""
 
 
 def test_result_that_was_changed_becomes_no_row(scored_run, tmp_path):
@@ -97,11 +142,11 @@ def test_result_that_was_changed_becomes_no_row(scored_run, tmp_path):
     path = folder / "result.json"
     path.write_text(path.read_text().replace('"val_accuracy": 0.', '"val_accuracy": 0.9'))
     with pytest.raises(trained.TrainedError, match="result.json: damaged or changed; .* --resume="):
-        scores.row(RunFolder(folder))
+        row_of(folder)
     shutil.copy(scored_run.result, path)
     helpers.change(path, lambda result: result["final"].update(val_accuracy=0.99))  # of an earlier version
     with pytest.raises(trained.TrainedError, match="its val_accuracy is 0.99, and 0.* by metrics.csv; no row"):
-        scores.row(RunFolder(folder))
+        row_of(folder)
 
 
 def test_row_names_each_commit_and_all_versions_that_trained_the_run(scored_run, tmp_path):
@@ -113,17 +158,17 @@ def test_row_names_each_commit_and_all_versions_that_trained_the_run(scored_run,
     record["starts"] = [{"epoch": epoch, "time": 0.0, "environment": environment}
                         for epoch, environment in ((0, first), (3, second), (5, second))]
     (folder / "config.json").write_text(json.dumps({**record, "environment": first}))
-    row = scores.row(RunFolder(folder))
+    row = row_of(folder)
     assert row["commit"] == f"{'a' * 40} then {'b' * 40}"
     assert row["versions"] == "tensorflow=2.20.0 keras=3.15.1 then tensorflow=2.21.0 keras=3.15.1"
-    assert scores.row(scored_run)["commit"] == record["environment"]["commit"]
+    assert row_of(scored_run.path)["commit"] == record["environment"]["commit"]
 
 
 def test_finished_runs_are_used_again_and_their_test_images_stay_closed(scored, monkeypatch, capsys):
     flags, path, logdir = scored
     before = path.read_text()
     path.unlink()
-    monkeypatch.setattr(evaluation, "measure", lambda *arguments: pytest.fail("the test images were opened again"))
+    monkeypatch.setattr(trained, "load_data", lambda *arguments: pytest.fail("the test images were opened again"))
     assert command.main([*flags, "--seeds=0,1"]) == 0
     assert path.read_text() == before and "[1/2]" not in capsys.readouterr().out
     assert len(list((logdir / "softmax").iterdir())) == 2
@@ -146,7 +191,7 @@ def test_row_that_another_process_writes_during_a_measurement_is_kept(scored, tm
         results.write([{**rows[0], "model": "2L"}], table)
         return rows[0]
 
-    monkeypatch.setattr(scores, "row_of", row)
+    monkeypatch.setattr(scores, "row", row)
     assert command.main([*flags[:2], f"--out={table}", flags[3], "--seeds=0"]) == 0
     assert [row["model"] for row in results.read(table)] == ["softmax", "2L"]
 
@@ -156,14 +201,14 @@ def test_rows_that_are_written_at_the_same_time_are_all_kept(scored, tmp_path):
 
     def add(first):
         for seed in range(first, first + 10):
-            scores.add([{**row, "seed": seed}], table)
+            scores.add([{**row, "seed": str(seed)}], table)
 
     threads = [threading.Thread(target=add, args=(10 * number,)) for number in range(4)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert [row["seed"] for row in results.read(table)] == list(range(40))
+    assert [row["seed"] for row in results.read(table)] == [str(seed) for seed in range(40)]
     assert [path.name for path in tmp_path.iterdir()] == ["table.csv"]
 
 
@@ -197,10 +242,12 @@ def test_row_that_is_not_reproduced_is_compared(scored, scored_run, tmp_path, mo
 def test_limit_of_a_reproduced_value():
     """The interval for a new seed, computed here for the accuracies of four others."""
     others = [0.88, 0.89, 0.885, 0.895]
-    rows = [{"model": "x", "seed": seed, "test_accuracy": share} for seed, share in enumerate(others, 1)]
+    rows = [{"model": "x", "seed": str(seed), "test_accuracy": share} for seed, share in enumerate(others, 1)]
+    rows.append({"model": "x", "seed": "1 2 3 4", "test_accuracy": 1.0})  # an ensemble is no other seed
     allowed = 5.840909 * statistics.stdev(others) * 2**0.5  # the 99.5 % point of t with three degrees of freedom
     for away, good in ((0.99 * allowed, True), (1.01 * allowed, False)):
-        published = {**dict.fromkeys((*scores.COMPARED, "versions"), 1), **rows[0], "seed": 0}
+        published = {**dict.fromkeys((*scores.COMPARED, "versions", "processor", "earlier"), 1), **rows[0],
+                     "seed": "0"}
         again = {**published, "test_accuracy": published["test_accuracy"] + away}
         assert scores.compare(published, again, rows)[0] == good
 
@@ -210,7 +257,7 @@ def test_interrupted_command_keeps_its_rows(scored, scored_run, tmp_path, monkey
     flags, table = scored[0], tmp_path / "x.csv"
     assert command.main([*flags[:2], f"--out={table}", flags[3], "--seeds=0,1"]) == 128
     assert "the same command continues" in capsys.readouterr().out
-    assert [row["seed"] for row in results.read(table)] == [0]
+    assert [row["seed"] for row in results.read(table)] == ["0"]
 
 
 def test_dry_run_trains_nothing(tmp_path, monkeypatch, capsys):
@@ -227,8 +274,10 @@ def test_dry_run_trains_nothing(tmp_path, monkeypatch, capsys):
     (["--seeds=-1"], "seed must be a whole number in"),
     (["--data=mini"], "name another table with --out"),
     (["--data=mini", "--out=x", "--ship"], "without --ship"),
+    (["--zoo_module=tests.own_zoo"], "of its own models"),
+    (["--ensemble", "--seeds=0"], "two members or more"),
     (["--check", "--out=nowhere.csv", "--seeds=7"], "no published row to check"),
-    (["--out=setup.cfg"], "setup.cfg: not a table of results: it has no column model, seed, epochs"),
+    (["--out=setup.cfg"], "setup.cfg: not a table of results: it has no column model, seed"),
     (["--out=/nowhere/at/all.csv", "--data=mini"], "/nowhere/at: no such folder"),
 ])
 def test_wrong_flags_are_refused(capsys, flags, message):
@@ -243,28 +292,18 @@ def test_recipe_without_validation_images_is_refused_before_it_is_trained(tmp_pa
     assert "the recipe of blind holds out no images (validation_size=0)" in capsys.readouterr().err
 
 
-def test_tilde_in_a_path_is_the_home_folder(scored, scored_run, tmp_path, monkeypatch):
-    monkeypatch.setenv("HOME", str(tmp_path))
-    received = []
-    monkeypatch.setattr(
-        many, "finish", lambda runs, logdir, stop: received.append((runs[0].data_dir, logdir)) or [scored_run])
-    monkeypatch.setattr(scores, "row_of", lambda *given: results.read(scored[1])[0])
-    assert command.main(["--models=softmax", "--seeds=0", "--data_dir=~/data", "--logdir=~/logs", "--out=~/x.csv"]) == 0
-    assert received == [(f"{tmp_path}/data", f"{tmp_path}/logs")] and (tmp_path / "x.csv").exists()
-
-
 def test_table_is_read_by_its_own_header(tmp_path):
     """Columns in another order, and one that this version does not know, which is written back."""
     path = tmp_path / "x.csv"
-    rows = [{**row, "teacher": text} for row, text in zip(PUBLISHED, ("4L", "a, b"))]
-    with open(path, "w", newline="") as file:
-        writer = csv.DictWriter(file, ["teacher", *reversed(results.COLUMNS)])
+    rows = [{**row, "note": text} for row, text in zip(PUBLISHED, ("4L", "a, b"))]
+    with open(path, "w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, ["note", *reversed(results.COLUMNS)])
         writer.writeheader()
         writer.writerows(rows)
     assert results.read(path) == rows
     scores.add([PUBLISHED[2]], path)
-    assert results.read(path) == [*rows, {**PUBLISHED[2], "teacher": ""}]
-    assert path.read_text().splitlines()[0] == ",".join([*results.COLUMNS, "teacher"])
+    assert results.read(path) == [*rows, {**PUBLISHED[2], "note": ""}]
+    assert path.read_text().splitlines()[0] == ",".join([*results.COLUMNS, "note"])
 
 
 def test_published_table_is_written_back_to_the_byte(tmp_path):
@@ -280,10 +319,11 @@ def test_missing_columns_are_named(tmp_path):
 
 
 @pytest.mark.parametrize("row, message", [
-    ("softmax,zero" + "," * 11, "cannot be read"), ("softmax,0", "more or fewer cells"), ("," * 13, "more or fewer")])
+    ("softmax,zero" + "," * (len(results.COLUMNS) - 2), "cannot be read"), ("softmax,0", "more or fewer cells"),
+    ("softmax,0" + ",inf" * (len(results.COLUMNS) - 2), "cannot be read")])
 def test_damaged_row_is_named_by_its_line(tmp_path, monkeypatch, capsys, row, message):
     path = tmp_path / "x.csv"
-    monkeypatch.setattr(results.read, "__defaults__", (path, *results.read.__defaults__[1:]))
+    monkeypatch.setattr(results.read, "__defaults__", (path,))
     path.write_text(f"{','.join(results.COLUMNS)}\n{row}\n")
     with pytest.raises(results.ResultsError, match=f"x.csv, line 2: .*{message}"):
         results.read(path)

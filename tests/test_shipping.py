@@ -1,18 +1,15 @@
 """The weights that `trainers.results --ship` puts into the package, their precision, and the manifest."""
 
-import dataclasses
-
 import numpy as np
 import pytest
 
 import fmnist_zoo
-from fmnist_zoo import data, weights
-from tests import helpers
-from trainers.publishing import evaluation, shipping
+from fmnist_zoo import data, files, weights
+from trainers.publishing import measurement, shipping
+from trainers.publishing.measurement import Measured
 from trainers.running import trained
-from trainers.running.folder import RunFolder
 
-OLD_RUN = helpers.OLD_FILES / "logs" / "2L,hidden=2" / "finished"
+pytestmark = pytest.mark.usefixtures("without_xla")
 
 
 @pytest.fixture
@@ -22,40 +19,51 @@ def shelf(tmp_path, monkeypatch):
     return tmp_path / "trained"
 
 
-def test_weights_are_shipped_in_half_precision_and_measured_once(scored_run, shelf, monkeypatch):
-    measured, measure = [], evaluation.measure
-    monkeypatch.setattr(evaluation, "measure", lambda *given: measured.append(given[0]) or measure(*given))
-    lines = shipping.ship([scored_run])
+@pytest.fixture
+def measured(scored_run):
+    return Measured(trained.from_run(scored_run.path))
+
+
+def test_weights_are_shipped_in_half_precision_and_measured_once(scored_run, measured, shelf, monkeypatch):
+    tested, figures = [], measurement.figures
+    monkeypatch.setattr(measurement, "figures", lambda *given: tested.append(given[0]) or figures(*given))
+    lines = shipping.ship([measured])
     entry, kept = weights.entry("softmax"), scored_run.read_result()["final"]["epoch"]
-    assert entry["dtype"] == "float16" and "float16" in lines and entry["file"] == "softmax.safetensors"
+    assert entry["dtype"] == "float16" and "float16" in lines
     assert entry["step"] == 8 * kept  # 1,800 images in batches of 256
-    assert entry["temperature"] == trained.calibrated(trained.from_run(scored_run.path)).temperature
-    assert [subject.model.get_weights()[0].tolist() for subject in measured] \
-        == [fmnist_zoo.load_model("softmax").get_weights()[0].tolist()]  # those that are shipped, and no others
-    for received, array in zip(fmnist_zoo.load_model("softmax").get_weights(),
-                               trained.from_run(scored_run.path).model.get_weights()):
+    assert entry["temperature"] == measured.temperature
+    assert len(tested) == 1  # the test images are opened for those that are shipped, and no others
+    shipped = fmnist_zoo.load_model("softmax").get_weights()
+    for received, array in zip(shipped, measured.subject.model.get_weights()):
         np.testing.assert_allclose(received, array, atol=1e-3)
-    assert sorted(path.name for path in shelf.iterdir()) == ["manifest.json", "softmax.safetensors"]
+    assert sorted(path.name for path in shelf.iterdir()) == ["manifest.json", entry["file"]]
 
 
-def test_dtype_of_shipped_weights_is_chosen_on_validation_images(scored_run, shelf, monkeypatch):
+def test_dtype_of_shipped_weights_is_chosen_on_validation_images(measured, shelf, monkeypatch):
     """float16 if at most two of them change class, float32 beyond, whatever the test images say."""
+    plain = Measured.logits
+    labels = measured.logits("validation").argmax(axis=1)
     for changed, dtype in ((2, "float16"), (3, "float32")):
-        monkeypatch.setattr(shipping, "_changed_classes", lambda first, second, images: changed)
-        shipping.ship([scored_run])
+        def logits(self, split, changed=changed):
+            if self is measured or split != "validation":
+                return plain(self, split)
+            others = labels.copy()
+            others[:changed] = (others[:changed] + 1) % 10
+            return np.eye(10, dtype=np.float32)[others]
+
+        monkeypatch.setattr(Measured, "logits", logits)
+        shipping.ship([measured])
         assert weights.entry("softmax")["dtype"] == dtype
 
 
-def test_weights_beyond_half_precision_are_shipped_in_full(scored_run, shelf, monkeypatch):
+def test_weights_beyond_half_precision_are_shipped_in_full(measured, shelf):
     """Weights of 1e-9 are 0 in float16, and the classes of most images change."""
-    subject = trained.from_run(scored_run.path)
-    subject.model.set_weights([1e-9 * array for array in subject.model.get_weights()])
-    monkeypatch.setattr(trained, "from_run", lambda path: dataclasses.replace(subject, temperature=1.0))
-    shipping.ship([scored_run])
+    measured.subject.model.set_weights([1e-9 * array for array in measured.subject.model.get_weights()])
+    shipping.ship([measured])
     assert weights.entry("softmax")["dtype"] == "float32"
 
 
-def test_weights_are_shipped_in_full_without_validation_images(scored_run, shelf, monkeypatch):
+def test_weights_are_shipped_in_full_without_validation_images(measured, shelf, monkeypatch):
     load_data = trained.load_data
 
     def none(subject, split, data_dir=None):
@@ -65,19 +73,28 @@ def test_weights_are_shipped_in_full_without_validation_images(scored_run, shelf
         return found
 
     monkeypatch.setattr(trained, "load_data", none)
-    shipping.ship([scored_run])
+    shipping.ship([measured])
     assert weights.entry("softmax")["dtype"] == "float32"
 
 
-def test_model_that_another_process_ships_during_a_measurement_is_kept(scored_run, shelf, monkeypatch):
-    measure = evaluation.measure
+def test_model_loads_at_every_moment_of_a_publication(measured, shelf, monkeypatch):
+    """Shipped again with other weights: before the manifest is written, and after a kill there, the old ones load."""
+    shipping.ship([measured])
+    before = fmnist_zoo.load_model("softmax").get_weights()
+    measured.subject.model.set_weights([array / 2 for array in before])
+    monkeypatch.setattr(shipping, "write_json", lambda *given: (_ for _ in ()).throw(KeyboardInterrupt))
+    with pytest.raises(KeyboardInterrupt):
+        shipping.ship([Measured(measured.subject)])
+    assert all(map(np.array_equal, fmnist_zoo.load_model("softmax").get_weights(), before))
+    monkeypatch.setattr(shipping, "write_json", files.write_json)
+    shipping.ship([Measured(measured.subject)])
+    assert np.allclose(fmnist_zoo.load_model("softmax").get_weights()[0], before[0] / 2, atol=1e-4)
+    assert len(list(shelf.iterdir())) == 2
 
-    def slow(*given):
-        if not weights.manifest():
-            monkeypatch.setattr(evaluation, "measure", measure)
-            shipping.ship([RunFolder(OLD_RUN)])
-        return measure(*given)
 
-    monkeypatch.setattr(evaluation, "measure", slow)
-    shipping.ship([scored_run])
-    assert set(weights.manifest()) == {"softmax", "2L,hidden=2"}
+def test_models_that_others_ship_are_kept(measured, shelf, monkeypatch):
+    shipping.ship([measured])
+    manifest = shelf / "manifest.json"
+    files.write_json(manifest, {"models": {"gone": files.read_json(manifest)["models"]["softmax"]}})
+    shipping.ship([measured])
+    assert set(weights.manifest()) == {"softmax", "gone"}

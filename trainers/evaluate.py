@@ -11,11 +11,11 @@ import os
 import sys
 from typing import Sequence
 
-from fmnist_zoo import views
 from fmnist_zoo.errors import UsageError
 from trainers import cli
-from trainers.publishing import ensembles, evaluation
-from trainers.publishing.evaluation import Row, evaluate
+from trainers.publishing import evaluation
+from trainers.publishing.evaluation import evaluate
+from trainers.publishing.measurement import DataSets, Ensemble, Measured
 from trainers.running import trained
 from trainers.running.folder import check_writable
 
@@ -26,12 +26,11 @@ Evaluates finished runs, or the zoo's trained models, on the test images that no
     python -m trainers.evaluate --model=4D_drop03
     python -m trainers.evaluate --run=tb_logs/4D_drop03/first --projector
     python -m trainers.evaluate --model=4L --model=4D_drop03 --ensemble
-    python -m trainers.evaluate --run=tb_logs/4D_drop03/first --tta=shift
 
 Writes evaluation.json, pictures and events for TensorBoard; for a run, into its folder. With two or more, it prints a
-table and McNemar's paired test between them. --tta and --ensemble add rows of their own, with their own temperature.
+table and McNemar's paired test between them. --ensemble adds a row of its own, with its own temperature.
 """
-GROUPS = {"What is evaluated": ("run", "model", "ensemble", "tta"), "On what": ("data", "data_dir"),
+GROUPS = {"What is evaluated": ("run", "model", "ensemble"), "On what": ("data", "data_dir"),
           "What is written": ("logdir", "projector", "json")}
 
 
@@ -41,7 +40,6 @@ def define_flags() -> cli.Flags:
     values.texts("model", "a model of the zoo, with the weights that come with it; repeat it for more models")
     values.switch("ensemble", "evaluate the mean of their probabilities, too; they must have been trained on the same "
                   "images")
-    values.text("tta", views.HELP, "")
     values.choice("data", ("fashion_mnist", "mini"), "for --model only; mini: the 500 test images in the package, to "
                   "try things out; a run is evaluated on its own data", "fashion_mnist")
     values.text("data_dir", "a folder with the four IDX files; default: where a run had them")
@@ -67,42 +65,29 @@ def _main(values: cli.Flags) -> int:
         raise UsageError(f"--data_dir={values.data_dir}: no such folder")
     runs = list(dict.fromkeys(map(os.path.normpath, values.run)))
     models = list(dict.fromkeys(values.model))
-    tta, mini = views.parse(values.tta), values.data == "mini"
-    _check_data(runs, models, mini=mini, ensemble=values.ensemble)
+    _check_data(runs, models, mini=values.data == "mini", ensemble=values.ensemble)
     for path in runs:
         check_writable(path, "an evaluation goes into the run's folder: make it writable")
     if models or values.ensemble:
         check_writable(values.logdir, "choose another --logdir")
     subjects = [*map(trained.from_run, runs), *(trained.from_zoo(name, data=values.data) for name in models)]
-    options = {"logdir": values.logdir, "data_dir": values.data_dir, "tta": tta}
-    groups = [evaluation.rows(subject, projector=values.projector, **options) for subject in subjects]
-    written = [evaluation.folder_of(subject, values.logdir).evaluation for subject in subjects]
+    data_sets = DataSets(values.data_dir)
+    measured = [Measured(subject, data_sets) for subject in subjects]
+    for one in measured:
+        evaluation.write(one, logdir=values.logdir, projector=values.projector)
+    pairs = list(itertools.combinations(measured, 2))
     if values.ensemble:
-        groups.append(ensembles.evaluate(subjects, [group[0] for group in groups], **options))
-        written.append(ensembles.folder_of(groups[-1][0].report, values.logdir) / "evaluation")
-    plain = [group[0].report for group in groups]
+        together = Ensemble(measured)
+        evaluation.write(together, logdir=values.logdir)
+        pairs.append((together, together.best))
+        measured.append(together)
+    reports = [one.report for one in measured]
     if values.json:
-        print(json.dumps(plain[0] if len(plain) == 1 else plain, indent=2))
-    elif len(groups) == 1:
-        print(evaluation.text(plain[0]) + (f"\n\n{evaluation.comparison(groups[0], [(1, 0)])}" if tta else ""))
-    else:
-        print(evaluation.comparison([row for group in groups for row in group],
-                                    _pairs([group[0] for group in groups], len(subjects), 1 + bool(tta))))
-    if not values.json:
-        print("", *(f"written: {folder}, with pictures" for folder in written), sep="\n")
+        print(json.dumps(reports[0] if len(reports) == 1 else reports, indent=2))
+        return 0
+    print(evaluation.text(reports[0]) if len(reports) == 1 else evaluation.comparison(measured, pairs), end="\n\n")
+    print(*(f"written: {evaluation.folder_of(one, values.logdir)}, with pictures" for one in measured), sep="\n")
     return 0
-
-
-def _pairs(plain: Sequence[Row], subjects: int, each: int) -> list[tuple[int, int]]:
-    """Which rows are tested against each other; each evaluation has `each` rows, the plain one first.
-
-    The models between themselves, an ensemble against its best member, and what is augmented against what is not.
-    """
-    pairs = list(itertools.combinations(range(subjects), 2))
-    if len(plain) > subjects:
-        pairs.append((subjects, ensembles.best_of(plain[:subjects])))
-    tests = [(first * each, second * each) for first, second in pairs]
-    return tests + [(index * each + 1, index * each) for index in range(len(plain)) if each > 1]
 
 
 def _check_data(runs: Sequence[str], models: Sequence[str], *, mini: bool, ensemble: bool) -> None:

@@ -1,8 +1,8 @@
 """Recomputes the zoo's scores: `python -m trainers.results`, or checks rows by training them again: `--check`.
 
 The protocol: each model as its recipe in the registry says, five seeds, fit and validation images from the 60,000, the
-epoch chosen as the recipe says (lowest validation loss, or the last), and the test images opened once a row. All rows
-take about an hour and a half on two cores; after an interruption, the same command continues.
+epoch chosen as the recipe says (lowest validation loss, or the last), and the test images opened once a row. The column
+`seconds` says how long the rows take; after an interruption, the same command continues.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from trainers import cli
 from trainers.config import RunConfig
 from trainers.engine import compile_cache
 from trainers.publishing import scores
+from trainers.publishing.measurement import DataSets, Measured
 from trainers.running import estimate, many, trained
 from trainers.running.folder import RunFolder
 
@@ -26,16 +27,18 @@ Trains every model of the zoo with five seeds, evaluates each once on the test i
 
     python -m trainers.results
     python -m trainers.results --models=softmax,4D* --dry_run
+    python -m trainers.results --models=4N_512 --ensemble
     python -m trainers.results --check --models=softmax --seeds=0
 """
-GROUPS = {"Which rows": ("models", "seeds", "check", "dry_run"), "On what": ("data", "data_dir"),
-          "Where it goes": ("logdir", "out", "record", "ship")}
+GROUPS = {"Which rows": ("models", "seeds", "ensemble", "check", "dry_run"), "On what": ("data", "data_dir"),
+          "Where it goes": ("logdir", "out", "ship")}
 
 
 def define_flags() -> cli.Flags:
     values = cli.Flags()
     values.words("models", "names or patterns such as 4D*, separated by commas", ["*"])
     values.words("seeds", "seeds, separated by commas", ["0", "1", "2", "3", "4"])
+    values.switch("ensemble", "also a row of each model's seeds together")
     values.switch("check", "train the rows again in a temporary folder and compare them with those in --out; writes "
                   "nothing")
     values.switch("dry_run", "print the runs and about how long they take")
@@ -43,8 +46,6 @@ def define_flags() -> cli.Flags:
     values.text("data_dir", "a folder with the four IDX files")
     values.text("logdir", "the log folder; runs that it already holds are used", "tb_logs")
     values.text("out", "the table; default: the package's results.csv")
-    values.text("record", "a second table, such as fmnist_zoo/record.csv: what the runs reach with test-time shifts, "
-                "and as an ensemble of their seeds; and what students reach")
     values.switch("ship", "also write the package's trained weights: those of the first seed")
     return values
 
@@ -63,16 +64,16 @@ def _main(values: cli.Flags) -> int:
     runs = scores.plan(values.models, seeds, data=values.data, data_dir=data_dir)
     if not runs:
         raise UsageError("no rows: --models and --seeds name none")
-    built = ", ".join(dict.fromkeys(run.spec.name for run in runs if run.spec.build))
-    if built and (values.out is None or values.ship):
-        raise UsageError(f"the package's scores and weights are of its own models, and a function of yours builds "
-                         f"{built}: name another table with --out=FILE, without --ship")
+    if values.zoo_module and (values.out is None or values.ship):
+        raise UsageError("the package's scores and weights are of its own models: with "
+                         f"--zoo_module={values.zoo_module} name another table with --out=FILE, without --ship")
     blind = ", ".join(dict.fromkeys(run.spec.name for run in runs if not run.recipe.validation_size))
     if blind:
         raise UsageError(f"a row has a validation accuracy, and the recipe of {blind} holds out no images "
                          "(validation_size=0)")
-    if values.record and values.check:
-        raise UsageError("--check writes nothing; drop --record")
+    if values.ensemble and (values.check or len(seeds) < 2):
+        raise UsageError("--check trains single networks; drop --ensemble" if values.check else
+                         "an ensemble has two members or more: name more --seeds")
     if values.dry_run:
         for run in runs:
             print(f"{run.spec.name}, seed {run.seed}: {card.counted(run.recipe.epochs, 'epoch')}, batch size "
@@ -86,34 +87,28 @@ def _main(values: cli.Flags) -> int:
         if values.check:
             return _check(runs, published, data_dir, stop)
         finished = many.finish(runs, os.path.expanduser(values.logdir), stop)
-        folders = _write(finished, out, data_dir, values.record and os.path.expanduser(values.record), len(seeds))
-        if len(folders) < len(runs):
+        measured = _write(finished, out, data_dir, len(seeds) if values.ensemble else 0)
+        if len(measured) < len(runs):
             print("interrupted; the same command continues")
             return 128 + stop.number
-    print(f"written: {out}{f' and {values.record}' if values.record else ''}")
+    print(f"written: {out}")
     if values.ship:
         from trainers.publishing import shipping
 
-        print(shipping.ship([folder for folder, run in zip(folders, runs) if run.seed == seeds[0]], data_dir))
+        print(shipping.ship([one for one in measured if one.subject.seed == seeds[0]]))
     return 0
 
 
-def _write(finished: Iterator[RunFolder], out: str, data_dir: str | None, record: str | None, seeds: int
-           ) -> list[RunFolder]:
-    """Writes a row for each finished run, and those of a model into `record`, if given, after its last seed."""
-    from trainers.publishing import records
-
-    folders, subjects = [], []
+def _write(finished: Iterator[RunFolder], out: str, data_dir: str | None, together: int) -> list[Measured]:
+    """Writes a row for each finished run, and one of each model's last `together` runs as an ensemble."""
+    data_sets, measured = DataSets(data_dir), []
     for folder in finished:
-        subject = trained.from_run(folder.path)
-        scores.add([scores.row_of(subject, data_dir, records.SHIFTS if record else "")], out)
-        folders.append(folder)
-        if record:
-            subjects.append(subject)
-        if record and len(subjects) == seeds:
-            records.write(subjects, record, data_dir)
-            subjects.clear()
-    return folders
+        measured.append(Measured(trained.from_run(folder.path), data_sets))
+        rows = [scores.row(measured[-1])]
+        if together and not len(measured) % together:
+            rows.append(scores.ensemble_row(measured[-together:]))
+        scores.add(rows, out)
+    return measured
 
 
 def _seeds(texts: Sequence[str]) -> list[int]:
@@ -126,13 +121,13 @@ def _seeds(texts: Sequence[str]) -> list[int]:
 def _check(runs: Sequence[RunConfig], published: list[dict[str, Any]], data_dir: str | None,
            stop: cli.StopSignal) -> int:
     known = {(one["model"], one["seed"]): one for one in published}
-    absent = [f"{run.spec.name}, seed {run.seed}" for run in runs if (run.spec.name, run.seed) not in known]
+    absent = [f"{run.spec.name}, seed {run.seed}" for run in runs if (run.spec.name, str(run.seed)) not in known]
     if absent:
         raise UsageError(f"no published row to check: {'; '.join(absent)}")
     verdicts = []
     with tempfile.TemporaryDirectory() as logdir:
         for folder in many.finish(runs, logdir, stop):
-            again = scores.row(folder, data_dir)
+            again = scores.row(Measured(trained.from_run(folder.path), DataSets(data_dir)))
             reproduced, lines = scores.compare(known[again["model"], again["seed"]], again, published)
             print(lines, flush=True)
             verdicts.append(reproduced)

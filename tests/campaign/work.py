@@ -157,19 +157,18 @@ class Evaluating(Work):
     def command(self, root: pathlib.Path) -> Answer:
         from trainers import evaluate
 
-        return call(evaluate.main, f"--run={root / RUN}", "--tta=shift")
+        return call(evaluate.main, f"--run={root / RUN}")
 
     def outcome(self, root: pathlib.Path) -> Any:
         report = json.loads((root / RUN / "evaluation" / "evaluation.json").read_text())
         for name in ("environment", "content_sha256", "date", "title"):
             del report[name]
-        del report["tta"]["title"], report["tta"]["mcnemar"]["against"]
         return {**run_outcome(root / RUN), "report": report,
                 "files": sorted(path.name for path in (root / RUN / "evaluation").glob("*.png"))}
 
 
 class Scoring(Work):
-    """`trainers.results`: two runs, their evaluations, and both tables."""
+    """`trainers.results`: two runs, their evaluations and their ensemble, and the table."""
 
     name = "results"
 
@@ -181,18 +180,18 @@ class Scoring(Work):
         short = functools.partial(resolve, epochs=2, batch_size=sweeps.BATCH, histogram_every=0)
         with mock.patch.object(scores, "resolve", short):
             return call(results.main, f"--models={MODEL}", "--seeds=0,1", "--data=mini", f"--logdir={root / 'logs'}",
-                        f"--out={root / 'results.csv'}", f"--record={root / 'record.csv'}")
+                        f"--out={root / 'results.csv'}", "--ensemble")
 
     def outcome(self, root: pathlib.Path) -> Any:
         from fmnist_zoo import results
         from trainers.running import verifying
         from trainers.running.folder import RunFolder
 
-        tables = [[{name: value for name, value in row.items() if name not in UNEQUAL} for row in table] for table in (
-            results.read(root / "results.csv"), results.read(root / "record.csv", results.RECORD_TYPES))]
+        table = [{name: value for name, value in row.items() if name not in UNEQUAL}
+                 for row in results.read(root / "results.csv")]
         damaged = [problem for config in sorted(root.glob("logs/*/*/config.json"))
                    for problem in verifying.problems(RunFolder(config.parent))]
-        return {"tables": tables, "problems": damaged}
+        return {"table": table, "problems": damaged}
 
 
 class Shipping(Work):
@@ -223,10 +222,12 @@ class Shipping(Work):
     def command(self, root: pathlib.Path) -> Answer:
         from trainers import cli
         from trainers.publishing import shipping
-        from trainers.running.folder import RunFolder
+        from trainers.publishing.measurement import Measured
+        from trainers.running import trained
 
         with self._folder(root):  # `results --ship` does not take the small data set
-            return call(lambda arguments: cli.run("ship", lambda: 0 * len(shipping.ship([RunFolder(root / RUN)]))))
+            return call(lambda arguments: cli.run("ship", lambda: 0 * len(
+                shipping.ship([Measured(trained.from_run(root / RUN))]))))
 
     def outcome(self, root: pathlib.Path) -> Any:
         import fmnist_zoo
@@ -234,7 +235,7 @@ class Shipping(Work):
 
         with self._folder(root):
             arrays = weights.read_shipped(fmnist_zoo.get_spec(MODEL))
-            files = sorted(path.name for path in weights.FOLDER.glob("[!.]*.*"))  # hidden ones may be left
+            files = [entry["file"] for entry in weights.manifest().values()]  # others may be left
             manifest = {name: {key: value for key, value in entry.items() if key not in UNEQUAL}
                         for name, entry in weights.manifest().items()}
             return {"manifest": manifest, "sums": [float(array.sum()) for array in arrays], "files": files}

@@ -7,9 +7,10 @@ import pathlib
 import statistics
 from typing import Any, Sequence
 
-from fmnist_zoo import files, registry, results
+from fmnist_zoo import files, metrics, registry, results
 from trainers.config import RunConfig, read_record, resolve
-from trainers.publishing import evaluation
+from trainers.publishing import evaluation, measurement
+from trainers.publishing.measurement import Measured
 from trainers.running import provenance, trained, verifying
 from trainers.running.folder import RunFolder
 
@@ -29,45 +30,61 @@ def plan(patterns: Sequence[str], seeds: Sequence[int], **settings: Any) -> list
             for name in registry.list_models() if name in matches for seed in seeds]
 
 
-def row(folder: RunFolder, data_dir: str | None = None) -> dict[str, Any]:
-    """A finished run as a row: `row_of`; raises also as `trained.from_run`."""
-    return row_of(trained.from_run(folder.path), data_dir)
-
-
-def row_of(subject: trained.Trained, data_dir: str | None = None, tta: str = "") -> dict[str, Any]:
+def row(measured: Measured) -> dict[str, Any]:
     """The row of a finished run's model. The test images are opened unless its folder holds an evaluation of it.
-
-    Args:
-        tta: test-time augmentation that is to be measured beside, for other rows.
 
     Raises:
         TrainedError: if the run's result disagrees with its `metrics.csv`.
         TableError: if that file is damaged.
     """
+    subject = measured.subject
     assert subject.folder, "a shipped model is no run"
     folder = RunFolder(subject.folder)
     if problems := verifying.result_problems(folder):
         raise trained.TrainedError(f"{'; '.join(problems)}; no row is written of it: train the run again")
-    report = evaluation.once(subject, data_dir, tta)
+    report = evaluation.once(measured)
     record, result = read_record(folder.path), folder.read_result() or {}
-    images = record["data"]["fit"]
-    seconds = result["seconds"] + sum(  # with those of what was trained first
-        one.get("seconds", 0.0) for name in ("initial_weights", "teachers") for one in record.get(name, ()))
     return {
-        "model": subject.spec.name, "seed": subject.seed, "epochs": result["epochs"],
-        "chosen_epoch": result["final"]["epoch"], "val_accuracy": result["final"]["val_accuracy"],
-        "test_accuracy": report["accuracy"], "test_nll": report["nll"], "test_ece": report["ece"],
-        "seconds": seconds, "images_per_second": images * result["epochs"] / result["seconds"],
+        **_names(subject), "seed": str(subject.seed), "epochs": result["epochs"],
+        "chosen_epoch": result["final"]["epoch"], "val_accuracy": result["final"]["val_accuracy"], **_scores(report),
+        "seconds": result["seconds"],
+        "images_per_second": record["data"]["fit"] * result["epochs"] / result["seconds"],
         "data_sha256": record["data"]["sha256"], **origin(record),
     }
 
 
+def ensemble_row(members: Sequence[Measured]) -> dict[str, Any]:
+    """The row of one model's runs with several seeds, as an ensemble; raises as `Ensemble`."""
+    together = measurement.Ensemble(members)
+    folders = [one.subject.folder for one in members if one.subject.folder]
+    report = evaluation.write(together, logdir=folders[0].parents[1])
+    val_labels = together.load("validation")["validation"].labels
+    origins = [origin(read_record(folder)) for folder in folders]
+    return {
+        **_names(members[0].subject), "seed": " ".join(str(one.subject.seed) for one in members),
+        "epochs": None, "chosen_epoch": None,
+        "val_accuracy": metrics.accuracy(together.logits("validation"), val_labels),
+        **_scores(report), "seconds": None, "images_per_second": None, "data_sha256": report["data"]["sha256"],
+        **{name: " and ".join(dict.fromkeys(one[name] for one in origins)) for name in origins[0]},
+    }
+
+
+def _names(subject: trained.Trained) -> dict[str, str]:
+    recipe = subject.recipe
+    return {"model": subject.spec.name, "teacher": recipe.teacher, "initial_weights": recipe.initial_weights,
+            "earlier": ""}
+
+
+def _scores(report: dict[str, Any]) -> dict[str, float]:
+    return {"test_accuracy": report["accuracy"], "test_nll": report["nll"], "test_ece": report["ece"]}
+
+
 def origin(record: dict[str, Any]) -> dict[str, str]:
-    """The columns `commit` and `versions` of a run; several are joined by "then" if the run was resumed."""
-    environments = provenance.environments(record)
-    commits = [one.get("commit", "unknown") for one in environments]
-    versions = [" ".join(f"{name}={version}" for name, version in one["versions"].items()) for one in environments]
-    return {"commit": " then ".join(dict.fromkeys(commits)), "versions": " then ".join(dict.fromkeys(versions))}
+    """The columns `processor`, `versions` and `commit`; several are joined by "then" if the run was resumed."""
+    found = [{"processor": one.get("cpu", "unknown"), "commit": one.get("commit", "unknown"),
+              "versions": " ".join(f"{name}={version}" for name, version in one["versions"].items())}
+             for one in provenance.environments(record)]
+    return {name: " then ".join(dict.fromkeys(one[name] for one in found)) for name in found[0]}
 
 
 def add(new: Sequence[dict[str, Any]], path: str | os.PathLike[str] = results.PATH) -> None:
@@ -78,7 +95,8 @@ def add(new: Sequence[dict[str, Any]], path: str | os.PathLike[str] = results.PA
     order = {name: place for place, name in enumerate(registry.list_models())}
     with files.exclusive(pathlib.Path(path).absolute().parent):
         rows = {(one["model"], one["seed"]): one for one in (*results.read(path), *new)}
-        places = sorted(rows, key=lambda key: (order.get(key[0], len(order)), *key))
+        places = sorted(rows, key=lambda key: (order.get(key[0], len(order)), key[0], " " in key[1],
+                                               [int(seed) for seed in key[1].split()]))
         results.write([rows[key] for key in places], path)
 
 
@@ -97,7 +115,8 @@ def compare(published: dict[str, Any], again: dict[str, Any], rows: Sequence[dic
         return True, f"{title}: the same to the last digit"
     lines = [f"{title}: not the same to the last digit"]
     reproduced = not {"data_sha256", "epochs"} & set(differing)
-    others = [one for one in rows if one["model"] == published["model"] and one["seed"] != published["seed"]]
+    others = [one for one in rows if one["model"] == published["model"] and one["seed"] != published["seed"]
+              and not results.is_ensemble(one)]
     for name in differing:
         verdict = ""
         if name in MEASURED:
@@ -110,6 +129,9 @@ def compare(published: dict[str, Any], again: dict[str, Any], rows: Sequence[dic
             reproduced = reproduced and within
             verdict = f"  ({'within' if within else 'beyond'} {allowed:.2g})"
         lines.append(f"  {name:<20} published {published[name]}, now {again[name]}{verdict}")
-    if published["versions"] != again["versions"]:
-        lines.append(f"  versions             published {published['versions']}, now {again['versions']}")
+    for name in ("versions", "processor"):
+        if published[name] != again[name]:
+            lines.append(f"  {name:<20} published {published[name] or 'unknown'}, now {again[name]}")
+    if published["earlier"]:
+        lines.append(f"  the published row is of an earlier {published['earlier']}")
     return reproduced, "\n".join(lines)
