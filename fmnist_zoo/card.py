@@ -6,6 +6,7 @@ Scores come from `results.csv`; a model without rows in it has none.
 from __future__ import annotations
 
 import dataclasses
+import inspect
 from typing import Any, Sequence
 
 from fmnist_zoo import own, results, weights
@@ -52,19 +53,20 @@ def to_dicts(models: list[tuple[ModelSpec, Recipe]]) -> list[dict[str, Any]]:
 
 
 HEAD = ("name", "layers", "dropout", "penalty", "parameters", "test accuracy", "NLL", "ECE", "seconds", "description")
+BUILT = tuple(name for name in HEAD if name not in ("layers", "dropout", "penalty"))  # of what a function builds
 NUMERIC = ("parameters", "test accuracy", "NLL", "ECE", "seconds")
 EARLIER = "measured with an earlier engine or recipe; to be measured again"  # of the scores marked with an asterisk
 
 
-def _rows(models: list[ModelSpec]) -> list[tuple[str, ...]]:
+def _tables(models: list[ModelSpec]) -> list[list[tuple[str, ...]]]:
+    """The rows of the fully-connected models, and of those that a function builds, each below their head."""
     scores = results.scores()
-    return [(spec.name, _layers_text(spec), rates_text(spec), penalty_text(spec), str(spec.parameters),
-             *_score_cells(scores.get(spec.name)), spec.description) for spec in models]
-
-
-def _layers_text(spec: ModelSpec) -> str:
-    """`300-100-10`; of a model that a function builds, how many layers it has."""
-    return f"{len(spec.facts.layers)} layers" if spec.build else "-".join(map(str, spec.widths[1:]))
+    found: list[list[tuple[str, ...]]] = [[HEAD], [BUILT]]
+    for spec in models:
+        settings = () if spec.build else ("-".join(map(str, spec.widths[1:])), rates_text(spec), penalty_text(spec))
+        found[bool(spec.build)].append((spec.name, *settings, str(spec.parameters),
+                                        *_score_cells(scores.get(spec.name)), spec.description))
+    return [rows for rows in found if len(rows) > 1]
 
 
 def _score_cells(score: Score | None) -> tuple[str, ...]:
@@ -83,20 +85,23 @@ def _seconds(score: Score) -> str:
 
 
 def _footnote(models: list[ModelSpec], mark: str) -> list[str]:
-    """The meaning of the mark, below a table in which a score bears it."""
+    """The meaning of the mark, below tables in which a score bears it."""
     scores = results.scores()
-    return ["", f"{mark} {EARLIER}"] if any(scores[spec.name].earlier for spec in models if spec.name in scores) else []
+    return [f"{mark} {EARLIER}"] if any(scores[spec.name].earlier for spec in models if spec.name in scores) else []
 
 
 def markdown(models: list[ModelSpec]) -> str:
-    """The table as Markdown, for the README."""
-    head = [HEAD, tuple("---:" if head in NUMERIC else "---" for head in HEAD)]
-    return "\n".join([*(f"| {' | '.join(row)} |" for row in [*head, *_rows(models)]), *_footnote(models, "\\*")])
+    """The tables as Markdown, for the README."""
+    tables = []
+    for head, *rows in _tables(models):
+        lines = [head, tuple("---:" if name in NUMERIC else "---" for name in head), *rows]
+        tables.append("\n".join(f"| {' | '.join(row)} |" for row in lines))
+    return "\n\n".join([*tables, *_footnote(models, "\\*")])
 
 
 def table(models: list[ModelSpec]) -> str:
-    """The table as text, one line for each model."""
-    return "\n".join([aligned([HEAD, *_rows(models)], numeric=NUMERIC), *_footnote(models, "*")])
+    """The tables as text, one line for each model."""
+    return "\n\n".join([*(aligned(rows, numeric=NUMERIC) for rows in _tables(models)), *_footnote(models, "*")])
 
 
 def aligned(rows: Sequence[tuple[str, ...]], *, numeric: Sequence[str]) -> str:
@@ -149,7 +154,9 @@ def _built_layers(spec: ModelSpec) -> list[str]:
     rows = [(f"  {layer.name}", layer.kind, layer.shape, str(layer.parameters)) for layer in known.layers]
     fixed = f" and {known.fixed} that are not trained" if known.fixed else ""
     cost = f", training about {known.training_flops / 1e6:.2f} MFLOP an image" if known.training_flops else ""
-    return [*aligned([("  name", "layer", "output", "parameters"), *rows], numeric=("parameters",)).splitlines(),
+    described = (inspect.getdoc(own.builder(spec.name, spec.build).function) or "").splitlines()
+    table = aligned([("  name", "layer", "output", "parameters"), *rows], numeric=("parameters",)).splitlines()
+    return [*(table if rows else (f"  {line}".rstrip() for line in described)),
             f"  parameters {known.parameters}{fixed}{cost}, built by {own.readable(spec.build)} for images of shape "
             f"({', '.join(map(str, known.input))}{',' * (len(known.input) == 1)})"]
 

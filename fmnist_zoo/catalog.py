@@ -8,6 +8,8 @@ The `network_*` models are trained as in the low-level part of the report: full 
 
 from typing import Any
 
+from fmnist_zoo import convolutional
+from fmnist_zoo.own import Facts
 from fmnist_zoo.registry import register
 from fmnist_zoo.spec import FULL_BATCH, ModelSpec, Recipe
 
@@ -44,10 +46,23 @@ register("4N_512", "beyond the report: normalized, rate annealed", **N512, dropo
 register("4N_512_mixup", "4N_512 for twice as long, on mixed images", **N512, dropout=0.2,
          recipe=Recipe(epochs=24, mixup=0.2, **ANNEALED))
 
-register("5L_unrolled", "beyond the report: a convolutional network as dense layers, trained on",
-         hidden=(2352, 1176, 768, 768), activation="gelu", dropout=0.1, recipe=Recipe(
-             initial_weights="fmnist_zoo.convolutional:conv_strided", epochs=16, batch_size=512, shift=1, flip=True,
-             mixup=0.2, **ANNEALED | dict(learning_rate=0.0005)))
+UNROLLED: dict[str, Any] = dict(hidden=(2352, 1176, 768, 768), activation="gelu", dropout=0.1)
+FROM_CONVOLUTIONS: dict[str, Any] = {**ANNEALED, "initial_weights": "conv_strided", "batch_size": 512, "shift": 1,
+                                     "flip": True}
+CONVOLUTIONAL: dict[str, Any] = {**ANNEALED, "batch_size": 256, "flip": True}
+
+register("5L_unrolled", "beyond the report: a convolutional network as dense layers, trained on", **UNROLLED,
+         recipe=Recipe(**FROM_CONVOLUTIONS | dict(epochs=16, learning_rate=0.0005, mixup=0.2)))
+register("5L_distilled", "beyond the report: 5L_unrolled, taught by conv_teacher", **UNROLLED,
+         recipe=Recipe(**FROM_CONVOLUTIONS | dict(epochs=36, learning_rate=0.001, label_smoothing=0.0,
+                                                  teacher="conv_teacher", teacher_weight=0.9)))
+register("conv_strided", "the start of 5L_unrolled: four convolutions with strides", build=convolutional.strided,
+         facts=Facts(input=(28, 28, 1), parameters=46558, fixed=264, training_flops=5501664),
+         recipe=Recipe(**CONVOLUTIONAL | dict(epochs=20, shift=2, mixup=0.2)))
+register("conv_teacher", "the teacher of 5L_distilled: residual, six convolutions", build=convolutional.residual,
+         facts=Facts(input=(28, 28, 1), parameters=446410, fixed=1152, training_flops=196973568),
+         recipe=Recipe(**CONVOLUTIONAL | dict(epochs=24, learning_rate=0.003, weight_decay=0.02, warmup=0.1, ema=0.999,
+                                              label_smoothing=0.0, shift=1, erase=4)))
 
 
 def default_space(spec: ModelSpec) -> str:

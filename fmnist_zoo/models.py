@@ -89,14 +89,11 @@ def feature_model(model: Any) -> Any:
 def load_weights(model: Any, spec: ModelSpec, source: str | os.PathLike[str]) -> None:
     """Loads weights into the model of `spec`; `source` as `weights` of `build_model`."""
     if source == SHIPPED:
-        model.set_weights(read_shipped(spec))
+        model.set_weights(read_shipped(spec, model))
         return
     path = pathlib.Path(source)
-    if path.suffix == ".safetensors" and spec.build:
-        raise WeightsError(f"{path}: .safetensors is for models of the zoo's own layers; {spec.name} is built by "
-                           f"{own.readable(spec.build)}: take .weights.h5 or .keras")
     if path.suffix == ".safetensors":
-        model.set_weights(read(path, spec))
+        model.set_weights(read(path, spec, model=model))
         return
     if not path.name.endswith((".weights.h5", ".keras")) or not path.is_file():
         problem = "this is no such file" if path.exists() else "there is no such file"

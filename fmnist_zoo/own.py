@@ -21,7 +21,7 @@ from fmnist_zoo.errors import SpecError
 from fmnist_zoo.files import cache_folder, read_json, write_json
 from fmnist_zoo.version import __version__
 
-_MAIN = "__main__"
+_MAIN, _PACKAGE = "__main__", "fmnist_zoo."
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,13 +43,14 @@ class Facts:
         parameters: how many are trained; `fixed`: how many are not, such as moving means.
         training_flops: of matrix products and convolutions, an image and a training step: three times those of the
             forward pass. 0 where they cannot be counted.
+        layers: empty for the zoo's own, which are described in their function's docstring.
     """
 
     input: tuple[int, ...]
     parameters: int
     fixed: int
     training_flops: int
-    layers: tuple[Layer, ...]
+    layers: tuple[Layer, ...] = ()
 
 
 class Builder:
@@ -57,7 +58,8 @@ class Builder:
 
     Attributes:
         build: the function's module and qualified name, for the spec.
-        modules: SHA-256 of the source of the module that registers it, and of the function's if that is another one.
+        modules: SHA-256 of the source of the module that registers it, and of the function's if that is another one;
+            none for a model of the zoo.
         facts: None until the model was built, or read from the cache.
         checked: whether the function was called in this process, and found to give a model that can be trained.
 
@@ -79,9 +81,10 @@ class Builder:
         self.name, self.function = name, function
         home = _real(getattr(_underlying(function), "__module__", None) or module)
         self.build = f"{home}:{_qualified(function)}"
-        self.modules = {one: _digest(one, function) for one in (_real(module), home)}
+        own = home.startswith(_PACKAGE)  # a model of the zoo: its version says what it is
+        self.modules = {} if own else {one: _digest(one, function) for one in (_real(module), home)}
         self.facts: Facts | None = None
-        self.checked = False
+        self.checked = own
 
     @property
     def in_main(self) -> bool:

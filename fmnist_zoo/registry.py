@@ -24,7 +24,7 @@ _FIELDS = settings_of(ModelSpec)
 
 
 def register(name: str, description: str = "", *, recipe: Recipe = Recipe(), build: Callable[[], Any] | None = None,
-             **architecture: Any) -> ModelSpec:
+             facts: own.Facts | None = None, **architecture: Any) -> ModelSpec:
     """Adds a model to the zoo and returns its spec.
 
     Args:
@@ -34,12 +34,14 @@ def register(name: str, description: str = "", *, recipe: Recipe = Recipe(), bui
             subclassed), from (batch, 784), (batch, 28, 28) or (batch, 28, 28, 1) float32 in [0, 1] to (batch, 10)
             logits. It is called when the model is built; the global random seeds are then set. Such a model has no
             settings of the architecture.
+        facts: what a listing says of such a model without building it; None: it is built when somebody asks.
         **architecture: settings of `ModelSpec`, such as `hidden` and `dropout`.
 
     Raises:
         SpecError: for a name that is taken or not possible, an unknown field, or a wrong value.
     """
-    return _register(name, description, recipe, build, sys._getframe(1).f_globals.get("__name__", ""), architecture)
+    return _register(name, description, recipe, build, sys._getframe(1).f_globals.get("__name__", ""), architecture,
+                     facts)
 
 
 def spec_of(build: Callable[[], Any]) -> ModelSpec:
@@ -63,7 +65,7 @@ def spec_of(build: Callable[[], Any]) -> ModelSpec:
 
 
 def _register(name: str, description: str, recipe: Recipe, build: Callable[[], Any] | None, module: str,
-              architecture: dict[str, Any]) -> ModelSpec:
+              architecture: dict[str, Any], facts: own.Facts | None = None) -> ModelSpec:
     built = None if build is None else own.Builder(name, build, module)
     if name in _MODELS and not (built and built.in_main and built.build == _MODELS[name][0].build):
         raise SpecError(f"a model named {name!r} is registered already ({_MODELS[name][0].description}); "
@@ -76,6 +78,7 @@ def _register(name: str, description: str, recipe: Recipe, build: Callable[[], A
     _refuse_unknown_fields(architecture)
     spec = ModelSpec(name=name, description=description, build=built.build if built else "", **architecture)
     if built:
+        built.facts = facts
         own.add(built)
     _MODELS[name] = (spec, recipe)
     return spec

@@ -60,22 +60,28 @@ def entry(name: str) -> dict[str, Any]:
     return known[name]
 
 
-def shapes(spec: ModelSpec) -> dict[str, tuple[int, ...]]:
-    """Of a model's arrays by name, in the order of `model.get_weights()`: `dense_1/kernel`, ..., `logits/bias`."""
+def shapes(spec: ModelSpec, model: Any = None) -> dict[str, tuple[int, ...]]:
+    """Of a model's arrays by name, in the order of `model.get_weights()`: `dense_1/kernel`, ..., `logits/bias`.
+
+    `model` is the Keras model, which is needed of a spec that a function builds; its layers name the arrays.
+    """
+    if spec.build:
+        return {variable.path: tuple(variable.shape) for variable in model.weights}
     return {f"{layer.name}/{array}": shape for layer in spec.layers for array, shape in layer.arrays.items()}
 
 
-def read_shipped(spec: ModelSpec) -> list[np.ndarray]:
+def read_shipped(spec: ModelSpec, model: Any = None) -> list[np.ndarray]:
     """The shipped weights of a model, as from `read`, verified by their SHA-256."""
     found = entry(spec.name)
-    return read(FOLDER / found["file"], spec, sha256=found["sha256"])
+    return read(FOLDER / found["file"], spec, sha256=found["sha256"], model=model)
 
 
-def read(path: str | os.PathLike[str], spec: ModelSpec, *, sha256: str = "") -> list[np.ndarray]:
+def read(path: str | os.PathLike[str], spec: ModelSpec, *, sha256: str = "", model: Any = None) -> list[np.ndarray]:
     """A model's arrays, float32, in the order of `shapes`, from a safetensors file.
 
     Args:
         sha256: of the file; empty: any.
+        model: as in `shapes`.
 
     Raises:
         WeightsError: if the file is missing, was changed or truncated, or belongs to another model than `spec`.
@@ -101,7 +107,7 @@ def read(path: str | os.PathLike[str], spec: ModelSpec, *, sha256: str = "") -> 
     if stored.architecture != spec.architecture:
         raise WeightsError(f"{path}: belongs to another model than {spec.name}: {_architecture(stored)}, "
                            f"expected {_architecture(spec)}")
-    found, expected = {name: array.shape for name, array in arrays.items()}, shapes(spec)
+    found, expected = {name: array.shape for name, array in arrays.items()}, shapes(spec, model)
     if found != expected:
         raise WeightsError(f"{path}: does not hold the arrays of {spec.name}: {found}, expected {expected}")
     with np.errstate(over="ignore"):  # float64 beyond float32's range becomes infinite, and is refused below
@@ -111,11 +117,12 @@ def read(path: str | os.PathLike[str], spec: ModelSpec, *, sha256: str = "") -> 
     return weights
 
 
-def write(path: str | os.PathLike[str], spec: ModelSpec, weights: Sequence[np.ndarray], *, dtype: str) -> str:
+def write(path: str | os.PathLike[str], spec: ModelSpec, weights: Sequence[np.ndarray], *, dtype: str,
+          model: Any = None) -> str:
     """Writes weights, in the order of `shapes`, as `dtype`; returns the file's SHA-256."""
     import safetensors.numpy
 
-    arrays = {name: array.astype(dtype) for name, array in zip(shapes(spec), weights)}
+    arrays = {name: array.astype(dtype) for name, array in zip(shapes(spec, model), weights)}
     # One entry of metadata: safetensors writes several in no fixed order, which would change the SHA-256.
     content = safetensors.numpy.save(arrays, {"architecture": _architecture(spec)})
     with atomic_write(path) as file:
@@ -130,5 +137,5 @@ def _said(error: Exception) -> str:
 
 def _architecture(spec: ModelSpec) -> str:
     """The settings that make models different, without those at their default, as JSON: for a file's header."""
-    known = settings_of(ModelSpec)
-    return json.dumps({name: value for name, value in spec.architecture.items() if value != known[name].default})
+    defaults = {"build": "", **{name: known.default for name, known in settings_of(ModelSpec).items()}}
+    return json.dumps({name: value for name, value in spec.architecture.items() if value != defaults[name]})

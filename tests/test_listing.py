@@ -1,6 +1,7 @@
 """`python -m fmnist_zoo`: the table, a model's card, JSON, and mistakes answered in a line."""
 
 import json
+import math
 import os
 import re
 import subprocess
@@ -38,12 +39,15 @@ def assert_describes_its_model(found):
 
 def test_table_has_every_model(capsys):
     assert main([]) == 0
-    head, *rows, empty, footnote = capsys.readouterr().out.splitlines()
-    assert not empty and footnote == f"* {card.EARLIER}"
+    dense, built, footnote = capsys.readouterr().out.split("\n\n")
+    (head, *rows), (built_head, *built_rows) = dense.splitlines(), built.splitlines()
+    assert footnote == f"* {card.EARLIER}\n"
     assert re.split(" {2,}", head) == ["name", "layers", "dropout", "penalty", "parameters", "test accuracy", "NLL",
                                        "ECE", "seconds", "description"]
+    assert built_head.split()[:2] == ["name", "parameters"]
+    assert [row.split()[:2] for row in built_rows] == [["conv_strided", "46558"], ["conv_teacher", "446410"]]
     cells = {row.split()[0]: re.split(" {2,}", row) for row in rows}
-    assert list(cells) == list_models()
+    assert [*cells, "conv_strided", "conv_teacher"] == list_models()
     assert all(str(get_spec(name).parameters) == cells[name][4] for name in cells)
     assert cells["5D_drop04_03_02_01"][1:5] == ["800-600-400-200-10", "0.4/0.3/0.2/0.1", "-", "1431210"]
     assert cells["4D_drop03"][2] == "0.3"
@@ -52,16 +56,16 @@ def test_table_has_every_model(capsys):
 
 
 def test_columns_are_aligned(capsys):
-    main([])
+    main(["*L*"])
     lines = capsys.readouterr().out.splitlines()[:-2]
     start = lines[0].index("description")
     assert all(line[start - 2:start] == "  " and line[start] != " " for line in lines)
 
 
 def test_markdown_table_has_the_same_cells(capsys):
-    main([])
+    main(["*L*"])
     rows = [re.split(" {2,}", row) for row in capsys.readouterr().out.splitlines()[:-2]]
-    assert main(["--markdown"]) == 0
+    assert main(["*L*", "--markdown"]) == 0
     head, ruler, *body = [row.strip("| ").split(" | ") for row in capsys.readouterr().out.splitlines()[:-2]]
     assert [head, *body] == rows
     assert ruler == ["---"] * 4 + ["---:"] * 5 + ["---"]
@@ -146,7 +150,8 @@ def test_unknown_flag_exits_2(capsys):
 
 def test_models_of_a_zoo_module_are_listed(capsys, zoo_module):
     assert main(["--zoo_module", zoo_module]) == 0
-    assert capsys.readouterr().out.splitlines()[-3].split()[:5] == ["tiny", "8-10", "-", "-", "6370"]
+    rows = [line.split()[:5] for line in capsys.readouterr().out.splitlines()]
+    assert ["tiny", "8-10", "-", "-", "6370"] in rows
 
 
 def test_zoo_module_is_found_in_the_working_folder(zoo_module):
@@ -156,15 +161,16 @@ def test_zoo_module_is_found_in_the_working_folder(zoo_module):
     assert done.stdout.startswith("tiny: my own")
 
 
-def test_listing_imports_nothing_heavy():
+@pytest.mark.parametrize("pattern", ["4L", "conv_strided", "*"])
+def test_listing_imports_nothing_heavy(pattern):
     code = ("import runpy, sys\n"
-            "sys.argv = ['fmnist_zoo', '4L']\n"
+            f"sys.argv = ['fmnist_zoo', {pattern!r}]\n"
             "try:\n    runpy.run_module('fmnist_zoo', run_name='__main__', alter_sys=True)\n"
             "except SystemExit as end:\n    assert not end.code\n"
             "print(sorted({'tensorflow', 'keras', 'numpy', 'absl', 'tensorboard'} & set(sys.modules)))\n")
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout.startswith("4L: ") and done.stdout.splitlines()[-1] == "[]"
+    assert pattern.strip("*") in done.stdout and done.stdout.splitlines()[-1] == "[]"
 
 
 def test_closed_pipe_is_not_an_error():
@@ -175,3 +181,13 @@ def test_closed_pipe_is_not_an_error():
                           text=True, env=environment)
     os.close(writer)
     assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.parametrize("name", ["conv_strided", "conv_teacher"])
+def test_facts_that_a_listing_shows_of_a_convolutional_model_are_those_of_the_model(name):
+    from fmnist_zoo import build_model
+
+    model, known = build_model(name), get_spec(name).facts
+    trained = sum(math.prod(one.shape) for one in model.trainable_weights)
+    assert (trained, model.count_params() - trained, model.input_shape[1:]) == (
+        known.parameters, known.fixed, known.input)

@@ -53,7 +53,7 @@ RECORDED = ("--resume", "--config", "--run=", "--show")  # a run or sweep of the
 LONG = ("benchmarks.epoch", "benchmarks.sweep", "benchmarks.full_batch", "--epochs=40", "first/config.json",
         "how-to/own_data.md")
 SLOW = ("--format=tflite", "--ensemble", "--seed=1", "--schedule_epochs=60", "--run_name=winner", "seed0/0001",
-        "--hidden=512,256", "--model=5L_unrolled", "benchmarks.teachers", "benchmarks.recipes", "how-to/python.md")
+        "--hidden=512,256", "--model=5L_unrolled", "--model=5L_distilled", "benchmarks.recipes", "how-to/python.md")
 # What `make` would run. Running it sets up environments and trains for minutes.
 TARGETS = {"train": "-m trainers.train", "test": "-m pytest", "board": "-m trainers.board.serve",
            "results": "-m trainers.results", "check-results": "--check --models=softmax --seeds=0",
@@ -93,7 +93,7 @@ def reader(workplace, monkeypatch, inline_pool):
     """This process is in the workplace, and what a page does to the zoo is undone."""
     monkeypatch.chdir(workplace)
     monkeypatch.setattr(registry, "_MODELS", dict(registry._MODELS))
-    for module in ("my_models", "benchmarks.teachers", "fmnist_zoo.convolutional"):  # they register models again
+    for module in ("my_models",):  # it registers models again
         monkeypatch.delitem(sys.modules, module, raising=False)
 
 

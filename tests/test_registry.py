@@ -15,7 +15,7 @@ REPORT = [
     "4D_drop02", "4D_drop03", "4D_drop03_02_01", "5D_drop02", "5D_drop03", "5D_drop04_03_02_01",
     "network_softmax", "network_A", "network_B", "network_A_l1", "network_A_l2", "network_B_l1", "network_B_l2",
 ]
-CATALOG = [*REPORT, "4N_512", "4N_512_mixup", "5L_unrolled"]
+CATALOG = [*REPORT, "4N_512", "4N_512_mixup", "5L_unrolled", "5L_distilled", "conv_strided", "conv_teacher"]
 HIDDEN = {  # REPORT.md, section 1
     "softmax": (), "2L": (200,), "3L": (400, 200), "4L": (600, 400, 200), "5L": (800, 600, 400, 200),
     "network_softmax": (), "network_A": (300,), "network_B": (300, 100),
