@@ -1,11 +1,14 @@
 """The campaign of faults: that it continues, and what it says; and some cases of parts of it."""
 
+import errno
+import fcntl
 import os
 
 import pytest
 
 from fmnist_zoo.errors import UsageError
-from tests.campaign import __main__ as command, crash_points, driver, failing_disk, faults, recorder, work
+from tests import faults
+from tests.campaign import __main__ as command, crash_points, driver, recorder, work
 from tests.campaign.disk import Disk
 from tests.campaign.driver import Campaign, Case
 from tests.campaign.recorder import Operation
@@ -157,20 +160,34 @@ def test_loss_is_found(part, monkeypatch):
     assert driver.attempt(part, wrong)
 
 
-def test_dozen_faults_of_the_disk_are_one_line_each_and_lose_nothing():
-    part = failing_disk.FailingDisk()
-    names = [f"{error}:run:{how}:{place}" for error, how, place in (
-        ("ENOSPC", "on", 3), ("ENOSPC", "on", 60), ("EDQUOT", "once", 150), ("EIO", "once", 90), ("EROFS", "on", 20))]
-    names += ["EIO:ship:on:2", "EROFS:ship:once:8", "EIO:evaluate:on:24", "ENOSPC:evaluate:once:9", "lock:run:ENOLCK",
-              "clock:run:1", *(["tmpfs:run:60"] if failing_disk.may_mount() else [])]
-    cases = [part.find(0, name) for name in names]
-    assert [found for case in cases if (found := driver.attempt(part, case))] == []
-    assert part.find(0, "nothing:run:1") is None
-
-
-def test_newest_of_many_runs_is_found(tmp_path):
+@pytest.mark.long
+@pytest.mark.parametrize("name, error, forever, first", [
+    ("run", "ENOSPC", True, 3), ("run", "ENOSPC", True, 60), ("run", "EDQUOT", False, 150), ("run", "EIO", False, 90),
+    ("run", "EROFS", True, 20), ("ship", "EIO", True, 2), ("evaluate", "ENOSPC", False, 9)])
+def test_fault_of_the_disk_is_one_line_and_loses_nothing(name, error, forever, first, tmp_path):
+    one = work.ALL[name]
     with work.quiet_engine():
-        assert failing_disk.many(tmp_path, 20) is None
+        for root in (tmp_path / "calm", tmp_path / "disturbed"):
+            root.mkdir()
+            one.prepare(root)
+        one.act(tmp_path / "calm")
+        with faults.injected(faults.Faults(tmp_path / "disturbed", error, first, forever=forever)):
+            answer = one.command(tmp_path / "disturbed")
+        number = getattr(errno, error)
+        assert answer.code == 0 or answer.refused and os.strerror(number) in answer.error
+        assert one.again(tmp_path / "disturbed") is None
+        calm, disturbed = (work.plain(one.outcome(tmp_path / name)) for name in ("calm", "disturbed"))
+    assert work.difference(calm, disturbed) is None
+
+
+def test_folder_that_cannot_be_locked_is_no_obstacle(tmp_path, monkeypatch):
+    def refuse(descriptor, operation):
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    with work.quiet_engine():
+        answer = work.ALL["run"].command(tmp_path)
+    assert answer.code == 0 and "cannot be locked" in answer.error
 
 
 def test_faults_that_are_injected_are_noticed(tmp_path):

@@ -11,8 +11,7 @@ import pytest
 
 import fmnist_zoo
 from fmnist_zoo import files
-from tests import helpers
-from tests.campaign import faults
+from tests import faults, helpers
 from trainers.config import ConfigError, resolve
 from trainers.running import session, verifying
 from trainers.running.folder import RunFolder, locked, remove_if_unused

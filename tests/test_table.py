@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from tests.campaign import faults
+from tests import faults
 from trainers.metrics_table import COLUMNS
 from trainers.running.table import MetricsTable, TableError
 

@@ -134,16 +134,14 @@ class Training(Work):
 
 
 def run_outcome(folder: pathlib.Path) -> dict[str, Any]:
-    """What must be equal of two runs: weights, optimizer, rows, result, curves; and what is wrong with its files."""
-    from trainers.running import verifying
+    """What must be equal of two runs: weights, optimizer, rows, result, curves."""
     from trainers.running.folder import RunFolder
 
     result = RunFolder(folder).read_result() or {}
     curves = {part: {tag: values for tag, values in helpers.scalars(folder / part).items()
                      if not tag.startswith("speed/") and tag != "final/seconds"} for part in ("", "train")}
     return {"state": helpers.state_digest(folder), "rows": helpers.rows_without_times(folder),
-            "final": result.get("final"), "weights": result.get("weights_sha256"), "curves": curves,
-            "problems": verifying.problems(RunFolder(folder))}
+            "final": result.get("final"), "weights": result.get("weights_sha256"), "curves": curves}
 
 
 class Evaluating(Work):
@@ -184,14 +182,9 @@ class Scoring(Work):
 
     def outcome(self, root: pathlib.Path) -> Any:
         from fmnist_zoo import results
-        from trainers.running import verifying
-        from trainers.running.folder import RunFolder
 
-        table = [{name: value for name, value in row.items() if name not in UNEQUAL}
-                 for row in results.read(root / "results.csv")]
-        damaged = [problem for config in sorted(root.glob("logs/*/*/config.json"))
-                   for problem in verifying.problems(RunFolder(config.parent))]
-        return {"table": table, "problems": damaged}
+        return [{name: value for name, value in row.items() if name not in UNEQUAL}
+                for row in results.read(root / "results.csv")]
 
 
 class Shipping(Work):
@@ -271,7 +264,6 @@ class Sweeping(Work):
             return self._sweep(root)
 
     def outcome(self, root: pathlib.Path) -> Any:
-        from trainers.running import verifying
         from trainers.running.folder import RunFolder
 
         path = root / "logs" / "sweeps" / "one"
@@ -279,7 +271,6 @@ class Sweeping(Work):
         return {"table": sweeps.without_times(sweeps.rows_of(path)),
                 "rows": {name: helpers.rows_without_times(run.path) for name, run in runs.items()},
                 "weights": {name: (run.read_result() or {}).get("weights_sha256") for name, run in runs.items()},
-                "problems": [problem for run in runs.values() for problem in verifying.problems(run)],
                 "journals": sorted(one.name for one in path.glob("journal*"))}
 
 
