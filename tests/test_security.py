@@ -12,7 +12,7 @@ import pytest
 from fmnist_zoo import idx
 from fmnist_zoo.idx import DataError
 from tests import helpers, runs
-from trainers.running import checkpoints, memory, verifying
+from trainers.running import checkpoints, verifying
 from trainers.running.checkpoints import CheckpointError
 from trainers.train import main, train
 
@@ -72,12 +72,6 @@ def test_array_of_a_checkpoint_that_claims_more_than_there_is_is_refused(path, s
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("a.npy", b"\x93NUMPY\x01\x00" + struct.pack("<H", len(header)) + header.encode())
     assert "damaged, or not a checkpoint" in refused(path)
-
-
-def test_checkpoint_that_is_larger_than_the_free_memory_is_not_read(path, monkeypatch):
-    checkpoints.save(path, {"a": np.zeros(9)}, {})
-    monkeypatch.setattr(memory, "available", lambda: 100)
-    assert "more than the memory that is free" in refused(path)
 
 
 @pytest.mark.parametrize("name, value", [

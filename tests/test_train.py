@@ -203,6 +203,14 @@ def test_run_that_becomes_nan_fails_with_advice(logdir):
     assert step == len(RunFolder(folder).rows()) and b"NaN or infinite at step" in text.tensor.string_val[0]
 
 
+def test_out_of_memory_is_one_line_that_names_what_helps_and_leaves_no_folder(logdir, capfd):
+    flags = ["--model=4L", "--hidden=1,1000000,1000000", "--data=mini", f"--logdir={logdir}"]
+    assert main(flags) == 1
+    error = capfd.readouterr().err.splitlines()[-1]
+    assert "out of memory" in error and "batch size 256" in error and "--batch_size" in error
+    assert not (logdir / "4L,hidden=1_1000000_1000000").exists()
+
+
 def test_wrong_data_leaves_no_folder(logdir, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "fmnist_zoo.backend", None)  # they are refused before TensorFlow is imported
     with pytest.raises(fmnist_zoo.DataError, match="no such file"):

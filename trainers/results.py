@@ -19,7 +19,7 @@ from trainers.config import RunConfig
 from trainers.engine import compile_cache
 from trainers.publishing import scores
 from trainers.publishing.measurement import DataSets, Measured
-from trainers.running import estimate, many, trained
+from trainers.running import many, trained
 from trainers.running.folder import RunFolder
 
 USAGE = """
@@ -78,7 +78,7 @@ def _main(values: cli.Flags) -> int:
         for run in runs:
             print(f"{run.spec.name}, seed {run.seed}: {card.counted(run.recipe.epochs, 'epoch')}, batch size "
                   f"{run.recipe.batch_size}")
-        print(f"{card.counted(len(runs), 'run')}, about {estimate.clock(sum(map(estimate.seconds, runs)))}")
+        print(card.counted(len(runs), "run"))
         return 0
     published, parent = results.read(out), os.path.dirname(os.path.abspath(out))
     if not os.path.isdir(parent):

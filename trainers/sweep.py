@@ -79,7 +79,7 @@ def define_flags() -> cli.Flags:
     values.text("show", "a sweep's folder: print its table and what it has taught, finished or running, and stop")
     values.text("report", "an .html file: with --show, write that as a page with plots, which are PNG files beside it, "
                 "too. A sweep writes report.html into its folder when it ends")
-    values.switch("dry_run", "print the space, its size and the estimated time, and stop")
+    values.switch("dry_run", "print the space and its size, and stop")
     return values
 
 
@@ -143,7 +143,7 @@ def _main(values: cli.Flags) -> int:
     if values.dry_run:
         path = sweep_folder(plan, logdir, values.name)
         check(plan, scheduler, path, overwrite=values.overwrite)
-        print(plan.text(values.workers, str(path), here=not scheduler))
+        print(plan.text(str(path)))
         return 0
     with cli.StopSignal() as stop:
         study, ended = execute(plan, workers=values.workers, scheduler=scheduler, verbose=True,

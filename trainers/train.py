@@ -18,7 +18,7 @@ from fmnist_zoo.settings import DATA, MODEL, OUTPUT, TRAINING, settings_of
 from fmnist_zoo.spec import ARRAYS, ModelSpec
 from trainers import cli
 from trainers.config import ConfigError, RunConfig, differences, overlay, read_run, resolve
-from trainers.running import earlier, many, memory, progress, provenance
+from trainers.running import earlier, many, progress, provenance
 from trainers.running.folder import RunFolder, check_name, create, finished, latest_unfinished, remove_if_unused
 from trainers.settings import SettingsWithoutData
 
@@ -193,7 +193,6 @@ def _main(values: cli.Flags) -> int:
     config, expected = _new_run(values)
     if values.dry_run:
         earlier.check(config)
-        memory.check(config)
         check_name(values.logdir, config, values.run_name)
         print(dry_run_text(config, values.logdir, values.run_name))
         return 0
@@ -240,7 +239,6 @@ def _resume(values: cli.Flags) -> int:
     record, config = _resumed(folder, given, spec)
     _refuse_arrays(folder, config)
     if values.dry_run:
-        memory.check(config)
         print(dry_run_text(config, str(folder.path.parent.parent), folder.path.name))
         return 0
     if finished(folder, config):

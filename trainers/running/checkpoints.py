@@ -18,7 +18,6 @@ import numpy as np
 from fmnist_zoo.errors import ZooError
 from fmnist_zoo.files import atomic_write, require_regular, require_stored
 from fmnist_zoo.version import __version__
-from trainers.running import memory
 
 _NOTE = "note.json"
 _OF_A_RUN = {"epoch": int, "best_epoch": int, "best_loss": float, "seconds": float, "events": dict, "identity": str}
@@ -57,9 +56,7 @@ def load(path: pathlib.Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     """
     try:
         require_regular(path)
-        size, free = path.stat().st_size, memory.available()
-        if free is not None and size > free:
-            raise CheckpointError(f"{path}: has {size} bytes, more than the memory that is free; {_ADVICE}")
+        size = path.stat().st_size
         with open(path, "rb") as file:
             with zipfile.ZipFile(file) as archive:
                 require_stored(archive, size)

@@ -6,7 +6,7 @@ import pathlib
 from typing import Callable, Iterator, Sequence
 
 from trainers.config import ConfigError, RunConfig, decisive_differences, read_record, read_run
-from trainers.running import earlier, estimate, progress, provenance
+from trainers.running import earlier, progress, provenance
 from trainers.running.folder import RunFolder, create, finished, remove_if_unused
 
 
@@ -35,8 +35,7 @@ def finish(runs: Sequence[RunConfig], logdir: str, should_stop: Callable[[], boo
 
     reporter = reporter or progress.Reporter()
 
-    commit, work = provenance.commit(), [estimate.seconds(config) for config in runs]
-    done = spent = 0.0
+    commit, done, spent = provenance.commit(), 0, 0.0
     for index, config in enumerate(runs):
         if should_stop():
             return
@@ -44,7 +43,7 @@ def finish(runs: Sequence[RunConfig], logdir: str, should_stop: Callable[[], boo
         if folder:
             _note_other_origin(folder, config, commit)
         if folder is None or not finished(folder, config):
-            left = f"; about {estimate.clock(sum(work[index:]) * spent / done)} left" if done else ""
+            left = f"; about {progress.clock((len(runs) - index) * spent / done)} left" if done else ""
             print(f"[{index + 1}/{len(runs)}] {config.spec.name} ({config.trainer}, seed {config.seed}){left}",
                   flush=True)
             watch, expected = progress.Stopwatch(), None
@@ -60,7 +59,7 @@ def finish(runs: Sequence[RunConfig], logdir: str, should_stop: Callable[[], boo
                                   expected=expected, earlier_runs=before)
             if outcome.result is None:
                 return
-            done, spent = done + work[index], spent + watch.seconds()
+            done, spent = done + 1, spent + watch.seconds()
         yield folder
 
 

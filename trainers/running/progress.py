@@ -10,8 +10,6 @@ import sys
 import time
 from typing import TYPE_CHECKING, Any, Callable, TextIO
 
-from trainers.running import estimate
-
 if TYPE_CHECKING:
     from trainers.engine.epoch import EpochMeans
 
@@ -75,7 +73,7 @@ class Bar(Lines):
         self._validation = ""
 
     def part(self, epoch: int, share: float, means: EpochMeans, images_per_second: float, seconds_left: float) -> None:
-        what, left = f"epoch {epoch}", f"  {estimate.clock(seconds_left)} left"
+        what, left = f"epoch {epoch}", f"  {clock(seconds_left)} left"
         text = f"loss {means.loss:.4f} accuracy {means.accuracy:.4f}"
         room = self._progress.console.width - len(what) - self._bar_width - len("  100 %  ") - len(left)
         for more in (self._validation, f"  {images_per_second:.0f} images/s"):
@@ -125,7 +123,7 @@ class Notebook(Lines):
 
     def part(self, epoch: int, share: float, means: EpochMeans, images_per_second: float, seconds_left: float) -> None:
         self._move(f"epoch {epoch}", share, f"loss {means.loss:.4f} accuracy {means.accuracy:.4f}  "
-                   f"{estimate.clock(seconds_left)} left")
+                   f"{clock(seconds_left)} left")
 
     def trials(self, done: int, total: int, running: Callable[[], dict[str, tuple[int, int]]]) -> None:
         now = running()
@@ -215,7 +213,14 @@ def epoch_line(row: dict[str, Any], epochs: int, best_epoch: int, seconds_left: 
                       f"accuracy {row['val_accuracy']:.4f}{best}")
     return (f"epoch {row['epoch']:>{len(str(epochs))}}/{epochs}  loss {row['loss']:.4f} "
             f"accuracy {row['accuracy']:.4f}{penalty}{validation}  {row['images_per_second']:.0f} images/s  "
-            f"{estimate.clock(seconds_left)} left")
+            f"{clock(seconds_left)} left")
+
+
+def clock(seconds: float) -> str:
+    """`0:05`, `12:34`, `1:02:03`."""
+    whole = round(seconds)
+    hours = f"{whole // 3600}:{whole // 60 % 60:02}" if whole >= 3600 else f"{whole // 60}"
+    return f"{hours}:{whole % 60:02}"
 
 
 class Stopwatch:

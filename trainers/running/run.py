@@ -20,7 +20,6 @@ from trainers.board import hparams
 from trainers.config import RunConfig
 from trainers.engine import compile_cache, threads
 from trainers.engine.epoch import NonFiniteError
-from trainers.running import memory
 from trainers.running.folder import RunFolder
 from trainers.running.progress import Reporter
 
@@ -105,11 +104,10 @@ def execute(folder: RunFolder, config: RunConfig, *, reporter: Reporter, should_
         earlier_runs: what was trained first, as `many.earlier_runs` returns it.
 
     Raises:
-        ConfigError: if another process trains in this folder, the data are not the expected ones, the memory does not
-            suffice (`memory.MemoryShortage`), or TensorFlow already runs with another number of threads.
-        RunError: if the objective becomes NaN or infinite, or a file cannot be written.
+        ConfigError: if another process trains in this folder, the data are not the expected ones, or TensorFlow
+            already runs with another number of threads.
+        RunError: if the objective becomes NaN or infinite, memory runs out, or a file cannot be written.
     """
-    memory.check(config)
     threads.use(config.threads)
     data = data or load_data(**config.data_settings)  # what is wrong with them is said before TensorFlow is imported
     with compile_cache.enabled(config.threads):
@@ -131,6 +129,10 @@ def execute(folder: RunFolder, config: RunConfig, *, reporter: Reporter, should_
         helps += ["--optimizer=adam"] if config.recipe.optimizer != "adam" else []
         raise RunError(f"{error}; training stopped{_checkpoint(folder)}. What usually helps: {', '.join(helps)}"
                        ) from error
+    except (MemoryError, tf.errors.ResourceExhaustedError):
+        raise RunError(f"out of memory: {config.spec.parameters} parameters, batch size {config.recipe.batch_size}"
+                       f"{_checkpoint(folder)}. What usually helps: a smaller --batch_size, or fewer hidden units"
+                       ) from None
     except BrokenPipeError:  # standard output was closed; the disk is not full
         raise
     except OSError as error:

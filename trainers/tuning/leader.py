@@ -11,7 +11,7 @@ from typing import Any, Callable, Mapping
 
 from fmnist_zoo.errors import ZooError
 from fmnist_zoo.files import atomic_write
-from trainers.running import estimate, progress, provenance
+from trainers.running import progress, provenance
 from trainers.running.folder import RunFolder
 from trainers.tuning.halving import Asha
 from trainers.tuning.kept import Keeper
@@ -268,6 +268,6 @@ class Leader:
         best = study.ranked[0]
         rank = "the best so far" if best is trial else f"best {best.score:.4f} of {best.name}"
         pace = (time.monotonic() - self._started) / (done - self._ended_at_start)
-        left = f"  about {estimate.clock(pace * (total - done))} left" if done < total else ""
+        left = f"  about {progress.clock(pace * (total - done))} left" if done < total else ""
         return (f"{start}{study.manifest['objective']} {result['objective']:.4f}, {rank}  {result['seconds']:.0f} s"
                 f"{left}")

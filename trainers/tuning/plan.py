@@ -1,4 +1,4 @@
-"""The plan of a sweep: what the user asked for, checked, counted and estimated before TensorFlow is imported."""
+"""The plan of a sweep: what the user asked for, checked and counted before TensorFlow is imported."""
 
 from __future__ import annotations
 
@@ -10,8 +10,7 @@ from fmnist_zoo import card, catalog
 from fmnist_zoo.settings import Choice, Whole
 from fmnist_zoo.spec import ModelSpec
 from trainers.config import ConfigError, overlay, resolve
-from trainers.engine.processor import machine
-from trainers.running import earlier, estimate, memory, provenance
+from trainers.running import earlier, provenance
 from trainers.tuning import halving
 from trainers.tuning.oracle import ORACLES, Oracle, hyperband_brackets
 from trainers.tuning.space import Space, parse, parse_start, spell_start
@@ -121,32 +120,9 @@ class Plan:
         """How many trials the sweep has; of asha about how many, with its promotions."""
         return sum(count for count, _ in self._rounds()) if self.tuner == "asha" else self.max_trials
 
-    def seconds(self) -> tuple[float, float]:
-        """The least and the most that all trials should take, one after another on all cores."""
-        trials: float = self.max_trials
-        if self._rounds():  # in trials of full length
-            trials = sum(count * epochs for count, epochs in self._rounds()) / self.base.recipe.epochs
-        lengths = [estimate.seconds(config) for config in self.space.corners(self.base)]
-        overhead = 2.0 * self.planned * self.executions
-        return (trials * self.executions * min(lengths) + overhead, trials * self.executions * max(lengths) + overhead)
-
-    def shortage(self) -> str:
-        """Why some trials do not fit into this machine's memory; empty if all do.
-
-        Raises:
-            MemoryShortage: if none fits.
-        """
-        corners = self.space.corners(self.base)
-        found = memory.shortages(corners)
-        if len(found) == len(corners):
-            raise found[0]
-        return str(found[-1]) if found else ""
-
-    def text(self, workers: int, folder: str, *, here: bool = True) -> str:
-        """What `--dry_run` prints; `here`: the workers are on this machine. `MemoryShortage` as `shortage`."""
-        at_once = min(workers, machine()["cores"])
-        low, high = (estimate.clock(seconds / at_once) for seconds in self.seconds())
-        trials, shortage = card.counted(self.max_trials, "trial"), self.shortage() if here else ""
+    def text(self, folder: str) -> str:
+        """What `--dry_run` prints."""
+        trials = card.counted(self.max_trials, "trial")
         epochs = f"up to {card.counted(self.base.recipe.epochs, 'epoch')} each"
         if self.tuner == "asha":
             rungs = halving.rungs(self.base.recipe.epochs, self.factor)
@@ -160,8 +136,6 @@ class Plan:
             f"tuner       {self.tuner}: {trials} of {card.counted(self.executions, 'execution')}, {epochs}",
             *(f"start       {point}" for point in spell_start(self.start)),
             f"objective   {self.objective}",
-            f"time        about {low if low == high else f'{low} to {high}'} on this machine, a guess",
-            *([f"memory      trials that do not fit will fail: {shortage}"] if shortage else []),
             f"folder      {folder}"])
 
     def manifest(self) -> dict[str, Any]:

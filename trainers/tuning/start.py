@@ -99,8 +99,6 @@ def _lead(study: Study, plan: Plan, environment: dict[str, Any], *, workers: int
     from trainers.tuning import pool
     from trainers.tuning.leader import Leader
 
-    if not scheduler:
-        plan.shortage()
     if verbose and scheduler and scheduler.warning:
         print(f"warning: {scheduler.warning}", file=sys.stderr, flush=True)
     try:

@@ -28,7 +28,6 @@ from fmnist_zoo.errors import SpecError, ZooError
 from fmnist_zoo.files import sync
 from trainers.config import ConfigError, RunConfig, differences, read_run
 from trainers.engine import threads
-from trainers.running import estimate
 from trainers.running.checkpoints import CheckpointError
 from trainers.running.folder import LockedError, RunFolder, finished
 from trainers.running.table import TableError
@@ -205,7 +204,7 @@ def _errors_into(path: pathlib.Path) -> Iterator[None]:
 
 def _execute(folder: RunFolder, config: RunConfig, expected: dict[str, Any],
              should_stop: Callable[[], bool]) -> dict[str, Any]:
-    from trainers.running import memory, progress
+    from trainers.running import progress
     from trainers.running.run import RunError, execute
 
     result = folder.read_result() if finished(folder, config) else None
@@ -220,8 +219,6 @@ def _execute(folder: RunFolder, config: RunConfig, expected: dict[str, Any],
                 raise TrialError(f"{cause.filename or folder.path}: cannot be written: {cause.strerror or cause}; make "
                                  "room, then the same command continues") from error
             return {"status": FAILED, "reason": str(cause or error)}
-        except memory.MemoryShortage as error:  # other trials of the sweep may fit
-            return {"status": FAILED, "reason": str(error)}
     if result is None:
         return {"status": STOPPED}
     return {"status": COMPLETED, **{name: result[name] for name in ("epochs", "final", "seconds")}}
@@ -233,7 +230,7 @@ def _show_failure(folder: RunFolder, config: RunConfig) -> None:
 
     if not events.opened(folder.path):
         writer = events.EventWriter(folder.path)
-        batch_size = config.batch(estimate.fit_images(config))
+        batch_size = config.batch(len(_data(**config.data_settings)["fit"].labels))
         writer.summary(hparams.session_start(folder.path, config, batch_size), 0)
         writer.summary(hparams.session_end(success=False), 0)
         writer.close()
