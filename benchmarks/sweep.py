@@ -6,9 +6,6 @@ from the same oracle with the same seed, so they try the same dropout rates one 
 is 1. Each runs in a process of its own, once a round; every second round runs in reverse order.
 
 "seconds" is from the command to the last result, imports and start-up included. The ratio is taken within each round.
-
-`--memory=500` measures something else: whether one worker's memory grows over so many trials, whose rates, penalties
-and learning rates all differ. The exit code is 1 if its peak is more than 100 MB above that of the first ten.
 """
 
 from __future__ import annotations
@@ -23,11 +20,9 @@ import time
 from typing import Any, Sequence
 
 from benchmarks import command
-from benchmarks.leader import SPACE as NUMBERS
 from trainers import cli
 
 MODEL, SPACE, SEED = "4L", (0.0, 0.5), 0
-FIRST, GROWTH_MB = 10, 100
 
 
 def stock(options: argparse.Namespace) -> list[float]:
@@ -91,25 +86,6 @@ def describe(runs: list[dict[str, Any]], peers: Sequence[str], options: argparse
     return "\n".join(lines)
 
 
-def memory(options: argparse.Namespace) -> int:
-    """Runs a sweep of `options.memory` trials of one epoch with one worker, and prints how its memory grew."""
-    with tempfile.TemporaryDirectory() as folder:
-        command.run(["trainers.sweep", f"--model={options.model}", f"--space={NUMBERS}", f"--seed={SEED}", "--epochs=1",
-                     f"--max_trials={options.memory}", f"--data={options.data}", f"--logdir={folder}", "--name=memory"],
-                    "the sweep")
-        from trainers.tuning import study
-
-        ended = study.load(pathlib.Path(folder) / "sweeps" / "memory").ended
-    outcomes = [execution for trial in ended for execution in (trial.result or {})["executions"]]
-    peaks = [outcome["memory_mb"] for outcome in outcomes]
-    first, processes = peaks[:FIRST][-1], len({outcome["pid"] for outcome in outcomes})
-    grown = max(peaks) - first
-    print(f"{options.model}, {options.data}: {len(outcomes)} trials in {processes} process{'es' * (processes > 1)}; "
-          f"peak memory {first:.0f} MB after {len(peaks[:FIRST])}, {max(peaks):.0f} MB after all: {grown:+.0f} MB, "
-          f"{1000 * grown / len(peaks):.0f} kB a trial")
-    return 0 if processes == 1 and grown <= GROWTH_MB else 1
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = command.make_parser("benchmarks.sweep", __doc__)
     counts = command.list_of(command.count)
@@ -119,14 +95,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--epochs", type=command.count, default=5)
     parser.add_argument("--rounds", type=command.count, default=3)
     parser.add_argument("--data", choices=command.DATA, default="fashion_mnist")
-    parser.add_argument("--memory", type=command.count, help="measure the memory of one worker over so many trials")
-    parser.add_argument("--model", default=MODEL, help="of --memory, with hidden layers")
     parser.add_argument("--stock_in", help="run stock keras-tuner here, in this folder; prints a line of JSON")
     options = parser.parse_args(arguments)
     if options.stock_in:
         print(json.dumps(stock(options)))
         return 0
-    return cli.run("sweep", lambda: memory(options) if options.memory else _main(options))
+    return cli.run("sweep", lambda: _main(options))
 
 
 def _main(options: argparse.Namespace) -> int:

@@ -66,3 +66,31 @@ def rows_without_times(folder):
 def state_digest(folder):
     """SHA-256 of all arrays of a run's checkpoint: weights, optimizer state, best weights."""
     return checkpoints.digest(checkpoints.load(pathlib.Path(folder) / "checkpoints" / "latest.npz")[0])
+
+
+def run_outcome(folder):
+    """All that must be equal of two equal runs, as JSON holds it: weights, optimizer, rows, result, curves."""
+    result = json.loads((pathlib.Path(folder) / "result.json").read_text(encoding="utf-8"))
+    curves = {part: {tag: values for tag, values in scalars(pathlib.Path(folder) / part).items()
+                     if not tag.startswith("speed/") and tag != "final/seconds"} for part in ("", "train")}
+    return plain({"state": state_digest(folder), "rows": rows_without_times(folder), "curves": curves,
+                  **{name: result.get(name) for name in ("final", "weights_sha256", "epochs", "stopped_early")}})
+
+
+def plain(content):
+    """The content as JSON gives it back."""
+    return json.loads(json.dumps(content))
+
+
+def difference(expected, found, place=""):
+    """The first place at which two contents of JSON differ, in one line; None if they are equal."""
+    if type(expected) is not type(found) or not isinstance(expected, (dict, list)):
+        same = expected == found and type(expected) is type(found)
+        return None if same else f"{place or 'it'} is {found!r:.200}, undisturbed {expected!r:.200}"
+    keys = {*expected, *found} if isinstance(expected, dict) else range(max(len(expected), len(found)))
+    for key in sorted(keys):
+        ours, theirs = (one.get(key, "missing") if isinstance(one, dict) else one[key] if key < len(one) else "missing"
+                        for one in (expected, found))
+        if what := difference(ours, theirs, f"{place}.{key}".strip(".")):
+            return what
+    return None

@@ -14,6 +14,7 @@ import tempfile
 from typing import Any, Iterator
 
 from fmnist_zoo.files import atomic_write
+from tests import helpers
 from tests.campaign import disk, driver, recorder, work
 from tests.campaign.disk import Disk, Tree
 from tests.campaign.recorder import Operation
@@ -49,7 +50,7 @@ class CrashPoints(driver.Part):
         disk.write_tree(tree, folder)
         with work.quiet_engine():
             expected = self._recording(one)["expected"]
-            return one.again(folder) or work.difference(expected, work.plain(one.outcome(folder)))
+            return one.again(folder) or helpers.difference(expected, helpers.plain(one.outcome(folder)))
 
     def _tree(self, id: str) -> Tree | None:
         name, count, variant = id.split(":")
@@ -82,7 +83,7 @@ def take(one: work.Work) -> dict[str, Any]:
         before = disk.read_tree(root)
         operations = recorder.record(lambda: one.act(root), root)
         left = disk.read_tree(root)
-        expected = work.plain(one.outcome(root))
+        expected = helpers.plain(one.outcome(root))
     made = Disk(before, operations).tree()
     wrong = sorted(path for path in {*made, *left} if made.get(path, "") != left.get(path, ""))
     assert not wrong, f"the record does not explain {', '.join(wrong)}"
@@ -111,6 +112,3 @@ def _text(data: bytes | None) -> str | None:
 
 def _bytes(data: str | None) -> bytes | None:
     return None if data is None else base64.b64decode(data)
-
-
-driver.register(CrashPoints())

@@ -1,10 +1,9 @@
-"""The part `kills`: SIGKILL at any moment of a run's, a sweep's or a report's life; then the same command ends as if
-nothing had been.
+"""The part `kills`: SIGKILL at any moment of a run's or a sweep's life; then the same command ends as if undisturbed.
 
 A case runs its command once undisturbed, which says how long it lives and what it leaves. Then it starts the command
 again, kills it at a moment drawn uniformly from that time, several times, and lets it end. Most runs are forked from a
-process that has imported TensorFlow: that takes longer than the rest, and writes nothing. The others, sweeps and
-reports are started as a person starts them, imports included.
+process that has imported TensorFlow: that takes longer than the rest, and writes nothing. The others and the sweeps
+are started as a person starts them, imports included.
 """
 
 from __future__ import annotations
@@ -20,9 +19,8 @@ import time
 from typing import Any, Iterator, Mapping, Sequence
 
 from tests import helpers, sweeps
-from tests.campaign.driver import Case, Part, register
-from tests.campaign.processes import BIG, SECONDS, Process, Ready, cluster, ended, flags_of, kill, started, wait
-from trainers.running.folder import RunFolder
+from tests.campaign.driver import Case, Part
+from tests.campaign.processes import BIG, SECONDS, Process, Ready, ended, flags_of, kill, started, wait
 from trainers.running.table import MetricsTable
 
 KILLS = 3  # of a run
@@ -31,8 +29,8 @@ RUNS: tuple[dict[str, Any], ...] = (
     {"model": "softmax"}, {"model": "softmax", "trainer": "fit"}, {"model": "network_softmax", "trainer": "scratch"},
     {"model": "network_A", "trainer": "scratch", "hidden": 8, "batch_size": 600, "optimizer": "sgd"},
     {"model": "2L", "hidden": 8, "dropout": 0.3}, {"model": "2L", "hidden": 8, "trainer": "fit", "dropout": 0.3},
-    {"model": "4L", "hidden": "8,8,8", "normalization": "batch", "residual": "true"},
-    {"model": "softmax", "input": "whitened"}, {"model": "softmax", "validation_size": 0})
+    {"model": "4L", "hidden": "8,8,8", "normalization": "batch"},
+    {"model": "softmax", "validation_size": 0})
 OPTIMIZERS = ("adam", "sgd", "momentum", "rmsprop", "adagrad", "adamax", "adamw", "nadam", "lion")
 RECIPES: tuple[dict[str, Any], ...] = (  # of tape alone
     {}, {"schedule": "cosine", "warmup": 0.2}, {"ema": 0.9}, {"shift": 1, "flip": "true"}, {"mixup": 0.2}, {"erase": 5},
@@ -41,28 +39,8 @@ RECIPES: tuple[dict[str, Any], ...] = (  # of tape alone
 SWEEPS: tuple[dict[str, Any], ...] = (
     {"tuner": "random", "space": "l2=log(1e-6..1e-2)", "max_trials": 6, "epochs": 2},
     {"tuner": "grid", "space": "l2=0,1e-4,1e-3; learning_rate=1e-3,3e-3", "epochs": 2},
-    {"tuner": "asha", "space": "l2=log(1e-6..1e-2)", "max_trials": 4, "epochs": 3},
-    {"tuner": "hyperband", "space": "l2=log(1e-6..1e-2)", "epochs": 3})
-WAITS = ("waits-local", "waits-cluster")
-STOPPED = 610.0  # seconds; a trial waits for 600 until its folder is free, which is longer than anything else waits
+    {"tuner": "asha", "space": "l2=log(1e-6..1e-2)", "max_trials": 4, "epochs": 3})
 VICTIMS = ("leader", "worker", "both", "stopped worker", "stopped leader")
-
-
-def differences(one: pathlib.Path, other: pathlib.Path) -> str:
-    """Where two finished runs differ in what must be equal; empty if they do not."""
-    results = [RunFolder(folder).read_result() or {} for folder in (one, other)]
-    found = [name for name in ("weights_sha256", "final", "epochs", "stopped_early")
-             if results[0].get(name) != results[1].get(name) or name not in results[0]]
-    if helpers.rows_without_times(one) != helpers.rows_without_times(other):
-        found.append("metrics.csv")
-    if not found and helpers.state_digest(one) != helpers.state_digest(other):
-        found.append("the checkpoint")
-    for part in ("", "train"):
-        first, second = ({tag: values for tag, values in helpers.scalars(folder / part).items()
-                          if not tag.startswith("speed/") and tag != "final/seconds"} for folder in (one, other))
-        if first != second:
-            found.append(f"events {part}".rstrip())
-    return ", ".join(found)
 
 
 def epochs_in(path: pathlib.Path) -> int:
@@ -139,33 +117,9 @@ def disturbed(arguments: Sequence[str], path: pathlib.Path, dice: random.Random,
             kill(leader)
 
 
-def waits(name: str, folder: pathlib.Path, seconds: float = STOPPED) -> str | None:
-    """A leader that is stopped for longer than anything waits, and then continues."""
-    settings = {"tuner": "random", "space": "l2=log(1e-6..1e-2)", "max_trials": 12, "epochs": 2}
-    calm, right = swept(settings, folder / "calm")
-    if code := ended(started("trainers.sweep", calm, folder / "calm.txt")):
-        return f"exit code {code} undisturbed: {(folder / 'calm.txt').read_text()[-300:]!r}"
-    with cluster(folder) if name == WAITS[1] else contextlib.nullcontext() as address:
-        flags, path = swept({**settings, **({"scheduler": address} if address else {"workers": 2})}, folder / "stopped")
-        output = folder / "stopped.txt"
-        leader = started("trainers.sweep", flags, output)
-        try:
-            wait(lambda: epochs_in(path) >= 3 or leader.poll() is not None, SECONDS)
-            leader.send_signal(signal.SIGSTOP)
-            other = ended(started("trainers.sweep", flags, folder / "other.txt"))
-            time.sleep(seconds)
-            leader.send_signal(signal.SIGCONT)
-        finally:
-            code = ended(leader)
-    if code or other != 2:
-        return f"exit codes {code}, and {other} of another leader: {output.read_text()[-300:]!r}"
-    tables = [sweeps.without_times(sweeps.rows_of(one)) for one in (path, right)]
-    return None if tables[0] == tables[1] else "other trials"
-
-
 class Kills(Part):
     name = "kills"
-    about = "SIGKILL at random moments of runs, sweeps and reports; then the same command ends with the same bits"
+    about = "SIGKILL at random moments of runs and sweeps; then the same command ends with the same bits"
 
     def __init__(self) -> None:
         self._ready: Ready | None = None
@@ -173,15 +127,10 @@ class Kills(Part):
     def cases(self, seed: int) -> Iterator[Case]:
         for number in range(1000):
             dice = random.Random(f"kills {seed} {number}")
-            kind = "sweep" if number % 20 == 9 else "report" if number % 60 == 59 else "run"
-            yield Case(f"{kind}-{number}", dice, KILLS if kind == "run" else 2)
-        yield from map(Case, WAITS)
+            yield Case(f"{'sweep' if number % 20 == 9 else 'run'}-{number}", dice)
 
     def run(self, case: Case, folder: pathlib.Path) -> str | None:
-        if case.id in WAITS:
-            return waits(case.id, folder)
-        how = {"run": self._run, "sweep": self._sweep, "report": self._report}[case.id.partition("-")[0]]
-        return how(case.content, folder)
+        return (self._sweep if case.id.startswith("sweep") else self._run)(case.content, folder)
 
     def _train(self, arguments: Sequence[str], output: pathlib.Path, seconds: float | None, ready: bool
                ) -> tuple[int, float]:
@@ -222,8 +171,8 @@ class Kills(Part):
         told = f"{' '.join(flags)}, killed after {', '.join(f'{moment:.3f}' for moment in moments[:KILLS])} s"
         if code not in (0, -signal.SIGKILL):
             return f"{told}: exit code {code}: {output.read_text()[-300:]!r}"
-        found = differences(path, right)
-        return f"{told}: other {found}" if found else None
+        found = helpers.difference(helpers.run_outcome(right), helpers.run_outcome(path))
+        return f"{told}: {found}" if found else None
 
     @staticmethod
     def _settings(dice: random.Random) -> dict[str, Any]:
@@ -239,7 +188,7 @@ class Kills(Part):
 
     def _sweep(self, dice: random.Random, folder: pathlib.Path) -> str | None:
         settings = {**dice.choice(SWEEPS), "workers": dice.choice((1, 2))}
-        if settings["tuner"] in ("asha", "hyperband"):
+        if settings["tuner"] == "asha":
             settings["workers"] = 1  # with two, promotions depend on which trial ends first
         (calm, right), (flags, path) = (swept(settings, folder / name) for name in ("calm", "killed"))
         begun = time.monotonic()
@@ -251,23 +200,3 @@ class Kills(Part):
             return f"{' '.join(flags)}, {dict(killed)}: exit code {code}: {said!r}"
         tables = [sweeps.without_times(sweeps.rows_of(one)) for one in (path, right)]
         return None if tables[0] == tables[1] else f"{' '.join(flags)}, {dict(killed)}: other trials"
-
-    def _report(self, dice: random.Random, folder: pathlib.Path) -> str | None:
-        found, lifetime = {}, 0.0
-        for name in ("calm", "killed"):
-            flags = ["--data=mini", "--quick", "--only=depth", f"--logdir={folder / name}", f"--out={folder / 'page'}"]
-            begun = time.monotonic()
-            for _ in range(2 if name == "killed" else 0):
-                process = started("trainers.report", flags, folder / "output.txt")
-                wait(lambda: process.poll() is not None, lifetime * dice.random())
-                process.kill()
-                ended(process)
-            if code := ended(started("trainers.report", flags, folder / "output.txt")):
-                return f"report: exit code {code}: {(folder / 'output.txt').read_text()[-300:]!r}"
-            lifetime = time.monotonic() - begun
-            found[name] = sorted((run.parent.name, (RunFolder(run).read_result() or {}).get("weights_sha256"))
-                                 for run in (folder / name).glob("*/*") if (run / "config.json").exists())
-        return None if found["calm"] == found["killed"] else "report: other runs"
-
-
-register(Kills())

@@ -7,11 +7,10 @@ import os
 import pathlib
 import select
 import signal
-import socket
 import subprocess
 import sys
 import time
-from typing import Any, Callable, Iterator, Mapping, Protocol, Sequence
+from typing import Any, Callable, Mapping, Protocol, Sequence
 
 ROOT = pathlib.Path(__file__).parents[2]
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT)}
@@ -141,21 +140,3 @@ def wait(over: Callable[[], bool], seconds: float) -> None:
     until = time.monotonic() + seconds
     while time.monotonic() < until and not over():
         time.sleep(min(0.005, max(0.0, until - time.monotonic())))
-
-
-@contextlib.contextmanager
-def cluster(folder: pathlib.Path) -> Iterator[str]:
-    """A scheduler of dask with one worker; its address."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    address, output, here = f"tcp://127.0.0.1:{port}", folder / "dask.txt", ["--host=127.0.0.1", "--no-dashboard"]
-    processes = [started("distributed.cli.dask_scheduler", [*here, f"--port={port}"], output),
-                 started("distributed.cli.dask_worker", [address, *here, "--nthreads=1", "--no-nanny",
-                                                         f"--local-directory={folder / 'dask'}"], output)]
-    try:
-        wait(lambda: "Registered to" in output.read_text(), SECONDS)
-        yield address
-    finally:
-        for process in processes:
-            kill(process)

@@ -130,18 +130,7 @@ class Training(Work):
         return None if answer.code == 0 else f"exit code {answer.code}: {answer.error}"
 
     def outcome(self, root: pathlib.Path) -> Any:
-        return run_outcome(root / RUN)
-
-
-def run_outcome(folder: pathlib.Path) -> dict[str, Any]:
-    """What must be equal of two runs: weights, optimizer, rows, result, curves."""
-    from trainers.running.folder import RunFolder
-
-    result = RunFolder(folder).read_result() or {}
-    curves = {part: {tag: values for tag, values in helpers.scalars(folder / part).items()
-                     if not tag.startswith("speed/") and tag != "final/seconds"} for part in ("", "train")}
-    return {"state": helpers.state_digest(folder), "rows": helpers.rows_without_times(folder),
-            "final": result.get("final"), "weights": result.get("weights_sha256"), "curves": curves}
+        return helpers.run_outcome(root / RUN)
 
 
 class Evaluating(Work):
@@ -160,8 +149,8 @@ class Evaluating(Work):
     def outcome(self, root: pathlib.Path) -> Any:
         report = json.loads((root / RUN / "evaluation" / "evaluation.json").read_text())
         for name in ("environment", "content_sha256", "date", "title"):
-            del report[name]
-        return {**run_outcome(root / RUN), "report": report,
+            report.pop(name, None)
+        return {**helpers.run_outcome(root / RUN), "report": report,
                 "files": sorted(path.name for path in (root / RUN / "evaluation").glob("*.png"))}
 
 
@@ -183,8 +172,9 @@ class Scoring(Work):
     def outcome(self, root: pathlib.Path) -> Any:
         from fmnist_zoo import results
 
-        return [{name: value for name, value in row.items() if name not in UNEQUAL}
-                for row in results.read(root / "results.csv")]
+        table = [{name: value for name, value in row.items() if name not in UNEQUAL}
+                 for row in results.read(root / "results.csv")]
+        return {"table": table}
 
 
 class Shipping(Work):
@@ -272,26 +262,6 @@ class Sweeping(Work):
                 "rows": {name: helpers.rows_without_times(run.path) for name, run in runs.items()},
                 "weights": {name: (run.read_result() or {}).get("weights_sha256") for name, run in runs.items()},
                 "journals": sorted(one.name for one in path.glob("journal*"))}
-
-
-def plain(content: Any) -> Any:
-    """As JSON gives it back."""
-    return json.loads(json.dumps(content))
-
-
-def difference(expected: Any, found: Any, place: str = "") -> str | None:
-    """The first place at which two contents of JSON differ, in one line; None if they are equal."""
-    if type(expected) is not type(found) or not isinstance(expected, (dict, list)):
-        same = expected == found and type(expected) is type(found)
-        return None if same else f"{place or 'it'} is {found!r:.200}, undisturbed {expected!r:.200}"
-    keys: Any = [*expected, *(key for key in found if key not in expected)] if isinstance(expected, dict) else \
-        range(max(len(expected), len(found)))
-    for key in keys:
-        ours, theirs = (one.get(key, "missing") if isinstance(one, dict) else one[key] if key < len(one) else "missing"
-                        for one in (expected, found))
-        if what := difference(ours, theirs, f"{place}.{key}".strip(".")):
-            return what
-    return None
 
 
 ALL: dict[str, Work] = {work.name: work for work in (
