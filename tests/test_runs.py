@@ -1,26 +1,22 @@
-"""`trainers.runs`: lists, compares, cleans up and checks runs, damaged, half-written and foreign folders among them."""
+"""`trainers.runs`: lists, compares, and cleans up runs, damaged, half-written and foreign folders among them."""
 
 import csv
 import io
 import json
 import os
 import re
-import shutil
+import sys
+import time
 
 import pytest
+from PIL import Image
 
 from tests import helpers, sweeps
-from tests.runs import evaluate, make
+from tests.runs import DATA, ENVIRONMENT, evaluate, make
+from trainers import train as train_command
+from trainers.running import pruning
 from trainers.running.folder import RunFolder, in_use
-from trainers.runs import GROUPS, define_flags, main
-
-FINISHED_OLD = "2L,hidden=2/finished"
-
-
-@pytest.fixture
-def old(tmp_path):
-    """A log folder of version 0.1: a finished run, three unfinished ones and an unfinished sweep of three trials."""
-    return shutil.copytree(helpers.OLD_FILES / "logs", tmp_path / "old")
+from trainers.runs import main
 
 
 @pytest.fixture(scope="module")
@@ -69,19 +65,15 @@ def test_run_that_a_process_holds_is_running(logs, capsys):
     assert not in_use(folder.path) and listed(logs, capsys)[0]["status"] == "interrupted"
 
 
-def test_files_of_version_0_1_and_their_sweep_are_listed(old, capsys):
-    found = listed(old, capsys)
-    assert [(one["kind"], one["model"], one["status"], one["epochs"]) for one in found] == [
-        ("sweep", "2L", "interrupted", None), ("run", "2L", "finished", 4), ("run", "network_A", "interrupted", 4),
-        ("run", "2L", "interrupted", 3), ("run", "2L", "interrupted", 3)]
-    result = json.loads((old / FINISHED_OLD / "result.json").read_text())
-    assert {name: found[1][name] for name in ("val_loss", "val_accuracy", "seconds", "best_epoch")} == {
-        **{name: result["final"][name] for name in ("val_loss", "val_accuracy")},
-        "seconds": result["seconds"], "best_epoch": 4}
-    assert found[1]["test_accuracy"] == 0.25 and found[1]["started"] == "2026-11-24T20:50:39Z"
-    best = json.loads((old / "sweeps" / "grid" / "best.json").read_text())
-    assert (found[0]["val_loss"], found[0]["trials"], found[0]["ended_trials"]) == (best["objective"], 3, 2)
-    assert found[2]["best_epoch"] == 4  # the last weights of network_* count
+def test_runs_that_differ_in_their_seed_alone_are_one_line(tmp_path, capsys):
+    for seed, losses in enumerate(((0.5, 0.3), (0.5, 0.2), (0.4, 0.1))):
+        evaluate(make(tmp_path, f"seed{seed}", losses=losses, seed=seed))
+    make(tmp_path, "other", l2=1e-4)
+    make(tmp_path, "unfinished", finished=False, epochs=9, seed=4)
+    one = next(one for one in listed(tmp_path, capsys, "--seeds") if one["seeds"] == 3)
+    assert one["val_loss"] == pytest.approx(0.2) and one["test_accuracy"] == pytest.approx(0.8)
+    assert one["folder"] == str(tmp_path / "4L" / "*") and "(3 seeds)" in one["changes"]
+    assert len(listed(tmp_path, capsys, "--seeds")) == 3
 
 
 def test_sweeps_are_a_line_each(tmp_path, capsys):
@@ -176,15 +168,6 @@ def test_result_that_does_not_read_leaves_what_the_rows_say(tmp_path, capsys, co
     assert (found["status"], found["epochs"], found["val_loss"]) == ("interrupted", 3, 0.3)
 
 
-def test_values_that_are_no_numbers_are_unknown(tmp_path, capsys):
-    folder = make(tmp_path, "one", started=float("inf"))
-    helpers.change(folder.result, lambda result: result["final"].update(
-        val_loss=float("nan"), val_accuracy="high"))
-    (found,) = listed(tmp_path, capsys)
-    assert (found["status"], found["val_loss"], found["val_accuracy"], found["started"]) \
-        == ("finished", None, None, None)
-
-
 def test_names_cannot_control_the_terminal(tmp_path, capsys):
     make(tmp_path, "one").path.rename(tmp_path / "4L" / "o\x1b[2Jn\ne")
     assert main([f"--logdir={tmp_path}"]) == 0
@@ -204,10 +187,10 @@ def test_model_of_a_module_that_is_not_imported(tmp_path, capsys):
     (["--json", "--csv"], "two formats"), (["--limit=0"], "--limit must be a whole number of at least 1, received 0"),
     (["--limit=x"], "--limit must be a whole number of at least 1, received 'x'"), (["one"], "received 'one'"),
     (["--plot=x.png"], "--plot goes with --compare"), (["--yes"], "--yes goes with --prune"),
-    (["--prune", "--verify"], "--prune and --verify are two things"),
+    (["--prune", "--compare"], "are two things"),
     (["--prune", "--model=4L"], "--model does not go with --prune"),
     (["--compare"], "two runs or more"), (["--compare", "4L/done"], "two runs or more"),
-    (["--compare", "4L/done", "4L/done"], "4L/done and 4L/done are the same run"),
+    (["--compare", "4L/done", "4L/done"], "received 4L/done, 4L/done"),
     (["--compare", "4L/done", "4L/early", "--plot=/nonexistent/c.png"], "c.png: there is no folder /nonexistent"),
     (["--compare", "4L/done", "4L/nothing"], "4L/nothing: no run in this folder"),
     (["--compare", "4L/done", "4L/early", "--plot=x.pdf"], "must end with .png"),
@@ -220,5 +203,133 @@ def test_mistake_is_one_line(logs, capsys, flags, text):
     assert not captured.out
 
 
-def test_every_flag_is_in_a_group():
-    assert sorted(name for names in GROUPS.values() for name in names) == sorted(define_flags())
+LONG_AGO = time.time() - 2 * pruning.EMPTY_FOR
+
+
+def run(logdir, capsys, *flags, code=0):
+    """What a command prints."""
+    assert main([f"--logdir={logdir}", *map(str, flags)]) == code
+    return capsys.readouterr().out
+
+
+def table(text):
+    return {cells[0]: cells[1:] for cells in (re.split(" {2,}", line) for line in text.splitlines())}
+
+
+def test_settings_that_differ_and_results_side_by_side(tmp_path, capsys):
+    make(tmp_path, "one", seed=3)
+    evaluate(make(tmp_path, "two", losses=(0.6, 0.2), epochs=9, l2=1e-4, early_stopping=1,
+                  environment={**ENVIRONMENT, "versions": {"tensorflow": "2.22.0"}}))
+    second = tmp_path / "4L,l2=0.0001" / "two"
+    found = table(run(tmp_path, capsys, "--compare", "4L/one", second))
+    assert found[""] == [] and found.pop("") == []
+    assert found == {
+        "model": ["4L", "4L"], "l2": ["0.0", "0.0001"], "epochs": ["3", "2"], "early_stopping": ["0", "1"],
+        "seed": ["3", "0"], "tensorflow": ["2.21.0", "2.22.0"], "status": ["finished", "finished"],
+        "best epoch": ["2", "2"], "train loss": ["0.1500", "0.1000"], "train accuracy": ["0.9000", "0.9000"],
+        "val loss": ["0.3000", "0.2000"], "val accuracy": ["0.7000", "0.8000"],
+        "test accuracy": ["-", "0.8000"], "seconds": ["4", "3"], "images per second": ["1200", "1200"]}
+    rows = json.loads(run(tmp_path, capsys, "--compare", "4L/one", second, "--json"))
+    assert [row["folder"] for row in rows] == [str(tmp_path / "4L" / "one"), str(second)]
+    assert [row["val_loss"] for row in rows] == [0.3, 0.2] and [row["l2"] for row in rows] == ["0.0", "0.0001"]
+
+
+def test_runs_on_other_images_do_not_compare(tmp_path, capsys):
+    for name, data in (("one", DATA), ("two", {**DATA, "split_sha256": "f" * 64})):
+        make(tmp_path, name, data=data)
+    text = run(tmp_path, capsys, "--compare", "4L/one", "4L/two")
+    assert "were not validated on the same images" in text and table(text)["split_sha256"] == ["e" * 12, "f" * 12]
+
+
+def test_plot_has_the_curves_of_runs_of_other_lengths(tmp_path, capsys):
+    make(tmp_path, "$a_{", losses=(0.5,))
+    make(tmp_path, "two", losses=(0.6, 0.2, 0.3), finished=False, epochs=9)
+    text = run(tmp_path, capsys, "--compare", "4L/$a_{", "4L/two/config.json", f"--plot={tmp_path / 'curves.png'}")
+    assert text.endswith(f"written: {tmp_path / 'curves.png'}\n")
+    with Image.open(tmp_path / "curves.png") as picture:
+        assert picture.width > 800 and len(picture.convert("RGB").getcolors(1 << 20)) > 10
+
+
+def test_trial_is_named_by_its_folder(tmp_path, capsys):
+    for number, rate in enumerate((0.0, 0.2)):
+        folder = make(tmp_path, "one", dropout=(rate,) * 3)
+        (tmp_path / "sweeps" / "grid" / f"{number:04}").mkdir(parents=True)
+        folder.path.rename(tmp_path / "sweeps" / "grid" / f"{number:04}" / "0")
+    (tmp_path / "sweeps" / "grid" / "sweep.json").write_text("{}")
+    found = table(run(tmp_path, capsys, "--compare", "sweeps/grid/0000", "sweeps/grid/0001/0"))
+    assert found["dropout"] == ["none", "0.2_0.2_0.2"]
+    assert main([f"--logdir={tmp_path}", "--compare", "sweeps/grid/0000", "sweeps/grid"]) == 2
+    assert "sweeps/grid: is a sweep; name a trial of it, such as sweeps/grid/0000" in capsys.readouterr().err
+
+
+@pytest.fixture
+def cluttered(tmp_path):
+    """A log folder with one of each that `--prune` removes, and of what it must leave."""
+    make(tmp_path, "finished")
+    make(tmp_path, "stopped", finished=False, epochs=9)
+    next((make(tmp_path, "without weights").weights).glob("best.*")).unlink()
+    for name in ("theirs/empty", "4L/of_somebody", "Downloads"):
+        (tmp_path / name).mkdir(parents=True)
+    for name in ("killed/at_start", "4L/empty", "4L/new", "held/at_start"):
+        (tmp_path / name).mkdir(parents=True)
+        (tmp_path / name / ".lock").write_text("123")
+    (tmp_path / "killed" / "at_start" / ".config.json.0a1b").write_text("{")
+    for name in ("random", "random-until-20260101-120000"):
+        sweeps.made(tmp_path / "sweeps" / name, "dropout=0,0.5", [(0.0,), (0.5,)], lambda values, seed: 0.5)
+    (tmp_path / "sweeps" / "notes-until-20260101-120000").mkdir()
+    for path in ("killed", "killed/at_start", "4L/empty", "held", "held/at_start", "theirs/empty", "theirs",
+                 "4L/of_somebody", "Downloads"):
+        os.utime(tmp_path / path, (LONG_AGO, LONG_AGO))
+    return tmp_path
+
+
+REMOVED = {"4L/finished/checkpoints", "killed", "killed/at_start", "4L/empty",
+           "sweeps/random-until-20260101-120000"}
+
+
+def folders(logdir):
+    return {path.relative_to(logdir).as_posix() for path in logdir.rglob("*") if path.is_dir()}
+
+
+def test_pruning_removes_what_it_says_and_nothing_else(cluttered, capsys):
+    before = folders(cluttered)
+    with RunFolder(cluttered / "held" / "at_start").locked():
+        text = run(cluttered, capsys, "--prune", "--dry_run")
+        assert folders(cluttered) == before
+        assert run(cluttered, capsys, "--prune", "--yes").startswith(text)
+    gone = before - folders(cluttered)
+    assert gone == REMOVED | {f"sweeps/random-until-20260101-120000/{number:04}" for number in (0, 1)}
+    assert [line.split(":")[0] for line in text.splitlines() if not line.startswith(" ")] \
+        == ["checkpoints of finished runs", "empty folders", "sweeps moved aside by --overwrite", "this frees 0.0 MB"]
+    assert {line.strip() for line in text.splitlines() if line.startswith(" ")} \
+        == {str(cluttered / name) for name in REMOVED - {"4L/finished/checkpoints", "killed"}}
+
+
+def test_pruned_run_counts_as_finished_and_says_why_it_cannot_be_longer(tmp_path, capsys):
+    folder = make(tmp_path, "one")
+    run(tmp_path, capsys, "--prune", "--yes")
+    assert not folder.checkpoint.parent.exists()
+    assert train_command.main([f"--resume={folder.path}"]) == 0
+    assert "is finished" in capsys.readouterr().out
+    assert run(tmp_path, capsys, "--prune") == f"nothing to remove below {tmp_path}\n"
+
+
+@pytest.mark.parametrize("answer, code, text", [
+    ("y\n", 0, "removed: "), ("n\n", 0, "nothing was removed"), ("\n", 0, "nothing was removed"),
+    ("", 2, "nobody answered: add --yes, or --dry_run"),
+])
+def test_pruning_asks(tmp_path, capsys, monkeypatch, answer, code, text):
+    folder = make(tmp_path, "one")
+    monkeypatch.setattr(sys, "stdin", io.StringIO(answer))
+    assert main([f"--logdir={tmp_path}", "--prune"]) == code
+    captured = capsys.readouterr()
+    assert text in captured.out + captured.err and folder.checkpoint.exists() == (answer != "y\n")
+
+
+def test_run_that_is_resumed_meanwhile_keeps_its_checkpoint(tmp_path):
+    folder = make(tmp_path, "one")
+    (one,) = pruning.find(tmp_path)
+    with folder.locked():
+        assert not pruning.remove(one)
+    folder.result.unlink()
+    assert not pruning.remove(one) and folder.checkpoint.exists()

@@ -299,7 +299,7 @@ def test_scheduler_without_dask_is_refused_before_a_folder_is_made(tmp_path, mon
 
 def listed(logdir):
     line = runs.sweep_line(str(logdir / "sweeps" / "one"))
-    return line.status, line.ended_trials, line.trials
+    return line.status, line.epochs, line.planned_epochs
 
 
 def test_a_sweep_is_listed_with_all_trials_that_it_will_have(pretending_pool, tmp_path):

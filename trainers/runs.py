@@ -11,12 +11,12 @@ import os
 import sys
 from typing import Any, Iterator, Sequence
 
-from fmnist_zoo.card import counted, printable
+from fmnist_zoo.card import printable
 from fmnist_zoo.errors import UsageError, ZooError
 from trainers import cli
-from trainers.running import comparing, listing, pruning
-from trainers.running.folder import RunFolder, in_use
-from trainers.running.listing import DAMAGED, FINISHED, INTERRUPTED, NEWEST_FIRST, RUNNING, SORTS, SWEEP, Line
+from trainers.running import comparison, listing, pruning
+from trainers.running.folder import in_use
+from trainers.running.listing import DAMAGED, FINISHED, INTERRUPTED, RUNNING, SORTS, SWEEP, Line
 
 USAGE = """
 Lists the runs and sweeps below a log folder, the newest first.
@@ -26,14 +26,13 @@ Lists the runs and sweeps below a log folder, the newest first.
     python -m trainers.runs --compare 4L/first 4D_drop03/first --plot=curves.png
     python -m trainers.runs --prune --dry_run
 
-Scores are of the weights that count: of the best epoch so far, for network_* of the last one. A sweep is one line, with
+Scores are of the selected weights: of the best epoch so far, for network_* of the last one. A sweep is one line, with
 the scores of its best trial on the half of the validation images that ranks; --model also finds it by its base model.
 """
-GROUPS = {"Which runs": ("logdir", "model", "sort", "limit"), "How they are printed": ("json", "csv"),
-          "Side by side": ("compare", "plot"), "Less on the disk": ("prune", "yes", "dry_run"),
-          "Damage": ("verify",)}
-MODES = {"compare": ("plot", "json", "csv"), "prune": ("yes", "dry_run"), "verify": ("model",)}
-PLAIN = ("model", "sort", "limit", "json", "csv")
+GROUPS = {"Which runs": ("logdir", "model", "seeds", "sort", "limit"), "How they are printed": ("json", "csv"),
+          "Side by side": ("compare", "plot"), "Less on the disk": ("prune", "yes", "dry_run")}
+MODES = {"compare": ("plot", "json", "csv"), "prune": ("yes", "dry_run")}
+PLAIN = ("model", "seeds", "sort", "limit", "json", "csv")
 SHOWN = 5  # reasons below a table
 
 
@@ -41,19 +40,17 @@ def define_flags() -> cli.Flags:
     values = cli.Flags()
     values.text("logdir", "the log folder", "tb_logs")
     values.text("model", "a name or a pattern such as 4D*", "*")
-    values.text("sort", f"a column, the best first; with - before it, the worst: {', '.join(SORTS)}", NEWEST_FIRST)
+    values.text("sort", f"a column, the best first; with - before it, the worst: {', '.join(SORTS)}", "started")
+    values.switch("seeds", "show finished runs that differ in their seed alone as one line, with the means")
     values.whole("limit", "how many are printed")
     values.switch("json", "print JSON, with all digits")
     values.switch("csv", "print CSV, with all digits")
     values.switch("compare", "the runs whose folders follow: the settings that differ, and the results, side by side")
     values.text("plot", "with --compare, a .png file: write their curves to it")
-    values.switch("prune", "remove checkpoints of finished runs (--resume with more --epochs needs them), empty "
-                  "folders that are an hour old or more, and sweeps that --overwrite moved aside; says what that "
-                  "frees, and asks")
+    values.switch("prune", "remove checkpoints of finished runs (--resume with more --epochs needs them), folders "
+                  "of runs that never began, and sweeps that --overwrite moved aside; says what that frees, and asks")
     values.switch("yes", "with --prune: do not ask")
     values.switch("dry_run", "with --prune: say what it would free, and stop")
-    values.switch("verify", "check that the files of all runs and sweeps are whole and fit each other; exit code 1 if "
-                  "not")
     return values
 
 
@@ -65,12 +62,11 @@ def _main(values: cli.Flags, words: list[str]) -> int:
     _check(values, words)
     logdir = os.path.expanduser(values.logdir)
     if values.compare:
-        return _compare(comparing.read(words, logdir), values)
+        return _compare(comparison.read(words, logdir), values)
     if values.prune:
         return _prune(logdir, values)
-    if values.verify:
-        return _verify(logdir, values.model)
-    lines = listing.ordered(_lines(logdir, values.model), values.sort)
+    lines = list(_lines(logdir, values.model))
+    lines = listing.ordered(listing.over_seeds(lines) if values.seeds else lines, values.sort)
     shown = lines[:values.limit]
     if values.json or values.csv:
         _print([line.to_dict() for line in shown], listing.COLUMNS, values)
@@ -122,10 +118,10 @@ def sweep_line(path: str) -> Line:
     line.name = found.base.spec.name
     line.model, line.started = line.name.split(",")[0], listing.moment(found.manifest)
     line.changes = f"{found.manifest['tuner']}: {found.space.text} {listing.changes(found.base)}".rstrip()
-    planned = found.starts[-1].get("trials") if found.starts else None  # unknown of asha, and in version 0.2
-    line.trials, line.ended_trials = max(planned or 0, len(found.trials)), len(found.ended)
+    planned = found.starts[-1].get("trials") if found.starts else None  # unknown of asha
+    line.planned_epochs, line.epochs = max(planned or 0, len(found.trials)), len(found.ended)
     line.seconds = sum(trial.result["seconds"] or 0.0 for trial in found.ended if trial.result)
-    line.status = (RUNNING if in_use(path) else FINISHED if found.ended and line.trials == line.ended_trials
+    line.status = (RUNNING if in_use(path) else FINISHED if found.ended and line.planned_epochs == line.epochs
                    else INTERRUPTED)
     if found.ranked and found.ranked[0].result:
         finals = [one["final"] for one in found.ranked[0].result["executions"]]
@@ -151,14 +147,14 @@ def _print_reasons(damaged: Sequence[Line]) -> None:
         print(f"runs: {len(damaged) - SHOWN} more are damaged; --json says why", file=sys.stderr)
 
 
-def _compare(runs: list[comparing.Compared], values: cli.Flags) -> int:
+def _compare(runs: list[comparison.Compared], values: cli.Flags) -> int:
     if values.plot is not None:
-        comparing.plot(runs, values.plot)
+        comparison.plot(runs, values.plot)
     if values.json or values.csv:
-        rows = comparing.to_dicts(runs)
+        rows = comparison.to_dicts(runs)
         _print(rows, list(rows[0]), values)
         return 0
-    print(comparing.text(runs))
+    print(comparison.text(runs))
     if values.plot is not None:
         print(f"\nwritten: {values.plot}")
     return 0
@@ -196,55 +192,6 @@ def _prune(logdir: str, values: cli.Flags) -> int:
 
 def _size(some: Sequence[pruning.Removable]) -> str:
     return f"{sum(one.bytes for one in some) / 1e6:.1f} MB"
-
-
-def _verify(logdir: str, pattern: str) -> int:
-    from trainers.running import verifying
-
-    found: list[str] = []
-    counts = {"run": 0, "sweep": 0, "trial": 0}
-    busy = 0
-    for line in _lines(logdir, pattern):
-        if line.status == RUNNING:
-            busy += 1
-            continue
-        counts[line.kind] += 1
-        if line.kind == SWEEP:
-            trials, problems = _verify_sweep(line.folder)
-            counts["trial"] += trials
-            found += problems
-        else:
-            found += verifying.problems(RunFolder(line.folder))
-    for problem in found:
-        print(printable(problem))
-    checked = ", ".join(counted(count, what) for what, count in counts.items())
-    print(f"checked {checked}: {len(found) or 'no'} problem{'s' * (len(found) != 1)}"
-          + f"; not checked, because they are running: {busy}" * bool(busy))
-    return cli.FAILURE if found else 0
-
-
-def _verify_sweep(path: str) -> tuple[int, list[str]]:
-    """How many trials a sweep has, and what is damaged in its folder or does not fit the rest."""
-    from trainers.running import verifying
-    from trainers.tuning import study
-
-    try:
-        sweep = study.load(path)
-    except (ZooError, OSError) as error:
-        return 0, [str(error)]
-    found = []
-    for trial in sweep.trials.values():
-        folders = [RunFolder(sweep.folder(trial, execution)) for execution in range(sweep.executions)]
-        for folder in folders:
-            found += verifying.problems(folder) if folder.config.exists() else []
-        if trial.status == study.COMPLETED and trial.result:
-            finals = [one["final"] for one in trial.result["executions"]]
-            results = [folder.read_result() for folder in folders]
-            mean = sum(final[sweep.objective.metric] for final in finals) / len(finals)
-            if abs(mean - trial.score) > 1e-9 or any(
-                    result and result["final"] != final for result, final in zip(results, finals)):
-                found.append(f"{sweep.path / trial.name / 'result.json'}: is not what its runs came to")
-    return len(sweep.trials), found
 
 
 if __name__ == "__main__":

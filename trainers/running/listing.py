@@ -14,7 +14,7 @@ import json
 import math
 import operator
 import os
-import pathlib
+import statistics
 import textwrap
 import time
 from typing import Any, Iterable, Iterator
@@ -27,9 +27,9 @@ from trainers.running.folder import SWEEPS, RunFolder, ends, in_use, read_evalua
 
 FINISHED, RUNNING, INTERRUPTED, NAN, DAMAGED = "finished", "running", "interrupted", "NaN", "damaged"
 RUN, SWEEP = "run", "sweep"
-NEWEST_FIRST = "started"
-HIGHEST_FIRST = (NEWEST_FIRST, "epochs", "val_accuracy", "test_accuracy")
-READ = ("epoch", "seconds", "val_loss", "val_accuracy")  # of metrics.csv
+HIGHEST_FIRST = ("started", "epochs", "val_accuracy", "test_accuracy")
+AVERAGED = ("best_epoch", "val_loss", "val_accuracy", "test_accuracy", "seconds")
+HEAD = ("model", "changes", "status", "epochs", "validation loss", "accuracy", "test accuracy", "seconds", "folder")
 CHANGES_WIDTH = 60  # letters of the changes in a table
 
 
@@ -43,10 +43,10 @@ class Line:
         changes: the settings that decide numbers and differ from the model's own; of a sweep its tuner and space, too.
         status: FINISHED, RUNNING (a process holds the folder), INTERRUPTED, NAN, or DAMAGED; `reason` explains the last
             two. A sweep is finished if all of its trials have ended.
-        epochs, planned_epochs: trained, and of the recipe. A sweep will have `trials`, and has
-            `ended_trials` of them.
-        best_epoch, val_loss, val_accuracy: of the weights that count, so far; of a sweep those of the
-            best trial, on the half of the validation images that ranks the trials.
+        seeds: how many runs the line stands for, that differ in their seed alone.
+        epochs, planned_epochs: trained, and of the recipe; of a sweep, trials that have ended, and all.
+        best_epoch, val_loss, val_accuracy: of the selected weights, so far; of a sweep those of the best trial, on the
+            half of the validation images that ranks the trials.
         test_accuracy: of these weights, if they were evaluated.
         seconds: of training.
         started: Unix time.
@@ -59,11 +59,10 @@ class Line:
     changes: str = ""
     status: str = DAMAGED
     reason: str = ""
+    seeds: int = 1
     epochs: int | None = None
     planned_epochs: int | None = None
-    trials: int | None = None
-    ended_trials: int | None = None
-    best_epoch: int | None = None
+    best_epoch: float | None = None
     val_loss: float | None = None
     val_accuracy: float | None = None
     test_accuracy: float | None = None
@@ -92,19 +91,19 @@ def folders(logdir: str | os.PathLike[str]) -> Iterator[tuple[str, str]]:
     """
     if not os.path.isdir(logdir):
         raise ConfigError(f"{os.fspath(logdir)}: no such folder; --logdir names the log folder")
-    for model in within(logdir):
+    for model in _within(logdir):
         if model.name != SWEEPS:
-            for run in within(model.path):
+            for run in _within(model.path):
                 yield model.name, run.path
 
 
 def sweeps(logdir: str | os.PathLike[str]) -> list[str]:
     """The folders of the sweeps below `logdir`."""
-    return [entry.path for entry in within(os.path.join(logdir, SWEEPS))
+    return [entry.path for entry in _within(os.path.join(logdir, SWEEPS))
             if os.path.exists(os.path.join(entry.path, "sweep.json"))]
 
 
-def within(path: str | os.PathLike[str]) -> list[os.DirEntry[str]]:
+def _within(path: str | os.PathLike[str]) -> list[os.DirEntry[str]]:
     """The folders in a folder that are not hidden; none if it cannot be read, as `lost+found`."""
     with contextlib.suppress(OSError), os.scandir(path) as entries:
         return [entry for entry in entries if not entry.name.startswith(".") and entry.is_dir()]
@@ -114,64 +113,56 @@ def within(path: str | os.PathLike[str]) -> list[os.DirEntry[str]]:
 def runs(logdir: str | os.PathLike[str], pattern: str = "*") -> Iterator[Line]:
     """A line for each run below `logdir` whose model matches a pattern; what another program wrote is left out."""
     for model, path in folders(logdir):
-        if os.path.isfile(os.path.join(path, "config.json")) and (line := run(path, model, pattern)):
-            yield line
+        if os.path.isfile(os.path.join(path, "config.json")):
+            line = run(path, model)
+            if line.matches(pattern) and not (line.status == DAMAGED and _is_foreign(path)):
+                yield line
 
 
-def run(path: str, model: str, pattern: str = "*") -> Line | None:
-    """The line of the run in a folder; None if it is no run's, or its model does not match the pattern.
-
-    Args:
-        model: the name of the model's folder, for a run whose record does not read.
-    """
+def run(path: str, model: str) -> Line:
+    """The line of the run in a folder; `model` is the name of the model's folder, if the run's record does not read."""
     folder, line = RunFolder(path), Line(path, model=model.split(",")[0], name=model)
     try:
         record, config = read_run(folder.config)
-    except ConfigError as error:
-        line.reason = str(error)
-        return line if line.matches(pattern) and not _is_foreign(folder.config) else None
-    line.name, line.model = config.spec.name, config.spec.name.split(",")[0]
-    if not line.matches(pattern):
-        return None
-    line.changes, line.planned_epochs, line.started = changes(config), config.recipe.epochs, moment(record)
-    result = folder.read_result()
-    if result and ends(result, config):
-        final = result["final"]
-        line.status, line.epochs, line.seconds, line.best_epoch = (
-            FINISHED, result["epochs"], number(result["seconds"]), final["epoch"])
-        line.val_loss, line.val_accuracy = map(
-            number, map(final.get, ("val_loss", "val_accuracy")))
-        report = read_evaluation(folder.evaluation, weights_sha256=result["weights_sha256"],
-                                 data_sha256=record["data"]["sha256"])
-        line.test_accuracy = report["accuracy"] if report else None
-        return line
-    try:
-        _describe_rows(line, folder.table.rows(only=READ), config)
+        line.name, line.model = config.spec.name, config.spec.name.split(",")[0]
+        line.changes, line.planned_epochs, line.started = changes(config), config.recipe.epochs, moment(record)
+        result = folder.read_result()
+        if result and ends(result, config):
+            final = result["final"]
+            line.status, line.epochs, line.seconds = FINISHED, result["epochs"], result["seconds"]
+            line.best_epoch, line.val_loss, line.val_accuracy = map(final.get, ("epoch", "val_loss", "val_accuracy"))
+            report = read_evaluation(folder.evaluation, weights_sha256=result["weights_sha256"],
+                                     data_sha256=record["data"]["sha256"])
+            line.test_accuracy = report["accuracy"] if report else None
+            return line
+        rows = folder.table.rows(only=("epoch", "seconds", "val_loss", "val_accuracy"))
     except (ConfigError, OSError) as error:
         line.reason = str(error)
         return line
-    if in_use(path):
-        line.status = RUNNING
-    elif folder.failure.exists():
-        line.status, line.reason = NAN, folder.read_failure()
-    else:
-        line.status = INTERRUPTED
+    line.epochs, line.seconds = len(rows), math.fsum(row["seconds"] or 0 for row in rows)
+    if row := selected(rows, config):
+        line.best_epoch, line.val_loss, line.val_accuracy = row["epoch"], row["val_loss"], row["val_accuracy"]
+    line.status = RUNNING if in_use(path) else NAN if folder.failure.exists() else INTERRUPTED
+    line.reason = folder.read_failure() if line.status == NAN else ""
     return line
 
 
-def chosen(rows: list[dict[str, Any]], config: RunConfig) -> dict[str, Any] | None:
-    """The row of the epoch whose weights count so far; None if there are no rows."""
+def _is_foreign(path: str) -> bool:
+    """Whether another program wrote the `config.json` in a folder: it is whole and holds no config of ours."""
+    try:
+        with open(os.path.join(path, "config.json"), encoding="utf-8") as file:
+            content = json.load(file)
+    except (OSError, ValueError, RecursionError):
+        return False
+    return not isinstance(content, dict) or "config" not in content
+
+
+def selected(rows: list[dict[str, Any]], config: RunConfig) -> dict[str, Any] | None:
+    """The row of the epoch whose weights are selected so far; None if there are no rows."""
     scored = [row for row in rows if row["val_loss"] is not None]
     if config.recipe.weights == "best" and scored:
         return min(scored, key=operator.itemgetter("val_loss"))
     return rows[-1] if rows else None
-
-
-def _describe_rows(line: Line, rows: list[dict[str, Any]], config: RunConfig) -> None:
-    line.epochs, line.seconds = len(rows), math.fsum(row["seconds"] or 0 for row in rows)
-    if row := chosen(rows, config):
-        line.best_epoch = row["epoch"]
-        line.val_loss, line.val_accuracy = row["val_loss"], row["val_accuracy"]
 
 
 def changes(config: RunConfig) -> str:
@@ -205,13 +196,22 @@ def moment(record: dict[str, Any]) -> float | None:
     return found if found is not None and 0 <= found < 2**40 else None
 
 
-def _is_foreign(path: pathlib.Path) -> bool:
-    """Whether another program wrote a `config.json`: it is whole and holds no config of ours."""
-    try:
-        content = json.loads(path.read_bytes())
-    except (OSError, ValueError, RecursionError):
-        return False
-    return not isinstance(content, dict) or "config" not in content
+def over_seeds(lines: Iterable[Line]) -> list[Line]:
+    """Finished runs that differ in their seed alone as one line, with the means of their numbers."""
+    groups: dict[Any, list[Line]] = {}
+    for line in lines:
+        settings = " ".join(one for one in line.changes.split() if not one.startswith("seed="))
+        key = (line.name, settings) if line.kind == RUN and line.status == FINISHED else line.folder
+        groups.setdefault(key, []).append(line)
+    return [_mean(group) if len(group) > 1 else group[0] for group in groups.values()]
+
+
+def _mean(group: list[Line]) -> Line:
+    numbers = {name: [value for line in group if (value := getattr(line, name)) is not None] for name in AVERAGED}
+    means = {name: statistics.fmean(known) if len(known) == len(group) else None for name, known in numbers.items()}
+    settings = " ".join(one for one in group[0].changes.split() if not one.startswith("seed="))
+    return dataclasses.replace(group[0], **means, changes=f"{settings} ({len(group)} seeds)".strip(), seeds=len(group),
+                               folder=os.path.join(os.path.dirname(group[0].folder), "*"))
 
 
 def ordered(lines: Iterable[Line], sort: str) -> list[Line]:
@@ -225,28 +225,14 @@ def ordered(lines: Iterable[Line], sort: str) -> list[Line]:
     return known + [line for line in found if getattr(line, name) is None]
 
 
-HEAD = ("model", "changes", "status", "epochs", "validation loss", "accuracy", "test accuracy", "seconds", "folder")
-
-
 def table(lines: Iterable[Line]) -> str:
     """Lines as an aligned table."""
-    rows = [(line.model, _shortened(line.changes) or "-", line.status, _progress(line),
+    rows = [(line.model, textwrap.shorten(line.changes, CHANGES_WIDTH, placeholder=" ...") or "-", line.status,
+             "-" if line.epochs is None else f"{line.epochs}/{line.planned_epochs}" + " trials" * (line.kind == SWEEP),
              score(line.val_loss), score(line.val_accuracy), score(line.test_accuracy),
              "-" if line.seconds is None else f"{line.seconds:.0f}", line.folder) for line in lines]
     return card.aligned([HEAD, *rows], numeric=HEAD[3:8])
 
 
-def _shortened(changes: str) -> str:
-    if len(changes) <= CHANGES_WIDTH:
-        return changes
-    return textwrap.shorten(changes, CHANGES_WIDTH, placeholder=" ...")
-
-
 def score(value: float | None) -> str:
     return "-" if value is None else f"{value:.4f}"
-
-
-def _progress(line: Line) -> str:
-    if line.trials is not None:
-        return f"{line.ended_trials}/{line.trials} trials"
-    return "-" if line.epochs is None else f"{line.epochs}/{line.planned_epochs}"

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import dataclasses
 import os
 import pathlib
 import statistics
-from typing import Any, Sequence
+from typing import Any, NamedTuple, Sequence
 
 from fmnist_zoo import card
 from fmnist_zoo.errors import UsageError
@@ -17,13 +16,10 @@ from trainers.running.folder import RunFolder
 
 SCORES = ("train_loss", "train_accuracy", "val_loss", "val_accuracy", "test_accuracy")
 RESULTS = ("status", "epochs", "best_epoch", *SCORES, "seconds", "images_per_second")
-PANELS = (("train_loss", "val_loss", "loss (nats)"),
-          ("train_accuracy", "val_accuracy", "accuracy"))
-DPI = 88
+PANELS = (("train_loss", "val_loss", "loss (nats)"), ("train_accuracy", "val_accuracy", "accuracy"))
 
 
-@dataclasses.dataclass
-class Compared:
+class Compared(NamedTuple):
     """A run: what a listing says of it, its record and config, the rows of its `metrics.csv`."""
 
     label: str
@@ -41,18 +37,12 @@ def read(words: Sequence[str], logdir: str) -> list[Compared]:
         UsageError: for fewer than two runs.
     """
     paths = list(dict.fromkeys(_find(word, logdir) for word in words))
-    if len(paths) < 2 <= len(words):
-        raise UsageError(f"--compare: {' and '.join(words)} are the same run, {paths[0]}; name another one")
     if len(paths) < 2:
-        raise UsageError("--compare takes the folders of two runs or more, such as --compare 4L/first 4D_drop03/first")
+        raise UsageError("--compare takes the folders of two runs or more, such as --compare 4L/first 4D_drop03/first; "
+                         f"received {', '.join(words) or 'none'}")
     common = os.path.commonpath([os.path.dirname(path) for path in paths])
-    found = []
-    for path in paths:
-        (record, config), rows = read_run(path), RunFolder(path).rows()
-        line = listing.run(path, os.path.basename(os.path.dirname(path)))
-        assert line is not None  # its record was just read
-        found.append(Compared(os.path.relpath(path, common), line, record, config, rows))
-    return found
+    return [Compared(os.path.relpath(path, common), listing.run(path, os.path.basename(os.path.dirname(path))),
+                     *read_run(path), RunFolder(path).rows()) for path in paths]
 
 
 def _find(word: str, logdir: str) -> str:
@@ -72,42 +62,37 @@ def settings(runs: Sequence[Compared]) -> dict[str, list[str]]:
     """The settings that decide numbers and differ, and what differs in data, versions and machine, as text."""
     differing = {name for one in runs[1:] for name in decisive_differences(runs[0].config, one.config)}
     values = [flat(one.config) for one in runs]
-    found = {"model": [one.line.model for one in runs]}
-    found |= {name: [known.kind.write(one[name]) for one in values]
-              for name, known in SETTINGS.items() if name in differing}
     environments = [provenance.environments(one.record)[-1] for one in runs]
+    versions = dict.fromkeys(name for one in environments for name in one["versions"])
     origin = {name: [str(one.record["data"][name])[:12] for one in runs] for name in ("sha256", "split_sha256")}
-    names = dict.fromkeys(name for one in environments for name in one["versions"])
-    origin |= {name: [str(one["versions"].get(name, "unknown")) for one in environments] for name in names}
-    origin |= {"cpu": [str(one["cpu"]) for one in environments],
-               "commit": [str(one.get("commit", "unknown"))[:12] for one in environments]}
-    return found | {name: cells for name, cells in origin.items() if len(set(cells)) > 1}
+    origin |= {name: [str(one["versions"].get(name, "unknown")) for one in environments] for name in versions}
+    origin |= {name: [str(one.get(name, "unknown"))[:60 if name == "cpu" else 12] for one in environments]
+               for name in ("cpu", "onednn", "commit")}
+    return {"model": [one.line.model for one in runs],
+            **{name: [known.kind.write(one[name]) for one in values]
+               for name, known in SETTINGS.items() if name in differing},
+            **{name: cells for name, cells in origin.items() if len(set(cells)) > 1}}
 
 
-def results(runs: Sequence[Compared]) -> list[dict[str, Any]]:
-    """What came of each run, by the names of `RESULTS`; scores are of the weights that count, None if unknown."""
-    found = []
-    for one in runs:
-        epoch = one.line.best_epoch
-        row = one.rows[epoch - 1] if epoch and epoch <= len(one.rows) else {}
-        speeds = [row["images_per_second"] for row in one.rows if row["images_per_second"] is not None]
-        more = {**{name: row.get(name) for name in ("train_loss", "train_accuracy")},
-                "images_per_second": statistics.median(speeds) if speeds else None}
-        found.append({name: more[name] if name in more else getattr(one.line, name) for name in RESULTS})
-    return found
+def results(one: Compared) -> dict[str, Any]:
+    """What came of a run, by the names of `RESULTS`; scores are of the selected weights, None if unknown."""
+    epoch = one.line.best_epoch
+    row = one.rows[int(epoch) - 1] if epoch and epoch <= len(one.rows) else {}
+    speeds = [row["images_per_second"] for row in one.rows if row["images_per_second"] is not None]
+    more = {"train_loss": row.get("train_loss"), "train_accuracy": row.get("train_accuracy"),
+            "images_per_second": statistics.median(speeds) if speeds else None}
+    return {name: more[name] if name in more else getattr(one.line, name) for name in RESULTS}
 
 
 def text(runs: Sequence[Compared]) -> str:
     """A table with a column for each run."""
-    rows = [("", *(one.label for one in runs))]
-    rows += [(name, *cells) for name, cells in settings(runs).items()]
-    measured = results(runs)
-    rows.append(("",) * len(rows[0]))
-    rows += [(name.replace("_", " "), *(_cell(name, one[name]) for one in measured)) for name in RESULTS]
-    lines = [card.aligned(rows, numeric=())]
-    if len({(*map(one.record["data"].get, ("sha256", "split_sha256")), one.config.ranking) for one in runs}) > 1:
-        lines.append("\nThese runs were not validated on the same images: their validation scores do not compare.")
-    return "\n".join(lines)
+    measured = [results(one) for one in runs]
+    rows = [("", *(one.label for one in runs)), *((name, *cells) for name, cells in settings(runs).items()),
+            ("",) * (len(runs) + 1),
+            *((name.replace("_", " "), *(_cell(name, one[name]) for one in measured)) for name in RESULTS)]
+    same = len({(*map(one.record["data"].get, ("sha256", "split_sha256")), one.config.ranking) for one in runs}) == 1
+    note = "\n\nThese runs were not validated on the same images: their validation scores do not compare."
+    return card.aligned(rows, numeric=()) + ("" if same else note)
 
 
 def _cell(name: str, value: Any) -> str:
@@ -119,8 +104,8 @@ def _cell(name: str, value: Any) -> str:
 def to_dicts(runs: Sequence[Compared]) -> list[dict[str, Any]]:
     """For JSON and CSV: for each run its folder, the settings that differ, and its results."""
     differing = settings(runs)
-    return [{"folder": one.line.folder, **{name: cells[index] for name, cells in differing.items()}, **measured}
-            for index, (one, measured) in enumerate(zip(runs, results(runs)))]
+    return [{"folder": one.line.folder, **{name: cells[index] for name, cells in differing.items()}, **results(one)}
+            for index, one in enumerate(runs)]
 
 
 def plot(runs: Sequence[Compared], path: str | os.PathLike[str]) -> None:
@@ -130,30 +115,27 @@ def plot(runs: Sequence[Compared], path: str | os.PathLike[str]) -> None:
         UsageError: if the name does not end with .png, its folder does not exist, or no run has an epoch.
         OSError: if it cannot be written.
     """
-    if pathlib.Path(path).suffix.lower() != ".png":
+    target = pathlib.Path(path).expanduser()
+    if target.suffix.lower() != ".png":
         raise UsageError(f"--plot={os.fspath(path)} must end with .png")
-    folder = os.path.dirname(os.path.expanduser(path))
-    if folder and not os.path.isdir(folder):
-        raise UsageError(f"--plot={os.fspath(path)}: there is no folder {folder}")
+    if not target.parent.is_dir():
+        raise UsageError(f"--plot={os.fspath(path)}: there is no folder {target.parent}")
     if not any(one.rows for one in runs):
         raise UsageError("--plot: none of these runs has finished an epoch")
     from matplotlib.figure import Figure
-    from matplotlib.ticker import MaxNLocator
 
     figure = Figure(figsize=(11, 4.2), layout="constrained")
-    for axis, (train, validation, label) in zip(figure.subplots(1, 2), PANELS):
+    for axis, (*names, label) in zip(figure.subplots(1, 2), PANELS):
         for index, one in enumerate(runs):
-            epochs = [row["epoch"] for row in one.rows]
-            for name, style in ((train, "--"), (validation, "-")):
-                values = [row.get(name) for row in one.rows]
-                heights = [float("nan") if value is None else value for value in values]
-                axis.plot(epochs, heights, style, color=f"C{index % 10}", linewidth=1.4,
-                          marker="." if len(epochs) == 1 else "", label=one.label if name == validation else None)
+            for name, style in zip(names, ("--", "-")):
+                heights = [float("nan") if row.get(name) is None else row[name] for row in one.rows]
+                axis.plot([row["epoch"] for row in one.rows], heights, style, color=f"C{index % 10}", linewidth=1.4,
+                          marker="." if len(heights) == 1 else "", label=one.label if style == "-" else None)
         axis.set(xlabel="epoch", ylabel=label)
-        axis.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axis.xaxis.get_major_locator().set_params(integer=True)
         axis.grid(alpha=0.3)
     for words in axis.legend(title="solid: validation\ndashed: training, dropout off", fontsize=8,
                              title_fontsize=8).get_texts():
         words.set_parse_math(False)
-    with atomic_write(os.path.expanduser(path)) as file:
-        figure.savefig(file, format="png", dpi=DPI)
+    with atomic_write(target) as file:
+        figure.savefig(file, format="png", dpi=88)
