@@ -3,7 +3,6 @@
     python -m benchmarks.recipes                    # each added to 4L: 3 seeds, about half an hour on two cores
     python -m benchmarks.recipes --table=left_out   # each left out of a good recipe, or added: about an hour and a half
     python -m benchmarks.recipes --settings=ema=0.999 --settings=shift=1,flip=true
-    python -m benchmarks.recipes --rows=benchmarks/recipes.csv --table=rows   # the other runs of that file, untrained
 
 Each line is the same recipe with one change, measured on the validation images: the test images are not opened.
 Differences are paired by seed. Runs that the log folder holds are used, so an interrupted table continues. With
@@ -23,7 +22,6 @@ from typing import Any, NamedTuple, Sequence
 
 from benchmarks import command
 from fmnist_zoo import settings
-from fmnist_zoo.errors import UsageError
 from fmnist_zoo.files import atomic_write, exclusive
 from trainers import cli
 from trainers.config import SETTINGS, ConfigError, RunConfig, resolve
@@ -31,11 +29,11 @@ from trainers.engine.processor import machine
 from trainers.running import provenance
 from trainers.running.folder import RunFolder
 
-ROWS = "rows"
 ROWS_FILE, SEEDS = pathlib.Path(__file__).with_name("recipes.csv"), (1, 2, 3)
 BEGIN, END = "<!-- recipes: python -m benchmarks.recipes --table={} -->", "<!-- /recipes: {} -->"
-FIGURES = ("nll", "accuracy", "tta", "epoch", "seconds")  # the numbers of a row; "" where a run was not measured so
-HEAD = ("change", "validation NLL", "difference", "p", "validation accuracy", "difference", "p")
+FIGURES = ("nll", "accuracy", "epoch", "seconds")  # the numbers of a row
+HEAD = ("change", "validation NLL", "difference", "p", "validation accuracy", "difference", "p", "best epoch",
+        "s an epoch")
 
 
 class Key(NamedTuple):
@@ -53,7 +51,6 @@ class Table(NamedTuple):
     model: str
     base: str
     changes: tuple[str, ...]
-    tta: str = ""
     data: str = "fashion_mnist"
 
     def keys(self, seeds: Sequence[int]) -> dict[str, list[Key]]:
@@ -71,7 +68,7 @@ TABLES = {
     "alone": Table("4L", "", (
         "schedule=cosine", "schedule=one_cycle", "schedule=cosine,warmup=0.05", "label_smoothing=0.1", "ema=0.999",
         "clip_norm=1", "optimizer=adamw", "shift=1", "flip=true", "erase=8", "mixup=0.2", "teacher=4D_drop03",
-        "dropout=0.3", "activation=gelu", "normalization=batch", "input=standardized", "input=whitened",
+        "dropout=0.3", "activation=gelu", "normalization=batch",
         "schedule=cosine,ema=0.999,label_smoothing=0.1,dropout=0.3,flip=true")),
     "left_out": Table("4L", (
         "hidden=256_256_256,activation=gelu,normalization=batch,dropout=0.1,epochs=20,optimizer=adamw,"
@@ -79,9 +76,9 @@ TABLES = {
         "weights=last"), (
         "schedule=constant,warmup=0", "warmup=0", "learning_rate=0.001", "hidden=128_128_128", "hidden=512_512_512",
         "hidden=256_256", "hidden=256_256_256_256", "activation=relu", "normalization=none", "normalization=layer",
-        "residual=true", "input=standardized", "input=whitened", "dropout=0", "dropout=0.25", "weight_decay=0",
+        "dropout=0", "dropout=0.25", "weight_decay=0",
         "label_smoothing=0", "mixup=0", "mixup=0.5", "shift=1", "flip=true", "erase=6", "ema=0.999", "epochs=10",
-        "epochs=40"), "shift"),
+        "epochs=40")),
 }
 
 
@@ -98,8 +95,7 @@ def parse(text: str) -> dict[str, Any]:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = command.make_parser("benchmarks.recipes", __doc__)
-    parser.add_argument("--table", choices=(*TABLES, ROWS), default="alone", help="which recipe and which changes; "
-                        f"{ROWS}: the runs of the file --rows that are of no table, best first")
+    parser.add_argument("--table", choices=tuple(TABLES), default="alone", help="which recipe and which changes")
     parser.add_argument("--model", help="another than the table's")
     parser.add_argument("--seeds", type=command.list_of(command.count), default=list(SEEDS))
     parser.add_argument("--settings", action="append", help="one change instead of the table's, such as ema=0.999")
@@ -113,12 +109,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _main(options: argparse.Namespace) -> int:
-    if options.table == ROWS:
-        rows = read(options.rows)
-        if not rows:
-            raise UsageError(f"--table={ROWS} needs --rows, a file that exists; received {options.rows}")
-        compared = {key for plan in TABLES.values() for keys in plan.keys(SEEDS).values() for key in keys}
-        return _show(options, listing({key: figures for key, figures in rows.items() if key not in compared}))
     from trainers.running import many
 
     plan = TABLES[options.table]._replace(data=options.data)
@@ -128,7 +118,7 @@ def _main(options: argparse.Namespace) -> int:
     runs = {key: _config(key) for seed in zip(*keys.values()) for key in seed if key not in rows}
     with cli.StopSignal() as stop:
         for key, folder in zip(runs, many.finish(list(runs.values()), os.path.expanduser(options.logdir), stop)):
-            rows[key] = _measure(folder, plan.tta)
+            rows[key] = _measure(folder)
             _add(options.rows, key, rows[key], commit)
         if stop():
             print("interrupted; the same command continues")
@@ -148,27 +138,20 @@ def _config(key: Key) -> RunConfig:
     return resolve(key.model, **{"data": key.data, "histogram_every": 0, "seed": key.seed, **parse(key.settings)})
 
 
-def _measure(folder: RunFolder, tta: str) -> dict[str, Any]:
+def _measure(folder: RunFolder) -> dict[str, Any]:
     """Of a finished run: the validation figures of the weights that count, and the median time of an epoch."""
-    from fmnist_zoo import metrics
-    from trainers.running import trained
-
     final = (folder.read_result() or {})["final"]
-    found = {"nll": final["val_loss"], "accuracy": final["val_accuracy"], "epoch": final["epoch"],
-             "seconds": statistics.median(row["seconds"] for row in folder.rows())}
-    if tta:
-        logits, labels, _ = trained.logits_of([trained.from_run(folder.path)], "validation", tta, None)
-        found["tta"] = metrics.accuracy(logits, labels)
-    return found
+    return {"nll": final["val_loss"], "accuracy": final["val_accuracy"], "epoch": final["epoch"],
+            "seconds": statistics.median(row["seconds"] for row in folder.rows())}
 
 
 def read(path: pathlib.Path | None) -> dict[Key, dict[str, Any]]:
     """The figures of the runs that a file holds; none without a file."""
     if path is None or not path.exists():
         return {}
-    with open(path, newline="") as file:
+    with open(path, newline="", encoding="utf-8") as file:
         return {Key(row["model"], row["data"], row["settings"], int(row["seed"])):
-                {name: float(row[name]) for name in FIGURES if row[name]} for row in csv.DictReader(file)}
+                {name: float(row[name]) for name in FIGURES} for row in csv.DictReader(file)}
 
 
 def _add(path: pathlib.Path | None, key: Key, figures: dict[str, Any], commit: str) -> None:
@@ -180,41 +163,24 @@ def _add(path: pathlib.Path | None, key: Key, figures: dict[str, Any], commit: s
         return
     columns = (*Key._fields, *FIGURES, "processor", "commit")
     with exclusive(path.absolute().parent):
-        before = path.read_text() if path.exists() else ",".join(columns) + "\n"
+        before = path.read_text(encoding="utf-8") if path.exists() else ",".join(columns) + "\n"
         with atomic_write(path, "w") as file:
             file.write(before)
-            values = (*key, *(figures.get(name, "") for name in FIGURES), machine()["cpu"], commit)
+            values = (*key, *(figures[name] for name in FIGURES), machine()["cpu"], commit)
             csv.writer(file, lineterminator="\n").writerow(values)
 
 
 def table(by_change: dict[str, list[dict[str, float]]]) -> str:
     """The table as Markdown. The first change is what all others are compared with."""
     base, *others = by_change
-    tta = "tta" in by_change[base][0]
-    head = (*HEAD, *(("over shifts", "difference", "p") if tta else ()), "best epoch", "s an epoch")
-    rows = [head, ("---", *["---:"] * (len(head) - 1)), _row("as it is", by_change[base], None)]
+    rows = [HEAD, ("---", *["---:"] * (len(HEAD) - 1)), _row("as it is", by_change[base], None)]
     rows += [_row(f"`{text}`", by_change[text], by_change[base]) for text in others]
     return "\n".join(f"| {' | '.join(row)} |" for row in rows)
 
 
-def listing(rows: dict[Key, dict[str, Any]]) -> str:
-    """All runs as Markdown, best validation accuracy first: first what they share, then what each has besides."""
-    settings = {key: [key.model, *key.settings.split(",")] for key in rows}
-    shared = [one for one in next(iter(settings.values())) if all(one in others for others in settings.values())]
-    lines = ["All have " + ", ".join(f"`{one}`" for one in shared) + ".", "",
-             "| besides | seed | validation NLL | accuracy | over shifts | s an epoch |",
-             "| --- | ---: | ---: | ---: | ---: | ---: |"]
-    for key in sorted(rows, key=lambda key: -rows[key]["accuracy"]):
-        own = " ".join(f"`{one}`" for one in settings[key] if one not in shared)
-        shifted = f"{rows[key]['tta']:.4f}" if "tta" in rows[key] else ""
-        lines.append(f"| {own} | {key.seed} | {rows[key]['nll']:.4f} | {rows[key]['accuracy']:.4f} | {shifted} | "
-                     f"{rows[key]['seconds']:.1f} |")
-    return "\n".join(lines)
-
-
 def _row(name: str, runs: list[dict[str, float]], base: list[dict[str, float]] | None) -> tuple[str, ...]:
     cells = []
-    for figure in (one for one in ("nll", "accuracy", "tta") if one in runs[0]):
+    for figure in ("nll", "accuracy"):
         cells.append(f"{statistics.mean(run[figure] for run in runs):.4f}")
         cells += _difference(runs, base, figure) if base else ["", ""]
     epoch = statistics.mean(run["epoch"] for run in runs)

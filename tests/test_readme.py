@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 import fmnist_zoo.__main__ as listing
-from benchmarks import table
+from benchmarks import recipe, table
 from fmnist_zoo import registry
 from fmnist_zoo.data import load_data
 from tests import idx_files, workers
@@ -40,8 +40,7 @@ QUICK = {
     "benchmarks.full_batch": ["--data=mini", "--rounds=2"],
     "benchmarks.recipes": ["--data=mini", "--epochs=1", "--seeds=1", "--settings=ema=0.9", "--logdir=others",
                            "--page=recipes.md"],
-    "benchmarks.speedrun": ["--data=mini", "--check=0.05", "--settings=hidden=8,epochs=1,weights=last", "--seeds=0",
-                            "--peers=tape", "--records=records.csv"],
+    "benchmarks.recipe": ["--data=mini", "--settings=hidden=8,epochs=1,weights=last", "--seeds=0"],
     "benchmarks.sweep": ["--data=mini", "--epochs=1", "--trials=1", "--rounds=1", "--batches=128", "--workers=1"],
     "trainers.evaluate": ["--data=mini", "--logdir=others"],
     "trainers.report": ["--data=mini", "--quick", "--only=softmax_2l"],
@@ -127,7 +126,6 @@ def test_command(line, reader, monkeypatch, capsys):
         flags.remove("--data=mini")
     if module.startswith("benchmarks."):
         workers.in_process(monkeypatch)
-        pathlib.Path("records.csv").unlink(missing_ok=True)  # a challenger with the same settings may be slower
     main = importlib.import_module(f"{module}.__main__" if module == "fmnist_zoo" else module).main
     assert main(flags) == 0, capsys.readouterr().err
 
@@ -157,9 +155,16 @@ def test_python(page, reader, monkeypatch):
 
 
 def test_the_table_is_what_the_listing_prints(capsys):
-    assert listing.main(["--markdown"]) == 0
-    block = re.search(r"<!-- models: .*? -->\n(.*?)\n<!-- /models -->", README, re.DOTALL).group(1)
-    assert block == capsys.readouterr().out.strip()
+    for page in (README, (ROOT / "docs" / "record.md").read_text(encoding="utf-8")):
+        command, block = re.search(r"<!-- models: (.*?) -->\n(.*?)\n<!-- /models -->", page, re.DOTALL).groups()
+        assert listing.main(shlex.split(command)[3:]) == 0
+        assert block == capsys.readouterr().out.strip()
+
+
+def test_short_trainings_are_those_of_their_rows():
+    page = (ROOT / "docs" / "record.md").read_text(encoding="utf-8")
+    block = page.split(f"{recipe.BEGIN}\n")[1].split(f"\n{recipe.END}")[0]
+    assert block == recipe.table(recipe.read())
 
 
 def test_the_speed_is_that_of_the_last_full_run():
