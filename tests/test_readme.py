@@ -2,7 +2,6 @@
 
 import configparser
 import importlib
-import pathlib
 import re
 import shlex
 import shutil
