@@ -10,10 +10,9 @@ import inspect
 from typing import Any, Sequence
 
 from fmnist_zoo import own, results, weights
-from fmnist_zoo.layers import ACTIVATION, ADD, BATCH, DENSE, DROPOUT, LAYER, STANDARDIZED, WHITENED, Layer
 from fmnist_zoo.results import Score
 from fmnist_zoo.settings import settings_of
-from fmnist_zoo.spec import ModelSpec, Recipe
+from fmnist_zoo.spec import ACTIVATION, BATCH_NORM, DENSE, DROPOUT, LAYER_NORM, Layer, ModelSpec, Recipe
 
 ABOUT = """\
 data
@@ -133,8 +132,8 @@ def _layers(spec: ModelSpec) -> list[str]:
         rows[-1][1].append(_words(layer))
     texts = [", ".join(words) for _, words in rows]
     width = max(18, *map(len, texts))
-    lines = [f"  {layer.fan_in:>4} -> {layer.units:<4} {text:<{width}} {layer.parameters or layer.fixed:>9} "
-             f"{'parameters' if layer.parameters else 'fixed'}" for (layer, _), text in zip(rows, texts)]
+    lines = [f"  {layer.fan_in:>4} -> {layer.units:<4} {text:<{width}} {layer.parameters:>9} parameters"
+             for (layer, _), text in zip(rows, texts)]
     fixed = f" and {spec.fixed_parameters} that are not trained" if spec.fixed_parameters else ""
     return [*lines, f"  parameters {spec.parameters}{fixed}, training {spec.training_flops / 1e6:.2f} MFLOP an image, "
             f"initializer {spec.initializer}, penalty {penalty_text(spec)}"]
@@ -144,8 +143,7 @@ def _words(layer: Layer) -> str:
     activation = "ReLU" if layer.activation == "relu" else layer.activation
     return "logits" if layer.name == "logits" else {
         DENSE: activation or "linear", ACTIVATION: activation, DROPOUT: f"dropout {layer.rate:g}",
-        ADD: "input of the block added", BATCH: "batch normalization", LAYER: "layer normalization",
-        STANDARDIZED: "pixels standardized", WHITENED: "pixels whitened"}[layer.kind]
+        BATCH_NORM: "batch normalization", LAYER_NORM: "layer normalization"}[layer.kind]
 
 
 def _built_layers(spec: ModelSpec) -> list[str]:

@@ -12,13 +12,12 @@ from typing import Any
 
 import numpy as np
 
-from fmnist_zoo import building, inputs, layers, own
+from fmnist_zoo import building, own
 from fmnist_zoo.backend import keras
 from fmnist_zoo.errors import SpecError
-from fmnist_zoo.layers import Layer
 from fmnist_zoo.registry import derive, get_spec
 from fmnist_zoo.settings import Whole
-from fmnist_zoo.spec import PIXELS, ModelSpec
+from fmnist_zoo.spec import ACTIVATION, BATCH_NORM, DENSE, DROPOUT, PIXELS, Layer, ModelSpec
 from fmnist_zoo.weights import SHIPPED, WeightsError, read, read_shipped
 
 MOMENTUM, EPSILON = 0.9, 1e-5  # of normalization, as in PyTorch; Keras' 0.99 needs thousands of updates
@@ -45,9 +44,8 @@ def build_model(name: str | ModelSpec, seed: int = 0, *, weights: str | os.PathL
 
     Returns:
         A functional `keras.Model` from (batch, 784) float32 in [0, 1] to (batch, 10) float32 logits. Its layers are
-        `dense_1`, `dropout_1`, ..., `logits`. A fixed input layer is the identity until weights are loaded or
-        `fit_input` computes it. Its name is the spec's, with `_` for characters that TensorFlow does not
-        allow in the name of a scope: `4L,l2=1e-05` becomes `4L__l2_1e-05`.
+        `dense_1`, `dropout_1`, ..., `logits`. Its name is the spec's, with `_` for characters that
+        TensorFlow does not allow in the name of a scope: `4L,l2=1e-05` becomes `4L__l2_1e-05`.
 
     Raises:
         SpecError: for an unknown name or field (the message suggests similar ones), or an impossible value.
@@ -116,40 +114,27 @@ def build(spec: ModelSpec, seed: int = 0) -> Any:
     if spec.build:
         return building.build(own.builder(spec.name, spec.build), seed)
     flow = pixels = keras.Input((PIXELS,), name="pixels")
-    outputs: dict[str, Any] = {}
     for layer in spec.layers:
-        made = _make(spec, layer, seed)
-        flow = made([outputs[layer.source], flow] if layer.source else flow)
-        outputs[layer.name] = flow
+        flow = _make(spec, layer, seed)(flow)
     return keras.Model(pixels, flow, name=spec.name.replace(",", "__").replace("=", "_").replace("+", "_"))
 
 
 def _make(spec: ModelSpec, layer: Layer, seed: int) -> Any:
     """The Keras layer."""
     make = keras.layers
-    if layer.kind == layers.DENSE:
+    if layer.kind == DENSE:
         return _dense(spec, layer, seed)
-    if layer.kind == layers.ACTIVATION:
+    if layer.kind == ACTIVATION:
         return make.Activation(layer.activation, name=layer.name)
-    if layer.kind == layers.DROPOUT:
+    if layer.kind == DROPOUT:
         return make.Dropout(layer.rate, seed=layer_seed(seed, layer.index, of="dropout"), name=layer.name)
-    if layer.kind == layers.ADD:
-        return make.Add(name=layer.name)
-    if layer.kind == layers.BATCH:
+    if layer.kind == BATCH_NORM:
         return make.BatchNormalization(momentum=MOMENTUM, epsilon=EPSILON, name=layer.name)
-    if layer.kind == layers.LAYER:
-        return make.LayerNormalization(epsilon=EPSILON, name=layer.name)
-    if layer.kind == layers.WHITENED:
-        return make.Dense(layer.units, kernel_initializer="identity", trainable=False, name=layer.name)
-    assert layer.kind == layers.STANDARDIZED
-    # a diagonal matrix
-    return make.EinsumDense("bi,i->bi", (layer.units,), bias_axes="i", kernel_initializer="ones", trainable=False,
-                            name=layer.name)
+    return make.LayerNormalization(epsilon=EPSILON, name=layer.name)
 
 
 def _dense(spec: ModelSpec, layer: Layer, seed: int) -> Any:
-    of = "expansion" if layer.name.startswith("expand") else "weights"
-    weights_seed = layer_seed(seed, layer.index, of=of)
+    weights_seed = layer_seed(seed, layer.index, of="weights")
     if spec.initializer == "normal_0.05":
         initializer = keras.initializers.RandomNormal(0.0, 0.05, seed=weights_seed)
     else:
@@ -159,21 +144,10 @@ def _dense(spec: ModelSpec, layer: Layer, seed: int) -> Any:
                               activation=layer.activation or None, name=layer.name)
 
 
-def fit_input(model: Any, spec: ModelSpec, images: np.ndarray) -> None:
-    """Computes the fixed input layer of a spec from `images`, (n, 784) uint8, and puts it into the spec's `model`.
-
-    `build` makes this layer the identity; loaded weights include it.
-    """
-    if spec.input != "none":
-        model.get_layer(spec.layers[0].name).set_weights(inputs.fit(spec.input, images))
-
-
 def layer_seed(seed: int, index: int, *, of: str) -> int:
-    """A seed for a hidden layer's "weights", "dropout" or "expansion" (the weights of its wide layer).
-
-    It is a hash, so that adjacent seeds and layers have unrelated streams.
+    """A seed for a layer's "weights" or "dropout": a hash, so that adjacent seeds and layers have unrelated streams.
 
     It is below 2**31 - 2, since Keras reduces larger seeds to that range.
     """
-    kind = ("weights", "dropout", "expansion").index(of)
+    kind = ("weights", "dropout").index(of)
     return int(np.random.SeedSequence([seed, index, kind]).generate_state(1)[0]) % (2**31 - 2)

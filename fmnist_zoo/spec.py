@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import math
 import re
 from typing import Any, Iterable
 
 from fmnist_zoo import own
 from fmnist_zoo.errors import SpecError
-from fmnist_zoo.layers import BATCH, LAYER, STANDARDIZED, WHITENED, Layer, plan
 from fmnist_zoo.settings import (
     DATA,
     MODEL,
@@ -36,6 +36,8 @@ CLASS_NAMES = ("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", 
 FULL_BATCH = "full"
 ARRAYS = "arrays"  # the data of a run whose images were given in Python; no file holds them
 LONGEST_FOLDER = 200  # file systems take names of 255 bytes, and files beside it have longer ones
+DENSE, ACTIVATION, DROPOUT = "dense", "activation", "dropout"  # kinds of layers
+BATCH_NORM, LAYER_NORM = "batch", "layer"  # normalization over the batch, or over the units of a layer
 ACTIVATIONS = ("relu", "leaky_relu", "elu", "selu", "gelu", "silu", "hard_silu", "mish", "softplus", "tanh", "sigmoid")
 INITIALIZERS = ("glorot_uniform", "normal_0.05", "glorot_normal", "he_normal", "he_uniform", "lecun_normal")
 
@@ -63,21 +65,61 @@ OPTIMIZERS = {
 
 
 @dataclasses.dataclass(frozen=True)
+class Layer:
+    """One layer as plain data: it is built, counted, named in files and shown by this.
+
+    Attributes:
+        name: in the Keras model; its arrays are stored under it.
+        kind: DENSE, ACTIVATION, DROPOUT, BATCH_NORM or LAYER_NORM.
+        fan_in, units: entries of its input and of its output, an image.
+        index: of its block; 0 for the first hidden layer. Initial weights and dropout masks follow from it.
+        activation: what a dense layer applies to its output, or an activation layer to its input; empty for nothing.
+        rate: of dropout.
+    """
+
+    name: str
+    kind: str
+    fan_in: int
+    units: int
+    index: int
+    activation: str = ""
+    rate: float = 0.0
+
+    @property
+    def arrays(self) -> dict[str, tuple[int, ...]]:
+        """The shapes of its arrays by name, in Keras' order."""
+        vector = (self.units,)
+        if self.kind == DENSE:
+            return {"kernel": (self.fan_in, self.units), "bias": vector}
+        if self.kind == LAYER_NORM:
+            return {"gamma": vector, "beta": vector}
+        if self.kind == BATCH_NORM:
+            return {"gamma": vector, "beta": vector, "moving_mean": vector, "moving_variance": vector}
+        return {}
+
+    @property
+    def weight_count(self) -> int:
+        """Entries of its weight matrix; 0 for all but dense layers."""
+        return self.fan_in * self.units if self.kind == DENSE else 0
+
+    @property
+    def fixed(self) -> int:
+        """Entries of its arrays that gradients do not change."""
+        return sum(math.prod(shape) for name, shape in self.arrays.items() if name.startswith("moving"))
+
+    @property
+    def parameters(self) -> int:
+        """Entries of its arrays that gradients change."""
+        return sum(map(math.prod, self.arrays.values())) - self.fixed
+
+
+@dataclasses.dataclass(frozen=True)
 class ModelSpec:
     """A fully-connected classifier: 784 pixels, hidden layers, 10 logits.
 
-    Dense layers have a kernel and a bias. With `act` for the activation, `drop` for dropout and `norm` for the
-    normalization, each the identity where the spec has none, hidden layer i maps x to
-
-        drop(act(norm(dense_i(x))))                 without a sum: normalized before the activation, as Ioffe and
-                                                    Szegedy (2015) do
-        x + drop(act(dense_i(norm(x))))             with `residual`, where dense_i is as wide as x
-        dense_i(drop(act(expand_i(norm(x)))))       with `expansion`, from the second hidden layer on: the inverted
-                                                    bottleneck of Bachmann et al., "Scaling MLPs" (2023), where x is
-                                                    added if `residual` is on and dense_i is as wide as x
-        drop(dense_1(x))                            with `expansion`, the first hidden layer: a linear map, as there
-
-    and the logits are a dense layer of the last x. Pixels are never added to anything.
+    Dense layers have a kernel and a bias. Hidden layer i maps x to dropout(activation(normalization(dense_i(x)))),
+    where each of the three is the identity if the spec has none: normalized before the activation, as Ioffe and
+    Szegedy (2015) do. The logits are a dense layer of the last x.
 
     Attributes:
         name: that of a changed model lists the changes (see `registry.derive`).
@@ -90,9 +132,6 @@ class ModelSpec:
             at zero.
         activation: Keras' function of that name; the slope of `leaky_relu` is 0.2, and `gelu` is the exact one.
         normalization: `batch` (momentum 0.9) or `layer`, both with epsilon 1e-5, a scale and an offset.
-        expansion: units of expand_i by those of dense_i; 0 for no inverted bottleneck.
-        input: a fixed linear layer in front of all others, computed from the fit images (`fmnist_zoo.inputs`), so that
-            the model still takes pixels in [0, 1].
         build: the function that builds a model of the user's own, "my_models:cnn"; the spec says nothing more about it.
 
     Raises:
@@ -111,14 +150,8 @@ class ModelSpec:
     initializer: str = setting("glorot_uniform", Choice(INITIALIZERS), "how the weight matrices start", group=MODEL,
                                searched=True)
     activation: str = setting("relu", Choice(ACTIVATIONS), "of the hidden layers", group=MODEL, searched=True)
-    normalization: str = setting("none", Choice(("none", BATCH, LAYER)), "before the activation; with "
-                                 "residual or expansion, of a block's input", group=MODEL, searched=True)
-    residual: bool = setting(False, Switch(), "add a hidden layer's input to its output where both are equally wide",
-                             group=MODEL, searched=True)
-    expansion: int = setting(0, Whole(), "from the second hidden layer on, go through this times as many units; 0: off",
-                             group=MODEL, searched=True)
-    input: str = setting("none", Choice(("none", STANDARDIZED, WHITENED)), "a fixed linear layer in "
-                         "front, computed from the training images", group=MODEL, searched=True)
+    normalization: str = setting("none", Choice(("none", BATCH_NORM, LAYER_NORM)), "before the activation", group=MODEL,
+                                 searched=True)
     description: str = ""
     build: str = ""
 
@@ -136,22 +169,10 @@ class ModelSpec:
         object.__setattr__(self, "dropout", self._rates())
         self.refuse_settings(name for name, known in settings_of(ModelSpec).items()
                              if getattr(self, name) != known.default)
-        self._check_hidden()
-
-    def _check_hidden(self) -> None:
-        """Refuses settings that change nothing, because names must say what is built."""
-        if not self.hidden:
-            for name in ("activation", "normalization", "residual", "expansion"):
-                value, known = getattr(self, name), settings_of(ModelSpec)[name]
-                if value != known.default:
-                    raise SpecError(f"{name}={known.kind.write(value)} is for hidden layers, and there are none")
-        received = f"received hidden={'_'.join(map(str, self.hidden))}"
-        if self.residual and all(fan_in != units for fan_in, units in zip(self.hidden, self.hidden[1:])):
-            raise SpecError("residual=true adds a hidden layer's input to its output where both are equally wide, but "
-                            f"no two neighbours are: give such widths, as 400_400; {received}")
-        if self.expansion and len(self.hidden) < 2:
-            raise SpecError(f"expansion={self.expansion} changes hidden layers from the second on: give two or more; "
-                            f"{received}")
+        for name in ("activation", "normalization") if not self.hidden else ():
+            value, known = getattr(self, name), settings_of(ModelSpec)[name]
+            if value != known.default:  # a name must say what is built
+                raise SpecError(f"{name}={known.kind.write(value)} is for hidden layers, and there are none")
 
     def refuse_settings(self, names: Iterable[str]) -> None:
         """`SpecError` for settings of the architecture, by `names`, if a function builds the model."""
@@ -198,8 +219,16 @@ class ModelSpec:
     @property
     def layers(self) -> tuple[Layer, ...]:
         """What is built, from the pixels to the logits; not of a model that a function builds."""
-        return plan(self.widths, dropout=self.dropout, activation=self.activation, input=self.input,
-                    normalization=self.normalization, residual=self.residual, expansion=self.expansion)
+        found = []
+        for index, (fan_in, units) in enumerate(zip(self.widths, self.hidden)):
+            number, normalized = index + 1, self.normalization != "none"
+            found.append(Layer(f"dense_{number}", DENSE, fan_in, units, index, "" if normalized else self.activation))
+            if normalized:
+                found += [Layer(f"norm_{number}", self.normalization, units, units, index),
+                          Layer(f"activation_{number}", ACTIVATION, units, units, index, self.activation)]
+            if self.dropout and self.dropout[index]:
+                found.append(Layer(f"dropout_{number}", DROPOUT, units, units, index, rate=self.dropout[index]))
+        return (*found, Layer("logits", DENSE, *self.widths[-2:], len(self.hidden)))
 
     @property
     def weight_count(self) -> int:
@@ -213,7 +242,7 @@ class ModelSpec:
 
     @property
     def fixed_parameters(self) -> int:
-        """Stored numbers that gradients do not change: a fixed input layer, moving statistics of normalization."""
+        """Stored numbers that gradients do not change: moving statistics of normalization."""
         return self.facts.fixed if self.build else sum(layer.fixed for layer in self.layers)
 
     @property
@@ -221,13 +250,11 @@ class ModelSpec:
         """Floating-point operations of the matrix products, an image and a training step.
 
         Two a weight forward, four backward (gradients of weights and of inputs), less the gradient of the pixels, which
-        is not computed. A whitening layer only goes forward. Of a model that a function builds: as `own.Facts` says.
+        is not computed. Of a model that a function builds: as `own.Facts` says.
         """
         if self.build:
             return self.facts.training_flops
-        first = next(layer for layer in self.layers if layer.weight_count)
-        whitening = 2 * PIXELS * PIXELS if self.input == WHITENED else 0
-        return 6 * self.weight_count - 2 * first.weight_count + whitening
+        return 6 * self.weight_count - 2 * self.layers[0].weight_count
 
     @property
     def architecture(self) -> dict[str, Any]:

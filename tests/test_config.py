@@ -128,8 +128,7 @@ def test_scratch_is_judged_by_content_not_by_name():
     for name, wrong in (("4L", "initializer=glorot_uniform"), ("network_A,dropout=0.3", "dropout="),
                         ("4L,initializer=normal_0.05,dropout=0.1_0.1_0.1", "dropout="),
                         ("network_A,activation=gelu", "activation=gelu"),
-                        ("network_A,input=whitened,normalization=layer", "normalization=layer, input=whitened"),
-                        ("network_A,hidden=9_9,residual=true,expansion=2", "residual=true, expansion=2")):
+                        ("network_A,normalization=layer", "normalization=layer")):
         with pytest.raises(ConfigError, match=f"--trainer=scratch .* received .*{wrong}"):
             resolve(name, trainer="scratch")
     with pytest.raises(ConfigError, match="received network_A with optimizer=adamw, weight_decay=0.004"):

@@ -23,7 +23,7 @@ from trainers.tuning.space import SpaceError, apply, parse
 pytestmark = pytest.mark.usefixtures("without_xla")
 
 EVERYTHING = dict(schedule="cosine", warmup=0.1, label_smoothing=0.1, ema=0.9, clip_norm=0.5, shift=2, flip=True,
-                  erase=6, mixup=0.3, normalization="batch", dropout=0.2, input="whitened")
+                  erase=6, mixup=0.3, normalization="batch", dropout=0.2)
 SMALL = dict(hidden=(16, 12), checkpoint_every=1, histogram_every=0)
 
 

@@ -128,10 +128,9 @@ def test_invalid_name_is_refused(name):
     ("network_A", {"hidden": ()}, "network_softmax"),
     ("2L", {"hidden": (), "l1": 0.1}, "2L,hidden=none,l1=0.1"),
     ("5D_drop02", {"initializer": "normal_0.05"}, "5D_drop02,initializer=normal_0.05"),
-    ("4L", {"activation": "gelu"}, "4L,activation=gelu"), ("2L", {"input": "whitened"}, "2L,input=whitened"),
-    ("4L", {"hidden": (9, 9), "residual": True, "expansion": 2}, "4L,hidden=9_9,residual=true,expansion=2"),
+    ("4L", {"activation": "gelu"}, "4L,activation=gelu"),
     ("4L", {"normalization": "batch", "initializer": "he_normal"}, "4L,initializer=he_normal,normalization=batch"),
-    ("4L", {"activation": "relu", "residual": False, "expansion": 0, "normalization": "none", "input": "none"}, "4L"),
+    ("4L", {"activation": "relu", "normalization": "none"}, "4L"),
     ("4L", {"dropout": 0.3}, "4D_drop03"), ("4D_drop03", {"dropout": 0.0}, "4L"),
     ("4L", {"dropout": [0.3, 0.2, 0.1]}, "4D_drop03_02_01"), ("network_B", {"l2": 0.001}, "network_B_l2"),
     ("4L", {}, "4L"), ("4L", {"dropout": None, "l1": 0}, "4L"),
@@ -171,7 +170,7 @@ def test_derived_name_is_a_folder_name_and_reads_back(base, changes):
 
 @pytest.mark.parametrize("name, complaint", [
     ("4L,l1=", "l1 .*received ''"), ("4L,hidden=1e3", "hidden .*whole number.*received '1e3'"),
-    ("4L,dropout=a_b", "dropout .*received 'a_b'"), ("4L,residual=1", "residual must be true or false, received '1'"),
+    ("4L,dropout=a_b", "dropout .*received 'a_b'"),
     ("4L,activation=Gelu", "activation must be one of relu, .*received 'Gelu'"),
     ("4L,l1=nan", "l1 .*received nan"), ("4L,dropout=0.1_0.2", "3 hidden layers .*received 2"), ("4L,", "no field ''"),
 ])

@@ -24,8 +24,8 @@ BASE = resolve("4L", data="mini")
     ("hidden=300_100,none", 2, ("300_100", "none")),
     ("dropout=0.3_0.2_0.1,0", 2, ("0.3_0.2_0.1", 0.0)),
     ("dropout.2=.25..0.5", None, (0.25, 0.5)),
-    ("activation=relu,gelu", 2, ("relu", "gelu")), ("input=none,whitened", 2, ("none", "whitened")),
-    ("expansion=0,2; hidden=9_9", 2, (0, 2)), ("residual=true,False; hidden=9_9,8_8_4", 4, ("true", "false")),
+    ("activation=relu,gelu", 2, ("relu", "gelu")), ("shift=0,2", 2, (0, 2)),
+    ("flip=true,False; hidden=9_9,8_8_4", 4, ("true", "false")),
 ])
 def test_values_are_exactly_those_of_the_text(text, size, values):
     space = parse(text, BASE)
@@ -61,8 +61,7 @@ def test_canonical_text_reads_back_as_the_same_space(rates, ends):
     ("l2=0,log(1e-5..1e-3)", "l2=0,log(1e-5..1e-3)", "without other values"),
     ("dropout=0,0.1_0.2", "dropout=0.1_0.2", "is not possible for 4L: dropout needs one rate"),
     ("hidden=9_9,none; activation=relu,gelu,silu", "hidden=none, activation=gelu", "not possible for 4L: activation="),
-    ("hidden=9_9,9_8; residual=false,true", "hidden=9_8, residual=true", "is not possible for 4L: residual=true adds"),
-    ("residual=0,1", "residual=0,1", "residual must be true or false, received '0'"),
+    ("flip=0,1", "flip=0,1", "flip must be true or false, received '0'"),
     ("hidden=300_100,300; dropout=0.2_0.1", "hidden=300, dropout=0.2_0.1", "is not possible"),
     ("batch_size=1.5", "batch_size=1.5", "whole number"),
     ("l2=", "l2=", "needs values"),

@@ -21,9 +21,6 @@ class SettingsWithoutData(TypedDict, total=False):
     activation: Literal['relu', 'leaky_relu', 'elu', 'selu', 'gelu', 'silu', 'hard_silu', 'mish', 'softplus',
                         'tanh', 'sigmoid'] | None
     normalization: Literal['none', 'batch', 'layer'] | None
-    residual: bool | None
-    expansion: int | None
-    input: Literal['none', 'standardized', 'whitened'] | None
     epochs: int | None
     batch_size: int | str | None
     optimizer: Literal['adam', 'sgd', 'momentum', 'rmsprop', 'adagrad', 'adamax', 'adamw', 'nadam', 'lion'] | None

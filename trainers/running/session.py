@@ -66,7 +66,6 @@ class Session:
         size = len(self.validation.labels) or max(1, len(self.fit.labels) // 10)
         self.sample = stratified_sample(self.fit, size)
         self.model = self._build()
-        models.fit_input(self.model, config.spec, self.fit.images)
         self.batch_size = config.batch(len(self.fit.labels))
         self._old_record = read_record(folder.config) if folder.config.exists() else None
         recorded = self._old_record or expected or {}

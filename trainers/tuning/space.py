@@ -24,7 +24,7 @@ from trainers.config import DEPENDENT, SETTINGS, ConfigError, RunConfig, flat, l
 
 NAMES = tuple(name for name, known in SETTINGS.items() if known.searched)
 TOGETHER = (  # hyper-parameters of which some values exclude each other
-    ("hidden", "dropout", "activation", "normalization", "residual", "expansion"),
+    ("hidden", "dropout", "activation", "normalization"),
     ("epochs", "schedule", "warmup", "schedule_epochs"),
     ("teacher", "teacher_weight", "teacher_temperature"),
 )
@@ -92,7 +92,7 @@ class Space:
     def corners(self, base: RunConfig) -> list[RunConfig]:
         """Runs with each value of the hyper-parameters that decide how long a trial takes; the others at their first
         value. The cheapest and the most expensive trials are among them."""
-        costly = ("hidden", "expansion", "epochs", "batch_size")
+        costly = ("hidden", "epochs", "batch_size")
         values = [parameter.values if parameter.name in costly else parameter.values[:1]
                   for parameter in self.parameters]
         return [apply(base, dict(zip(self.names, chosen))) for chosen in itertools.product(*values)]
