@@ -5,6 +5,7 @@
 # make docs    the documentation as a site, in build/docs
 # make results trains every row of the table of scores, for hours; after an interruption it continues
 # make check-results MODEL=4D_drop03 SEED=0   trains one row of the table again and compares the scores
+# make report  the page of docs/report: the assignment report's experiments with five seeds, hours of training
 # make campaign HOURS=1 SEED=0 PARTS=   crashes and kills by the thousand; goes on where it ended
 # Each target first sets up .venv if it is missing, or if setup.cfg, pyproject.toml or constraints.txt have changed.
 
@@ -22,7 +23,7 @@ RUN := .venv/bin/python
 PYTEST := $(RUN) -m pytest -n logical --maxprocesses=4 --dist=worksteal -q
 SOURCES := setup.cfg pyproject.toml constraints.txt
 
-.PHONY: train test test-long board docs results check-results campaign lint types clean
+.PHONY: train test test-long board docs results check-results report campaign lint types clean
 
 train: .venv/run.stamp
 	@$(RUN) -m trainers.train --model=$(MODEL) $(if $(EPOCHS),--epochs=$(EPOCHS)) $(FLAGS)
@@ -53,6 +54,9 @@ results: .venv/run.stamp
 
 check-results: .venv/run.stamp
 	@$(RUN) -m trainers.results --check --models=$(MODEL) --seeds=$(SEED) $(FLAGS)
+
+report: .venv/run.stamp
+	@$(RUN) -m trainers.report --seeds=5 --out=docs/report $(FLAGS)
 
 campaign: .venv/dev.stamp
 	@$(RUN) -m tests.campaign --hours=$(HOURS) --seed=$(SEED) $(PARTS) $(FLAGS)

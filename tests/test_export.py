@@ -4,7 +4,6 @@ import dataclasses
 import errno
 import os
 import resource
-import subprocess
 import sys
 import tempfile
 
@@ -12,14 +11,14 @@ import numpy as np
 import pytest
 
 import fmnist_zoo
-from fmnist_zoo import files, metrics, weights
+from fmnist_zoo import files, metrics
 from fmnist_zoo.errors import UsageError
-from tests.conftest import ROOT
 from trainers.export import ExportError, export, main
 from trainers.publishing.formats import FORMATS
 from trainers.running import trained
+from trainers.train import train
 
-RUN = ROOT / "tests" / "fixtures" / "v0.1.0" / "logs" / "2L,hidden=2" / "finished"
+pytestmark = pytest.mark.usefixtures("without_xla")
 
 
 def run_saved_model(path, pixels):
@@ -58,8 +57,6 @@ def run_onnx(path, pixels):
 
 
 RUNNERS = {"saved_model": run_saved_model, "keras": run_keras, "tflite": run_tflite, "onnx": run_onnx}
-NAMES = {"saved_model": "4D_drop03_saved_model", "keras": "4D_drop03.keras", "tflite": "4D_drop03.tflite",
-         "onnx": "4D_drop03.onnx"}
 
 
 @pytest.fixture(scope="module")
@@ -91,42 +88,36 @@ def assert_same(received, expected):
     assert np.abs(metrics.softmax(received) - metrics.softmax(expected)).max() < 1e-5
 
 
-def test_all_formats_are_tested():
-    assert set(RUNNERS) == set(NAMES) == set(FORMATS)
-
-
-@pytest.mark.parametrize("format", RUNNERS)
-def test_command_writes_a_file_that_gives_what_keras_gives(format, pixels, tmp_path, monkeypatch, capfd):
-    """With a model that has dropout."""
+@pytest.mark.parametrize("format", [pytest.param(name, marks=pytest.mark.long) if name in ("tflite", "onnx") else name
+                                    for name in FORMATS])
+def test_file_gives_what_keras_gives(format, pixels, tmp_path, monkeypatch, capfd):
+    """By the command, with a model that has dropout, in any batch, by the line that it prints, too."""
     monkeypatch.chdir(tmp_path)
     assert main(["--model=4D_drop03", f"--format={format}"]) == 0
     output = capfd.readouterr()
-    assert output.err == ""
-    assert os.listdir(tmp_path) == [NAMES[format]]  # and nothing hidden
-    path, model = tmp_path / NAMES[format], fmnist_zoo.load_model("4D_drop03")
+    name = f"4D_drop03{FORMATS[format].suffix}"
+    assert output.err == "" and os.listdir(tmp_path) == [name]  # and nothing hidden
+    path, model = tmp_path / name, fmnist_zoo.load_model("4D_drop03")
     for batch in (1, 7, 200):
         assert_same(RUNNERS[format](path, pixels[:batch]), model(pixels[:batch]).numpy())
     first, second = output.out.splitlines()
-    assert first.startswith(f"{NAMES[format]}: 3.") and "on 2,000 images" in first
-    assert f"{FORMATS[format].runtime} {sys.modules[FORMATS[format].runtime].__version__}" in first
+    assert first.startswith(f"{name}: 3.") and "on 2,000 images" in first  # each weight once
     variables = {"pixels": pixels[:7]}
     exec(second.removeprefix("to run it: "), variables)
     assert_same(np.asarray(variables["logits"]), model(pixels[:7]).numpy())
 
 
-@pytest.mark.parametrize("format", RUNNERS)
-def test_function_writes_to_out_and_replaces_it_only_when_asked(format, softmax, pixels, tmp_path):
+@pytest.mark.parametrize("format", ["saved_model", "keras"])  # a folder, and a file
+def test_function_replaces_only_when_asked(format, softmax, tmp_path):
     path = tmp_path / f"a name{FORMATS[format].suffix}"
     result = export(softmax, format, path)
     assert result.path == path and result.images == 2000 and 0 <= result.difference <= 1e-5
-    assert result.size == sum(map(len, content(tmp_path).values())) < 100_000  # each weight once: 31 kB
-    assert os.listdir(tmp_path) == [path.name]
-    assert_same(RUNNERS[format](path, pixels), softmax.model(pixels).numpy())
+    assert result.size == sum(map(len, content(tmp_path).values())) < 100_000
     like = tmp_path / "own"  # permissions are those of a file or folder that the user makes
     like.mkdir() if path.is_dir() else like.touch()
     assert path.stat().st_mode == like.stat().st_mode
     before = content(tmp_path)
-    with pytest.raises(UsageError, match="exists already.*--overwrite"):
+    with pytest.raises(UsageError, match="--overwrite"):
         export(softmax, format, path)
     assert content(tmp_path) == before
     assert export(softmax, format, path, overwrite=True).size == pytest.approx(result.size, rel=0.01)
@@ -134,27 +125,18 @@ def test_function_writes_to_out_and_replaces_it_only_when_asked(format, softmax,
 
 
 def test_run_is_exported_and_a_tilde_is_the_home_folder(tmp_path, monkeypatch):
+    run = train("softmax", data="mini", epochs=1, histogram_every=0, logdir=tmp_path / "logs", run_name="x")
     monkeypatch.setenv("HOME", str(tmp_path))
-    (tmp_path / "run").symlink_to(RUN)
-    assert main(["--run=~/run", "--format=keras", "--out=~/model.keras"]) == 0
-    assert sorted(os.listdir(tmp_path)) == ["model.keras", "run"]
-
-
-def test_name_of_a_shipped_model_is_enough(tmp_path):
-    assert export("softmax", "keras", tmp_path / "one.keras").size > 0
-    assert os.listdir(tmp_path) == ["one.keras"]
+    assert main(["--run=~/logs/softmax/x", "--format=keras", "--out=~/model.keras"]) == 0
+    assert sorted(os.listdir(tmp_path)) == ["logs", "model.keras"]
+    (run.folder / "result.json").unlink()
+    assert main([f"--run={run.folder}", "--format=keras", f"--out={tmp_path / 'y.keras'}"]) == 2
 
 
 @pytest.mark.long
-def test_command_is_quiet_and_imports_tensorflow_last(command, tmp_path):
+def test_command_is_quiet(command, tmp_path):
     done = command("trainers.export", "--model=softmax", "--format=tflite", cwd=tmp_path)
     assert (done.returncode, done.stderr) == (0, "") and len(done.stdout.splitlines()) == 2
-    code = (f"import sys, trainers.export\ncodes = [trainers.export.main(arguments) for arguments in "
-            f"(['--help'], ['--model=4D_drop3', '--format=onnx'], ['--run={RUN}', '--format=onnx', "
-            f"'--out=none/m.onnx'], ['--run={tmp_path}', '--format=keras'])]\n"
-            "assert codes == [0, 2, 2, 2] and 'tensorflow' not in sys.modules, codes")
-    refused = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
-    assert refused.returncode == 0, refused.stderr
 
 
 def swapped(logits):
@@ -162,11 +144,11 @@ def swapped(logits):
 
 
 @pytest.mark.parametrize("format, wrong, message", [
-    *((format, swapped, "of 2000 images get another class") for format in RUNNERS),
-    ("keras", lambda logits: logits * np.float32(1.001), r"0 of 2000 images .* by up to .*e-0[2345] \(allowed 1e-05\)"),
-    ("keras", lambda logits: logits * np.float32("nan"), "differ by up to nan"),
-    ("keras", lambda logits: logits[:, :9], r"a batch of 1 gave float32 of shape \(1, 9\), expected"),
-    ("keras", lambda logits: logits.astype(np.float16), "a batch of 1 gave float16"),
+    ("saved_model", swapped, "of 2000 images get another class"),
+    ("keras", lambda logits: logits * np.float32(1.001), r"0 of 2000 images"),
+    ("keras", lambda logits: logits * np.float32("nan"), "nan"),
+    ("keras", lambda logits: logits[:, :9], r"\(1, 9\)"),
+    ("keras", lambda logits: logits.astype(np.float16), "float16"),
 ])
 def test_failed_check_leaves_nothing(format, wrong, message, softmax, tmp_path, change_format):
     load = FORMATS[format].load
@@ -179,17 +161,6 @@ def test_failed_check_leaves_nothing(format, wrong, message, softmax, tmp_path, 
     with pytest.raises(ExportError, match=f"not written: .*{message}"):
         export(softmax, format, tmp_path / f"model{FORMATS[format].suffix}")
     assert os.listdir(tmp_path) == []
-
-
-def test_failed_check_exits_1_and_keeps_the_old_folder(softmax, tmp_path, change_format, capfd):
-    path = export(softmax, "saved_model", tmp_path / "model").path
-    before = content(path)
-    change_format("saved_model", load=lambda path: lambda pixels: np.zeros((len(pixels), 10), np.float32))
-    capfd.readouterr()
-    assert main(["--model=softmax", "--format=saved_model", f"--out={path}", "--overwrite"]) == 1
-    error = capfd.readouterr().err
-    assert error.startswith(f"export: {path}: not written: tensorflow ") and error.count("\n") == 1
-    assert os.listdir(tmp_path) == ["model"] and content(path) == before
 
 
 def test_model_with_a_fixed_batch_is_refused(softmax, tmp_path, change_format):
@@ -223,8 +194,7 @@ def test_unknown_log_lines_are_printed(softmax, tmp_path, change_format, capfd):
     (["--format=onnx"], "which model? --model=NAME"),
     (["--format=onnx", "--model=4L", "--run=x"], "--run and --model both say what is written"),
     (["--format=pickle", "--model=4L"], "one of <saved_model|tflite|onnx|keras>"),
-    (["--format=onnx", "--model=4D_dro03"], "did you mean 4D_drop03"),
-    (["--format=onnx", "--run=/nowhere/at/all"], "/nowhere/at/all: no such folder"),
+    (["--format=onnx", "--model=4D_dro03"], "4D_drop03"),
     (["--format=onnx", "--run=."], "no run in this folder"),
 ])
 def test_wrong_flags_are_refused(arguments, message, tmp_path, monkeypatch, capsys):
@@ -235,23 +205,12 @@ def test_wrong_flags_are_refused(arguments, message, tmp_path, monkeypatch, caps
     assert os.listdir(tmp_path) == []
 
 
-def test_model_without_weights_and_unfinished_run_are_refused(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(weights, "manifest", lambda *folder: {})
-    assert main(["--model=4D_drop03", "--format=keras", f"--out={tmp_path / 'm.keras'}"]) == 2
-    assert "no trained weights come with '4D_drop03'" in capsys.readouterr().err
-    (tmp_path / "config.json").write_text((RUN / "config.json").read_text())
-    assert main([f"--run={tmp_path}", "--format=keras"]) == 2
-    assert "python -m trainers.train --resume=" in capsys.readouterr().err
-
-
 @pytest.mark.parametrize("format, out, message", [
     ("onnx", "model.tflite", "ends with .onnx"),
-    ("keras", "model", "ends with .keras"),
     ("tflite", "none/model.tflite", "there is no folder .*none; make it first"),
     ("saved_model", "a[b]", "reads . and . in a path as a pattern"),
     ("onnx", "folder.onnx", "is not a file, and --overwrite replaces only files"),
     ("saved_model", "file", "replaces only a SavedModel of this zoo, and this is not a folder"),
-    ("saved_model", "link", "this is not a folder"),
     ("saved_model", "folder.onnx", "this holds no saved_model.pb"),
     ("saved_model", "mixed", "this holds variables/notes.txt"),
     ("zip", "model.zip", "format must be one of saved_model, tflite, onnx, keras, received 'zip'"),
@@ -262,23 +221,21 @@ def test_wrong_out_is_refused_and_nothing_is_changed(format, out, message, softm
     (tmp_path / "mixed" / "variables").mkdir(parents=True)
     (tmp_path / "mixed" / "saved_model.pb").write_bytes(b"graph")
     (tmp_path / "mixed" / "variables" / "notes.txt").write_text("mine")
-    (tmp_path / "link").symlink_to(tmp_path / "mixed")
     before = content(tmp_path)
     with pytest.raises(UsageError, match=message):
         export(softmax, format, tmp_path / out, overwrite=True)
     assert content(tmp_path) == before
 
 
-@pytest.mark.parametrize("format, package", [
-    ("tflite", "ai_edge_litert"), ("onnx", "onnx"), ("onnx", "tf2onnx"), ("onnx", "onnxruntime")])
+@pytest.mark.parametrize("format, package", [("tflite", "ai_edge_litert"), ("onnx", "tf2onnx")])
 def test_missing_package_is_named(format, package, tmp_path, monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, package, None)
     assert main(["--model=softmax", f"--format={format}", f"--out={tmp_path / 'm'}.{format}"]) == 2
-    assert capsys.readouterr().err == (f"export: {format} needs {package}, not installed here: "
-                                       'pip install "fmnist_zoo[export]"\n')
+    error = capsys.readouterr().err
+    assert f"needs {package}" in error and 'pip install "fmnist_zoo[export]"' in error and error.count("\n") == 1
 
 
-@pytest.mark.parametrize("format", RUNNERS)
+@pytest.mark.parametrize("format", ["saved_model", "keras"])
 def test_full_disk_is_one_line_and_leaves_nothing(format, tmp_path, capfd):
     path = tmp_path / f"model{FORMATS[format].suffix}"
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)

@@ -47,13 +47,13 @@ def made(tmp_path_factory):
     folder = tmp_path_factory.mktemp("report")
     for config in report.plan(experiments.EXPERIMENTS, seeds=2, quick=True, data="mini"):
         store(folder / "logs" / config.spec.name / f"{config.trainer}-seed{config.seed}", config)
-    flags = ["--data=mini", "--quick", "--seeds=2", f"--logdir={folder / 'logs'}", f"--out={folder / 'page'}"]
+    flags = ["--data=mini", "--quick", "--seeds=2", f"--logdir={folder / 'logs'}"]
     with pytest.MonkeyPatch.context() as here:
         here.setattr("trainers.running.run.execute", lambda *_, **__: pytest.fail("a finished run was trained again"))
         assert report.main(flags) == 0
-        dropout = [*flags[:-1], "--only=dropout", f"--out={folder / 'dropout'}"]
+        dropout = [*flags, "--only=dropout", f"--out={folder / 'dropout'}"]
         assert report.main(dropout) == 0
-    return folder / "page", (folder / "page" / "report.md").read_text()
+    return folder / "logs" / "report", (folder / "logs" / "report" / "report.md").read_text()
 
 
 def test_experiments_name_the_models_of_the_catalog():
@@ -115,9 +115,9 @@ def test_page_says_which_report_and_which_runs(made):
 
 def test_page_of_dropout_alone_answers_the_question_with_its_own_runs(made):
     folder, _ = made
-    text = (folder.parent / "dropout" / "report.md").read_text()
+    text = (folder.parents[1] / "dropout" / "report.md").read_text()
     assert "\n- 4D_drop03: from epoch 1 to 2 " in text or "\n- 4D_drop03: in this run" in text
-    assert "(not run: 2L, 3L)" in text and (folder.parent / "dropout" / "rounded.png").exists()
+    assert "(not run: 2L, 3L)" in text and (folder.parents[1] / "dropout" / "rounded.png").exists()
 
 
 def test_evidence_and_curves_of_2l_are_of_its_own_engine(made):

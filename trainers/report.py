@@ -1,7 +1,8 @@
 """Reproduces the assignment report: `python -m trainers.report` (`trainers.reproduction` says which report this is).
 
 One seed takes about half an hour on two cores. Runs with the same config in the log folder are reused, and an
-interrupted command continues where it stopped; then it writes `docs/report/report.md` and `docs/report/index.html`.
+interrupted command continues where it stopped; then it writes `report.md` and `index.html` into `report` in the log
+folder. `make report` writes the page that comes with the project.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ def define_flags() -> cli.Flags:
     values.choice("data", ("fashion_mnist", "mini"), "mini: the package's 2,000 images", "fashion_mnist")
     values.text("data_dir", "a folder with the four IDX files")
     values.text("logdir", "the log folder, for TensorBoard too", "tb_logs")
-    values.text("out", "the folder that the page is written to", os.path.join("docs", "report"))
+    values.text("out", "the folder that the page is written to; default: `report` in the log folder")
     return values
 
 
@@ -65,13 +66,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _main(values: cli.Flags) -> int:
     chosen = experiments.select(values.only)
     configs = plan(chosen, seeds=values.seeds, quick=values.quick, data=values.data, data_dir=values.data_dir)
-    out = pathlib.Path(values.out).expanduser()
+    logdir = os.path.expanduser(values.logdir)
+    out = pathlib.Path(os.path.expanduser(values.out or os.path.join(logdir, "report")))
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UsageError(f"--out={out}: cannot be made: {error.strerror}") from None
     with cli.StopSignal() as stop:
-        folders = list(many.finish(configs, os.path.expanduser(values.logdir), stop))
+        folders = list(many.finish(configs, logdir, stop))
     if len(folders) < len(configs):
         print("interrupted; the same command continues where it stopped")
         return 128 + stop.number

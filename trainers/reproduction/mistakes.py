@@ -1,7 +1,7 @@
 """What the assignment report got wrong, with evidence for each point: a table of the page.
 
-Evidence that depends on no run is text: `tests/test_mistakes.py` repeats the small experiment behind it, with the
-report's own functions (`tests/as_written.py`), and fails if a figure differs. Other evidence is computed from the runs.
+Evidence that depends on no run is text: a small experiment with the report's own functions. Other evidence is computed
+from the runs.
 """
 
 from __future__ import annotations
