@@ -16,7 +16,6 @@ import importlib
 import json
 import os
 import re
-import subprocess
 import sys
 import tempfile
 from typing import TYPE_CHECKING, Any, Iterator
@@ -34,35 +33,23 @@ _NOISE = re.compile(
     r"|MLIR crash reproducer|Unable to register cu\w+ factory|computation_placer already registered"
     r"|TF-TRT Warning: Could not find TensorRT|oneDNN supports DT_HALF only"
 )
-# Waits for a line on its standard input. If there is none because the process at the other end died, copies what was
-# held back, which is open for reading as its standard output, to standard error: without noise, because workers are
-# killed while they import.
-_WATCH = 'read line || grep -vE -e "$0" <&1 >&2'
 
 
 @contextlib.contextmanager
 def without_noise(noise: re.Pattern[str] = _NOISE) -> Iterator[None]:
     """Holds back what is written to file descriptor 2, by C++ code too, until the block ends.
 
-    Then prints the lines in which `noise` is not found, or all lines if an error leaves the block. If the process dies
-    within the block (C++ calls `abort()`, say), a process that waits beside it prints them.
+    Then prints the lines in which `noise` is not found, or all lines if an error leaves the block.
     """
     with contextlib.ExitStack() as stack:
         try:
             sys.stderr.flush()
             real = os.dup(2)
             stack.callback(os.close, real)
-            handle, name = tempfile.mkstemp()
-            held = stack.enter_context(open(handle, "wb"))
-            reader = stack.enter_context(open(name, "rb"))
-            os.unlink(name)  # nothing is left on disk, however the process ends
+            held = stack.enter_context(tempfile.TemporaryFile())  # nothing is left on disk, however the process ends
         except (OSError, ValueError, AttributeError):  # no standard error, or no place for a temporary file
             yield
             return
-        with contextlib.suppress(OSError):  # no shell
-            watcher = subprocess.Popen(["sh", "-c", _WATCH, _NOISE.pattern], stdin=subprocess.PIPE, stdout=reader,
-                                       start_new_session=True)  # Ctrl-C is for the process that is watched
-            stack.callback(watcher.communicate, b"\n")
         os.dup2(held.fileno(), 2)
         failed = True
         try:
@@ -71,7 +58,8 @@ def without_noise(noise: re.Pattern[str] = _NOISE) -> Iterator[None]:
         finally:
             sys.stderr.flush()
             os.dup2(real, 2)
-            for line in reader.read().decode(errors="replace").splitlines():
+            held.seek(0)
+            for line in held.read().decode(errors="replace").splitlines():
                 if failed or not noise.search(line):
                     print(line, file=sys.stderr)
 
