@@ -9,7 +9,7 @@ import dataclasses
 import inspect
 from typing import Any, Sequence
 
-from fmnist_zoo import own, results, weights
+from fmnist_zoo import custom, results, weights
 from fmnist_zoo.results import Score
 from fmnist_zoo.settings import settings_of
 from fmnist_zoo.spec import ACTIVATION, BATCH_NORM, DENSE, DROPOUT, LAYER_NORM, Layer, ModelSpec, Recipe
@@ -45,7 +45,8 @@ def to_dicts(models: list[tuple[ModelSpec, Recipe]]) -> list[dict[str, Any]]:
     scores = {name: dataclasses.asdict(score) for name, score in results.scores().items()}
     shipped = weights.manifest()
     return [{
-        **spec.to_dict(), "parameters": spec.parameters, "fixed_parameters": spec.fixed_parameters,
+        **spec.to_dict(), "parameters": _parameters(spec),
+        "fixed_parameters": spec.fixed_parameters if _parameters(spec) is not None else None,
         "training_flops": spec.training_flops or None,
         "recipe": dataclasses.asdict(recipe), "score": scores.get(spec.name), "weights": shipped.get(spec.name),
     } for spec, recipe in models]
@@ -63,9 +64,18 @@ def _tables(models: list[ModelSpec]) -> list[list[tuple[str, ...]]]:
     found: list[list[tuple[str, ...]]] = [[HEAD], [BUILT]]
     for spec in models:
         settings = () if spec.build else ("-".join(map(str, spec.widths[1:])), rates_text(spec), penalty_text(spec))
-        found[bool(spec.build)].append((spec.name, *settings, str(spec.parameters),
+        found[bool(spec.build)].append((spec.name, *settings, _or_dash(_parameters(spec)),
                                         *_score_cells(scores.get(spec.name)), spec.description))
     return [rows for rows in found if len(rows) > 1]
+
+
+def _parameters(spec: ModelSpec) -> int | None:
+    """None for a model that a function builds, if it was not built: that needs TensorFlow."""
+    return None if spec.build and not spec.summary else spec.parameters
+
+
+def _or_dash(number: int | None) -> str:
+    return "-" if number is None else str(number)
 
 
 def _score_cells(score: Score | None) -> tuple[str, ...]:
@@ -147,16 +157,16 @@ def _words(layer: Layer) -> str:
 
 
 def _built_layers(spec: ModelSpec) -> list[str]:
-    """The layers of a model that a function builds."""
-    known = spec.facts
-    rows = [(f"  {layer.name}", layer.kind, layer.shape, str(layer.parameters)) for layer in known.layers]
+    """The layers of a model that a function builds; where it was not built yet, the function alone."""
+    known, by = spec.summary, f"built by {custom.readable(spec.build)}"
+    if known is None:
+        return [f"  {by} when it is trained"]
+    rows = [(f"  {name}", kind, shape, str(parameters)) for name, kind, shape, parameters in known.layers]
     fixed = f" and {known.fixed} that are not trained" if known.fixed else ""
-    cost = f", training about {known.training_flops / 1e6:.2f} MFLOP an image" if known.training_flops else ""
-    described = (inspect.getdoc(own.builder(spec.name, spec.build).function) or "").splitlines()
+    described = (inspect.getdoc(custom.builder(spec.name, spec.build).function) or "").splitlines()
     table = aligned([("  name", "layer", "output", "parameters"), *rows], numeric=("parameters",)).splitlines()
     return [*(table if rows else (f"  {line}".rstrip() for line in described)),
-            f"  parameters {known.parameters}{fixed}{cost}, built by {own.readable(spec.build)} for images of shape "
-            f"({', '.join(map(str, known.input))}{',' * (len(known.input) == 1)})"]
+            f"  parameters {known.parameters}{fixed}, {by} for images of shape {custom.shape_text(known.input)}"]
 
 
 def _recipe(recipe: Recipe) -> list[str]:
@@ -177,7 +187,7 @@ def card(spec: ModelSpec, recipe: Recipe, *, published: bool = True) -> str:
     if not published:
         return "\n".join(lines)
     lines += ["", "train it",
-              f"  python -m trainers.train --model={spec.name}{own.flag(spec.modules)}"]
+              f"  python -m trainers.train --model={spec.name}{custom.flag(spec.modules)}"]
     score, shipped = results.scores().get(spec.name), weights.manifest().get(spec.name)
     if score:
         lines += [

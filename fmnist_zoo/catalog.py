@@ -9,7 +9,7 @@ The `network_*` models are trained as in the low-level part of the report: full 
 from typing import Any
 
 from fmnist_zoo import convolutional
-from fmnist_zoo.own import Facts
+from fmnist_zoo.custom import ModelSummary
 from fmnist_zoo.registry import register
 from fmnist_zoo.spec import FULL_BATCH, ModelSpec, Recipe
 
@@ -57,10 +57,10 @@ register("5L_distilled", "beyond the report: 5L_unrolled, taught by conv_teacher
          recipe=Recipe(**FROM_CONVOLUTIONS | dict(epochs=36, learning_rate=0.001, label_smoothing=0.0,
                                                   teacher="conv_teacher", teacher_weight=0.9)))
 register("conv_strided", "the start of 5L_unrolled: four convolutions with strides", build=convolutional.strided,
-         facts=Facts(input=(28, 28, 1), parameters=46558, fixed=264, training_flops=5501664),
+         summary=ModelSummary(input=(28, 28, 1), parameters=46558, fixed=264),
          recipe=Recipe(**CONVOLUTIONAL | dict(epochs=20, shift=2, mixup=0.2)))
 register("conv_teacher", "the teacher of 5L_distilled: residual, six convolutions", build=convolutional.residual,
-         facts=Facts(input=(28, 28, 1), parameters=446410, fixed=1152, training_flops=196973568),
+         summary=ModelSummary(input=(28, 28, 1), parameters=446410, fixed=1152),
          recipe=Recipe(**CONVOLUTIONAL | dict(epochs=24, learning_rate=0.003, weight_decay=0.02, warmup=0.1, ema=0.999,
                                               label_smoothing=0.0, shift=1, erase=4)))
 

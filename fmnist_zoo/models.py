@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from fmnist_zoo import building, own
+from fmnist_zoo import custom
 from fmnist_zoo.backend import keras
 from fmnist_zoo.errors import SpecError
 from fmnist_zoo.registry import derive, get_spec
@@ -108,11 +108,12 @@ def load_weights(model: Any, spec: ModelSpec, source: str | os.PathLike[str]) ->
         raise WeightsError(f"{path}: holds numbers that are not finite")
 
 
+@custom.in_float32()
 def build(spec: ModelSpec, seed: int = 0) -> Any:
-    """The model of a spec with initial weights; see `build_model`."""
+    """The model of a spec with initial weights, float32 whatever Keras' default is; see `build_model`."""
     seed = int(Whole(below=2**32).check("seed", seed))
     if spec.build:
-        return building.build(own.builder(spec.name, spec.build), seed)
+        return custom.build(custom.builder(spec.name, spec.build), seed)
     flow = pixels = keras.Input((PIXELS,), name="pixels")
     for layer in spec.layers:
         flow = _make(spec, layer, seed)(flow)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Sequence
 
 import numpy as np
 
-from fmnist_zoo import building, metrics, views, weights
+from fmnist_zoo import custom, metrics, views, weights
 from fmnist_zoo.photographs import INVERT, PhotographError, PredictionError, as_pixels, blocks
 from fmnist_zoo.registry import get_spec
 from fmnist_zoo.spec import PIXELS, ModelSpec
@@ -143,7 +143,7 @@ def outputs_of(model: Any, pixels: np.ndarray) -> np.ndarray:
 
 def as_input(model: Any, pixels: Any) -> Any:
     """Pixels (n, 784), an array or a tensor, in the shape that a model takes: (n, 784), (n, 28, 28), (n, 28, 28, 1)."""
-    shape = building.input_shape(model)
+    shape = custom.input_shape(model)
     if shape == (PIXELS,):
         return pixels
     if isinstance(pixels, np.ndarray):

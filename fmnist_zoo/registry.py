@@ -14,7 +14,7 @@ import os
 import sys
 from typing import Any, Callable
 
-from fmnist_zoo import own, weights
+from fmnist_zoo import custom, weights
 from fmnist_zoo.backend import without_noise
 from fmnist_zoo.settings import parse, settings_of
 from fmnist_zoo.spec import ModelSpec, Recipe, SpecError
@@ -24,7 +24,7 @@ _FIELDS = settings_of(ModelSpec)
 
 
 def register(name: str, description: str = "", *, recipe: Recipe = Recipe(), build: Callable[[], Any] | None = None,
-             facts: own.Facts | None = None, **architecture: Any) -> ModelSpec:
+             summary: custom.ModelSummary | None = None, **architecture: Any) -> ModelSpec:
     """Adds a model to the zoo and returns its spec.
 
     Args:
@@ -34,14 +34,14 @@ def register(name: str, description: str = "", *, recipe: Recipe = Recipe(), bui
             subclassed), from (batch, 784), (batch, 28, 28) or (batch, 28, 28, 1) float32 in [0, 1] to (batch, 10)
             logits. It is called when the model is built; the global random seeds are then set. Such a model has no
             settings of the architecture.
-        facts: what a listing says of such a model without building it; None: it is built when somebody asks.
+        summary: what a listing says of such a model before it was built; None: nothing.
         **architecture: settings of `ModelSpec`, such as `hidden` and `dropout`.
 
     Raises:
         SpecError: for a name that is taken or not possible, an unknown field, or a wrong value.
     """
     return _register(name, description, recipe, build, sys._getframe(1).f_globals.get("__name__", ""), architecture,
-                     facts)
+                     summary)
 
 
 def spec_of(build: Callable[[], Any]) -> ModelSpec:
@@ -53,7 +53,7 @@ def spec_of(build: Callable[[], Any]) -> ModelSpec:
         SpecError: for a function without a name, such as a lambda, or with the name of another model.
     """
     for spec, _ in _MODELS.values():
-        if spec.build and own.builds(spec.name, spec.build, build):
+        if spec.build and custom.builds(spec.name, spec.build, build):
             return spec
     name = getattr(build, "__name__", "")
     if not name.isidentifier():
@@ -65,8 +65,8 @@ def spec_of(build: Callable[[], Any]) -> ModelSpec:
 
 
 def _register(name: str, description: str, recipe: Recipe, build: Callable[[], Any] | None, module: str,
-              architecture: dict[str, Any], facts: own.Facts | None = None) -> ModelSpec:
-    built = None if build is None else own.Builder(name, build, module)
+              architecture: dict[str, Any], summary: custom.ModelSummary | None = None) -> ModelSpec:
+    built = None if build is None else custom.Builder(name, build, module)
     if name in _MODELS and not (built and built.in_main and built.build == _MODELS[name][0].build):
         raise SpecError(f"a model named {name!r} is registered already ({_MODELS[name][0].description}); "
                         "choose another name")
@@ -78,8 +78,8 @@ def _register(name: str, description: str, recipe: Recipe, build: Callable[[], A
     _refuse_unknown_fields(architecture)
     spec = ModelSpec(name=name, description=description, build=built.build if built else "", **architecture)
     if built:
-        built.facts = facts
-        own.add(built)
+        built.summary = summary
+        custom.add(built)
     _MODELS[name] = (spec, recipe)
     return spec
 

@@ -12,7 +12,7 @@ import math
 import re
 from typing import Any, Iterable
 
-from fmnist_zoo import own
+from fmnist_zoo import custom
 from fmnist_zoo.errors import SpecError
 from fmnist_zoo.settings import (
     DATA,
@@ -177,23 +177,26 @@ class ModelSpec:
     def refuse_settings(self, names: Iterable[str]) -> None:
         """`SpecError` for settings of the architecture, by `names`, if a function builds the model."""
         if self.build and (received := ", ".join(names)):
-            raise SpecError(f"{self.name} is built by {own.readable(self.build)}; it has no {received} to set")
+            raise SpecError(f"{self.name} is built by {custom.readable(self.build)}; it has no {received} to set")
 
     @property
     def modules(self) -> dict[str, str]:
-        """SHA-256 of the source, by name, of the user's modules that build it; `SpecError` as `own.builder`."""
-        return own.builder(self.name, self.build).modules if self.build else {}
+        """SHA-256 of the source, by name, of the user's modules that build it; `SpecError` as `custom.builder`."""
+        return custom.builder(self.name, self.build).modules if self.build else {}
 
     @property
-    def facts(self) -> own.Facts:
-        """What is known of a model that a function builds; `SpecError` if it cannot be built."""
-        builder = own.builder(self.name, self.build)
-        found = own.facts(builder)
-        if found is None:
-            from fmnist_zoo import building  # imports NumPy and TensorFlow
+    def summary(self) -> custom.ModelSummary | None:
+        """Layers and parameters of a model that a function builds; None if this process has not built it, unless it
+        was registered with a summary."""
+        return custom.builder(self.name, self.build).summary if self.build else None
 
-            found = building.facts(builder)
-        return found
+    def _built(self) -> custom.ModelSummary:
+        """The same, for which the model is built if it was not yet; `SpecError` if it cannot be trained."""
+        builder = custom.builder(self.name, self.build)
+        if builder.summary is None:
+            custom.build(builder, seed=0)  # imports NumPy and TensorFlow
+        assert builder.summary
+        return builder.summary
 
     def _rates(self) -> tuple[float, ...]:
         """One dropout rate for each hidden layer; `()` if nothing is dropped."""
@@ -237,23 +240,26 @@ class ModelSpec:
 
     @property
     def parameters(self) -> int:
-        """Parameters that gradients change: weight matrices, biases, scales and offsets of normalization."""
-        return self.facts.parameters if self.build else sum(layer.parameters for layer in self.layers)
+        """Parameters that gradients change: weight matrices, biases, scales and offsets of normalization.
+
+        A model that a function builds is built to count them, unless this process did so before: see `summary`.
+        """
+        return self._built().parameters if self.build else sum(layer.parameters for layer in self.layers)
 
     @property
     def fixed_parameters(self) -> int:
         """Stored numbers that gradients do not change: moving statistics of normalization."""
-        return self.facts.fixed if self.build else sum(layer.fixed for layer in self.layers)
+        return self._built().fixed if self.build else sum(layer.fixed for layer in self.layers)
 
     @property
     def training_flops(self) -> int:
         """Floating-point operations of the matrix products, an image and a training step.
 
         Two a weight forward, four backward (gradients of weights and of inputs), less the gradient of the pixels, which
-        is not computed. Of a model that a function builds: as `own.Facts` says.
+        is not computed. 0 for a model that a function builds: it is not counted.
         """
         if self.build:
-            return self.facts.training_flops
+            return 0
         return 6 * self.weight_count - 2 * self.layers[0].weight_count
 
     @property

@@ -11,7 +11,7 @@ from typing import Any, Iterator, Sequence
 
 import numpy as np
 
-from fmnist_zoo import building
+from fmnist_zoo import custom
 from fmnist_zoo.backend import keras
 from fmnist_zoo.errors import SpecError
 
@@ -28,7 +28,7 @@ def dense_arrays(model: Any) -> list[np.ndarray]:
         SpecError: if the layers are no sequence, or one between two activations is not affine, such as max pooling.
     """
     arrays, stretch = [], []
-    shape = building.input_shape(model)
+    shape = custom.input_shape(model)
     layers = _sequence(model)
     for layer in layers:
         kind = type(layer).__name__

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import fmnist_zoo
-from fmnist_zoo import own, registry, unrolling
+from fmnist_zoo import custom, registry, unrolling
 from fmnist_zoo.backend import keras
 from fmnist_zoo.errors import SpecError
 from fmnist_zoo.spec import Recipe
@@ -45,7 +45,7 @@ def tiny_conv():
 def _registered(tmp_path, monkeypatch):
     """The registry holds `tiny_conv` meanwhile; what is known of it is kept elsewhere than in the user's cache."""
     monkeypatch.setattr(registry, "_MODELS", dict(registry._MODELS))
-    monkeypatch.setattr(own, "_BUILDERS", {})
+    monkeypatch.setattr(custom, "_BUILDERS", {})
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     fmnist_zoo.register("tiny_conv", build=tiny_conv, recipe=Recipe(epochs=2, batch_size=100))
 
@@ -132,7 +132,7 @@ def test_network_that_cannot_be_the_same_function_is_refused_and_leaves_no_folde
 
 @pytest.mark.parametrize("flags, text", [
     (["--initial_weights=no_such_module:cnn"], "--initial_weights: --zoo_module=no_such_module cannot be imported"),
-    (["--initial_weights=tests.own_zoo:no_model"], "--initial_weights: no model is named 'no_model'"),
+    (["--initial_weights=tests.custom_zoo:no_model"], "--initial_weights: no model is named 'no_model'"),
     (["--initial_weights=4LL"], "--initial_weights: no model is named '4LL'; did you mean 4L"),
     (["--initial_weights=4L,5L"], "--initial_weights names one trained model; received 2: 4L, 5L"),
     (["--initial_weights=4L", "--trainer=fit"], "--trainer=fit has no initial_weights"),

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 import fmnist_zoo
-from fmnist_zoo import own, registry
+from fmnist_zoo import custom, registry
 from fmnist_zoo.data import Data, Split
-from tests import helpers, own_zoo
+from tests import custom_zoo, helpers
 from trainers import evaluate, predict
 from trainers.config import ConfigError, read_record
 from trainers.engine.epoch import EpochMeans
@@ -37,15 +37,15 @@ def run(images, tmp_path_factory):
 
 def test_a_build_function_is_trained_under_its_name(monkeypatch, tmp_path):
     monkeypatch.setattr(registry, "_MODELS", dict(registry._MODELS))
-    monkeypatch.setattr(own, "_BUILDERS", {})
+    monkeypatch.setattr(custom, "_BUILDERS", {})
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    one = train(own_zoo.cnn, data="mini", epochs=1, logdir=tmp_path, histogram_every=0)
+    one = train(custom_zoo.cnn, data="mini", epochs=1, logdir=tmp_path, histogram_every=0)
     assert one.folder.parent == tmp_path / "cnn" and one.result["epochs"] == 1
-    assert one.config.spec.build == "tests.own_zoo:cnn"
+    assert one.config.spec.build == "tests.custom_zoo:cnn"
     with pytest.raises(fmnist_zoo.SpecError, match="a lambda.* has no name: write def"):
-        train(lambda: own_zoo.cnn(), data="mini", logdir=tmp_path)
+        train(lambda: custom_zoo.cnn(), data="mini", logdir=tmp_path)
     with pytest.raises(fmnist_zoo.SpecError, match="Functional has no name"):
-        train(own_zoo.cnn(), data="mini", logdir=tmp_path)
+        train(custom_zoo.cnn(), data="mini", logdir=tmp_path)
 
 
 # Arrays.

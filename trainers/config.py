@@ -9,7 +9,7 @@ import pathlib
 import re
 from typing import Any, Mapping
 
-from fmnist_zoo import own, registry
+from fmnist_zoo import custom, registry
 from fmnist_zoo.card import printable
 from fmnist_zoo.errors import ZooError
 from fmnist_zoo.files import opened
@@ -109,7 +109,7 @@ class RunConfig:
         if self.trainer == "scratch":
             if self.spec.build:
                 raise ConfigError(f"--trainer=scratch trains low-level networks of the zoo; {self.spec.name} is built "
-                                  f"by {own.readable(self.spec.build)}: use --trainer=tape or fit")
+                                  f"by {custom.readable(self.spec.build)}: use --trainer=tape or fit")
             allowed = {"initializer": ("normal_0.05",), "optimizer": ("adam", "sgd")}
             holders = {**settings_of(ModelSpec), **settings_of(Recipe)}
             received = [f"{name}={known.kind.write(found[name])}" for name, known in holders.items()

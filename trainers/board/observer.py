@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from fmnist_zoo import building, metrics
+from fmnist_zoo import custom, metrics
 from fmnist_zoo.backend import tf
 from fmnist_zoo.data import Split
 from fmnist_zoo.spec import CLASS_NAMES
@@ -45,7 +45,7 @@ class Observer:
         """
         self._settings.summary(hparams.session_start(self._folder, self._config, batch_size), 0)
         self._settings.text("settings", texts.model(self._config, self._replay))
-        images = tf.TensorSpec((None, *building.input_shape(model)), tf.float32, name="images")
+        images = tf.TensorSpec((None, *custom.input_shape(model)), tf.float32, name="images")
         traced = tf.function(lambda images: tf.identity(model(images), name="logits"), autograph=False)
         self._settings.graph(traced.get_concrete_function(images).graph.as_graph_def())
         with contextlib.suppress(Exception):  # Keras raises anything for a layer that it cannot describe

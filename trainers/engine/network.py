@@ -13,7 +13,7 @@ from typing import Any, Callable, Iterator, NamedTuple, Sequence
 
 import numpy as np
 
-from fmnist_zoo import building
+from fmnist_zoo import custom
 from fmnist_zoo.backend import keras, tf
 from fmnist_zoo.spec import CLASSES, PIXELS, ModelSpec
 from trainers.engine import randomness
@@ -96,7 +96,7 @@ class Network:
         kinds = {type(layer).__name__ if type(layer).__module__.startswith("keras.") else "" for layer in layers}
         self.across_batch = not kinds <= IMAGE_BY_IMAGE
         self.for_xla = kinds <= SIMPLE | {"BatchNormalization"}
-        self.shape = building.input_shape(model)
+        self.shape = custom.input_shape(model)
         self._dense = [layer for layer in layers if type(layer) is keras.layers.Dense and layer.use_bias]
         self._normalization = [] if self.for_xla else [layer for layer in layers if _normalizes_images(layer)]
         self.rates = self._rates()

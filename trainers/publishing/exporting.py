@@ -16,7 +16,7 @@ from typing import Iterator
 
 import numpy as np
 
-from fmnist_zoo import building, data, files, metrics
+from fmnist_zoo import custom, data, files, metrics
 from fmnist_zoo.errors import UsageError, ZooError
 from trainers.publishing import formats
 from trainers.publishing.formats import Format, Runner
@@ -85,7 +85,7 @@ def export(model: str | Trained, format: str, out: str | os.PathLike[str] | None
         message = " ".join((error.strerror or str(error)).split())
         raise ExportError(f"{path}: cannot be written: {message}; nothing was left there; make room or make its "
                           "folder writable, or name another --out") from error
-    shape = building.input_shape(source.model)
+    shape = custom.input_shape(source.model)
     return Export(path, size, len(images), shape, difference, formats.version(chosen.runtime),
                   time.perf_counter() - started, chosen.example.format(path=str(path)))
 

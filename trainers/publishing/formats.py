@@ -16,7 +16,7 @@ from typing import Any, Callable
 
 import numpy as np
 
-from fmnist_zoo import building
+from fmnist_zoo import custom
 from fmnist_zoo.errors import UsageError
 
 Runner = Callable[[np.ndarray], np.ndarray]  # float32 in [0, 1], as the model takes them, to (batch, 10) float32 logits
@@ -89,7 +89,7 @@ def _signature(model: Any) -> list[Any]:
     """The input of what is written: any batch of images in the shape that the model takes, named `pixels`."""
     from fmnist_zoo.backend import keras
 
-    return [keras.InputSpec(shape=(None, *building.input_shape(model)), dtype="float32", name="pixels")]
+    return [keras.InputSpec(shape=(None, *custom.input_shape(model)), dtype="float32", name="pixels")]
 
 
 def _load_saved_model(path: pathlib.Path) -> Runner:

@@ -12,7 +12,7 @@ import subprocess
 import sys
 from typing import TYPE_CHECKING, Any
 
-from fmnist_zoo import own
+from fmnist_zoo import custom
 from fmnist_zoo.errors import SpecError
 from fmnist_zoo.spec import ModelSpec
 from fmnist_zoo.version import __version__
@@ -51,7 +51,7 @@ def require_builder(path: str | os.PathLike[str], record: dict[str, Any]) -> Non
     spec = ModelSpec(**record["config"]["spec"])
     if spec.build:
         try:
-            own.builder(spec.name, spec.build, record["environment"].get("modules"))
+            custom.builder(spec.name, spec.build, record["environment"].get("modules"))
         except SpecError as error:
             raise ConfigError(f"{os.fspath(path)}: its model {error}") from None
 

@@ -11,7 +11,7 @@ import errno
 import pathlib
 from typing import Any, Callable, Mapping
 
-from fmnist_zoo import own
+from fmnist_zoo import custom
 from fmnist_zoo.data import Data, load_data
 from fmnist_zoo.errors import ZooError
 from fmnist_zoo.files import quoted
@@ -66,7 +66,7 @@ class Run:
         if more > recipe.epochs:
             commands["train longer"] = self._continue(more)
         if not self._in_python:
-            record, module = quoted(self.folder / "config.json"), own.flag(self.config.spec.modules)
+            record, module = quoted(self.folder / "config.json"), custom.flag(self.config.spec.modules)
             commands["run it again"] = f"python -m trainers.train --config={record}{module}"
         commands["use it"] = f"keras.saving.load_model({str(self.folder / 'model.keras')!r})"
         if self.config.spec.build:  # Keras does not know the user's classes, and may not have saved them
@@ -81,14 +81,14 @@ class Run:
     def _in_python(self) -> bool:
         """Whether its images, or the function that builds its model, are in this process alone."""
         spec = self.config.spec
-        return self.config.data == ARRAYS or bool(spec.build) and own.builder(spec.name, spec.build).in_main
+        return self.config.data == ARRAYS or bool(spec.build) and custom.builder(spec.name, spec.build).in_main
 
     def _continue(self, epochs: int | None = None) -> str:
         """What continues the run."""
         if self._in_python:
             more = f", epochs={epochs}" * bool(epochs) + ", data=(images, labels)" * (self.config.data == ARRAYS)
             return f"trainers.train.resume({str(self.folder)!r}{more})"
-        more = f" --epochs={epochs}" * bool(epochs) + own.flag(self.config.spec.modules)
+        more = f" --epochs={epochs}" * bool(epochs) + custom.flag(self.config.spec.modules)
         return f"python -m trainers.train --resume={quoted(self.folder)}{more}"
 
 

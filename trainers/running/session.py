@@ -16,7 +16,7 @@ from typing import Any, Callable, Mapping
 
 import numpy as np
 
-from fmnist_zoo import card, metrics, models, own
+from fmnist_zoo import card, custom, metrics, models
 from fmnist_zoo.backend import tf
 from fmnist_zoo.data import Data, Split, halves, stratified_sample
 from fmnist_zoo.files import make_folder, quoted, require_space, write_json
@@ -82,7 +82,7 @@ class Session:
         self.record = self._record(data)
         self.first_epoch, self.watch, self.due = (
             self.state.epoch, progress.Stopwatch(), saving.Due(config.checkpoint_every))
-        replay = f"python -m trainers.train --config={quoted(folder.config)}{own.flag(config.spec.modules)}"
+        replay = f"python -m trainers.train --config={quoted(folder.config)}{custom.flag(config.spec.modules)}"
         self.observer = Observer(folder.path, config, self.engine.network, self.sample, self.validation, replay=replay)
 
     def _load(self) -> tuple[State, dict[str, int]]:

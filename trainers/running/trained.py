@@ -11,7 +11,7 @@ import pathlib
 import weakref
 from typing import TYPE_CHECKING, Any, Iterable, Mapping, Sequence
 
-from fmnist_zoo import own, registry, weights
+from fmnist_zoo import custom, registry, weights
 from fmnist_zoo.errors import ZooError
 from fmnist_zoo.files import quoted
 from fmnist_zoo.spec import ARRAYS, ModelSpec, Recipe
@@ -92,7 +92,7 @@ def from_run(path: str | os.PathLike[str]) -> Trained:
     folder, record, config, result = _finished(path)
     path = folder.weights / f"{config.recipe.weights}.weights.h5"
     again = (f"train the run again with python -m trainers.train --config={quoted(folder.config)}"
-             f"{own.flag(config.spec.modules)}")
+             f"{custom.flag(config.spec.modules)}")
     if not path.is_file():
         trial = folder.path.parent
         if (trial / "proposal.json").exists():
@@ -127,7 +127,7 @@ def _finished(path: str | os.PathLike[str]) -> tuple[RunFolder, dict[str, Any], 
         raise ConfigError(f"{folder.path}: {missing}; a run is named by its folder, such as tb_logs/4D_drop03/<run>")
     (record, config), result = read_run(folder.path), folder.read_result()
     provenance.require_builder(folder.path, record)
-    module = own.flag(config.spec.modules)
+    module = custom.flag(config.spec.modules)
     if problem := folder.result_problem():
         raise TrainedError(problem + module)
     if result is None and folder.failure.exists():

@@ -26,7 +26,7 @@ import textwrap
 import time
 from typing import Any, Iterable, Mapping, NamedTuple
 
-from fmnist_zoo import card, own
+from fmnist_zoo import card, custom
 from fmnist_zoo.files import atomic_write, quoted, write_json
 from trainers.config import ConfigError, RunConfig, resolve
 from trainers.running.folder import RunFolder
@@ -253,7 +253,7 @@ class Study:
     @property
     def retrain(self) -> str:
         """The command that trains the best trial, on all validation images and with pictures."""
-        return f"python -m trainers.train --from_sweep={quoted(self.path)}{own.flag(self.modules)}"
+        return f"python -m trainers.train --from_sweep={quoted(self.path)}{custom.flag(self.modules)}"
 
     def write_tables(self, *, so_far: bool = True) -> None:
         """Writes `trials.csv`, and `best.json` if it would change; `so_far`: as for `row`."""

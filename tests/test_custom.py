@@ -1,9 +1,9 @@
 """Models that a function of the user's builds: what is accepted, what is refused, and the same bits for a seed."""
 
+import contextlib
 import functools
 import json
 import os
-import pathlib
 import random
 import subprocess
 import sys
@@ -13,12 +13,12 @@ import numpy as np
 import pytest
 
 import fmnist_zoo
-from fmnist_zoo import building, files, models, own, prediction, registry
+from fmnist_zoo import custom, models, prediction, registry
 from fmnist_zoo.__main__ import main as listing
 from fmnist_zoo.backend import keras, tf
 from fmnist_zoo.spec import ModelSpec, SpecError
 from fmnist_zoo.weights import WeightsError
-from tests import own_zoo
+from tests import custom_zoo
 from tests.conftest import ROOT
 from trainers.config import RunConfig, overlay, resolve
 from trainers.tuning import space
@@ -36,11 +36,10 @@ register("my_cnn", "five by five", build=cnn, recipe=Recipe(epochs=2))
 
 
 @pytest.fixture(autouse=True)
-def _own_registry(tmp_path, monkeypatch):
-    """Undoes what a test registers, and gives it a cache of its own."""
+def _own_registry(monkeypatch):
+    """Undoes what a test registers."""
     monkeypatch.setattr(registry, "_MODELS", dict(registry._MODELS))
-    monkeypatch.setattr(own, "_BUILDERS", {})
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr(custom, "_BUILDERS", {})
 
 
 @pytest.fixture
@@ -56,8 +55,26 @@ def bits(model):
     return {variable.path: np.asarray(variable).tobytes() for variable in model.variables}
 
 
-@pytest.mark.parametrize("function", own_zoo.TRAINABLE)
-def test_same_seed_gives_the_same_bits_whatever_was_built_before(function):
+@contextlib.contextmanager
+def thread_that_draws():
+    """Another thread draws random numbers of Python's, as those of a dask worker do."""
+    stop = threading.Event()
+
+    def draw():
+        while not stop.is_set():
+            random.random()
+
+    thread = threading.Thread(target=draw)
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join()
+
+
+@pytest.mark.parametrize("function", custom_zoo.TRAINABLE)
+def test_same_seed_gives_the_same_bits_whatever_was_done_before(function):
     spec = registry.spec_of(function)
     first = bits(models.build_model(spec, 3))
     models.build_model("4L")
@@ -68,57 +85,80 @@ def test_same_seed_gives_the_same_bits_whatever_was_built_before(function):
 
 
 def test_threads_that_draw_random_numbers_change_no_bit():
-    spec, stop = registry.spec_of(own_zoo.cnn), threading.Event()
+    spec = registry.spec_of(custom_zoo.cnn)
     first = bits(models.build_model(spec, 3))
-
-    def draw():
-        while not stop.is_set():
-            random.random()
-
-    thread = threading.Thread(target=draw)
-    thread.start()
-    try:
+    with thread_that_draws():
         assert bits(models.build_model(spec, 3)) == first
-    finally:
-        stop.set()
-        thread.join()
 
 
-def test_random_state_and_names_are_restored():
+def test_random_state_names_and_dtypes_are_restored():
     def draws():
         name = keras.layers.Dense(2).name  # which also draws a seed from Python's generator
         return (random.random(), np.random.rand(), float(tf.random.normal(())), float(keras.random.normal(())),
                 name.rpartition("_")[0])
+
+    def changing():
+        keras.config.set_dtype_policy("mixed_bfloat16")
+        keras.config.set_floatx("float64")
+        keras.utils.set_random_seed(9)
+        return keras.Sequential([keras.Input((784,), dtype="float32"), keras.layers.Dense(10, dtype="float32")])
 
     names = [keras.layers.Dense(2).name]
     keras.utils.set_random_seed(5)
     expected = [draws(), draws()]
     keras.utils.set_random_seed(5)
     first = draws()
-    models.build_model(registry.spec_of(own_zoo.of_random_numbers))
+    for function in (custom_zoo.of_random_numbers, changing):
+        models.build_model(registry.spec_of(function))
     assert [first, draws()] == expected
     names.append(keras.layers.Dense(2).name)
     numbers = [int(name.rpartition("_")[2] or 0) if "_" in name else 0 for name in names]
     assert numbers[1] == numbers[0] + 5
+    assert (keras.config.floatx(), keras.config.dtype_policy().name) == ("float32", "float32")
 
 
-@pytest.mark.parametrize("function", own_zoo.REFUSED, ids=lambda function: own._qualified(function))
+@pytest.mark.parametrize("set_default, value, default", [
+    ("set_dtype_policy", "mixed_bfloat16", "float32"), ("set_floatx", "float64", "float32")])
+@pytest.mark.parametrize("name", ["2L", "normalized"])
+def test_models_are_float32_whatever_the_process_has_chosen(name, set_default, value, default):
+    if name == "normalized":
+        registry.spec_of(custom_zoo.normalized)
+    plain, pixels = models.build_model(name, 1), np.ones((2, 784), np.float32)
+    getattr(keras.config, set_default)(value)
+    try:
+        model = models.build_model(name, 1)
+        assert bits(model) == bits(plain) and {variable.dtype for variable in model.weights} == {"float32"}
+        assert np.array_equal(model(pixels), plain(pixels))
+        assert value in (keras.config.floatx(), keras.config.dtype_policy().name)
+    finally:
+        getattr(keras.config, set_default)(default)
+
+
+@pytest.mark.parametrize("function", custom_zoo.REFUSED, ids=lambda function: function.__qualname__)
 def test_model_that_cannot_be_trained_is_refused_in_one_line(function):
     registry.register("mine", build=function)
-    with pytest.raises(SpecError, match=own_zoo.REFUSED[function]) as caught:
+    with pytest.raises(SpecError, match=custom_zoo.REFUSED[function]) as caught:
         models.build_model("mine")
-    assert str(caught.value).startswith("mine, built by tests.own_zoo.") and "\n" not in str(caught.value)
+    assert str(caught.value).startswith("mine, built by tests.custom_zoo.") and str(caught.value).isprintable()
+
+
+@pytest.mark.parametrize("function", [custom_zoo.the_same_model, custom_zoo.the_same_layer])
+def test_layers_of_an_earlier_model_are_refused(function):
+    """Otherwise a second run would start from the trained weights of the first."""
+    model = models.build_model(registry.spec_of(function))
+    with pytest.raises(SpecError, match="returns layers that it has returned before"):
+        models.build_model(registry.spec_of(function))
+    assert model.built
 
 
 @pytest.mark.parametrize("wrong, complaint", [
-    (own_zoo.cnn.__name__, "build='cnn': expected a function that returns a new keras.Model"),
-    (lambda width: None, r"is called without arguments; .*<lambda> takes \(width\): give them defaults"),
+    ("cnn", "build='cnn': expected a function .*not a callable"),
+    (lambda width: None, "give them defaults, or use functools.partial.*'width'"),
+    (keras.Sequential([keras.layers.Dense(10)]), "expected a function .*this is a model"),
 ])
 def test_what_is_no_build_function_is_refused_when_it_is_registered(wrong, complaint):
     with pytest.raises(SpecError, match=complaint):
         registry.register("mine", build=wrong)
-    with pytest.raises(SpecError, match="expected a function"):
-        registry.register("mine", build=own_zoo.cnn())
     assert "mine" not in registry.list_models()
 
 
@@ -134,29 +174,22 @@ def test_function_that_was_not_registered_is_found_in_its_module(module):
 
 def test_functions_that_a_function_makes_are_told_apart_by_their_model():
     for units in (8, 16):
-        registry.register(f"wide_{units}", build=functools.partial(_wide, units))
-    assert [registry.get_spec(f"wide_{units}").parameters for units in (8, 16)] == [785 * 8 + 90, 785 * 16 + 170]
-    assert registry.get_spec("wide_8").build == "tests.test_own_models:_wide"
-
-
-def _wide(units):
-    return keras.Sequential([keras.Input((784,)), keras.layers.Dense(units), keras.layers.Dense(10)])
+        registry.register(f"wide_{units}", build=functools.partial(custom_zoo.wide, units))
+    assert [models.build_model(f"wide_{units}").count_params() for units in (8, 16)] == [785 * 8 + 90, 785 * 16 + 170]
+    assert registry.get_spec("wide_8").build == "tests.custom_zoo:wide"
 
 
 def test_a_function_alone_gives_a_spec_with_its_name():
-    spec = registry.spec_of(own_zoo.cnn)
-    assert (spec.name, spec.build, spec.description) == ("cnn", "tests.own_zoo:cnn", "a small convolutional network")
-    assert registry.spec_of(own_zoo.cnn) is spec is registry.get_spec("cnn")
-    registry.register("mine", build=own_zoo.normalized)
-    assert registry.spec_of(own_zoo.normalized).name == "mine"
-
-
-def test_a_function_without_a_name_of_its_own_gives_no_spec():
+    spec = registry.spec_of(custom_zoo.cnn)
+    assert (spec.name, spec.build, spec.description) == ("cnn", "tests.custom_zoo:cnn", "a small convolutional network")
+    assert registry.spec_of(custom_zoo.cnn) is spec is registry.get_spec("cnn")
+    registry.register("mine", build=custom_zoo.normalized)
+    assert registry.spec_of(custom_zoo.normalized).name == "mine"
     with pytest.raises(SpecError, match="a lambda, .* has no name: write def my_cnn"):
-        registry.spec_of(lambda: own_zoo.cnn())
+        registry.spec_of(lambda: custom_zoo.cnn())
 
     def softmax():
-        return own_zoo.cnn()
+        return custom_zoo.cnn()
 
     with pytest.raises(SpecError, match="'softmax' is registered already"):
         registry.spec_of(softmax)
@@ -164,8 +197,8 @@ def test_a_function_without_a_name_of_its_own_gives_no_spec():
 
 def test_a_function_of_a_notebook_may_be_defined_again():
     for units in (8, 16):
-        cell = {"__name__": "__main__", "own_zoo": own_zoo, "register": registry.register}
-        exec(f"def net():\n    return own_zoo._dense({units})\n", cell)
+        cell = {"__name__": "__main__", "custom_zoo": custom_zoo, "register": registry.register}
+        exec(f"def net():\n    return custom_zoo._dense({units})\n", cell)
         spec = registry.spec_of(cell["net"])
         exec("register('mine', build=net)", cell)
         with pytest.raises(SpecError, match=rf"net, built by __main__.net, .* returns \(batch, {units}\)"):
@@ -186,125 +219,77 @@ def test_spec_and_config_are_plain_data(module):
     registry.load_zoo_module(module)
     config = resolve("my_cnn")
     assert config.spec.to_dict()["build"] == "zoo_of_cnn:cnn" and config.recipe.epochs == 2
-    own._BUILDERS.clear()
+    custom._BUILDERS.clear()
     del sys.modules[module]
     again = RunConfig.from_dict(json.loads(json.dumps(config.to_dict())))
     assert again == config and again.owns(config.identity)
     with pytest.raises(SpecError, match="^my_cnn is built by zoo_of_cnn.cnn; name its module: --zoo_module=zoo_of_cnn"):
         models.build_model(again.spec)
-
-
-def test_specs_of_the_zoo_do_not_mention_a_function():
-    spec = registry.get_spec("4L")
-    assert "build" not in spec.to_dict() and "build" not in spec.architecture
-    assert "build" not in resolve("4L").identity
-
-
-def test_facts_are_those_of_the_model():
-    spec = registry.spec_of(own_zoo.normalized)
-    model = models.build_model(spec)
-    assert spec.parameters == sum(np.prod(variable.shape) for variable in model.trainable_variables)
-    assert spec.facts.fixed == 2 * 784 and spec.facts.input == (784,)
-    assert spec.training_flops == 3 * 2 * (784 * 16 + 16 * 10)
-    assert [layer.kind for layer in spec.facts.layers] == ["BatchNormalization", "Dense", "Dense"]
-    assert registry.spec_of(own_zoo.cnn).training_flops == 3 * 2 * (8 * 8 * 4 * 25 + 256 * 10)
+    assert "build" not in resolve("4L").identity and "build" not in registry.get_spec("4L").to_dict()
 
 
 @pytest.mark.parametrize("function, shape", [
-    (own_zoo.cnn, (28, 28, 1)), (own_zoo.normalized, (784,)), (own_zoo.undeclared, (28, 28)),
-    (own_zoo.Subclassed, (28, 28, 1))])
+    (custom_zoo.cnn, (28, 28, 1)), (custom_zoo.normalized, (784,)), (custom_zoo.undeclared, (28, 28)),
+    (custom_zoo.Subclassed, (28, 28, 1))])
 def test_pixels_are_shaped_for_the_model(function, shape):
     model = models.build_model(registry.spec_of(function))
     pixels = np.random.default_rng(0).random((3, 784), np.float32)
-    assert building.input_shape(model) == shape
-    assert prediction.as_input(model, pixels).shape == (3, *shape)
+    assert custom.input_shape(model) == shape
     expected = np.asarray(model(pixels.reshape(3, *shape), training=False))
     assert np.array_equal(prediction.outputs_of(model, pixels), expected)
     assert np.array_equal(np.asarray(prediction.as_input(model, tf.constant(pixels))), pixels.reshape(3, *shape))
 
 
 def test_features_are_the_input_of_the_last_layer():
-    model = models.build_model(registry.spec_of(own_zoo.cnn))
+    model = models.build_model(registry.spec_of(custom_zoo.cnn))
     features = prediction.outputs_of(models.feature_model(model), np.ones((2, 784), np.float32))
     kernel, bias = model.layers[-1].get_weights()
     np.testing.assert_allclose(features @ kernel + bias, prediction.outputs_of(model, np.ones((2, 784), np.float32)),
                                rtol=1e-5, atol=1e-6)
     with pytest.raises(SpecError, match="is a subclass of keras.Model"):
-        models.feature_model(models.build_model(registry.spec_of(own_zoo.Subclassed)))
+        models.feature_model(models.build_model(registry.spec_of(custom_zoo.Subclassed)))
 
 
 def test_weights_are_loaded_from_files_of_keras(tmp_path):
-    spec = registry.spec_of(own_zoo.Subclassed)
+    spec = registry.spec_of(custom_zoo.Subclassed)
     model = models.build_model(spec, 1)
     model.save_weights(tmp_path / "a.weights.h5")
     again = models.build_model(spec, 2, weights=tmp_path / "a.weights.h5")
     assert all(map(np.array_equal, model.get_weights(), again.get_weights()))
-    with pytest.raises(WeightsError, match="Subclassed is built by tests.own_zoo.Subclassed: take .weights.h5"):
-        models.build_model(spec, weights=tmp_path / "a.safetensors")
     with pytest.raises(WeightsError, match="no trained weights come with 'Subclassed'"):
         fmnist_zoo.load_model(spec)
 
 
-def listed():
-    """The card of `my_cnn` in a process of its own; the variables of seed 7 there, if TensorFlow was imported."""
-    code = ("import sys; from fmnist_zoo.__main__ import main\n"
-            "assert main(['--zoo_module=zoo_of_cnn', 'my_cnn']) == 0\n"
-            "if not {'tensorflow', 'numpy'} & set(sys.modules): sys.exit()\n"
-            "import fmnist_zoo; model = fmnist_zoo.build_model('my_cnn', 7)\n"
-            "print({variable.path: variable.numpy().tobytes() for variable in model.variables})")
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True,
-                          env={**os.environ, "PYTHONPATH": str(ROOT)})
-    assert (done.returncode, done.stderr) == (0, "")
-    card, _, variables = done.stdout.partition("{")
-    return card, variables
+def test_listing_counts_what_was_built_and_builds_nothing(module, capsys):
+    def shown(*arguments):
+        assert listing(["--zoo_module", module, *arguments]) == 0
+        return [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()]
+
+    assert shown("my_*")[-1].split()[:3] == ["my_cnn", "-", "-"]
+    assert shown("my_cnn")[3] == "built by zoo_of_cnn.cnn when it is trained"
+    assert json.loads("".join(shown("my_cnn", "--json")))["parameters"] is None
+    models.build_model("my_cnn")
+    assert shown("my_*")[-1].split()[:3] == ["my_cnn", "2674", "-"]
+    card = shown("my_cnn")
+    assert card[3:5] == ["name layer output parameters", "conv2d Conv2D (8, 8, 4) 104"]
+    assert card[7] == "parameters 2674, built by zoo_of_cnn.cnn for images of shape (28, 28, 1)"
+
+
+def test_fixed_parameters_are_counted_apart():
+    spec = registry.spec_of(custom_zoo.normalized)
+    assert (spec.parameters, spec.fixed_parameters) == (2 * 784 + 785 * 16 + 170, 2 * 784)
 
 
 @pytest.mark.long
-def test_the_card_needs_tensorflow_once_and_bits_are_the_same_in_any_process(module):
-    first, second = listed(), listed()
-    assert second == (first[0], "")
+def test_bits_are_the_same_in_a_process_without_home_and_listing_imports_nothing_heavy(module):
+    code = ("import sys; from fmnist_zoo.__main__ import main\n"
+            "assert main(['--zoo_module=zoo_of_cnn', 'my_cnn']) == 0\n"
+            "assert not {'tensorflow', 'numpy', 'keras'} & set(sys.modules)\n"
+            "import fmnist_zoo; model = fmnist_zoo.build_model('my_cnn', 7)\n"
+            "print({variable.path: variable.numpy().tobytes() for variable in model.variables})")
+    kept = {name: value for name, value in os.environ.items() if name not in ("HOME", "XDG_CACHE_HOME")}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True,
+                          env={**kept, "PYTHONPATH": str(ROOT)})
+    assert (done.returncode, done.stderr) == (0, "")
     registry.load_zoo_module(module)
-    assert first[1].strip() == str(bits(models.build_model("my_cnn", 7)))[1:]
-    lines = [" ".join(line.split()) for line in second[0].splitlines()]
-    assert lines[:5] == ["my_cnn: five by five", "", "layers", "name layer output parameters",
-                         "conv2d Conv2D (8, 8, 4) 104"]
-    assert lines[7] == ("parameters 2674, training about 0.05 MFLOP an image, built by zoo_of_cnn.cnn for images of "
-                        "shape (28, 28, 1)")
-
-
-def test_the_table_counts_the_layers(module, capsys):
-    assert listing(["--zoo_module", module]) == 0
-    assert capsys.readouterr().out.splitlines()[-1].split()[:6] == ["my_cnn", "3", "layers", "-", "-", "2674"]
-
-
-def test_a_changed_source_is_built_again(module):
-    registry.load_zoo_module(module)
-    assert registry.get_spec("my_cnn").parameters == 2674
-    pathlib.Path("zoo_of_cnn.py").write_text(MODULE.replace("Conv2D(4", "Conv2D(5") + "#")
-    del sys.modules[module], registry._MODELS["my_cnn"]
-    registry.load_zoo_module(module)
-    assert registry.get_spec("my_cnn").parameters == 26 * 5 + 321 * 10
-
-
-@pytest.mark.parametrize("damage", ["", "{}", "[1]", '{"layers": []}', "\0"])
-def test_a_broken_cache_is_ignored(module, damage):
-    registry.load_zoo_module(module)
-    assert registry.get_spec("my_cnn").parameters == 2674
-    (path,) = (files.cache_folder() / "models").iterdir()
-    path.write_text(damage)
-    own._BUILDERS["my_cnn"].facts = None
-    assert registry.get_spec("my_cnn").parameters == 2674
-    assert json.loads(path.read_text())["parameters"] == 2674
-
-
-def test_a_cache_that_cannot_be_written_is_ignored(module, monkeypatch, tmp_path):
-    (tmp_path / "file").write_text("")
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
-    registry.load_zoo_module(module)
-    assert registry.get_spec("my_cnn").parameters == 2674
-
-
-def test_json_of_a_model_gives_its_spec_back(module, capsys):
-    assert listing(["--zoo_module", module, "my_cnn", "--json"]) == 0
-    found = json.loads(capsys.readouterr().out)
-    assert (found["parameters"], found["build"], found["weights"]) == (2674, "zoo_of_cnn:cnn", None)
+    assert done.stdout.splitlines()[-1] == str(bits(models.build_model("my_cnn", 7)))

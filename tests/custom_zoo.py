@@ -66,6 +66,10 @@ class Indescribable(Subclassed):
 TRAINABLE = (cnn, normalized, undeclared, Subclassed, of_random_numbers)
 
 
+def wide(units):
+    return keras.Sequential([keras.Input((784,)), layers.Dense(units), layers.Dense(10)])
+
+
 def _dense(units=10, shape=(784,), **options):
     return keras.Sequential([keras.Input(shape), layers.Flatten(), layers.Dense(units, **options)])
 
@@ -114,15 +118,15 @@ def of_bytes():
     return keras.Sequential([keras.Input((784,), dtype="uint8"), layers.Rescaling(1 / 255), layers.Dense(10)])
 
 
+def half():
+    keras.config.set_dtype_policy("mixed_float16")
+    return keras.Sequential([keras.Input((784,)), layers.Dense(8, "relu"), layers.Dense(10, dtype="float32")])
+
+
 def frozen():
     model = _dense()
     model.trainable = False
     return model
-
-
-def unseeded():
-    scale = np.random.default_rng().random()
-    return _dense(kernel_initializer=keras.initializers.Constant(scale))
 
 
 _known: list = []
@@ -154,11 +158,10 @@ REFUSED = {
     fixed_batch: r"its batch is fixed to 32 images; leave it open: keras.Input\(\(784,\)\)",
     of_bytes: "its input is uint8, and images come as float32",
     lambda: _dense(shape=(28, 28, 3)): r"it takes images of shape \(28, 28, 3\); images are \(784,\), \(28, 28\), ",
-    lambda: _dense(dtype="float16"): "its variable .*kernel is float16; weights are float32",
-    lambda: _dense(dtype="mixed_float16"): "it returns float16; give its last layer dtype='float32'",
+    lambda: _dense(dtype="float16"): "its layer dense computes in float16, .*--precision=mixed_bfloat16",
+    half: "its layer dense computes in float16, .*--precision=mixed_bfloat16",
+    lambda: _dense(dtype="float64"): "its variable .*kernel is float64; weights are float32",
+    lambda: _dense(dtype="mixed_bfloat16"): "it returns bfloat16; give its last layer dtype='float32'",
     lambda: _dense(bias_initializer=keras.initializers.Constant(np.nan)): "returns numbers that are not finite",
     frozen: "it has no variable that is trainable",
-    unseeded: "kernel is another in each call with the same seed",
-    the_same_model: "its function returns the same model in each call",
-    the_same_layer: "its function returns the same layers in each call",
 }

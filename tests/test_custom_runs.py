@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fmnist_zoo import backend, models, own, registry
+from fmnist_zoo import backend, custom, models, registry
 from fmnist_zoo.data import load_data
-from tests import helpers, own_zoo, sweeps
-from tests.test_own_models import MODULE
+from tests import custom_zoo, helpers, sweeps
+from tests.test_custom import MODULE
 from trainers import evaluate, export, predict, results, sweep, train
 from trainers.engine import loop
 from trainers.engine.network import Network
@@ -32,7 +32,6 @@ def workplace(tmp_path_factory):
     (folder / "zoo_of_runs.py").write_text(MODULE)
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
-        patch.setenv("XDG_CACHE_HOME", str(folder / "cache"))
         patch.setattr(registry, "_MODELS", dict(registry._MODELS))
         assert train.main(["--zoo_module=zoo_of_runs", "--model=my_cnn", "--run_name=first", "--data=mini",
                            "--batch_size=100", "--learning_rate=0.01", "--histogram_every=1"]) == 0
@@ -42,21 +41,20 @@ def workplace(tmp_path_factory):
 
 def forget():
     sys.modules.pop("zoo_of_runs", None)
-    own._BUILDERS.clear()
+    custom._BUILDERS.clear()
 
 
 @pytest.fixture(autouse=True)
 def _in_the_workplace(workplace, monkeypatch):
     """A test begins in the folder, without the module."""
     monkeypatch.chdir(workplace)
-    monkeypatch.setenv("XDG_CACHE_HOME", str(workplace / "cache"))
     monkeypatch.setattr(registry, "_MODELS", dict(registry._MODELS))
     yield
     forget()
 
 
 @pytest.mark.parametrize("trainer", ["fit", "tape"])
-@pytest.mark.parametrize("function", own_zoo.TRAINABLE[:-1])
+@pytest.mark.parametrize("function", custom_zoo.TRAINABLE[:-1])
 def test_run_learns_and_its_folder_gives_the_model_back(function, trainer, tmp_path):
     spec = registry.spec_of(function)
     run = train.train(spec, trainer=trainer, logdir=tmp_path, **QUICK)
@@ -67,8 +65,8 @@ def test_run_learns_and_its_folder_gives_the_model_back(function, trainer, tmp_p
 
 
 def test_engines_agree_on_a_model_without_dropout(tmp_path):
-    tape, fit = (train.train(registry.spec_of(own_zoo.normalized), trainer=trainer, logdir=tmp_path / trainer, **QUICK)
-                 for trainer in ("tape", "fit"))
+    spec = registry.spec_of(custom_zoo.normalized)
+    tape, fit = (train.train(spec, trainer=trainer, logdir=tmp_path / trainer, **QUICK) for trainer in ("tape", "fit"))
     for ours, keras in zip(tape.history, fit.history):
         assert abs(ours["loss"] - keras["loss"]) < 1e-4
         assert abs(ours["val_loss"] - keras["val_loss"]) < 1e-3
@@ -76,7 +74,7 @@ def test_engines_agree_on_a_model_without_dropout(tmp_path):
 
 def test_regularizers_of_the_model_are_the_penalty(tmp_path):
     for trainer in ("tape", "fit"):
-        run = train.train(registry.spec_of(own_zoo.cnn), trainer=trainer, logdir=tmp_path / trainer, **QUICK)
+        run = train.train(registry.spec_of(custom_zoo.cnn), trainer=trainer, logdir=tmp_path / trainer, **QUICK)
         kernel = run.model.layers[1].kernel.numpy()
         assert run.history[run.result["final"]["epoch"] - 1]["val_penalty"] \
             == pytest.approx(1e-3 * np.square(kernel).sum(), rel=1e-5)
@@ -85,7 +83,7 @@ def test_regularizers_of_the_model_are_the_penalty(tmp_path):
 
 @pytest.mark.long
 @pytest.mark.parametrize("function, trainer", [
-    (own_zoo.normalized, "tape"), (own_zoo.Subclassed, "tape"), (own_zoo.Subclassed, "fit")])
+    (custom_zoo.normalized, "tape"), (custom_zoo.Subclassed, "tape"), (custom_zoo.Subclassed, "fit")])
 def test_resumed_run_equals_an_uninterrupted_one(function, trainer, tmp_path):
     spec = registry.spec_of(function)
     whole = train.train(spec, trainer=trainer, logdir=tmp_path / "whole", **{**QUICK, "epochs": 3})
@@ -120,9 +118,9 @@ def test_run_without_its_module_is_refused_in_one_line(main, flags, capsys):
 
 
 def test_function_of_another_module_of_that_name_is_refused(capsys):
-    registry.register("my_cnn", build=own_zoo.cnn)
+    registry.register("my_cnn", build=custom_zoo.cnn)
     assert train.main(["--resume=tb_logs/my_cnn/first"]) == 2
-    assert "built by zoo_of_runs.cnn, and the my_cnn of this process by tests.own_zoo.cnn" in capsys.readouterr().err
+    assert "built by zoo_of_runs.cnn, and the my_cnn of this process by tests.custom_zoo.cnn" in capsys.readouterr().err
 
 
 def test_events_show_filters_and_the_graph(workplace):
@@ -164,7 +162,7 @@ def test_export_is_checked_on_images_and_says_their_shape(format, tmp_path, caps
 
 
 def test_subclassed_model_is_exported_but_not_to_keras(tmp_path):
-    run = train.train(registry.spec_of(own_zoo.Subclassed), logdir=tmp_path, **{**QUICK, "epochs": 1})
+    run = train.train(registry.spec_of(custom_zoo.Subclassed), logdir=tmp_path, **{**QUICK, "epochs": 1})
     subject = trained.from_run(run.folder)
     assert export.export(subject, "onnx", tmp_path / "a.onnx").input == (28, 28, 1)
     with pytest.raises(export.ExportError, match="Could not locate class 'Subclassed'"):
@@ -172,7 +170,7 @@ def test_subclassed_model_is_exported_but_not_to_keras(tmp_path):
 
 
 def test_model_that_keras_cannot_save_keeps_its_weights(tmp_path, capsys):
-    run = train.train(registry.spec_of(own_zoo.Indescribable), logdir=tmp_path, verbose=True,
+    run = train.train(registry.spec_of(custom_zoo.Indescribable), logdir=tmp_path, verbose=True,
                       **{**QUICK, "epochs": 1})
     assert "model.keras is not written, because Keras cannot save this model (NotImplementedError: " \
         in capsys.readouterr().out
@@ -272,8 +270,8 @@ def test_default_space_is_of_the_recipe():
 def test_convolution_and_pooling_are_left_to_the_kernels_of_tensorflow(tmp_path, monkeypatch):
     """XLA takes minutes for the one and refuses the other; models of dense layers it compiles."""
     monkeypatch.setattr(loop, "LARGEST_XLA_BATCH", 1024)
-    run = train.train(own_zoo.pooled, logdir=tmp_path, **QUICK)
+    run = train.train(custom_zoo.pooled, logdir=tmp_path, **QUICK)
     assert run.history[1]["loss"] < run.history[0]["loss"]
-    networks = {function: Network(models.build(registry.spec_of(function))) for function in own_zoo.TRAINABLE}
+    networks = {function: Network(models.build(registry.spec_of(function))) for function in custom_zoo.TRAINABLE}
     assert {function for function, found in networks.items() if found.for_xla} \
-        == {own_zoo.normalized, own_zoo.of_random_numbers}
+        == {custom_zoo.normalized, custom_zoo.of_random_numbers}

@@ -1,0 +1,366 @@
+"""Models of a user's own: functions that return a Keras model, called so that a seed gives the same weights anywhere.
+
+A spec holds the name of its build function alone, so that a run's record stays plain data; the function itself is kept
+here. What it returns is checked before anything is trained. Importing this module imports neither Keras nor NumPy.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import hashlib
+import inspect
+import math
+import os
+import random
+import re
+import sys
+import weakref
+from typing import Any, Callable, Iterator, Mapping
+
+from fmnist_zoo.errors import SpecError
+
+SHAPES = ((784,), (28, 28), (28, 28, 1))  # of an image, as a model may take it
+CLASSES = 10
+IMAGES = 4  # of noise, that a new model is tried on
+_MAIN = "__main__"
+# Keras' state of this thread that layers are made from: counters of automatic names, and random numbers.
+_KERAS_STATE = ("object_name_uids", "name_scope_stack", "global_seed_generator", "global_random_seed")
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelSummary:
+    """What is known of such a model once it was built.
+
+    Attributes:
+        input: the shape of an image: (784,), (28, 28) or (28, 28, 1).
+        parameters: how many are trained; `fixed`: how many are not, such as moving means.
+        layers: of each its name, its class, the shape of its output without the batch ("-" where Keras does not know
+            it), and how many parameters it has. Empty for the zoo's own until they are built.
+    """
+
+    input: tuple[int, ...]
+    parameters: int
+    fixed: int
+    layers: tuple[tuple[str, str, str, int], ...] = ()
+
+
+class Builder:
+    """The function that builds the model `name`, and the modules that a run of it depends on.
+
+    Attributes:
+        build: the function's module and qualified name, for the spec.
+        modules: SHA-256 of the source of the module that registers it, and of the function's if that is another one;
+            none for a model of the zoo.
+        summary: of the model that this process built last; None before, unless it was registered with one.
+
+    Raises:
+        SpecError: if it is not a function that can be called without arguments.
+    """
+
+    def __init__(self, name: str, function: Callable[[], Any], module: str):
+        problem = "" if not hasattr(function, "layers") or inspect.isclass(function) else "this is a model"
+        try:
+            inspect.signature(function).bind()
+        except (TypeError, ValueError) as error:
+            problem = str(error)
+        if problem:
+            raise SpecError(f"build={function!r:.80}: expected a function without arguments (give them defaults, or "
+                            f"use functools.partial) that returns a new keras.Model in each call; {problem}")
+        inner = getattr(function, "func", function)  # of a `functools.partial`
+        self.name, self.function = name, function
+        # a spawned process imports the main script as __mp_main__
+        home, module = (_MAIN if one == "__mp_main__" else one for one in (inner.__module__ or module, module))
+        self.build = f"{home}:{getattr(inner, '__qualname__', type(inner).__qualname__)}"
+        zoo = home.startswith("fmnist_zoo.")  # its version says what such a model is
+        self.modules = {} if zoo else {one: _digest(one, inner) for one in (module, home)}
+        self.summary: ModelSummary | None = None
+
+    @property
+    def in_main(self) -> bool:
+        """Whether a script or a notebook defines it, and may define it again."""
+        return self.build.startswith(_MAIN + ":")
+
+
+_BUILDERS: dict[str, Builder] = {}
+_VARIABLES: weakref.WeakValueDictionary[int, Any] = weakref.WeakValueDictionary()  # of all built models, by identity
+
+
+def add(known: Builder) -> None:
+    """Makes it the builder of its model."""
+    _BUILDERS[known.name] = known
+
+
+def builds(spec_name: str, build: str, function: Any) -> bool:
+    """Whether `function` builds the model of a spec's `name` and `build`."""
+    found = _BUILDERS.get(spec_name)
+    return found is not None and (found.build, found.function) == (build, function)
+
+
+def builder(name: str, build: str, modules: Mapping[str, str] | None = None) -> Builder:
+    """The builder of a spec's `name` and `build`; `modules` are those in the record of its run.
+
+    Raises:
+        SpecError: if the module that registers it was not imported, with what to do.
+    """
+    found = _BUILDERS.get(name)
+    if found and found.build == build:
+        return found
+    module, _, qualified = build.partition(":")
+    function: Any = None if found else sys.modules.get(module)  # not registered if it was trained by `train(function)`
+    for part in qualified.split("."):
+        function = getattr(function, part, None)
+    if callable(function):
+        known = Builder(name, function, module)
+        if known.build == build:
+            add(known)
+            return known
+    if module == _MAIN:
+        raise SpecError(f"{name} is built by {qualified} of a script or notebook: register it in this process first, "
+                        "or move it to a module and train it again with --zoo_module")
+    module = next(iter(modules or {}), module)
+    other = f", and the {name} of this process by {readable(found.build)}" if found else ""
+    raise SpecError(f"{name} is built by {readable(build)}{other}; name its module: --zoo_module={module} "
+                    f"(in Python: import {module})")
+
+
+def flag(modules: Mapping[str, str]) -> str:
+    """What commands need for a model with these modules, " --zoo_module=my_models"; empty without, or in a notebook."""
+    module = next(iter(modules), _MAIN)
+    return "" if module == _MAIN else f" --zoo_module={module}"
+
+
+def readable(build: str) -> str:
+    """`my_models.cnn` for a spec's `build` "my_models:cnn"."""
+    return build.replace(":", ".")
+
+
+def _digest(module: str, function: Any) -> str:
+    """SHA-256 of a module's source, or of the function's alone in a notebook; empty where there is no source."""
+    path = getattr(sys.modules.get(module), "__file__", None)
+    try:
+        if path and os.path.isfile(path):
+            with open(path, "rb") as file:
+                return hashlib.sha256(file.read()).hexdigest()
+        return hashlib.sha256(inspect.getsource(function).encode()).hexdigest()
+    except (OSError, TypeError):
+        return ""
+
+
+def build(known: Builder, seed: int) -> Any:
+    """A new model of a build function, with initial weights that follow from the seed.
+
+    Raises:
+        SpecError: for a function that raises, or returns anything but a new model from images to logits; in one line.
+    """
+    from fmnist_zoo.backend import keras  # noqa: F401  (before the user's code, which would import it with its noise)
+
+    try:
+        model = _called_until_built(known.function, seed)
+        _check_variables(model)
+        with isolated(seed):
+            _check_outputs(model, _on_images(model, input_shape(model)))
+    except SpecError as error:
+        raise SpecError(f"{known.name}, built by {readable(known.build)}, cannot be trained: {error}"
+                        ) from error.__cause__
+    _VARIABLES.update((id(variable), variable) for variable in model.weights)
+    known.summary = _summary(model)
+    return model
+
+
+@contextlib.contextmanager
+def in_float32() -> Iterator[None]:
+    """Keras' defaults for new layers are float32 within the block, whatever the process has chosen for others."""
+    from keras.src.backend.common import global_state  # Keras offers no public way to unset its policy
+
+    from fmnist_zoo.backend import keras
+
+    floatx, policy = keras.config.floatx(), global_state.get_global_attribute("dtype_policy")
+    try:
+        keras.config.set_floatx("float32")
+        global_state.set_global_attribute("dtype_policy", None)
+        yield
+    finally:
+        keras.config.set_floatx(floatx)
+        global_state.set_global_attribute("dtype_policy", policy)
+
+
+@contextlib.contextmanager
+def isolated(seed: int) -> Iterator[None]:
+    """The block runs as in a new process after `keras.utils.set_random_seed(seed)`, in float32.
+
+    Afterwards the random states of Python, NumPy, Keras and TensorFlow (PyTorch, where it is imported), Keras' counters
+    of names and its dtypes are what they were. TensorFlow forgets how far operations with a seed of their own have
+    come; there is no way to ask.
+    """
+    import numpy as np
+    from keras.src.backend.common import global_state
+    from keras.src.random import seed_generator
+
+    before = {name: global_state.get_global_attribute(name) for name in _KERAS_STATE}
+    with contextlib.ExitStack() as after:
+        after.callback(random.setstate, random.getstate())
+        after.callback(np.random.set_state, np.random.get_state())
+        # Keras draws seeds from Python's generator, and so do other threads, such as those of a dask worker.
+        after.callback(setattr, seed_generator, "python_random", seed_generator.python_random)
+        seed_generator.python_random = random.Random(seed)
+        for name in _KERAS_STATE:
+            after.callback(global_state.set_global_attribute, name, before[name])
+            global_state.set_global_attribute(name, seed if name == "global_random_seed" else None)
+        after.enter_context(in_float32())
+        random.seed(seed)
+        np.random.seed(seed)
+        if tensorflow := sys.modules.get("tensorflow"):
+            from tensorflow.python.eager import context
+
+            eager = context.context()
+            for name in ("_seed", "_rng"):  # the second does not exist before the first call of `set_seed`
+                after.callback(setattr, eager, name, getattr(eager, name, None))
+            tensorflow.random.set_seed(seed)
+        if torch := sys.modules.get("torch"):
+            after.callback(torch.set_rng_state, torch.get_rng_state())
+            torch.manual_seed(seed)
+        yield
+
+
+def input_shape(model: Any) -> tuple[int, ...]:
+    """The shape of an image as a model takes it: one of `SHAPES`.
+
+    Raises:
+        SpecError: if it takes images of another shape, or several inputs.
+    """
+    found = _declared(model)
+    if found is None:
+        raise SpecError(f"the model {model.name} was never called, so its input is not known; call it on images first")
+    for shape in SHAPES:
+        if len(found) == len(shape) + 1 and all(size in (None, expected) for size, expected in zip(found[1:], shape)):
+            return shape
+    raise SpecError(f"it takes images of shape {shape_text(found[1:])}; images are "
+                    f"{', '.join(map(shape_text, SHAPES))}")
+
+
+def _declared(model: Any) -> tuple[Any, ...] | None:
+    """The shape of a model's only input with its batch; None if it is not known yet, or the model never says."""
+    inputs = getattr(model, "inputs", None)
+    if inputs:
+        if len(inputs) > 1:
+            names = ", ".join(tensor.name for tensor in inputs)
+            raise SpecError(f"it takes {len(inputs)} inputs ({names}), and there is nothing but the pixels of an image "
+                            "to give; compute the others from them inside the model")
+        if inputs[0].dtype != "float32":
+            raise SpecError(f"its input is {inputs[0].dtype}, and images come as float32 in [0, 1]; declare "
+                            "keras.Input(..., dtype='float32') and convert them inside the model")
+        batch, *shape = inputs[0].shape
+        if batch is not None:
+            raise SpecError(f"its batch is fixed to {batch} images; leave it open: keras.Input({shape_text(shape)})")
+        return (batch, *shape)
+    shape = (model.get_build_config() or {}).get("input_shape") if model.built else None
+    return tuple(shape) if shape else None
+
+
+def _called_until_built(function: Callable[[], Any], seed: int) -> Any:
+    """What the function returns, with its variables made: a model that declares no input is tried on images."""
+    from fmnist_zoo.backend import keras
+
+    problems: dict[str, list[str]] = {}  # by what went wrong, the shapes with which it did
+    for shape in SHAPES:
+        with isolated(seed):
+            model = _run("its function", function)
+            if not isinstance(model, keras.Model):
+                found = f"{model!r:.60}" if model is None else type(model).__qualname__
+                raise SpecError(f"its function returns {found}, not a keras.Model" + "; is there a return?"
+                                * (model is None))
+            if any(_VARIABLES.get(id(variable)) is variable for variable in model.weights):
+                raise SpecError("its function returns layers that it has returned before, so that one run would start "
+                                "from the weights of another; make a new model, of new layers, in each call")
+            if _declared(model):
+                return model
+            try:
+                if isinstance(model, keras.Sequential):  # a call on images would fix its batch
+                    _run("a call on images", lambda: model.build((None, *shape)))
+                outputs = _on_images(model, shape)
+            except SpecError as error:
+                problems.setdefault(str(error), []).append(shape_text(shape))
+                continue
+        if getattr(outputs, "shape", None) == (IMAGES, CLASSES):
+            return model
+        problems.setdefault(f"it returns {_described(outputs)}", []).append(shape_text(shape))
+    raise SpecError(f"it declares no input, and gives (batch, {CLASSES}) logits for images of no shape: " + "; ".join(
+        f"with {', '.join(shapes)} {problem}" for problem, shapes in problems.items()))
+
+
+def _on_images(model: Any, shape: tuple[int, ...]) -> Any:
+    """What the model returns for `IMAGES` images of noise."""
+    import numpy as np
+
+    noise = np.random.default_rng(0).random((IMAGES, *shape), np.float32)
+    return _run("a call on images", lambda: model(noise, training=False))
+
+
+def _run(what: str, action: Callable[[], Any]) -> Any:
+    """What the user's code returns; it may raise anything, which becomes one line."""
+    try:
+        return action()
+    except Exception as error:
+        text = re.sub(r"\x1b\[\d*m", "", str(error))  # Keras prints its messages in bold
+        raise SpecError(f"{what} raises {type(error).__name__}: {' '.join(text.split())[:300]}") from error
+
+
+def _check_variables(model: Any) -> None:
+    for layer in (*model._flatten_layers(include_self=False), model):
+        if layer.compute_dtype == "float16" and type(layer).__name__ != "InputLayer":
+            raise SpecError(f"its layer {layer.name} computes in float16, which needs a loss that is scaled; leave "
+                            "float32, and train with --precision=mixed_bfloat16")
+    if not model.trainable_variables:
+        raise SpecError("it has no variable that is trainable")
+    for variable in model.weights:
+        if "float" in variable.dtype and variable.dtype != "float32":
+            raise SpecError(f"its variable {variable.path} is {variable.dtype}; weights are float32 "
+                            "(--precision=mixed_bfloat16 computes in bfloat16, and keeps weights in float32)")
+
+
+def _check_outputs(model: Any, outputs: Any) -> None:
+    """They are logits, not probabilities, for `IMAGES` images of noise."""
+    if getattr(outputs, "shape", None) != (IMAGES, CLASSES):
+        raise SpecError(f"it returns {_described(outputs)}; logits are (batch, {CLASSES}), one for each class")
+    import numpy as np
+
+    from fmnist_zoo.backend import keras
+
+    logits = keras.ops.convert_to_numpy(outputs)
+    if logits.dtype != np.float32:
+        raise SpecError(f"it returns {logits.dtype}; give its last layer dtype='float32'")
+    if not np.isfinite(logits).all():
+        raise SpecError("it returns numbers that are not finite for images of noise")
+    last = getattr(getattr(model.layers[-1], "activation", None), "__name__", "") if model.layers else ""
+    sums_to_one = (logits >= 0).all() and np.allclose(logits.sum(axis=1), 1, atol=1e-3)
+    if sums_to_one or last in ("softmax", "sigmoid"):
+        activation = last if last == "sigmoid" else "softmax"
+        raise SpecError(f"it returns probabilities; return logits: drop the {activation} at its end")
+
+
+def _described(outputs: Any) -> str:
+    if isinstance(outputs, (list, tuple, dict)):
+        return f"{len(outputs)} outputs"
+    shape = getattr(outputs, "shape", None)
+    return type(outputs).__qualname__ if shape is None else shape_text(("batch", *shape[1:]))
+
+
+def shape_text(shape: Any) -> str:
+    """`(28, 28, 1)`; a name, or None, stays as it is."""
+    return f"({', '.join(map(str, shape))}{',' * (len(shape) == 1)})"
+
+
+def _summary(model: Any) -> ModelSummary:
+    trained, everything = (sum(math.prod(variable.shape) for variable in variables)
+                           for variables in (model.trainable_variables, model.weights))
+    layers = tuple((layer.name, type(layer).__name__, _output_shape(layer), int(layer.count_params()))
+                   for layer in model.layers if type(layer).__name__ != "InputLayer")
+    return ModelSummary(input_shape(model), trained, everything - trained, layers)
+
+
+def _output_shape(layer: Any) -> str:
+    try:
+        return shape_text(tuple(layer.output.shape)[1:])
+    except (AttributeError, ValueError, TypeError):  # a part of a subclassed model, shared, or with several outputs
+        return "-"
