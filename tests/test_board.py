@@ -14,6 +14,7 @@ from tensorboard.plugins.hparams import api_pb2, metadata
 
 from fmnist_zoo.files import write_json
 from tests import helpers
+from tests.runs import make
 from trainers.board import events, hparams, serve, texts
 from trainers.config import overlay, resolve
 from trainers.tuning import start
@@ -74,19 +75,18 @@ def test_runs_that_start_at_the_same_time_keep_each_others_values(tmp_path, monk
     assert list(declared(tmp_path)[0]["model"].domain_discrete) == names
 
 
-@pytest.mark.parametrize("content", [None, b"", b"\x08" * 40, "old"])
-def test_declaration_without_values_is_made_again_from_the_records_of_runs(tmp_path, content):
-    """Version 0.1 declared no values; a damaged file has none."""
-    if content == "old":
-        content = (helpers.OLD_FILES / "logs" / hparams.FILE).read_bytes()
+@pytest.mark.parametrize("content", [None, b"", b"\x08" * 40, "other columns"])
+def test_declaration_that_does_not_read_is_made_again_from_the_records_of_runs(tmp_path, content):
+    make(tmp_path, "whole", model="2L", hidden=(2,))
+    (tmp_path / "2L" / "damaged").mkdir(parents=True)
+    (tmp_path / "2L" / "damaged" / "config.json").write_text("damaged")
+    if content == "other columns":
+        content = hparams._declaration({"model": {"3L"}}, ())
     if content is not None:
         (tmp_path / hparams.FILE).write_bytes(content)
-    record = helpers.OLD_FILES / "logs" / "2L,hidden=2" / "finished" / "config.json"
-    for name, text in (("a", record.read_text()), ("b", "damaged")):
-        (tmp_path / "2L" / name).mkdir(parents=True)
-        (tmp_path / "2L" / name / "config.json").write_text(text)
     hparams.declare(tmp_path, [values("4L")])
-    assert list(declared(tmp_path)[0]["model"].domain_discrete) == ["2L,hidden=2", "4L"]
+    columns, _ = declared(tmp_path)
+    assert list(columns["model"].domain_discrete) == ["2L,hidden=2", "4L"] and set(columns) == set(hparams._TYPES)
 
 
 def test_true_schedule_of_dropout_is_a_column_of_its_own(tmp_path):

@@ -26,9 +26,9 @@ from benchmarks.browser import (
     served,
 )
 from fmnist_zoo.files import write_json
-from trainers.board import events, hparams, scalars
+from trainers.board import events, hparams
 from trainers.config import overlay, resolve
-from trainers.engine.epoch import EpochMeans
+from trainers.metrics_table import COLUMNS, FINAL, RUN, TRAIN, scalars
 
 pytest.importorskip("selenium.webdriver", reason="selenium is not installed")
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(
@@ -173,14 +173,11 @@ def pretend_run(folder, config, *, level):
         settings.summary(hparams.session_start(folder, config, 256), 0)
         for epoch in range(1, 11):
             loss = level + 1 / epoch
-            row = {name: loss for name in ("train_loss", "train_accuracy", "loss", "accuracy",
-                                           "objective", "penalty", "val_loss", "val_accuracy",
-                                           "val_rounded_accuracy", "val_penalty", "learning_rate",
-                                           "images_per_second", "seconds", "step")}
-            training, validation = scalars.of_training(row, EpochMeans(loss, 0, 0.9)), scalars.of_validation(row)
+            row = dict.fromkeys(COLUMNS, loss)
+            training, validation = scalars(row, TRAIN), scalars(row, RUN)
             run.scalars({**training, **validation} if config.ranking else validation, epoch)
             train.scalars({} if config.ranking else training, epoch)
-        run.scalars({tag: level for tag, _ in hparams._METRICS if tag.startswith("final/")}, 10)
+        run.scalars({metric.tag: level for metric in FINAL}, 10)
         run.summary(hparams.session_end(success=True), 10)
 
 

@@ -29,7 +29,7 @@ from tensorboard.util import tensor_util
 from fmnist_zoo.files import make_folder, naming, sync
 from trainers.board import pictures
 
-FOLDERS = ("", "train", "validation")  # of a run, with events; "" is its own; the last is of version 0.1 alone
+FOLDERS = ("", "train")  # of a run, with events; "" is its own
 CURVES = ".curves"  # ends the names of files in a run's own folder that hold what was measured
 
 
@@ -53,8 +53,10 @@ class EventWriter:
             self._records.write(event_pb2.Event(wall_time=time.time(), **fields).SerializeToString())
 
     def _number(self) -> int:
-        """Of a new file: the time, but after all files that are there. TensorBoard reads files in this order, and the
-        clock may have been set back."""
+        """The number in a new file's name: the time in nanoseconds, and more than those of the files that are there.
+
+        TensorBoard reads files in this order, and the clock may have been set back.
+        """
         numbers = (path.name.split(".")[3] for path in _event_files(self._folder))
         return max(time.time_ns(), *(int(number) + 1 for number in numbers if number.isdecimal()), 0)
 
@@ -110,7 +112,7 @@ class EventWriter:
                 self._file.flush()
 
     def sync(self) -> None:
-        """Waits until the disk holds all events so far. What is never noted in a checkpoint may do without."""
+        """Waits until the disk holds all events so far: call it before `sizes` goes into a checkpoint."""
         if self._unsynced:
             self.flush()
             with naming(self._file.name):
@@ -137,7 +139,6 @@ def cut_back(run: pathlib.Path, noted: dict[str, int]) -> None:
             (run / name).unlink()
         elif size > noted[name]:
             os.truncate(run / name, noted[name])
-            sync(run / name)  # `result.json` will have the digest of this file, which may get no further event
 
 
 def missing(run: pathlib.Path, noted: dict[str, int]) -> bool:
@@ -158,7 +159,7 @@ def remove(run: pathlib.Path) -> None:
 
 
 def _of_settings(run: pathlib.Path) -> list[pathlib.Path]:
-    """The event files in the run's own folder that hold no curves. Version 0.1 had no curves there."""
+    """The event files in the run's own folder that hold no curves."""
     return [path for path in _event_files(run) if not path.name.endswith(CURVES)]
 
 

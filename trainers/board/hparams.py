@@ -120,7 +120,7 @@ def _content(experiment: Any) -> bytes:
 def _read(path: pathlib.Path) -> dict[str, set[Any]]:
     """The columns of a declaration, in its order, with the values (of numbers the least and the largest) of each.
 
-    Empty if there is none, it is damaged, or a version wrote it that did not declare values.
+    Empty if there is none, it is damaged, or it has other columns than these.
     """
     try:
         content = path.read_bytes()
@@ -134,10 +134,7 @@ def _read(path: pathlib.Path) -> dict[str, set[Any]]:
         interval = info.domain_interval
         numbers = {interval.min_value, interval.max_value} if info.HasField("domain_interval") else set()
         known[info.name] = {*info.domain_discrete, *numbers}
-    if not any(known.values()):
-        return {}
-    return {name: values for name, values in known.items() if name in _TYPES} | {
-        name: set() for name in _TYPES if name not in known}
+    return known if set(known) == set(_TYPES) else {}
 
 
 def _recorded(logdir: pathlib.Path) -> dict[str, set[Any]]:

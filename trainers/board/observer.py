@@ -71,16 +71,14 @@ class Observer:
             self._pictures(validation_logits, place)
 
     def finish(self, result: dict[str, Any], validation_logits: np.ndarray) -> None:
-        """At the end, with the weights that count in the network: their metrics and pictures, the result as text.
-
-        The events are then synced.
+        """At the end, with the selected weights in the network: their metrics and pictures, the result as text.
 
         `result` is the content of `result.json`. HParams shows success, or failure if the run ended worse than chance.
+        The events are then synced.
         """
         final, place = result["final"], result["epochs"]
         every = self._config.histogram_every
-        drawn = final["epoch"] == result["epochs"] and every and result["epochs"] % every == 0
-        if every and not drawn:
+        if every and (final["epoch"] != place or place % every):  # else they were drawn after the last epoch
             self._pictures(validation_logits, place)
         problem = texts.worse_than_chance(final)
         text = texts.result(self._config, result, validation_logits, self._validation.labels, self._replay)
@@ -101,8 +99,7 @@ class Observer:
             writer.flush()
 
     def sync(self) -> None:
-        """Waits until the disk holds all events: a checkpoint notes the lengths of their files, and a result their
-        digests."""
+        """Waits until the disk holds all events: a checkpoint notes the lengths of their files."""
         for writer in (self._settings, self._run, self._train):
             writer.sync()
 
@@ -125,9 +122,8 @@ class Observer:
                 self._run.histogram(f"gradients/{name}", gradient.numpy(), place)
 
     def _pictures(self, logits: np.ndarray, place: int) -> None:
-        """The pictures of an epoch; the last ones of a run are of the weights that count."""
-        kernel = next((variable.numpy() for name, variable in zip(self._network.names, self._network.variables)
-                       if not name.startswith("input_")), np.empty(0))
+        """The pictures of an epoch; the last ones of a run are of the selected weights."""
+        kernel = self._network.variables[0].numpy() if self._network.variables else np.empty(0)
         if pictures.of_pixels(kernel):
             self._run.image("pictures/first_layer", pictures.first_layer(kernel), place, description="weights of the "
                             "first layer's first 100 units or filters: red positive, blue negative")

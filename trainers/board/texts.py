@@ -40,7 +40,7 @@ def result(config: RunConfig, found: dict[str, Any], logits: np.ndarray, labels:
 
     Args:
         found: the content of its `result.json`.
-        logits: (n, 10) of the validation images, by the weights that count; `labels` (n,) theirs; n may be 0.
+        logits: (n, 10) of the validation images, by the selected weights; `labels` (n,) theirs; n may be 0.
     """
     final = found["final"]
     problem = worse_than_chance(final)
