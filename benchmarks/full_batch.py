@@ -31,7 +31,7 @@ def update(trainer: str, split: Any) -> Callable[[], Any]:
 
     config = resolve(MODEL, trainer=trainer)
     model = models.build(config.spec, 0)
-    engine = factory.make_engine(config, model, factory.make_network(config, model), split)
+    engine = factory.make_engine(config, model, split)
     epochs = itertools.count()
     return lambda: engine.run_epoch(next(epochs))
 

@@ -67,9 +67,8 @@ def tape(task: Task, clock: Clock, split: Any) -> None:
     keras.utils.set_random_seed(task.seed)
     config = resolve(task.model, batch_size=task.batch, seed=task.seed, optimizer="adam", learning_rate=LEARNING_RATE)
     model = models.build(config.spec, task.seed)
-    network = factory.make_network(config, model)
     clock.start()
-    engine = factory.make_engine(config, model, network, split)
+    engine = factory.make_engine(config, model, split)
     for epoch in range(1 + task.epochs):
         means = engine.run_epoch(epoch)
         clock.epoch_done(means.loss + means.penalty)

@@ -207,6 +207,20 @@ class Switch(Kind):
 
 
 @dataclasses.dataclass(frozen=True)
+class Automatic(Switch):
+    """True, false, or "auto": as other settings suggest."""
+
+    annotation = "bool | Literal['auto']"
+    words = "auto, true or false"
+
+    def check(self, name: str, value: Any) -> Any:
+        return value if isinstance(value, str) and value == "auto" else super().check(name, value)
+
+    def read(self, text: str) -> Any:
+        return text if text == "auto" else super().read(text)
+
+
+@dataclasses.dataclass(frozen=True)
 class Text(Kind):
     """Any text, or a path."""
 

@@ -323,8 +323,6 @@ class Recipe:
                                     group=TRAINING, searched=True)
     teacher_temperature: float = setting(2.0, Number(above=0.0), "divides both logits in the teacher's part",
                                          group=TRAINING, searched=True)
-    teacher_views: bool = setting(False, Switch(), "compute the teacher's logits of all views that shift and flip make "
-                                  "before training; a mixture has the mean of both", group=TRAINING)
     weights: str = setting("best", Choice(("best", "last")), "the weights that count in the end: of the lowest "
                            "validation loss, or the last", group=TRAINING)
 
@@ -333,14 +331,11 @@ class Recipe:
         if self.early_stopping and not self.validation_size:
             raise SpecError(f"early_stopping={self.early_stopping} watches the validation loss, and "
                             "validation_size=0 leaves none: drop one of the two")
-        for name in ("teacher_weight", "teacher_temperature", "teacher_views"):
+        for name in ("teacher_weight", "teacher_temperature"):
             value, known = getattr(self, name), settings_of(Recipe)[name]
             if not self.teacher and value != known.default:
                 raise SpecError(f"{name}={known.kind.write(value)} is for a teacher, and there is none: name one with "
                                 "--teacher, or drop it")
-        if self.teacher_views and self.erase:
-            raise SpecError(f"teacher_views=true needs all that the teacher may see in advance, and erase={self.erase} "
-                            "erases squares at any place: drop one of the two")
         self._set_horizon()
 
     def _set_horizon(self) -> None:

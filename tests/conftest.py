@@ -37,10 +37,10 @@ def tape_without_xla():
 
     XLA compiles every new network for one to three seconds, and a test trains for less.
     """
-    from trainers.engine import loop
+    from trainers import config
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(loop, "LARGEST_XLA_BATCH", 0)
+        patch.setattr(config, "LARGEST_XLA_BATCH", 0)
         yield
 
 

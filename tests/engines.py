@@ -1,26 +1,22 @@
 """Engines without a run's folder, for tests of what they compute."""
 
 import numpy as np
-import pytest
 
 from fmnist_zoo import models
 from fmnist_zoo.spec import Recipe
-from trainers.engine import loop, network, optimizers
+from trainers.engine import network, optimizers
 from trainers.engine.fit import FitEngine
-from trainers.engine.loop import TapeEngine
+from trainers.engine.loop import Sums, TapeEngine
 
 BATCH = 250  # does not divide the 1,800 fit images of the mini set
 
 
-def tape(spec, split, *, batch=BATCH, seed=0, bfloat16=False, xla=False, teachers=(), taught=None, **settings):
+def tape(spec, split, *, batch=BATCH, seed=0, bfloat16=False, xla=False, teachers=(), **settings):
     """A network and its engine; without XLA, because compiling takes longer than training does here."""
-    net = network.Network(models.build(spec, 0), spec, bfloat16=bfloat16)
+    net = network.Network(models.build(spec, 0), spec, bfloat16=bfloat16, jit_compile=xla)
     recipe = Recipe(**settings)
     rule = optimizers.make(recipe, net.trainable, net.names, net.is_kernel)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(loop, "LARGEST_XLA_BATCH", 1024 if xla else 0)
-        return net, TapeEngine(net, rule, recipe, split, batch_size=batch, seed=seed, teachers=teachers,
-                               taught=taught)
+    return net, TapeEngine(net, rule, recipe, split, batch_size=batch, seed=seed, jit_compile=xla, teachers=teachers)
 
 
 def fit(spec, split, *, batch=BATCH, **settings):
@@ -50,6 +46,6 @@ def compiled(engine, batch=BATCH, stage="optimized_hlo"):
     """The program of one step as XLA compiles it, as text; `stage="hlo"`, which is faster, as XLA receives it."""
     from fmnist_zoo.backend import tf
 
-    inputs = (engine._of_epoch(0), tf.constant(0), tf.constant(1), tf.zeros(len(engine.sums), tf.float64))
+    inputs = (engine._of_epoch(0), tf.constant(0), tf.constant(1), tf.zeros(len(Sums._fields), tf.float64))
     steps = engine.program(batch).experimental_get_compiler_ir(*inputs, engine._arguments)
     return steps(stage=stage)

@@ -11,7 +11,7 @@ from fmnist_zoo.data import Split
 from fmnist_zoo.spec import Recipe
 from tests.engines import tape
 from trainers.engine import randomness
-from trainers.engine.augmentation import Amounts, Augmentation, mix, next_row, shares_of_mixup, views
+from trainers.engine.augmentation import Amounts, Augmentation, mix, next_row, shares_of_mixup
 from trainers.engine.epoch import epoch_order
 
 
@@ -139,17 +139,6 @@ def test_mixtures_are_of_neighbours_and_never_of_the_images_that_fill_up_a_batch
         expected = shares[place] * images[place] + (1 - shares[place]) * images[other]
         np.testing.assert_allclose(mixed[place], expected, rtol=1e-6)
         assert labels[place] == other
-
-
-def test_views_are_what_the_images_of_a_batch_become(split):
-    """Each image becomes the view that its number names, and by chance each view comes up."""
-    images = tf.constant(split.images[:200])
-    augmentation, amounts = Augmentation(shift=True, flip=True), Amounts(tf.constant(1), tf.constant(0))
-    now = dict(seed=tf.constant(3, tf.uint32), step=tf.constant(5, tf.int64))
-    every = np.stack(list(views(images, shift=1, flip=True)))
-    numbers = augmentation.view(200, amounts, **now).numpy()
-    assert set(numbers) == set(range(18)) and len(every) == 18
-    np.testing.assert_array_equal(every[numbers, np.arange(200)], augmentation.apply(images, amounts, **now))
 
 
 EVERYTHING = dict(shift=2, flip=True, erase=6, mixup=0.4)

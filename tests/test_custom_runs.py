@@ -15,8 +15,6 @@ from fmnist_zoo.data import load_data
 from tests import custom_zoo, helpers, sweeps
 from tests.test_custom import MODULE
 from trainers import evaluate, export, predict, results, sweep, train
-from trainers.engine import loop
-from trainers.engine.network import Network
 from trainers.publishing.formats import FORMATS
 from trainers.running import provenance, trained
 
@@ -265,13 +263,3 @@ def test_default_space_is_of_the_recipe():
     registry.load_zoo_module("zoo_of_runs")
     plan = sweep.Plan("my_cnn", None, tuner="random", max_trials=None, objective="val_loss", executions=1)
     assert plan.space.names == ("learning_rate", "weight_decay")
-
-
-def test_convolution_and_pooling_are_left_to_the_kernels_of_tensorflow(tmp_path, monkeypatch):
-    """XLA takes minutes for the one and refuses the other; models of dense layers it compiles."""
-    monkeypatch.setattr(loop, "LARGEST_XLA_BATCH", 1024)
-    run = train.train(custom_zoo.pooled, logdir=tmp_path, **QUICK)
-    assert run.history[1]["loss"] < run.history[0]["loss"]
-    networks = {function: Network(models.build(registry.spec_of(function))) for function in custom_zoo.TRAINABLE}
-    assert {function for function, found in networks.items() if found.for_xla} \
-        == {custom_zoo.normalized, custom_zoo.of_random_numbers}

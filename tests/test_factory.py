@@ -35,17 +35,13 @@ def trial(number):
 
 def leased(split, **settings):
     config = resolve("3L", **settings)
-
-    def build():
-        return models.build(config.spec, config.seed)
-
-    return factory.lease(config, build, split, model=build(), origin="mini")
+    return factory.take(config, models.build(config.spec, config.seed), split, origin="mini")
 
 
-def numbers(lease):
+def numbers(engine):
     """Means of two epochs, and all arrays after them."""
-    means = [lease.engine.run_epoch(epoch) for epoch in range(2)]
-    return means, {name: variable.numpy() for name, variable in lease.engine.variables().items()}
+    means = [engine.run_epoch(epoch) for epoch in range(2)]
+    return means, {name: variable.numpy() for name, variable in engine.variables().items()}
 
 
 def assert_same(one, other):
@@ -59,10 +55,10 @@ def test_trials_on_one_program_equal_those_on_their_own(split, without_xla):
     """Each has another schedule."""
     engines, shared = set(), []
     for number in range(3):
-        lease = leased(split, **trial(number))
-        shared.append(numbers(lease))
-        engines.add(id(lease.engine))
-        lease.release()
+        engine = leased(split, **trial(number))
+        shared.append(numbers(engine))
+        engines.add(id(engine))
+        factory.keep(engine)
     assert len(engines) == 1
     for number in range(3):
         factory._kept.clear()
@@ -75,9 +71,9 @@ def test_program_compiled_by_xla_is_shared_too(split):
     alone = numbers(leased(split, **settings[1]))
     first = leased(split, **settings[0])
     numbers(first)
-    first.release()
+    factory.keep(first)
     second = leased(split, **settings[1])
-    assert second.engine is first.engine
+    assert second is first
     assert_same(numbers(second), alone)
 
 
@@ -87,21 +83,16 @@ def test_program_compiled_by_xla_is_shared_too(split):
     dict(flip=True), dict(mixup=0.2), dict(clip_norm=1.0), dict(weight_decay=0.1), dict(normalization="batch")])
 def test_other_program_is_another_engine(split, without_xla, change):
     """What is on, and the architecture, are parts of a program."""
-    config = resolve("3L", **{**FAST, "dropout": 0.2})
-    other = resolve("3L", **{**FAST, "dropout": 0.2, **change})
-    keys = []
-    for one in (config, other):
-        model = models.build(one.spec, 0)
-        keys.append(factory._key(one, model, factory.make_network(one, model), ("mini", 1800)))
-    assert keys[0] != keys[1]
+    config, other = (resolve("3L", **{**FAST, "dropout": 0.2, **one}) for one in ({}, change))
+    assert factory._key(config, ("mini", 1800)) != factory._key(other, ("mini", 1800))
 
 
 def test_engine_in_use_is_not_shared(split, without_xla):
     first, second = leased(split, **FAST), leased(split, **FAST)
-    assert first.engine is not second.engine
+    assert first is not second
 
 
 def test_only_some_programs_are_kept(split, without_xla):
     for width in range(factory.KEPT + 2):
-        leased(split, **{**FAST, "hidden": (8 + width,)}).release()
+        factory.keep(leased(split, **{**FAST, "hidden": (8 + width,)}))
     assert len(factory._kept) == factory.KEPT

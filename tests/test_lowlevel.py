@@ -126,9 +126,8 @@ def epochs(name, trainer, split, count, **settings):
     """The network of a run and the means of its first `count` epochs, without a folder."""
     config = resolve(name, trainer=trainer, data="mini", **settings)
     model = models.build(config.spec, config.seed)
-    net = factory.make_network(config, model)
-    engine = factory.make_engine(config, model, net, split)
-    return net, [engine.run_epoch(epoch) for epoch in range(count)]
+    engine = factory.make_engine(config, model, split)
+    return engine.network, [engine.run_epoch(epoch) for epoch in range(count)]
 
 
 @pytest.mark.parametrize("name", ["network_softmax", "network_A_l1", "network_B_l2"])

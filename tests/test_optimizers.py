@@ -76,14 +76,6 @@ def test_state_is_all_that_an_optimizer_remembers(name):
         np.testing.assert_array_equal(variable.numpy(), fresh[slot].numpy())
 
 
-@pytest.mark.parametrize("name, slots", [
-    ("adam", ("first_moment", "second_moment")), ("momentum", ("momentum",)), ("rmsprop", ("mean_square",)),
-    ("adagrad", ("accumulator",)), ("adamax", ("first_moment", "infinity_norm"))])
-def test_slots_have_the_names_of_older_checkpoints(name, slots):
-    assert set(ours(name, variables())[0].state()) == {f"optimizer/{part}/{slot}" for part in ("kernel", "bias")
-                                                       for slot in slots}
-
-
 @pytest.mark.parametrize("name", ["adam", "sgd"])
 def test_biases_do_not_decay(name):
     learned = variables()

@@ -32,8 +32,6 @@ def split():
     (dict(schedule="cosine", epochs=9, schedule_epochs=8), "past the end .* schedule_epochs=8: train fewer"),
     (dict(teacher_weight=0.3), "teacher_weight=0.3 is for a teacher, and there is none"),
     (dict(teacher_temperature=3), "teacher_temperature=3.0 is for a teacher"),
-    (dict(teacher_views=True), "teacher_views=true is for a teacher"),
-    (dict(teacher="4L", teacher_views=True, erase=8), "teacher_views=true needs all .* and erase=8 erases squares"),
     (dict(shift=28), "below 28, received 28"), (dict(erase=29), "below 29, received 29"),
     (dict(label_smoothing=1), r"\[0, 1\), received 1"), (dict(ema=1), "received 1"), (dict(flip=1), "received 1"),
     (dict(teacher="4L", teacher_weight=1.1), r"in \[0, 1\], received 1.1"), (dict(mixup=-0.1), "received -0.1"),
@@ -191,30 +189,13 @@ def test_a_teacher_learns_nothing_and_sees_what_the_student_sees(split):
     assert plain.run_epoch(0).surplus == 0.0
 
 
-@pytest.mark.long
-@pytest.mark.parametrize("settings", [dict(), dict(flip=True), dict(shift=1, flip=True)])
-def test_views_in_advance_teach_what_the_teachers_see_at_each_step(split, settings):
-    """Up to half precision, on the last batch too, which repeats an image."""
-    settings |= dict(optimizer="sgd", learning_rate=1e-12, teacher="x", teacher_temperature=3.0)
-    teachers = teacher(1), teacher(2)
-    taught = distillation.logits_of_views(teachers, split.images, shift=settings.get("shift", 0),
-                                          flip=settings.get("flip", False))
-    views = (2 * settings.get("shift", 0) + 1) ** 2 * (1 + settings.get("flip", False))
-    assert taught.shape == (900, views, 2, 10) and taught.dtype == np.float16
-    _, at_each_step = tape(SMALL, split, teachers=teachers, **settings)
-    _, engine = tape(SMALL, split, teachers=teachers, taught=taught, **settings)
-    assert engine.run_epoch(0).surplus == pytest.approx(at_each_step.run_epoch(0).surplus, rel=1e-3)
-
-
-def test_mixture_is_taught_the_mixture_of_both_views(split):
-    taught = distillation.logits_of_views([teacher(1)], split.images, shift=0, flip=False)
+def test_mixture_is_taught_what_the_teacher_says_of_it(split):
     net, engine = tape(SMALL, split, batch=900, optimizer="sgd", learning_rate=1e-12, mixup=0.5, teacher="x",
-                       teacher_weight=1.0, teacher_temperature=1.0, teachers=(teacher(1),), taught=taught)
+                       teacher_weight=1.0, teacher_temperature=1.0, teachers=(teacher(1),))
     of_epoch = engine._of_epoch(0)
     share, images = of_epoch.shares.numpy()[:, None], of_epoch.pixels.numpy() / np.float32(255)
-    expected = metrics.softmax(of_epoch.taught.numpy()[:, 0, 0].astype(np.float32))
-    expected = share * expected + (1 - share) * np.roll(expected, -1, axis=0)
-    own = metrics.softmax(net.forward(tf.constant(share * images + (1 - share) * np.roll(images, -1, axis=0))).numpy())
+    mixed = tf.constant(share * images + (1 - share) * np.roll(images, -1, axis=0))
+    expected, own = (metrics.softmax(forward(mixed).numpy()) for forward in (teacher(1), net.forward))
     divergence = np.sum(expected * (np.log(expected) - np.log(own)), axis=1).mean()
     assert engine.run_epoch(0).objective == pytest.approx(divergence, rel=1e-3)
 
@@ -285,5 +266,4 @@ def test_every_setting_of_a_recipe_is_tested_here():
     """A new one must be refused by `scratch`, and held against `fit` or refused by it."""
     known = {field.name for field in dataclasses.fields(Recipe)}
     assert known == {*RECIPE, "epochs", "batch_size", "optimizer", "learning_rate", "weight_decay", "validation_size",
-                     "early_stopping", "schedule_epochs", "teacher_weight", "teacher_temperature", "teacher_views",
-                     "weights"}
+                     "early_stopping", "schedule_epochs", "teacher_weight", "teacher_temperature", "weights"}

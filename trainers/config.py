@@ -17,6 +17,7 @@ from fmnist_zoo.settings import (
     DATA,
     OUTPUT,
     TRAINING,
+    Automatic,
     Choice,
     Setting,
     Switch,
@@ -32,6 +33,7 @@ from trainers import THREADS, THREADS_GIVEN
 DATA_VARIABLE = "FMNIST_ZOO_DATA"
 DEPENDENT = ("learning_rate", "weight_decay")  # settings that a new optimizer resets to its own defaults
 MIXED = "mixed_bfloat16"
+LARGEST_XLA_BATCH = 1024  # above it, in bfloat16 and for convolutions, TensorFlow's own kernels are faster
 TRAINED = ("teacher", "initial_weights")  # settings that name trained models
 TAPE_ALONE = ("ema", "shift", "flip", "erase", "mixup", "initial_weights", "teacher")
 _KINDS = {"name": str, "sha256": str, "split_sha256": str, "fit": int, "validation": int, "versions": dict, "cpu": str,
@@ -65,6 +67,8 @@ class RunConfig:
                            "fit: Model.fit; scratch: network_* from their equations", group=TRAINING, column=True)
     precision: str = setting("float32", Choice(("float32", MIXED)), f"{MIXED}: hidden layers compute in bfloat16, on "
                              "processors that multiply it in hardware; for large batches", group=TRAINING, column=True)
+    jit_compile: bool | str = setting("auto", Automatic(), "whether XLA compiles the steps; auto: for the zoo's models "
+                                      f"in float32, up to batch {LARGEST_XLA_BATCH}", group=TRAINING)
     seed: int = setting(0, Whole(below=2**32), "initial weights, shuffle order and dropout follow from it (default 0)",
                         group=TRAINING, column=True)
     threads: int = setting(THREADS, Whole(low=1, below=1025), f"of TensorFlow within an operation (default {THREADS}); "
@@ -155,6 +159,15 @@ class RunConfig:
                               "them again there, to train(..., data=(images, labels))")
         return {"data": self.data, "data_dir": self.data_dir or None, "allow_other_data": self.allow_other_data,
                 "validation_size": self.recipe.validation_size}
+
+    @property
+    def compiles(self) -> bool:
+        """Whether XLA compiles the steps of the run: `jit_compile`, or what "auto" comes to."""
+        if self.jit_compile != "auto":
+            return bool(self.jit_compile)
+        batch_size = self.recipe.batch_size
+        small = batch_size != FULL_BATCH and int(batch_size) <= LARGEST_XLA_BATCH
+        return small and self.precision == "float32" and not self.spec.build and self.trainer != "fit"
 
     def batch(self, images: int) -> int:
         """Images a step, of `images` fit images."""

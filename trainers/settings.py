@@ -42,10 +42,10 @@ class SettingsWithoutData(TypedDict, total=False):
     teacher: str | os.PathLike[str] | None
     teacher_weight: float | None
     teacher_temperature: float | None
-    teacher_views: bool | None
     weights: Literal['best', 'last'] | None
     trainer: Literal['tape', 'fit', 'scratch'] | None
     precision: Literal['float32', 'mixed_bfloat16'] | None
+    jit_compile: bool | Literal['auto'] | None
     seed: int | None
     threads: int | None
     data_dir: str | os.PathLike[str] | None

@@ -119,7 +119,7 @@ class Observer:
         for name, variable, gradient in zip(self._network.names, self._network.variables, gradients):
             self._run.histogram(f"weights/{name}", variable.numpy(), place)
             if gradient is not None:
-                self._run.histogram(f"gradients/{name}", gradient.numpy(), place)
+                self._run.histogram(f"gradients/{name}", tf.convert_to_tensor(gradient).numpy(), place)
 
     def _pictures(self, logits: np.ndarray, place: int) -> None:
         """The pictures of an epoch; the last ones of a run are of the selected weights."""

@@ -7,8 +7,7 @@ erased squares are one look-up of each pixel; nothing is stored.
 from __future__ import annotations
 
 import dataclasses
-import itertools
-from typing import Any, Iterator, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -48,31 +47,11 @@ class Augmentation:
             row, column = _grid()
             top, left = (chance(stream, SIDE) - amounts.erase // 2 for stream in (ERASE_ROW, ERASE_COLUMN))
             outside = (row < top) | (row >= top + amounts.erase) | (column < left) | (column >= left + amounts.erase)
-        return _moved(pixels, outside, **self._moves(amounts, chance))
-
-    def _moves(self, amounts: Amounts, chance: _Chance) -> dict[str, Any]:
-        """How each image of a batch is moved, as arguments of `_moved`."""
         moves = {"flip": chance(FLIP, 2)} if self.flip else {}
         if self.shift:
             for name, stream in (("down", SHIFT_DOWN), ("right", SHIFT_RIGHT)):
                 moves[name] = chance(stream, 2 * amounts.shift + 1) - amounts.shift
-        return moves
-
-    def view(self, count: int, amounts: Amounts, *, seed: Any, step: Any) -> Any:
-        """Which of `views` each image of a batch becomes in `apply`, (count,) int32."""
-        moves = self._moves(amounts, _Chance(count, seed, step))
-        side, number = 2 * amounts.shift + 1, tf.zeros((count, 1, 1), tf.int32) + moves.get("flip", 0)
-        if self.shift:
-            number = (number * side + moves["down"] + amounts.shift) * side + moves["right"] + amounts.shift
-        return tf.reshape(number, (count,))
-
-
-def views(pixels: Any, *, shift: int, flip: bool) -> Iterator[Any]:
-    """`pixels` (batch, 784) uint8 in each way that shifts and flips can move them, in the order of their numbers."""
-    steps = range(-shift, shift + 1)
-    for flipped, down, right in itertools.product(range(1 + flip), steps, steps):
-        yield _moved(pixels, None, **({"flip": flipped} if flip else {}),
-                     **({"down": down, "right": right} if shift else {}))
+        return _moved(pixels, outside, **moves)
 
 
 class _Chance(NamedTuple):

@@ -7,7 +7,8 @@ with dropout, its numbers agree with those of our loop statistically, not digit 
 from __future__ import annotations
 
 import contextlib
-from typing import Any
+import warnings
+from typing import Any, Sequence
 
 import numpy as np
 
@@ -49,9 +50,13 @@ class Table(keras.optimizers.schedules.LearningRateSchedule):
 
 
 class FitEngine:
-    """Trains a Keras model by one `Model.fit` an epoch; the other arguments are those of `TapeEngine`."""
+    """Trains a Keras model by one `Model.fit` an epoch; other arguments and attributes are those of `TapeEngine`."""
 
-    def __init__(self, model: Any, network: Network, recipe: Recipe, split: Split, *, batch_size: int, seed: int):
+    key = None
+    idle: Sequence[str] = ()
+
+    def __init__(self, model: Any, network: Network, recipe: Recipe, split: Split, *, batch_size: int, seed: int,
+                 jit_compile: bool | str = "auto"):
         self._model, self.network, self._batch_size, self._seed = model, network, batch_size, seed
         self._images = split.images.astype(np.float32) / np.float32(255)
         self._images, self._labels = self._images.reshape(-1, *network.shape), split.labels
@@ -76,7 +81,8 @@ class FitEngine:
 
         if smoothing:
             metrics.append(keras.metrics.MeanMetricWrapper(smoothed, name="smoothed"))
-        model.compile(optimizer=optimizer, loss=smoothed if smoothing else whole, metrics=metrics)
+        model.compile(optimizer=optimizer, loss=smoothed if smoothing else whole, metrics=metrics,
+                      jit_compile=jit_compile)
         self._predict = make_predictor(network)
 
     def run_epoch(self, epoch: int, on_part: OnPart | None = None) -> EpochMeans:
@@ -97,8 +103,10 @@ class FitEngine:
                 on_part(batch + 1, self._means(last))
 
         batches = tf.data.Dataset.from_tensor_slices((self._images[order], self._labels[order])).batch(self._batch_size)
-        self._model.fit(batches, epochs=epoch + 1, initial_epoch=epoch, shuffle=False, verbose=0,
-                        callbacks=[keras.callbacks.LambdaCallback(on_train_batch_end=on_batch_end)])
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Gradients do not exist")  # the run has a note of them
+            self._model.fit(batches, epochs=epoch + 1, initial_epoch=epoch, shuffle=False, verbose=0,
+                            callbacks=[keras.callbacks.LambdaCallback(on_train_batch_end=on_batch_end)])
         return self._means(last)
 
     def _means(self, logs: dict[str, float]) -> EpochMeans:

@@ -14,7 +14,7 @@ from typing import Any, Sequence
 from fmnist_zoo import models
 from fmnist_zoo.backend import tf
 from fmnist_zoo.spec import CLASSES, ModelSpec
-from trainers.engine.network import Rates
+from trainers.engine.twin import Rates
 
 DEVIATION = 0.05
 
@@ -166,14 +166,14 @@ class LowLevelNetwork:
     `trainers.config` refuses specs with what this page does not have, such as dropout.
     """
 
-    bfloat16, across_batch, for_xla, drops = False, False, True, ()
+    fills_up = True
     cross_entropy = staticmethod(cross_entropy)
 
     def __init__(self, spec: ModelSpec, seed: int):
         self._spec, self.variables, self.names = spec, initial_variables(spec, seed), names(spec)
         self.weights, self.is_kernel = self.names, [True, False] * (len(self.names) // 2)
         self.state: dict[str, Any] = {}
-        self.rates = Rates(tf.zeros(0, tf.uint32), tf.zeros(0), tf.constant(spec.l1), tf.constant(spec.l2))
+        self.rates = Rates.of((), spec.l1, spec.l2)
 
     @property
     def kernels(self) -> list[Any]:
@@ -193,9 +193,10 @@ class LowLevelNetwork:
             total += l2_penalty(self.kernels, rates.l2)
         return total
 
-    def losses_of_call(self) -> list[Any]:
-        """No layer adds a loss."""
-        return []
+    penalty_of_call = penalty
+
+    def sync(self) -> None:
+        """There is no Keras model to keep up to date."""
 
 
 def names(spec: ModelSpec) -> list[str]:

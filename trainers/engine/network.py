@@ -1,59 +1,28 @@
-"""A Keras model as the engines see it: its variables by name, what counts as a kernel, and a repeatable forward pass.
+"""A Keras model as the engines see it: its variables by name, which are kernels, and a forward pass of each kind.
 
-The model itself is called, over its own variables. In training, each of its `Dropout` layers takes its mask from
-(seed, step, layer) instead of a state of Keras', so that a resumed run equals an uninterrupted one, and a compiled step
-runs twice as fast. The layers stay Keras' own: what is saved opens anywhere.
+In evaluation the model itself is called, in training its twin (`trainers.engine.twin`).
 """
 
 from __future__ import annotations
 
-import contextlib
-import re
-from typing import Any, Callable, Iterator, NamedTuple, Sequence
+from typing import Any, Callable, Sequence
 
 import numpy as np
 
 from fmnist_zoo import custom
 from fmnist_zoo.backend import keras, tf
 from fmnist_zoo.spec import CLASSES, PIXELS, ModelSpec
-from trainers.engine import randomness
+from trainers.config import ConfigError
+from trainers.engine import twin
+from trainers.engine.twin import Moment, Rates
 
 EVALUATION_BATCH = 2000
-# Layers of products, sums and functions of single numbers, which XLA compiles well.
-SIMPLE = {
-    "Activation", "Add", "AlphaDropout", "Average", "Concatenate", "Dense", "Dropout", "ELU", "EinsumDense", "Flatten",
-    "Functional", "GaussianDropout", "GaussianNoise", "Identity", "InputLayer", "LayerNormalization", "LeakyReLU",
-    "Maximum", "Minimum", "Multiply", "Normalization", "PReLU", "Permute", "RMSNormalization", "ReLU", "Rescaling",
-    "Reshape", "Sequential", "Softmax", "Subtract", "UnitNormalization"}
-# Other layers whose output for an image does not depend on the other images of its batch. TensorFlow's own kernels are
-# 35 times as fast for convolutions, and XLA has no deterministic gradient of MaxPooling2D.
-IMAGE_BY_IMAGE = SIMPLE | {
-    "AveragePooling2D", "CenterCrop", "Conv1D", "Conv2D", "Cropping2D", "DepthwiseConv2D", "GlobalAveragePooling2D",
-    "GlobalMaxPooling2D", "GroupNormalization", "MaxPooling2D", "MultiHeadAttention", "SeparableConv2D",
-    "SpatialDropout2D", "UpSampling2D", "ZeroPadding2D"}
-
-
-class Rates(NamedTuple):
-    """The rates of a network as tensors, so that one compiled program serves all their values.
-
-    Attributes:
-        thresholds: one for each dropout layer, (layers,) uint32: an entry is dropped if its random word is below it.
-        scales: 1 / (1 - rate) of each dropout layer, (layers,) float32.
-        l1, l2: factors of the penalty, float32.
-    """
-
-    thresholds: Any
-    scales: Any
-    l1: Any
-    l2: Any
-
-
-class Moment(NamedTuple):
-    """What a forward pass in training depends on beside variables and images: seed (uint32), step (int64) and rates."""
-
-    seed: Any
-    step: Any
-    rates: Rates
+_layers = keras.layers
+NORMALIZATION = (_layers.BatchNormalization, _layers.LayerNormalization, _layers.GroupNormalization,
+                 _layers.RMSNormalization, _layers.UnitNormalization)
+RANDOM = ("Random", "Multinomial", "TruncatedNormal", "ParameterizedTruncatedNormal", "StatefulUniform",
+          "StatefulStandardNormal", "StatefulTruncatedNormal", "StatefulRandom", "NonDeterministicInts", "Rng")
+"""How the names of TensorFlow's operations begin that draw from a state which no checkpoint has."""
 
 
 class Network:
@@ -65,65 +34,60 @@ class Network:
             and losses are.
         bfloat16: compute in bfloat16 in training, but for the layer of the logits, as Keras' guide to mixed precision
             advises. The type has 8 of float32's 24 bits of precision and all of its range, so the loss needs no
-            scaling.
+            scaling. The variables that are trained are then the twin's; `sync` copies them into the model.
+        jit_compile: whether XLA compiles the steps.
 
     Attributes:
         trainable: what the optimizer changes, as Keras variables.
         variables, names: the same as float32 `tf.Variable`s, and the path of each.
-        state: the other variables, by path: moving statistics, seeds of random layers that keep Keras' own.
+        state: the other variables, by path: moving statistics, seeds of random layers.
         weights: the paths of what a saved model holds, in the order of `model.get_weights()`.
         shape: of one image, as the model takes it.
-        is_kernel: for each of `variables`, whether it is a weight matrix or a filter.
+        is_kernel: for each of `variables`, whether it is a weight matrix or a filter: it has rank 2 or more, and is not
+            of an embedding or a normalization.
         rates: those of the model and its spec.
-        across_batch: whether the output for an image may depend on the other images of its batch.
-        for_xla: whether XLA compiles the model, and is faster than TensorFlow's kernels in small batches.
+        fills_up: whether a smaller last batch is filled up with images of weight 0; else it is a batch of its own size,
+            because some layer may look across the batch.
     """
 
-    def __init__(self, model: Any, spec: ModelSpec | None = None, *, bfloat16: bool = False):
-        self._model, self.bfloat16 = model, bfloat16
+    def __init__(self, model: Any, spec: ModelSpec | None = None, *, bfloat16: bool = False, jit_compile: bool = False):
+        self.model = model
         self._spec = None if spec is None or spec.build else spec
+        numbers = [index for index, rate in enumerate(spec.dropout) if rate] if spec and self._spec else None
+        self._twin = twin.twin_of(model, numbers, fused=not jit_compile, bfloat16=bfloat16)
         paths = _paths(model.variables)
-        self._dropout = _dropout_layers(model)
-        apart = [*model.trainable_variables, *(layer.seed_generator.state for layer, _ in self._dropout if layer.rate)]
-        kept = {id(variable) for variable in model.variables} - {id(variable) for variable in apart}
-        self.trainable = model.trainable_variables
+        trained = {id(theirs): ours for theirs, ours in self._twin.own}
+        learned = {id(variable) for variable in model.trainable_variables}
+        matrices = _matrices(model)
+        self.trainable = [trained.get(id(variable), variable) for variable in model.trainable_variables]
         self.variables = [variable.value for variable in self.trainable]
         self.names = [paths[id(variable)] for variable in model.trainable_variables]
-        self.state = {paths[id(variable)]: variable.value for variable in model.variables if id(variable) in kept}
-        self.weights = [paths[id(variable)] for variable in model.weights]
-        self.is_kernel = ["kernel" in variable.name for variable in model.trainable_variables]
-        layers = list(model._flatten_layers())
-        kinds = {type(layer).__name__ if type(layer).__module__.startswith("keras.") else "" for layer in layers}
-        self.across_batch = not kinds <= IMAGE_BY_IMAGE
-        self.for_xla = kinds <= SIMPLE | {"BatchNormalization"}
+        self.state = {paths[id(variable)]: trained.get(id(variable), variable).value for variable in model.variables
+                      if id(variable) not in learned}
+        self.weights = weight_names(model)
+        self.is_kernel = [id(variable) in matrices for variable in model.trainable_variables]
+        self.fills_up = self._spec is not None and self._spec.normalization != "batch"
         self.shape = custom.input_shape(model)
-        self._dense = [layer for layer in layers if type(layer) is keras.layers.Dense and layer.use_bias]
-        self._normalization = [] if self.for_xla else [layer for layer in layers if _normalizes_images(layer)]
-        self.rates = self._rates()
-        self._in_bfloat16 = [layer for layer in layers if layer is not _last_layer(model)] if bfloat16 else []
+        l1, l2 = (self._spec.l1, self._spec.l2) if self._spec else (0.0, 0.0)
+        self.rates = Rates.of([layer.rate for layer in self._twin.dropout], l1, l2)
 
     @property
     def kernels(self) -> list[Any]:
         """The weight matrices and filters: they decay, and the zoo's L1 and L2 are of them."""
         return [variable for variable, kernel in zip(self.variables, self.is_kernel) if kernel]
 
-    @property
-    def drops(self) -> tuple[bool, ...]:
-        """Which of the dropout layers that take their masks from us drop anything."""
-        return tuple(layer.rate > 0 for layer, _ in self._dropout)
-
-    def restart(self, other: Network) -> None:
-        """Takes the values of all variables, and the rates, from a network of the same architecture."""
-        for variable, value in zip(self._model.variables, other._model.variables, strict=True):
+    def restart(self, model: Any, spec: ModelSpec) -> None:
+        """Takes the values of all variables, and the rates, from a model of the zoo of the same architecture."""
+        for variable, value in zip(self.model.variables, model.variables, strict=True):
             variable.assign(value)
-        self.rates = other.rates
+        for theirs, ours in self._twin.own:
+            ours.assign(theirs)
+        self.rates = Rates.of([rate for rate in spec.dropout if rate], spec.l1, spec.l2)
 
-    def _rates(self) -> Rates:
-        found = [layer.rate for layer, _ in self._dropout]
-        l1, l2 = (self._spec.l1, self._spec.l2) if self._spec else (0.0, 0.0)
-        return Rates(tf.constant([min(round(rate * 2**32), 2**32 - 1) for rate in found], tf.uint32),
-                     tf.constant([1 / (1 - rate) for rate in found], tf.float32),
-                     tf.constant(l1, tf.float32), tf.constant(l2, tf.float32))
+    def sync(self) -> None:
+        """Gives the model the values that are trained, where it does not share them."""
+        for theirs, ours in self._twin.own:
+            theirs.assign(ours)
 
     def forward(self, images: Any, moment: Moment | None = None) -> Any:
         """Logits (batch, 10) float32 of images (batch, 784) float32 in [0, 1].
@@ -132,49 +96,80 @@ class Network:
             moment: None in evaluation: dropout is off, and moving statistics are used and not changed.
         """
         flow = images if self.shape == (PIXELS,) else tf.reshape(images, (-1, *self.shape))
-        with self._for_training(moment):
-            return tf.cast(self._model(flow, training=moment is not None), tf.float32)
-
-    @contextlib.contextmanager
-    def _for_training(self, moment: Moment | None) -> Iterator[None]:
-        """Within the block, dropout takes its masks from `moment`, and layers compute in bfloat16 if they are to."""
         if moment is None:
-            yield
-            return
-        policies = [layer.dtype_policy for layer in self._in_bfloat16]
-        try:
-            for place, (layer, stream) in enumerate(self._dropout):
-                layer.call = _masked(layer, place, stream, moment)
-            for layer in self._dense:
-                layer.call = _plain(layer)
-            for layer in self._normalization:
-                layer.call = _fused(layer)
-            for layer in self._in_bfloat16:
-                layer.dtype_policy = "mixed_bfloat16"
-            yield
-        finally:
-            for layer in (*self._dense, *self._normalization, *(layer for layer, _ in self._dropout)):
-                vars(layer).pop("call", None)  # the class has the method
-            for layer, policy in zip(self._in_bfloat16, policies):
-                layer.dtype_policy = policy
+            return tf.cast(self.model(flow, training=False), tf.float32)
+        with twin.during(moment):
+            return tf.cast(self._twin.model(flow, training=True), tf.float32)
 
     def penalty(self, rates: Rates) -> Any:
-        """The penalty of the objective, a float32 scalar."""
+        """The penalty of the objective, a float32 scalar: that of the weights alone."""
         if self._spec is not None:
             return penalty(self.kernels, l1=rates.l1 if self._spec.l1 else None,
                            l2=rates.l2 if self._spec.l2 else None)
-        terms = [variable.regularizer(variable.value) for variable in self.trainable if variable.regularizer]
-        return tf.add_n(terms) if terms else tf.zeros(())
+        return _sum([variable.regularizer(variable.value) for variable in self.trainable if variable.regularizer])
 
-    def losses_of_call(self) -> list[Any]:
-        """What layers added to the objective by `add_loss` in the call of `forward` just before."""
-        return [] if self._spec is not None else [loss for layer in self._model._flatten_layers()
-                                                  for loss in layer._losses]
+    def penalty_of_call(self, rates: Rates) -> Any:
+        """The penalty right after a call of `forward` in training: with what a user's layers added to it there."""
+        return self.penalty(rates) if self._spec is not None else _sum(self._twin.model.losses)
 
     @staticmethod
     def cross_entropy(labels: Any, logits: Any) -> Any:
         """Cross-entropy of each example in nats, (batch,) float32, for labels (batch,) int32."""
         return tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits)
+
+    def without_gradient(self, batch_size: int) -> list[str]:
+        """The names of the variables that do not decide the logits or the penalty: no update changes them.
+
+        Raises:
+            ConfigError: if there is nothing else, or a layer draws random numbers by TensorFlow: their state is in no
+                checkpoint, so a resumed run would not equal an uninterrupted one.
+        """
+        found: list[str] = []
+
+        def step(images: Any) -> Any:
+            tf.random.set_seed(0)  # of this graph; without it, determinism refuses to draw by TensorFlow
+            with tf.GradientTape() as tape:
+                logits = self.forward(images, Moment(0, tf.zeros((), tf.int64), self.rates))
+                objective = tf.reduce_sum(logits) + self.penalty_of_call(self.rates)
+            gradients = tape.gradient(objective, self.variables)
+            found.extend(name for name, gradient in zip(self.names, gradients) if gradient is None)
+            return [gradient for gradient in gradients if gradient is not None]
+
+        program = tf.function(step, autograph=False).get_concrete_function(tf.TensorSpec((batch_size, PIXELS)))
+        self._refuse_random(program.graph.as_graph_def())
+        if len(found) == len(self.names):
+            raise ConfigError(f"{self.model.name}: no gradient reaches its weights ({', '.join(found):.200}): is its "
+                              "output computed from them by Keras' or TensorFlow's functions?")
+        return found
+
+    def _refuse_random(self, graph: Any) -> None:
+        layers = {layer.name: f"{layer.name} ({type(layer).__name__})" for layer in self.model._flatten_layers()}
+        for node in (node for part in (graph, *graph.library.function)
+                     for node in (part.node if part is graph else part.node_def)):
+            if node.op.startswith(RANDOM) and not node.op.endswith("Grad"):
+                scopes = [name for part in node.name.split("/") for name in (part.rpartition("_")[0], part)]
+                inside = [layers[name] for name in scopes if name in layers]  # TensorFlow may add a number to a name
+                raise ConfigError(
+                    f"{self.model.name}: its layer {inside[-1] if inside else self.model.name} draws random numbers by "
+                    f"TensorFlow ({node.op}), which a resumed run cannot repeat; give it a keras.random.SeedGenerator, "
+                    "and draw by keras.random, such as keras.random.dropout(x, rate, seed=self.seed_generator)")
+
+
+def weight_names(model: Any) -> list[str]:
+    """The paths of what a saved model holds, in the order of `model.get_weights()`."""
+    paths = _paths(model.variables)
+    return [paths[id(variable)] for variable in model.weights]
+
+
+def _sum(terms: Sequence[Any]) -> Any:
+    return tf.add_n([tf.cast(term, tf.float32) for term in terms]) if terms else tf.zeros(())
+
+
+def _matrices(model: Any) -> set[int]:
+    """The identities of the weight matrices and filters among a model's variables."""
+    apart = {id(variable) for layer in model._flatten_layers()
+             if isinstance(layer, (*NORMALIZATION, keras.layers.Embedding)) for variable in layer.variables}
+    return {id(variable) for variable in model.trainable_variables if len(variable.shape) > 1} - apart
 
 
 def _paths(variables: Sequence[Any]) -> dict[int, str]:
@@ -187,102 +182,6 @@ def _paths(variables: Sequence[Any]) -> dict[int, str]:
             path = f"{variable.path}_{number}"
         paths[id(variable)] = path
     return paths
-
-
-def _dropout_layers(model: Any) -> list[tuple[Any, int]]:
-    """The `Dropout` layers whose masks are ours, and the stream of random numbers of each.
-
-    Those of functional and sequential models are. A subclassed model may call a layer more than once, so it keeps
-    Keras' own masks, whose seeds are a part of its state. The layers of the zoo are numbered by the hidden layers that
-    they follow, so that their masks do not depend on whether other layers have dropout.
-    """
-    if type(model).__name__ not in ("Functional", "Sequential"):
-        return []
-    layers = [layer for part in (model, *_inner_models(model)) for layer in part.layers
-              if type(layer) is keras.layers.Dropout and layer.noise_shape is None]
-    numbers = [re.fullmatch(r"dropout_([1-9][0-9]*)", layer.name) for layer in layers]
-    streams = [int(number[1]) - 1 for number in numbers if number]
-    if len(set(streams)) < len(layers):
-        streams = list(range(len(layers)))
-    return list(zip(layers, streams))
-
-
-def _inner_models(model: Any) -> list[Any]:
-    """The functional and sequential models among a model's layers, at any depth."""
-    found = []
-    for layer in model.layers:
-        if type(layer).__name__ in ("Functional", "Sequential"):
-            found += [layer, *_inner_models(layer)]
-    return found
-
-
-def _last_layer(model: Any) -> Any:
-    """The layer of the logits of a functional or sequential model; None if that is not known."""
-    return model.outputs[0]._keras_history.operation if type(model).__name__ in ("Functional", "Sequential") else None
-
-
-def _masked(layer: Any, place: int, stream: int, moment: Moment) -> Callable[..., Any]:
-    """The call of a dropout layer in training."""
-
-    def call(inputs: Any, training: bool = False) -> Any:
-        if not layer.rate:
-            return inputs
-        return dropout(inputs, moment.rates.thresholds[place], moment.rates.scales[place], seed=moment.seed,
-                       step=moment.step, stream=stream)
-
-    return call
-
-
-def _plain(layer: Any) -> Callable[..., Any]:
-    """The call of a dense layer in training: the sum with `+`.
-
-    Keras calls TensorFlow's `bias_add`, whose gradient adds up in another order where XLA does not compile: published
-    numbers would change in their last digits.
-    """
-
-    def call(inputs: Any, training: bool = False) -> Any:
-        product = tf.matmul(inputs, tf.convert_to_tensor(layer.kernel))
-        return layer.activation(product + tf.convert_to_tensor(layer.bias))
-
-    return call
-
-
-def _normalizes_images(layer: Any) -> bool:
-    """Whether it is batch normalization of images, by channel, as `_fused` computes it."""
-    return (type(layer) is keras.layers.BatchNormalization and getattr(layer.input_spec, "ndim", 0) == 4
-            and layer.axis in (-1, 3) and layer.scale and layer.center
-            and not (layer.synchronized or getattr(layer, "renorm", False)))
-
-
-def _fused(layer: Any) -> Callable[..., Any]:
-    """The call of batch normalization of images in training, by TensorFlow's one operation for it.
-
-    Keras computes it from sums and products, which takes four fifths of a training step of a convolutional network.
-    """
-    plain = layer.call
-
-    def call(inputs: Any, training: bool = False, mask: Any = None) -> Any:
-        if not training or not layer.trainable or mask is not None:
-            return plain(inputs, training=training, mask=mask)
-        scale, offset = (tf.cast(tf.convert_to_tensor(one), tf.float32) for one in (layer.gamma, layer.beta))
-        flow, mean, variance, *_ = tf.raw_ops.FusedBatchNormV3(
-            x=inputs, scale=scale, offset=offset, mean=[], variance=[], epsilon=layer.epsilon)
-        count = tf.cast(tf.size(inputs) // inputs.shape[-1], tf.float32)
-        for moving, one in ((layer.moving_mean, mean), (layer.moving_variance, variance * (count - 1) / count)):
-            moving.assign(moving * layer.momentum + one * (1 - layer.momentum))  # of the biased variance, as in Keras
-        return flow
-
-    return call
-
-
-def dropout(units: Any, threshold: Any, scale: Any, *, seed: Any, step: Any, stream: int) -> Any:
-    """Zeroes the entries of `units` whose random words are below `threshold`, and multiplies the others by `scale`.
-
-    Srivastava et al. (2014), section 4, in the inverted form: for a rate r the threshold is r * 2^32 and the scale is
-    1 / (1 - r).
-    """
-    keep = randomness.words(units.shape, seed=seed, step=step, stream=stream) >= threshold
-    return tf.where(keep, units * tf.cast(scale, units.dtype), tf.zeros((), units.dtype))
 
 
 def penalty(kernels: Sequence[Any], *, l1: Any = None, l2: Any = None) -> Any:

@@ -16,8 +16,6 @@ from fmnist_zoo.spec import OPTIMIZERS, Recipe
 EPSILON = 1e-7  # Keras' default
 BETA_1, BETA_2 = 0.9, 0.999
 MOMENTUM = 0.9
-SLOTS_OF_0_1 = {"RMSprop": {"velocity": "mean_square"},
-                "Adamax": {"momentum": "first_moment", "norm": "infinity_norm"}}  # names in older checkpoints
 
 
 def make(recipe: Recipe, variables: Sequence[Any], names: Sequence[str],
@@ -28,6 +26,8 @@ def make(recipe: Recipe, variables: Sequence[Any], names: Sequence[str],
         variables: trainable Keras variables.
         names: one for each.
         decays: for each, whether it decays: kernels do, biases do not.
+
+    A gradient is a tensor, or None for a variable that does not decide the objective: that one is left alone.
     """
     if recipe.optimizer in ("adam", "adamw"):  # the decay is an option of both
         return Adam(variables, names, decays)
@@ -46,9 +46,9 @@ class Adam:
     """Kingma and Ba (2015), the efficient form at the end of section 2: epsilon is their epsilon-hat, as in Keras."""
 
     def __init__(self, variables: Sequence[Any], names: Sequence[str], decays: Sequence[bool]):
-        self._variables, self._names, self._decays = [variable.value for variable in variables], names, decays
+        self._variables, self._names, self._decays = list(variables), names, decays
         self._slots = [[tf.Variable(tf.zeros(variable.shape), trainable=False) for _ in range(2)]
-                       for variable in self._variables]
+                       for variable in variables]
 
     def apply(self, gradients: Sequence[Any], step: Any, *, learning_rate: Any, weight_decay: Any = None) -> None:
         """Update number `step` + 1 of all variables; the learning rate is 0 where `step` is -1 (not finite).
@@ -59,12 +59,16 @@ class Adam:
         t = tf.cast(step + 1, tf.float32)
         learning_rate = tf.where(step < 0, 0.0, learning_rate)
         for variable, gradient, (first, second), decays in zip(self._variables, gradients, self._slots, self._decays):
+            if gradient is None:
+                continue
             if decays:
-                decay(variable, learning_rate, weight_decay)
+                decay(variable.value, learning_rate, weight_decay)
             tf.raw_ops.ResourceApplyAdam(
-                var=variable.handle, m=first.handle, v=second.handle, beta1_power=tf.pow(BETA_1, t),
+                var=variable.value.handle, m=first.handle, v=second.handle, beta1_power=tf.pow(BETA_1, t),
                 beta2_power=tf.pow(BETA_2, t), lr=learning_rate, beta1=BETA_1, beta2=BETA_2, epsilon=EPSILON,
                 grad=gradient)
+            if variable.constraint is not None:
+                variable.assign(variable.constraint(variable))
 
     def restart(self) -> None:
         """Sets all slots to their values before the first update."""
@@ -89,12 +93,13 @@ class KerasOptimizer:
     def apply(self, gradients: Sequence[Any], step: Any, *, learning_rate: Any, weight_decay: Any = None) -> None:
         """As `Adam.apply`."""
         learning_rate = tf.where(step < 0, 0.0, learning_rate)
-        for variable, decays in zip(self._variables, self._decays):
-            if decays:
-                decay(variable.value, learning_rate, weight_decay)
+        changed = [place for place, gradient in enumerate(gradients) if gradient is not None]
+        for place in changed:
+            if self._decays[place]:
+                decay(self._variables[place].value, learning_rate, weight_decay)
         self._optimizer.iterations.assign(tf.cast(tf.maximum(step, 0), self._optimizer.iterations.dtype))
         self._optimizer.learning_rate.assign(learning_rate)
-        self._optimizer.apply(gradients, self._variables)
+        self._optimizer.apply([gradients[place] for place in changed], [self._variables[place] for place in changed])
 
     def restart(self) -> None:
         """Sets all slots to their values before the first update."""
@@ -102,20 +107,11 @@ class KerasOptimizer:
             variable.assign(self._start[name])
 
     def state(self) -> dict[str, Any]:
-        """Slot variables by name, for checkpoints. Those of one kind are in the order of the trained variables."""
-        optimizer, found = self._optimizer, dict[str, Any]()
-        renamed = SLOTS_OF_0_1.get(type(optimizer).__name__, {})
-        taken: dict[str, int] = {}
-        for variable in optimizer.variables:
-            if variable is optimizer.iterations or variable is optimizer.learning_rate:
-                continue
-            if not len(variable.shape):
-                found[f"optimizer/{len(found)}"] = variable.value
-                continue
-            slot = variable.name.rpartition("_")[2]
-            place = taken[slot] = taken.get(slot, -1) + 1
-            found[f"optimizer/{self._names[place]}/{renamed.get(slot, slot)}"] = variable.value
-        return found
+        """Slot variables by number, for checkpoints."""
+        optimizer = self._optimizer
+        slots = [variable for variable in optimizer.variables
+                 if variable is not optimizer.iterations and variable is not optimizer.learning_rate]
+        return {f"optimizer/{number:03d}": variable.value for number, variable in enumerate(slots)}
 
 
 def decay(variable: Any, learning_rate: Any, weight_decay: Any) -> None:

@@ -73,11 +73,10 @@ class Session:
                                          begun=folder.checkpoint.exists())
         for one in found["initial_weights"]:
             initial.assign(self.model, config.spec, one, self.fit.images)
-        origin = (data.sha256, data.split_sha256)
-        forwards, taught = teachers.of(config.recipe, found["teacher"], self.fit.images, origin, reporter)
-        self.lease = factory.lease(config, self._build, self.fit, model=self.model, teachers=forwards, taught=taught,
-                                   origin=origin)
-        self.engine = self.lease.engine
+        self.engine = factory.take(config, self.model, self.fit, teachers=teachers.of(found["teacher"]),
+                                   origin=(data.sha256, data.split_sha256))
+        if self.engine.idle:
+            reporter.note(f"no gradient reaches {', '.join(self.engine.idle)}: the rest is trained")
         self.state, self._event_sizes = self._load()
         self.record = self._record(data)
         self.first_epoch, self.watch, self.due = (
@@ -119,7 +118,7 @@ class Session:
         if len(starts) > 1:
             for note in provenance.notes(starts[-2]["environment"], start["environment"]):
                 self.reporter.note(note)
-        return {"config": self.config.to_dict(), **self.named,
+        return {"config": self.config.to_dict(), **self.named, "jit_compile": self.config.compiles,
                 "data": {"name": data.name, "sha256": data.sha256, "split_sha256": data.split_sha256, **sizes},
                 "started": starts[0]["time"], "environment": starts[0]["environment"], "starts": starts}
 
@@ -147,7 +146,7 @@ class Session:
             raise
         finally:
             self._put_in_place(self._weights(), self.model)
-            self.lease.release()
+            factory.keep(self.engine)
             self.observer.close()
 
     def _begin(self) -> None:
@@ -180,6 +179,8 @@ class Session:
             "device": gpus or f"{environment['cpu']}, {card.counted(environment['cores'], 'core')}",
             "folder": str(self.folder.path),
         }
+        if self.config.spec.build and self.config.jit_compile == "auto" and self.config.trainer == "tape":
+            header["training"] += ", jit_compile off; --jit_compile=true may be faster"
         if self.state.epoch:
             header["resumed"] = f"after epoch {self.state.epoch}"
         return header

@@ -115,7 +115,7 @@ def _names(config: RunConfig, model: Any) -> Iterable[str]:
     from trainers.engine import lowlevel, network
 
     if config.spec.build:
-        return network.Network(model, config.spec).weights
+        return network.weight_names(model)
     return lowlevel.names(config.spec) if config.trainer == "scratch" else weights.shapes(config.spec)
 
 

@@ -1,0 +1,258 @@
+"""Layers of a user's own models in training: what Keras' `fit` does with them, `tape` does."""
+
+import json
+
+import numpy as np
+import pytest
+
+from fmnist_zoo import registry
+from fmnist_zoo.backend import keras, tf
+from tests import helpers
+from trainers.config import ConfigError
+from trainers.engine import network, twin
+from trainers.train import resume, train
+
+layers = keras.layers
+SMALL = dict(data="mini", epochs=1, histogram_every=0)
+TRAINERS = pytest.mark.parametrize("trainer", ["tape", "fit"])
+
+
+def pixels_and(*more):
+    return keras.Sequential([keras.Input((784,)), *more, layers.Dense(10)])
+
+
+@pytest.fixture(autouse=True)
+def _in_a_folder(tmp_path, monkeypatch):
+    """And what is registered is forgotten, so that a test may name its functions as it likes."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(registry, "_MODELS", dict(registry._MODELS))
+
+
+def bounded():
+    return pixels_and(layers.Dense(32, "relu", kernel_constraint=keras.constraints.MaxNorm(0.5)))
+
+
+@pytest.mark.parametrize("settings", [{}, {"optimizer": "sgd", "learning_rate": 0.3}, {"trainer": "fit"}], ids=str)
+def test_constraint_is_kept(settings):
+    run = train(bounded, **{**SMALL, **settings})
+    assert np.linalg.norm(run.model.layers[0].get_weights()[0], axis=0).max() < 0.50001
+
+
+def dropping_twice():
+    pixels, drop = keras.Input((784,)), layers.Dropout(0.5)
+    return keras.Model(pixels, layers.Dense(10)(layers.Subtract()([drop(pixels), drop(pixels)])))
+
+
+def nested_dropping_twice():
+    units = keras.Input((784,))
+    inner = keras.Model(units, layers.Dropout(0.5)(units))
+    pixels = keras.Input((784,))
+    return keras.Model(pixels, layers.Dense(10)(layers.Subtract()([inner(pixels), inner(pixels)])))
+
+
+@TRAINERS
+@pytest.mark.parametrize("function", [dropping_twice, nested_dropping_twice])
+def test_layer_that_is_called_twice_has_two_masks(function, trainer):
+    """Equal masks cancel, and then no gradient reaches the kernel."""
+    net = network.Network(function())
+    moment = twin.Moment(0, tf.constant(3, tf.int64), net.rates)
+    assert np.abs(net.forward(tf.ones((2, 784)), moment).numpy()).max() > 0.1 and moment.calls == 2
+    assert len(train(function, trainer=trainer, **SMALL).history) == 1
+
+
+@pytest.mark.parametrize("noise_shape", [None, (None, 28, 1), (None, 1, 28)])
+def test_noise_shape_says_what_shares_a_mask(noise_shape):
+    model = keras.Sequential([keras.Input((28, 28)), layers.Dropout(0.5, noise_shape=noise_shape),
+                              layers.Reshape((784,)), layers.Dense(784, kernel_initializer="identity")])
+    net = network.Network(model)
+    units = net.forward(tf.ones((3, 784)), twin.Moment(0, tf.constant(0, tf.int64), net.rates)).numpy()
+    units = units.reshape(3, 28, 28)
+    along = {1: units.std(axis=1).max(), 2: units.std(axis=2).max()}
+    assert [axis for axis, spread in along.items() if spread == 0] == [
+        axis for axis, size in enumerate(noise_shape or ()) if size == 1]
+    assert 0.3 < np.mean(units == 0) < 0.7
+
+
+class Subclassed(keras.Model):
+    def __init__(self):
+        super().__init__()
+        self.drop, self.logits = layers.Dropout(0.5), layers.Dense(10)
+
+    def call(self, images, training=False):
+        flow = keras.ops.reshape(images, (-1, 784))
+        return self.logits(self.drop(flow, training=training) + self.drop(flow, training=training))
+
+
+class Dropping(layers.Layer):
+    def __init__(self):
+        super().__init__()
+        self.drop = layers.Dropout(0.5)
+
+    def call(self, units, training=False):
+        return self.drop(units, training=training)
+
+
+def dropping_inside():
+    return pixels_and(Dropping())
+
+
+@pytest.mark.parametrize("function", [Subclassed, dropping_inside, dropping_twice])
+def test_random_layers_resume_to_the_bit(function, tmp_path):
+    whole = train(function, logdir="whole", **{**SMALL, "epochs": 2})
+    half = train(function, logdir="half", **SMALL)
+    resume(half.folder, epochs=2)
+    assert helpers.rows_without_times(half.folder) == helpers.rows_without_times(whole.folder)
+    assert helpers.state_digest(half.folder) == helpers.state_digest(whole.folder)
+
+
+class ByTensorFlow(layers.Layer):
+    def call(self, units, training=False):
+        return tf.nn.dropout(units, 0.3) if training else units
+
+
+class Flipping(layers.Layer):
+    def call(self, units, training=False):
+        flow = tf.reshape(units, (-1, 28, 28, 1))
+        return tf.reshape(tf.image.random_flip_left_right(flow), (-1, 784)) if training else units
+
+
+class Generating(layers.Layer):
+    def __init__(self, **options):
+        super().__init__(**options)
+        self.generator = tf.random.Generator.from_seed(1)
+
+    def call(self, units, training=False):
+        return units + self.generator.normal(tf.shape(units)) if training else units
+
+
+@TRAINERS
+@pytest.mark.parametrize("layer", [ByTensorFlow, Flipping, Generating])
+def test_random_numbers_of_tensorflow_are_refused(layer, trainer, tmp_path):
+    def function():
+        return pixels_and(layer(name="odd"))
+
+    with pytest.raises(ConfigError, match=r"layer odd \(\w+\) draws .* keras.random.SeedGenerator") as error:
+        train(function, trainer=trainer, **SMALL)
+    assert "\n" not in str(error.value) and not list(tmp_path.rglob("config.json"))
+
+
+class Positions(layers.Layer):
+    def __init__(self):
+        super().__init__()
+        self.table = layers.Embedding(28, 28)
+
+    def call(self, rows):
+        return rows + self.table(keras.ops.arange(28))
+
+
+def with_embedding():
+    return keras.Sequential([keras.Input((28, 28)), Positions(), layers.Flatten(), layers.Dense(10)])
+
+
+def test_embedding_is_trained():
+    """Its gradients are `IndexedSlices`; it has histograms, and does not decay."""
+    losses = [train(with_embedding, **{**SMALL, **more}).history[-1]["train_loss"]
+              for more in ({"histogram_every": 1}, {"clip_norm": 100.0}, {"trainer": "fit"})]
+    assert losses == pytest.approx([losses[0]] * 3, abs=1e-4)
+    net = network.Network(with_embedding())
+    assert net.is_kernel == [False, True, False]
+
+
+class Spare(keras.Model):
+    def __init__(self):
+        super().__init__()
+        self.head, self.aux = layers.Dense(10), layers.Dense(5, name="aux")
+
+    def call(self, images):
+        flow = keras.ops.reshape(images, (-1, 784))
+        self.aux(flow)
+        return self.head(flow)
+
+
+@pytest.mark.filterwarnings("error:Gradients do not exist")
+@pytest.mark.parametrize("settings", [
+    {}, {"optimizer": "sgd", "clip_norm": 1.0}, {"optimizer": "nadam"}, {"trainer": "fit"}], ids=str)
+def test_variable_without_gradient_is_noted_and_left_alone(settings, capsys):
+    """It does not decay, either."""
+    run = train(Spare, weight_decay=0.1, verbose=True, **{**SMALL, **settings})
+    assert capsys.readouterr().out.count("aux/kernel") == 1
+    fresh = train(Spare, run_name="other", **{**SMALL, **settings, "learning_rate": 1e-9})
+    assert np.array_equal(run.model.aux.get_weights()[0], fresh.model.aux.get_weights()[0])
+    assert not np.array_equal(run.model.head.get_weights()[0], fresh.model.head.get_weights()[0])
+
+
+def test_model_whose_weights_decide_nothing_is_refused():
+    class Constant(Spare):
+        def call(self, images):
+            return keras.ops.stop_gradient(super().call(images))
+
+    with pytest.raises(ConfigError, match="no gradient reaches its weights .*head|kernel"):
+        train(Constant, **SMALL)
+
+
+def active():
+    return pixels_and(layers.Dense(64, "relu", activity_regularizer=keras.regularizers.L2(0.01)))
+
+
+def test_activity_regularizer_sees_the_images_of_a_short_batch():
+    """1,800 images in batches of 1,700 and 100."""
+    tape, fit = (train(active, batch_size=1700, trainer=trainer, **{**SMALL, "epochs": 2}).history[-1]
+                 for trainer in ("tape", "fit"))
+    for name in ("penalty", "objective", "val_loss"):
+        assert tape[name] == pytest.approx(fit[name], abs=1e-5)
+
+
+class Weighted(layers.Layer):
+    def build(self, shape):
+        self.w = self.add_weight(name="w", shape=(shape[-1], 10))
+
+    def call(self, units):
+        return units @ self.w
+
+
+@TRAINERS
+def test_matrix_decays_whatever_its_name(trainer):
+    def function():
+        return keras.Sequential([keras.Input((784,)), Weighted()])
+
+    norms = [np.linalg.norm(train(function, optimizer="adamw", weight_decay=decay, trainer=trainer, run_name=f"{decay}",
+                                  **SMALL).model.get_weights()[0]) for decay in (0.0, 5.0)]
+    assert norms[1] < 0.97 * norms[0]
+
+
+def pooled():
+    return keras.Sequential([keras.Input((28, 28, 1)), layers.Conv2D(2, 3), layers.MaxPooling2D(4), layers.Flatten(),
+                             layers.Dense(10)])
+
+
+def test_xla_is_for_the_zoo_or_asked_for(tmp_path):
+    run = train(pooled, **SMALL)
+    assert run.config.jit_compile == "auto" and not run.config.compiles
+    assert not json.loads((run.folder / "config.json").read_text())["jit_compile"]
+    assert train(bounded, jit_compile=True, **SMALL).config.compiles
+    with pytest.raises(ConfigError, match="jit_compile=true: XLA cannot compile .*MaxPool.*jit_compile=false"):
+        train(pooled, jit_compile=True, run_name="other", **SMALL)
+
+
+def test_twin_in_bfloat16_has_variables_of_its_own():
+    """The model computes in float32, and gets their values by `sync`."""
+    model = keras.Sequential([keras.Input((28, 28, 1)), layers.Conv2D(3, 5, 6), layers.BatchNormalization(),
+                              layers.Dropout(0.3), layers.Flatten(), layers.Dense(10, name="logits")])
+    net = network.Network(model, bfloat16=True)
+    images = tf.random.stateless_uniform((20, 784), [1, 2])
+    plain = net.forward(images).numpy()
+    moment = twin.Moment(0, tf.constant(0, tf.int64), net.rates)
+    assert net.forward(images, moment).dtype == tf.float32
+    assert {layer.compute_dtype for layer in net._twin.model.layers[:-1]} == {"bfloat16"}
+    assert net._twin.model.layers[-1].compute_dtype == "float32"
+    for variable in net.variables:
+        assert variable.dtype == tf.float32
+        variable.assign(variable * 1.5)
+    np.testing.assert_array_equal(net.forward(images).numpy(), plain)
+    net.sync()
+    assert not np.allclose(net.forward(images).numpy(), plain)
+
+
+def test_bfloat16_needs_a_model_that_can_be_copied():
+    with pytest.raises(ConfigError, match="mixed_bfloat16 .* subclass"):
+        network.Network(Subclassed(), bfloat16=True)
