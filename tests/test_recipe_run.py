@@ -221,23 +221,6 @@ def test_student_learns_from_its_teachers_and_records_them(teacher, whole, tmp_p
     assert apart[1] < 0.7 * apart[0]
 
 
-@pytest.mark.long
-def test_views_of_a_teacher_are_kept_and_a_resumed_run_uses_them(teacher, tmp_path, capsys, monkeypatch):
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    settings = dict(hidden=(8,), epochs=3, shift=1, mixup=0.2, teacher=f"{teacher},softmax", teacher_views=True)
-    whole = train("2L", logdir=tmp_path, run_name="whole", data="mini", verbose=True, **settings)
-    line = f"computing the logits of 2 teachers for 9 views of 1800 images; they are kept in {tmp_path}/cache/"
-    assert line in capsys.readouterr().out
-    folder = stopped_run(tmp_path, 1, model="2L", **settings)
-    kept, = tmp_path.glob("cache/fmnist_zoo/teachers/*.npz")
-    assert main([f"--resume={folder}"]) == 0 and "computing" not in capsys.readouterr().out
-    assert_equal_runs(folder, whole.folder)
-    kept.write_bytes(kept.read_bytes()[:-100])
-    assert main([f"--config={folder}", f"--logdir={tmp_path}", "--run_name=again"]) == 0
-    assert line in capsys.readouterr().out
-    assert_equal_runs(tmp_path / folder.parent.name / "again", whole.folder)
-
-
 def test_teacher_that_may_know_the_validation_images_is_noted(teacher, tmp_path, capsys):
     for size, noted in ((0.1, 0), (0.2, 1), (0, 0)):
         flags = [f"--teacher={teacher}", f"--validation_size={size}", f"--logdir={tmp_path}", "--histogram_every=0"]
