@@ -111,7 +111,7 @@ def test_a_backend_that_cannot_be_imported_is_an_error_of_ours(tmp_path, backend
 
 
 @pytest.mark.parametrize("command", ["train --model=2L", "sweep --model=2L --space=l2=0,1", "evaluate --model=2L",
-                                     "predict x.png", "export --model=2L", "report", "results"])
+                                     "export --model=2L", "report", "results"])
 def test_commands_refuse_another_backend_in_one_line(monkeypatch, capsys, command):
     monkeypatch.setattr("fmnist_zoo.backend.chosen", lambda: "jax")
     name, *arguments = command.split()
@@ -121,3 +121,14 @@ def test_commands_refuse_another_backend_in_one_line(monkeypatch, capsys, comman
     assert line == (f"{name}: trainers needs TensorFlow, and the chosen backend of Keras is 'jax'; start it again with "
                     "KERAS_BACKEND=tensorflow (fmnist_zoo alone works with both)")
     assert main(["--help"]) == 0
+
+
+@pytest.mark.parametrize("command, text", [("runs", "no run below"), ("predict nothing.png", "nothing.png: ")])
+def test_commands_that_train_nothing_take_any_backend(monkeypatch, capsys, tmp_path, command, text):
+    monkeypatch.setattr("fmnist_zoo.backend.chosen", lambda: "jax")
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "tb_logs").mkdir()
+    name, *arguments = command.split()
+    importlib.import_module(f"trainers.{name}").main(arguments)
+    said = "".join(capsys.readouterr())
+    assert text in said and "needs TensorFlow" not in said

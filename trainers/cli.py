@@ -156,11 +156,13 @@ def help_text(usage: str, groups: Mapping[str, Sequence[str]], values: Flags) ->
 
 
 def main(name: str, arguments: Sequence[str] | None, *, usage: str, groups: Mapping[str, Sequence[str]],
-         define_flags: Callable[[], Flags], body: Callable[..., int], words: bool = False) -> int:
+         define_flags: Callable[[], Flags], body: Callable[..., int], words: bool = False,
+         any_backend: bool = False) -> int:
     """Runs a command on its arguments (None: the process's own) and returns the exit code.
 
     Prints `--help`, or calls `body` with the flags and, with `words`, arguments that belong to no flag, such as files.
-    Each command has the flag `--zoo_module`; its module is imported before the body runs.
+    Each command has the flag `--zoo_module`; its module is imported before the body runs. Another backend of Keras than
+    TensorFlow is refused, except with `any_backend`, by a command that trains and converts nothing.
     """
 
     def answer() -> int:
@@ -171,7 +173,8 @@ def main(name: str, arguments: Sequence[str] | None, *, usage: str, groups: Mapp
             print(help_text(usage, {**groups, "Models of your own": ("zoo_module",)}, values))
             return 0
         rest = parse(values, received, words=words)
-        backend.need_tensorflow()
+        if not any_backend:
+            backend.need_tensorflow()
         if values.zoo_module:  # it imports Keras, and TensorFlow's threads are set before or never
             if "threads" in values and values.threads:
                 threads.use(values.threads)

@@ -60,7 +60,8 @@ def define_flags() -> cli.Flags:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    return cli.main("predict", arguments, usage=USAGE, groups=GROUPS, define_flags=define_flags, body=_main, words=True)
+    return cli.main("predict", arguments, usage=USAGE, groups=GROUPS, define_flags=define_flags, body=_main, words=True,
+                    any_backend=True)
 
 
 class Source(NamedTuple):

@@ -55,7 +55,8 @@ def define_flags() -> cli.Flags:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    return cli.main("runs", arguments, usage=USAGE, groups=GROUPS, define_flags=define_flags, body=_main, words=True)
+    return cli.main("runs", arguments, usage=USAGE, groups=GROUPS, define_flags=define_flags, body=_main, words=True,
+                    any_backend=True)
 
 
 def _main(values: cli.Flags, words: list[str]) -> int:
