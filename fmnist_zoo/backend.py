@@ -82,7 +82,8 @@ def chosen() -> str:
     name: Any = os.environ.get("KERAS_BACKEND")
     if not name:
         home = os.environ.get("KERAS_HOME") or os.path.join(os.path.expanduser("~"), ".keras")
-        with contextlib.suppress(OSError, ValueError, AttributeError), open(os.path.join(home, "keras.json")) as file:
+        path = os.path.join(home, "keras.json")
+        with contextlib.suppress(OSError, ValueError, AttributeError), open(path, encoding="utf-8") as file:
             name = json.load(file).get("backend")
     return str(name or "tensorflow")
 

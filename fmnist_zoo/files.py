@@ -200,7 +200,7 @@ def append(path: str | os.PathLike[str], text: str) -> None:
     try:
         size = os.fstat(descriptor).st_size
         try:
-            with naming(path), open(descriptor, "a", closefd=False) as file:
+            with naming(path), open(descriptor, "a", encoding="utf-8", closefd=False) as file:
                 file.write(text)
                 file.flush()
                 os.fsync(descriptor)

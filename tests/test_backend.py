@@ -14,8 +14,8 @@ from fmnist_zoo import data, prediction
 from fmnist_zoo.backend import chosen, keras, without_noise
 from tests.conftest import ROOT
 
-OTHERS = [pytest.param(name, marks=pytest.mark.skipif(not importlib.util.find_spec(name), reason=f"needs {name}"))
-          for name in ("jax", "torch")]
+OTHERS = [pytest.param(name, marks=[pytest.mark.optional, pytest.mark.skipif(
+    not importlib.util.find_spec(name), reason=f"needs {name}")]) for name in ("jax", "torch")]
 NOISE = b"I0000 oneDNN custom operations are on. You may see ...\n"
 
 

@@ -306,6 +306,7 @@ def test_table_refuses_other_files(changes, text, tmp_path, capsys):
     assert text in printed and printed.count("\n") == 1
 
 
+@pytest.mark.optional
 @pytest.mark.slow
 @pytest.mark.skipif(not command.outside_python().exists(), reason="benchmarks/.venv does not exist")
 def test_all_peers_take_the_same_steps(tmp_path, capsys):

@@ -30,7 +30,6 @@ from trainers.board import events, hparams
 from trainers.config import overlay, resolve
 from trainers.metrics_table import COLUMNS, FINAL, RUN, TRAIN, scalars
 
-pytest.importorskip("selenium.webdriver", reason="selenium is not installed")
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(
     not (CHROMIUM and DRIVER), reason="needs Debian's packages chromium and chromium-driver")]
 MODELS = ("softmax", "2L", "3L", "4L")  # ordinary runs; a fifth one fails

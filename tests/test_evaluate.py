@@ -5,8 +5,6 @@ import json
 import os
 import re
 import shutil
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -17,7 +15,6 @@ from fmnist_zoo.files import read_json
 from fmnist_zoo.spec import CLASS_NAMES
 from fmnist_zoo.version import __version__
 from tests import helpers
-from tests.conftest import ROOT
 from trainers import evaluate as command, train as train_command
 from trainers.evaluate import evaluate
 from trainers.running import trained
@@ -289,14 +286,6 @@ def test_full_disk_is_one_line(folder, monkeypatch, capsys):
     assert command.main([f"--run={folder}"]) == 1
     message = capsys.readouterr().err
     assert message == f"evaluate: {folder}/evaluation/confusion.png: No space left on device; make room\n"
-
-
-def test_help_and_refusals_import_no_tensorflow():
-    code = ("import sys, trainers.evaluate\n"
-            "codes = [trainers.evaluate.main([argument]) for argument in ('--help', '--run=tests', '--model=x')]\n"
-            "assert codes == [0, 2, 2] and not {'tensorflow', 'tensorboard'} & set(sys.modules)")
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
-    assert done.returncode == 0 and "--projector" in done.stdout and done.stderr.count("evaluate: ") == 2
 
 
 def test_what_cannot_be_read_or_written_is_refused_before_a_model_is_loaded(folder, monkeypatch, capsys):

@@ -3,8 +3,6 @@
 import json
 import os
 import shutil
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -167,32 +165,6 @@ def test_a_mistake_is_one_line(arguments, text, capsys):
     captured = capsys.readouterr()
     assert captured.err.startswith("predict: ") and captured.err.count("\n") == 1
     assert text in captured.err and not captured.out
-
-
-def test_mistakes_help_and_broken_files_import_nothing_heavy(tmp_path):
-    (tmp_path / "x.png").write_bytes(b"")
-    code = """import json, sys
-from trainers import predict
-from trainers.running import trained
-from trainers.train import train
-calls, file = json.loads(sys.argv[1])
-codes = [predict.main(arguments) for arguments in calls]
-heavy = {"numpy", "PIL", "tensorflow", "keras"} & set(sys.modules)
-codes.append(predict.main([file]))
-print(json.dumps([codes, sorted(heavy), "tensorflow" in sys.modules]))"""
-    calls = [*(arguments for arguments, _ in MISTAKES), ["--help"]]
-    done = subprocess.run([sys.executable, "-c", code, json.dumps([calls, str(tmp_path)])], capture_output=True,
-                          text=True)
-    assert json.loads(done.stdout.splitlines()[-1]) == [[2] * len(MISTAKES) + [0, 1], [], False], done.stderr
-    assert done.stderr.endswith("x.png: is empty: 0 bytes\n")
-
-
-def test_every_flag_is_in_a_group_and_explained(capsys):
-    listed = [name for names in predict.GROUPS.values() for name in names]
-    assert sorted(listed) == sorted(predict.define_flags()) and len(listed) == len(set(listed))
-    assert predict.main(["--help"]) == 0
-    output = capsys.readouterr().out
-    assert all(f"--{name}" in output for name in listed)
 
 
 def test_control_characters_in_a_name_are_escaped_in_text_and_kept_in_json(tmp_path, answers, capsys):

@@ -173,7 +173,7 @@ def _of_sweep(sweep: pathlib.Path) -> tuple[str, bool]:
     The name is empty if the manifest does not read.
     """
     try:
-        manifest = json.loads((sweep / "sweep.json").read_text())
+        manifest = json.loads((sweep / "sweep.json").read_text(encoding="utf-8"))
         return str(manifest["base"]["spec"]["name"]), searches_layers(manifest.get("space", "").split("; "))
     except (OSError, ValueError, LookupError, TypeError, AttributeError):
         return "", False

@@ -34,7 +34,7 @@ def features() -> str:
 def _cpuinfo(name: str) -> str:
     """What Linux reports of the first core under `name`; empty on other systems."""
     try:
-        lines = pathlib.Path("/proc/cpuinfo").read_text().splitlines()
+        lines = pathlib.Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:
         return ""
     return next((line.split(":", 1)[1].strip() for line in lines if line.startswith(name)), "")

@@ -177,7 +177,7 @@ def _hold(file: IO, wait: float) -> bool:
 def in_use(folder: str | os.PathLike[str]) -> bool:
     """Whether a process holds a folder by `locked`; changes nothing in it."""
     try:
-        with open(os.path.join(folder, LOCK)) as file:
+        with open(os.path.join(folder, LOCK), encoding="utf-8") as file:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
         return True

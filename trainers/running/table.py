@@ -85,7 +85,7 @@ class MetricsTable:
         Columns that the file does not have are left out.
         """
         first, header = ",".join(COLUMNS) + "\n", ""
-        with contextlib.suppress(FileNotFoundError), open(self.path, newline="") as file:
+        with contextlib.suppress(FileNotFoundError), open(self.path, encoding="utf-8", newline="") as file:
             header = file.readline()
         values = [row.get(name) for name in (header or first).rstrip("\n").split(",")]
         line = ",".join("" if value is None else repr(value) for value in values) + "\n"

@@ -105,7 +105,7 @@ def _run(job: dict[str, Any]) -> dict[str, Any]:
         raise TrialError(f"{error.filename or folder.path}: {error.strerror or error}") from error
     except Exception as error:
         with contextlib.suppress(OSError):
-            with open(folder.path / LOG, "a") as log:
+            with open(folder.path / LOG, "a", encoding="utf-8") as log:
                 log.write(traceback.format_exc())
             _show_failure(folder, config)
         text = re.sub(r"\{\{.*?\}\} ?", "", str(error))  # without the names of TensorFlow's nodes
@@ -140,7 +140,7 @@ def _train(folder: RunFolder, config: RunConfig, job: dict[str, Any]) -> dict[st
 
     def should_stop() -> bool:
         try:
-            return leader.read_text() != job["leader"]
+            return leader.read_text(encoding="utf-8") != job["leader"]
         except FileNotFoundError:
             return True
 
@@ -210,7 +210,7 @@ def _execute(folder: RunFolder, config: RunConfig, expected: dict[str, Any],
     result = folder.read_result() if finished(folder, config) else None
     if result is None:
         try:
-            with open(folder.path / LOG, "a") as log:
+            with open(folder.path / LOG, "a", encoding="utf-8") as log:
                 result = execute(folder, config, reporter=progress.Lines(log), should_stop=should_stop,
                                  expected={"data": expected}, data=_data(**config.data_settings)).result
         except RunError as error:
