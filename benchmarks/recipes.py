@@ -109,7 +109,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _main(options: argparse.Namespace) -> int:
-    from trainers.running import many
+    from trainers.running import batch
 
     plan = TABLES[options.table]._replace(data=options.data)
     plan = plan._replace(model=options.model or plan.model, changes=tuple(options.settings or plan.changes),
@@ -117,7 +117,7 @@ def _main(options: argparse.Namespace) -> int:
     keys, rows, commit = plan.keys(options.seeds), read(options.rows), provenance.commit()
     runs = {key: _config(key) for seed in zip(*keys.values()) for key in seed if key not in rows}
     with cli.StopSignal() as stop:
-        for key, folder in zip(runs, many.finish(list(runs.values()), os.path.expanduser(options.logdir), stop)):
+        for key, folder in zip(runs, batch.finish(list(runs.values()), os.path.expanduser(options.logdir), stop)):
             rows[key] = _measure(folder)
             _add(options.rows, key, rows[key], commit)
         if stop():

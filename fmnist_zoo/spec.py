@@ -315,8 +315,8 @@ class Recipe:
                          searched=True)
     mixup: float = setting(0.0, Number(), "mix training images in pairs, by shares of Beta(mixup, mixup)",
                            group=TRAINING, searched=True)
-    initial_weights: str = setting("", Text(), "those of a finished run (its folder), of a trained model, or of "
-                                   "module:model, trained first; convolutions become dense layers", group=TRAINING)
+    initial_weights: str = setting("", Text(), "those of a finished run (its folder) or of a model that comes "
+                                   "with weights; convolutions become dense layers", group=TRAINING)
     teacher: str = setting("", Text(), "a finished run's folder, or a trained model's name, whose probabilities the "
                            "model learns too; several separated by commas: their mean", group=TRAINING, searched=True)
     teacher_weight: float = setting(0.5, Number(below=1.0 + 2**-52), "share of the teacher's part in the loss",

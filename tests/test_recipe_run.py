@@ -12,9 +12,9 @@ from fmnist_zoo.backend import keras
 from tests import helpers
 from tests.test_resume import assert_equal_runs, crash_after, stopped_run
 from trainers import sweep
-from trainers.config import RunConfig, overlay, read_record, resolve
+from trainers.config import RunConfig, overlay, resolve
 from trainers.running import run
-from trainers.running.folder import RunFolder, create
+from trainers.running.folder import create
 from trainers.running.progress import Reporter
 from trainers.running.trained import from_run
 from trainers.train import main, train
@@ -202,75 +202,3 @@ def test_every_setting_of_a_recipe_can_be_searched():
     space = parse(text, resolve("4L", ranking=True, epochs=9))
     assert len(space.names) == 13 and parse(space.text, resolve("4L", ranking=True, epochs=9)) == space
     assert re.search(r"teacher=4L,/.*/tb_logs/one;", space.text)
-
-
-# Teachers.
-
-def test_student_learns_from_its_teachers_and_records_them(teacher, whole, tmp_path):
-    record = read_record(whole.folder)
-    assert [one["title"] for one in record["teachers"]] == [str(teacher), "softmax"]
-    assert record["teachers"][0]["weights_sha256"] == from_run(teacher).weights_sha256
-    assert [one["same_split"] for one in record["teachers"]] == [True, False]  # softmax is of all 54,000 images
-    images = fmnist_zoo.load_data(("fit",), data="mini")["fit"].images / np.float32(255)
-    taught = metrics.softmax(from_run(teacher).model(images).numpy())
-    apart = []
-    for weight in (0.0, 1.0):
-        student = train("2L", hidden=(8,), data="mini", epochs=3, seed=5, learning_rate=0.01, logdir=tmp_path,
-                        teacher=teacher, teacher_weight=weight)
-        apart.append(np.abs(metrics.softmax(student.model(images).numpy()) - taught).mean())
-    assert apart[1] < 0.7 * apart[0]
-
-
-def test_teacher_that_may_know_the_validation_images_is_noted(teacher, tmp_path, capsys):
-    for size, noted in ((0.1, 0), (0.2, 1), (0, 0)):
-        flags = [f"--teacher={teacher}", f"--validation_size={size}", f"--logdir={tmp_path}", "--histogram_every=0"]
-        assert main(["--model=softmax", "--data=mini", "--epochs=1", *flags]) == 0
-        said = capsys.readouterr().out
-        assert said.count(f"teacher {teacher} was trained on other data, or with other images held out") == noted
-        assert said.count("whose validation scores are then too good") == noted
-
-
-def test_sweep_notes_teachers_that_may_know_its_validation_images(teacher, pretending_pool, tmp_path, capsys):
-    space = {"teacher": ["4L", "2L"]}
-    sweep.sweep("2L", space, tuner="grid", data="mini", logdir=tmp_path, verbose=True, name="searched")
-    assert capsys.readouterr().out.count("may have learned images that validate its student") == 2
-    sweep.sweep("2L", "l2=0", tuner="grid", data="mini", logdir=tmp_path, verbose=True, teacher=f"{teacher},4L")
-    said = capsys.readouterr().out
-    assert said.count("may have learned images that validate its student") == 1 == said.count("teacher 4L was trained")
-
-
-def test_teacher_that_changed_is_refused_on_resume_and_replay(tmp_path, capsys):
-    teacher = train("softmax", data="mini", epochs=1, logdir=tmp_path, run_name="teacher").folder
-    folder = stopped_run(tmp_path, 1, model="2L", hidden=(8,), epochs=3, teacher=str(teacher))
-    assert main([f"--resume={teacher}", "--epochs=2"]) == 0
-    capsys.readouterr()
-    replay = [f"--config={folder / 'config.json'}", f"--logdir={tmp_path / 'again'}"]
-    for flags in ([f"--resume={folder}"], replay):
-        assert main(flags) == 2
-        said = capsys.readouterr().err
-        assert "the teachers have changed since the recorded run began" in said and said.count("\n") == 1
-    assert main([*replay, f"--teacher={teacher}", "--epochs=1", "--histogram_every=0"]) == 0
-    assert main([f"--resume={folder}", "--teacher=4L"]) == 2
-    assert "--teacher=4L disagrees with the run" in capsys.readouterr().err
-
-
-@pytest.mark.parametrize("dry", [True, False])
-def test_teacher_that_is_none_is_refused_before_training_starts(tmp_path, capsys, dry, monkeypatch):
-    unfinished = stopped_run(tmp_path, 1, model="softmax", epochs=2)
-    monkeypatch.chdir(tmp_path)
-    for name, text in (("no/run", f"{tmp_path}/no/run: no such folder"), ("4LL", "did you mean 4L"),
-                       (f"4L,{unfinished}", "this run is not finished; continue it"),
-                       ("4L,l2=0.1", "no trained weights come with '4L,l2=0.1'"),
-                       (str(tmp_path), "no run in this folder")):
-        flags = ["--model=2L", "--data=mini", f"--teacher={name}", f"--logdir={tmp_path}", *["--dry_run"] * dry]
-        assert main(flags) == 2
-        said = capsys.readouterr().err
-        assert said.startswith("train: --teacher: ") and text in said and said.count("\n") == 1
-        with pytest.raises(ValueError, match="--teacher: "):
-            sweep.sweep("2L", {"l2": [0, 1]}, tuner="grid", data="mini", teacher=name, logdir=tmp_path)
-    with pytest.raises(ValueError, match="--teacher: "):
-        sweep.sweep("2L", {"teacher": ["4L", "no/run"]}, tuner="grid", data="mini", logdir=tmp_path)
-    assert not (tmp_path / "2L").exists() and not (tmp_path / "sweeps").exists()
-    assert main(["--model=2L", "--data=mini", "--teacher=4L,5L", "--dry_run"]) == 0
-    assert json.loads(capsys.readouterr().out)["recipe"]["teacher"] == "4L,5L"
-    assert RunFolder(unfinished).rows()

@@ -12,7 +12,7 @@ from tests import helpers
 from tests.conftest import ROOT
 from trainers import report
 from trainers.reproduction import experiments, mistakes, page
-from trainers.running import many
+from trainers.running import batch
 from trainers.running.table import COLUMNS
 
 pytestmark = pytest.mark.usefixtures("without_xla")
@@ -157,7 +157,7 @@ def test_interrupted_report_continues_with_the_same_command(tmp_path, capsys):
              f"--out={tmp_path / 'page'}"]
     runs = report.plan(experiments.select("softmax_full_batch"), seeds=1, quick=True, data="mini")
     answers = iter([False, False, True])  # before the run, and after each of its epochs
-    assert list(many.finish(runs, str(tmp_path), lambda: next(answers))) == []
+    assert list(batch.finish(runs, str(tmp_path), lambda: next(answers))) == []
     (half,) = (tmp_path / "network_softmax").glob("*/metrics.csv")
     assert len(half.read_text().splitlines()) == 2  # the head and one epoch of 20
     assert report.main(flags) == 0

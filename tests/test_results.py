@@ -14,7 +14,7 @@ from fmnist_zoo.__main__ import main as listing
 from tests import helpers
 from trainers import results as command, train
 from trainers.publishing import measurement, scores
-from trainers.running import many, trained
+from trainers.running import batch, trained
 from trainers.running.folder import RunFolder
 
 pytestmark = pytest.mark.usefixtures("without_xla")
@@ -224,7 +224,7 @@ def test_row_is_reproduced_to_the_last_digit(scored, capsys):
 ])
 def test_row_that_is_not_reproduced_is_compared(scored, scored_run, tmp_path, monkeypatch, capsys, change, code,
                                                 message):
-    monkeypatch.setattr(many, "finish", lambda *arguments: [scored_run])  # it was trained once
+    monkeypatch.setattr(batch, "finish", lambda *arguments: [scored_run])  # it was trained once
     flags, path, _ = scored
     rows = results.read(path)
     rows[0].update({name: make(rows[0]) for name, make in change.items()})
@@ -248,7 +248,7 @@ def test_limit_of_a_reproduced_value():
 
 
 def test_interrupted_command_keeps_its_rows(scored, scored_run, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(many, "finish", lambda *arguments: [scored_run])
+    monkeypatch.setattr(batch, "finish", lambda *arguments: [scored_run])
     flags, table = scored[0], tmp_path / "x.csv"
     assert command.main([*flags[:2], f"--out={table}", flags[3], "--seeds=0,1"]) == 128
     assert "the same command continues" in capsys.readouterr().out

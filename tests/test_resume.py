@@ -17,7 +17,7 @@ from fmnist_zoo import files
 from tests import helpers
 from tests.conftest import ROOT, tape_without_xla
 from trainers.config import ConfigError, RunConfig, read_record, resolve
-from trainers.running import many, provenance, run
+from trainers.running import batch, provenance, run
 from trainers.running.folder import RunFolder, create, latest_unfinished
 from trainers.running.progress import Lines, Reporter
 from trainers.train import main, train
@@ -329,7 +329,7 @@ def test_record_has_an_entry_for_each_start_that_trained(quick, copy):
 def test_reused_run_of_another_commit_and_version_is_named(tmp_path, capsys):
     logs = shutil.copytree(helpers.OLD_FILES / "logs", tmp_path / "logs")
     finished = logs / "2L,hidden=2" / "finished"
-    (folder,) = many.finish([RunConfig.from_dict(read_record(finished)["config"])], str(logs), lambda: False)
+    (folder,) = batch.finish([RunConfig.from_dict(read_record(finished)["config"])], str(logs), lambda: False)
     assert folder.path == finished
     printed = capsys.readouterr().out
     assert printed.count("\n") == 1 and f"{folder.path} is used, and was trained with commit 883289da4a7e" in printed
@@ -337,7 +337,7 @@ def test_reused_run_of_another_commit_and_version_is_named(tmp_path, capsys):
 
 
 def test_run_is_imported_without_tensorflow_and_sets_threads_before_it():
-    code = ("import sys; from trainers.running import many, progress, run; assert 'tensorflow' not in sys.modules\n"
+    code = ("import sys; from trainers.running import batch, progress, run; assert 'tensorflow' not in sys.modules\n"
             "from trainers.config import resolve; from trainers.engine import threads\n"
             "class Stop(Exception): pass\n"
             "def use(count):\n"

@@ -225,12 +225,15 @@ def names_in(text: str) -> list[str]:
 
 
 def located(setting: str, names: Any) -> str:
-    """`teacher` or `initial_weights` with runs' folders as absolute paths: a record serves in any working folder."""
+    """`teacher` or `initial_weights` with runs' folders as absolute paths: a record serves in any working folder.
+
+    A path has a separator (`./first`); a name without one is that of a model.
+    """
     found = names_in(SETTINGS[setting].kind.check(setting, names))
     if setting == "initial_weights" and len(found) > 1:
         raise ConfigError(f"--initial_weights names one trained model; received {len(found)}: {', '.join(found)}")
     paths = [os.path.expanduser(name.strip()) for name in found]
-    return ",".join(os.path.abspath(path) if os.sep in path or os.path.isdir(path) else path for path in paths)
+    return ",".join(os.path.abspath(path) if os.sep in path else path for path in paths)
 
 
 def _given(settings: Mapping[str, Any]) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from fmnist_zoo.errors import UsageError
 from trainers import cli
 from trainers.config import RunConfig, resolve
 from trainers.reproduction import experiments
-from trainers.running import many
+from trainers.running import batch
 
 USAGE = """
 Runs what the assignment report ran ("Deep Learning Assignment 1", a student's anonymous report on Fashion-MNIST), and
@@ -73,7 +73,7 @@ def _main(values: cli.Flags) -> int:
     except OSError as error:
         raise UsageError(f"--out={out}: cannot be made: {error.strerror}") from None
     with cli.StopSignal() as stop:
-        folders = list(many.finish(configs, logdir, stop))
+        folders = list(batch.finish(configs, logdir, stop))
     if len(folders) < len(configs):
         print("interrupted; the same command continues where it stopped")
         return 128 + stop.number

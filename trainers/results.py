@@ -19,7 +19,7 @@ from trainers.config import RunConfig
 from trainers.engine import compile_cache
 from trainers.publishing import scores
 from trainers.publishing.measurement import DataSets, Measured
-from trainers.running import many, trained
+from trainers.running import batch, trained
 from trainers.running.folder import RunFolder
 
 USAGE = """
@@ -86,7 +86,7 @@ def _main(values: cli.Flags) -> int:
     with cli.StopSignal() as stop:
         if values.check:
             return _check(runs, published, data_dir, stop)
-        finished = many.finish(runs, os.path.expanduser(values.logdir), stop)
+        finished = batch.finish(runs, os.path.expanduser(values.logdir), stop)
         measured = _write(finished, out, data_dir, len(seeds) if values.ensemble else 0)
         if len(measured) < len(runs):
             print("interrupted; the same command continues")
@@ -126,7 +126,7 @@ def _check(runs: Sequence[RunConfig], published: list[dict[str, Any]], data_dir:
         raise UsageError(f"no published row to check: {'; '.join(absent)}")
     verdicts = []
     with tempfile.TemporaryDirectory() as logdir:
-        for folder in many.finish(runs, logdir, stop):
+        for folder in batch.finish(runs, logdir, stop):
             again = scores.row(Measured(trained.from_run(folder.path), DataSets(data_dir)))
             reproduced, lines = scores.compare(known[again["model"], again["seed"]], again, published)
             print(lines, flush=True)

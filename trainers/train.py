@@ -18,7 +18,7 @@ from fmnist_zoo.settings import DATA, MODEL, OUTPUT, TRAINING, settings_of
 from fmnist_zoo.spec import ARRAYS, ModelSpec
 from trainers import cli
 from trainers.config import ConfigError, RunConfig, differences, overlay, read_run, resolve
-from trainers.running import earlier, many, progress, provenance
+from trainers.running import dependencies, progress, provenance
 from trainers.running.folder import RunFolder, check_name, create, finished, latest_unfinished, remove_if_unused
 from trainers.settings import SettingsWithoutData
 
@@ -154,7 +154,7 @@ def _images(data: Any, validation_size: float) -> Data:
 
 def _start(config: RunConfig, logdir: str | os.PathLike[str], run_name: str, **options: Any) -> Run:
     """Makes a folder and trains the run in it; removes the folder if the run fails before its first epoch."""
-    earlier.check(config)
+    dependencies.check(config)
     folder = create(logdir, config, run_name)
     try:
         return _execute(folder, config, **options)
@@ -169,10 +169,7 @@ def _execute(folder: RunFolder, config: RunConfig, *, reporter: progress.Reporte
         raise TypeError(f"on_epoch is a function that takes an epoch's row; received {on_epoch!r:.80}")
     from trainers.running import run
 
-    before = many.earlier_runs(folder, config, str(folder.path.absolute().parents[1]), should_stop, reporter)
-    if before is None:
-        return run.Run(folder.path, config, [], None, None)
-    given: dict[str, Any] = dict(expected=expected, data=data, earlier_runs=before)
+    given: dict[str, Any] = dict(expected=expected, data=data)
     if on_epoch is None:
         return run.execute(folder, config, reporter=reporter, should_stop=should_stop, **given)
     handing = progress.Handing(reporter, on_epoch)
@@ -192,7 +189,7 @@ def _main(values: cli.Flags) -> int:
         return _resume(values)
     config, expected = _new_run(values)
     if values.dry_run:
-        earlier.check(config)
+        dependencies.check(config)
         check_name(values.logdir, config, values.run_name)
         print(dry_run_text(config, values.logdir, values.run_name))
         return 0

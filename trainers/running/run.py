@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import errno
 import pathlib
-from typing import Any, Callable, Mapping
+from typing import Any, Callable
 
 from fmnist_zoo import custom
 from fmnist_zoo.data import Data, load_data
@@ -37,8 +37,7 @@ class Run:
         config: the run, resolved.
         history: the rows of `metrics.csv`.
         result: the content of `result.json`; None if the run was interrupted.
-        model: the Keras model with the weights that count; after an interruption, with the last ones. None
-            if it was interrupted while `many.earlier_runs` trained what it needs first.
+        model: the Keras model with the weights that count; after an interruption, with the last ones.
     """
 
     folder: pathlib.Path
@@ -50,8 +49,6 @@ class Run:
     def summary(self) -> str:
         """The result in one line, then the commands that may come next."""
         recipe = self.config.recipe
-        if self.model is None:
-            return "interrupted while another network, which this run needs, was trained; the same command continues"
         if self.result is None:
             return f"interrupted after epoch {len(self.history)}; continue with\n  {self._continue()}"
         final = self.result["final"]
@@ -93,15 +90,14 @@ class Run:
 
 
 def execute(folder: RunFolder, config: RunConfig, *, reporter: Reporter, should_stop: Callable[[], bool],
-            expected: dict[str, Any] | None = None, data: Data | None = None,
-            earlier_runs: Mapping[str, str] | None = None) -> Run:
+            expected: dict[str, Any] | None = None, data: Data | None = None) -> Run:
     """Trains a run to its end, from its last checkpoint if it has one.
 
     Args:
         should_stop: asked after each epoch.
-        expected: the record that is resumed or replayed: other data or teachers than its own are refused.
+        expected: the record that is resumed or replayed: other data than its own are refused, and so are, if it
+            is resumed, other teachers or first weights.
         data: the training and validation images, for callers that train on the same more than once; None loads them.
-        earlier_runs: what was trained first, as `many.earlier_runs` returns it.
 
     Raises:
         ConfigError: if another process trains in this folder, the data are not the expected ones, or TensorFlow
@@ -120,7 +116,7 @@ def execute(folder: RunFolder, config: RunConfig, *, reporter: Reporter, should_
         if parent.name == config.spec.folder:  # otherwise the folder was moved, and is not below a log folder
             hparams.declare(parent.parent, [hparams.hyperparameters(config)])
         with folder.locked():
-            session = Session(folder, config, reporter, data, expected, earlier_runs or {})
+            session = Session(folder, config, reporter, data, expected)
             result = session.run(should_stop)
             return Run(folder.path, config, folder.rows(), result, session.model)
     except NonFiniteError as error:

@@ -12,7 +12,7 @@ import contextlib
 import dataclasses
 import shutil
 import time
-from typing import Any, Callable, Mapping
+from typing import Any, Callable
 
 import numpy as np
 
@@ -25,8 +25,9 @@ from trainers.board.observer import Observer
 from trainers.config import RunConfig, read_record
 from trainers.engine import factory, schedule
 from trainers.engine.epoch import EpochMeans, NonFiniteError
+from trainers.engine.network import Network
 from trainers.metrics_table import COLUMNS
-from trainers.running import checkpoints, earlier, initial, progress, provenance, saving, teachers
+from trainers.running import checkpoints, dependencies, progress, provenance, saving
 from trainers.running.folder import RunFolder
 
 AUGMENTED = 24  # images of the first batch that TensorBoard shows as they are trained
@@ -51,12 +52,11 @@ class Session:
 
     Args:
         data: with the splits fit and validation.
-        expected: the record that is resumed or replayed: other data or teachers than its own are refused.
-        earlier_runs: folders of the runs that were trained first, by what the recipe calls them.
+        expected: the record that is resumed or replayed: other data than its own are refused.
     """
 
     def __init__(self, folder: RunFolder, config: RunConfig, reporter: progress.Reporter, data: Data,
-                 expected: dict[str, Any] | None, earlier_runs: Mapping[str, str]):
+                 expected: dict[str, Any] | None):
         self.folder, self.config, self.reporter = folder, config, reporter
         self.fit, self.validation = data["fit"], data["validation"]
         self.ranking: Split | None = None
@@ -69,11 +69,12 @@ class Session:
         self.batch_size = config.batch(len(self.fit.labels))
         self._old_record = read_record(folder.config) if folder.config.exists() else None
         recorded = self._old_record or expected or {}
-        found, self.named = earlier.load(config.recipe, earlier_runs, recorded, data, reporter,
-                                         begun=folder.checkpoint.exists())
+        found, self.named = dependencies.load(config.recipe, data, reporter, recorded,
+                                              resumed=self._old_record is not None, begun=folder.checkpoint.exists())
         for one in found["initial_weights"]:
-            initial.assign(self.model, config.spec, one, self.fit.images)
-        self.engine = factory.take(config, self.model, self.fit, teachers=teachers.of(found["teacher"]),
+            dependencies.assign(self.model, config.spec, one, self.fit.images)
+        teachers = tuple(Network(one.model, one.spec).forward for one in found["teacher"])
+        self.engine = factory.take(config, self.model, self.fit, teachers=teachers,
                                    origin=(data.sha256, data.split_sha256))
         if self.engine.idle:
             reporter.note(f"no gradient reaches {', '.join(self.engine.idle)}: the rest is trained")

@@ -10,7 +10,7 @@ from fmnist_zoo import card, catalog
 from fmnist_zoo.settings import Choice, Whole
 from fmnist_zoo.spec import ModelSpec
 from trainers.config import ConfigError, overlay, resolve
-from trainers.running import earlier, provenance
+from trainers.running import dependencies, provenance
 from trainers.tuning import halving
 from trainers.tuning.oracle import ORACLES, Oracle, hyperband_brackets
 from trainers.tuning.space import Space, parse, parse_start, spell_start
@@ -52,11 +52,10 @@ class Plan:
         self.teachers = [self.base.recipe.teacher, *(str(names) for values in searched for names in values)]
         for names in self.teachers:
             config = overlay(self.base, teacher=names)
-            earlier.refuse_modules(config.recipe)
-            earlier.check(config)
+            dependencies.check(config)
         if "hidden" in self.space.names:  # initial weights fit one architecture
             for config in self.space.corners(self.base):
-                earlier.check(config)
+                dependencies.check(config)
         twice = [name for name in self.space.names if name in self.given]
         if twice:
             raise ConfigError(f"--{twice[0]} and --space both set {twice[0]}; drop one (without --space, this sweep "

@@ -95,7 +95,7 @@ def _lead(study: Study, plan: Plan, environment: dict[str, Any], *, workers: int
           max_failures: int, verbose: bool, should_stop: Callable[[], bool]) -> bool:
     """Starts the workers and leads the sweep; returns whether it is finished."""
     from trainers.board import hparams
-    from trainers.running import earlier, progress
+    from trainers.running import dependencies, progress
     from trainers.tuning import pool
     from trainers.tuning.leader import Leader
 
@@ -114,7 +114,7 @@ def _lead(study: Study, plan: Plan, environment: dict[str, Any], *, workers: int
         reporter.note(f"sweep    {study.path}: {len(study.ended)} of {about}{plan.planned} trials done")
         reporter.note(f"space    {study.space.text}")
         named = {"teacher": plan.teachers, "initial_weights": [study.base.recipe.initial_weights]}
-        for note in earlier.notes(named, study.manifest["data"]):
+        for note in dependencies.notes(named, study.manifest["data"]):
             reporter.note(note)
         leader = Leader(study, started, plan.tuner_for(study.space), planned=plan.planned, max_failures=max_failures,
                         max_trials=None if plan.tuner == "asha" else plan.max_trials, reporter=reporter,

@@ -1,0 +1,86 @@
+"""Runs one after another: a run that the log folder already holds is used, an interrupted one is resumed."""
+
+from __future__ import annotations
+
+import pathlib
+from typing import Any, Callable, Iterator, Mapping, Sequence
+
+from trainers.config import ConfigError, RunConfig, decisive_differences, read_record, read_run
+from trainers.running import dependencies, progress, provenance
+from trainers.running.folder import RunFolder, create, finished, remove_if_unused
+
+
+def finish(runs: Sequence[RunConfig], logdir: str, should_stop: Callable[[], bool],
+           reporter: progress.Reporter | None = None) -> Iterator[RunFolder]:
+    """Brings runs to their end and yields their folders in turn; ends early if it is asked to stop.
+
+    A run that the log folder holds is used if its settings and its data (images and split) are the same. Prints a line
+    before each run that it trains, and one for each run that was trained under another commit or other versions than
+    those of this process. `reporter` shows the epochs; None: nothing does.
+
+    Raises:
+        ConfigError, DataError, RunError: as `run.execute` and `dependencies.check`.
+    """
+    from trainers.running import run
+
+    reporter = reporter or progress.Reporter()
+    commit, done, spent = provenance.commit(), 0, 0.0
+    for index, config in enumerate(runs):
+        if should_stop():
+            return
+        folder = existing_run(logdir, config)
+        if folder:
+            _note_other_origin(folder, config, commit)
+        if folder is None or not finished(folder, config):
+            left = f"; about {progress.clock((len(runs) - index) * spent / done)} left" if done else ""
+            print(f"[{index + 1}/{len(runs)}] {config.spec.name} ({config.trainer}, seed {config.seed}){left}",
+                  flush=True)
+            watch, expected = progress.Stopwatch(), None
+            dependencies.check(config)
+            if folder is None:
+                folder = create(logdir, config)
+            else:
+                expected, config = read_run(folder.path)
+            try:
+                outcome = run.execute(folder, config, reporter=reporter, should_stop=should_stop, expected=expected)
+            finally:
+                remove_if_unused(folder)
+            if outcome.result is None:
+                return
+            done, spent = done + 1, spent + watch.seconds()
+        yield folder
+
+
+def existing_run(logdir: str, config: RunConfig) -> RunFolder | None:
+    """A run below `logdir` with the same config on the same data, a finished one if there is one; None without one.
+
+    The data are read only where a record has the same settings.
+    """
+    found = []
+    for path in sorted((pathlib.Path(logdir) / config.spec.folder).glob("*/config.json")):
+        try:
+            record, old = read_run(path)
+        except ConfigError:
+            continue
+        if not decisive_differences(old, config) and _is_on(record, config):
+            folder = RunFolder(path.parent)
+            found.append((finished(folder, old), folder))
+    return max(found, key=lambda entry: entry[0])[1] if found else None
+
+
+def _is_on(record: Mapping[str, Any], config: RunConfig) -> bool:
+    """Whether a record's data are those of a run with `config`: the same images, the same ones held out."""
+    from fmnist_zoo.data import load_data
+
+    data = load_data(**config.data_settings)
+    return bool((record["data"]["sha256"], record["data"]["split_sha256"]) == (data.sha256, data.split_sha256))
+
+
+def _note_other_origin(folder: RunFolder, config: RunConfig, commit: str) -> None:
+    now = {"commit": commit, "versions": provenance.versions(), "modules": config.spec.modules}
+    others = [one for one in provenance.environments(read_record(folder.path))
+              if {"commit": one.get("commit"), "versions": one["versions"], "modules": one.get("modules", {})} != now]
+    if others:
+        origin = "; and ".join(dict.fromkeys(map(provenance.describe, others)))
+        print(f"{folder.path} is used, and was trained with {origin}; now it would be {provenance.describe(now)}",
+              flush=True)

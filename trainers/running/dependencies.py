@@ -1,0 +1,163 @@
+"""The trained models that a recipe names: one for a run's first weights, and its teachers.
+
+A name is the folder of a finished run, or a model of the zoo that comes with weights.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Any, Iterator, Mapping, Sequence
+
+from fmnist_zoo import registry, weights
+from fmnist_zoo.errors import SpecError, ZooError
+from fmnist_zoo.spec import ModelSpec, Recipe
+from trainers.config import ConfigError, RunConfig, names_in
+from trainers.running import trained
+from trainers.running.progress import Reporter
+from trainers.running.trained import Trained
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from fmnist_zoo.data import Data
+
+SETTINGS = {"initial_weights": "initial_weights", "teacher": "teachers"}  # what a run's record calls it
+COMPARED, TOLERANCE = 256, 1e-2  # images on which both networks must agree, and by how much logits may differ
+
+
+def check(config: RunConfig) -> None:
+    """`ConfigError`, without TensorFlow, for names that are no trained model, or one with other hidden layers."""
+    for setting, name in _named(config.recipe):
+        try:
+            argument = _argument(name)
+            if "model" in argument and registry.get_spec(name).name not in weights.manifest():
+                raise ConfigError(f"no trained weights come with {name!r}; name the folder of a finished run of it")
+            spec = trained.spec_and_data(**argument)[0]
+        except ZooError as error:
+            advice = f"; the folder of that name is ./{name}" if os.path.isdir(name) and os.sep not in name else ""
+            raise ConfigError(f"--{setting}: {error}{advice}") from error
+        if setting == "initial_weights" and not (spec.build or config.spec.build) and spec.hidden != config.spec.hidden:
+            raise ConfigError(f"--{setting}={name} has hidden layers of {_units(spec)} units, and {config.spec.name} "
+                              f"of {_units(config.spec)}; name a network with the same hidden layers")
+
+
+def load(recipe: Recipe, data: Data, reporter: Reporter, recorded: Mapping[str, Any], *, resumed: bool, begun: bool
+         ) -> tuple[dict[str, list[Trained]], dict[str, list[dict[str, Any]]]]:
+    """The models that a recipe names, and what a run's record says of them. Imports TensorFlow.
+
+    Args:
+        data: those of the run.
+        reporter: is given a line for each model that was trained on other data, or with other images held out.
+        recorded: the record that is resumed or replayed; empty for a new run.
+        resumed: the run continues, and other models than the recorded ones are refused; a replay notes them.
+        begun: the run has a checkpoint, and no more need of its first weights, of which the recorded entry is kept.
+
+    Returns:
+        The models of each setting, and entries of the record: for each model `title`, `weights_sha256`, `data`
+        (`sha256` and `split_sha256` of what it was trained on), and `same_split`, whether these are the run's own.
+
+    Raises:
+        ConfigError: if the run is resumed, and the models are not those recorded.
+        ZooError: if there is no such trained model, or its run is not finished.
+    """
+    models: dict[str, list[Trained]] = {}
+    entries = {"initial_weights": recorded["initial_weights"]} if begun and recipe.initial_weights else {}
+    own = {"sha256": data.sha256, "split_sha256": data.split_sha256}
+    for setting, entry in SETTINGS.items():
+        names = [name for one, name in _named(recipe) if one == setting and not (begun and one == "initial_weights")]
+        models[setting] = [trained.load(**_argument(name)) for name in names]
+        found = []
+        for one in models[setting]:
+            known = {name: one.data.get(name, "") for name in own}
+            found.append({"title": one.title, "weights_sha256": one.weights_sha256, "data": known,
+                          "same_split": known == own})
+            note = _other_data(setting, one.title, known, own)
+            if note and (known["sha256"] != data.sha256 or len(data["validation"].labels)):
+                reporter.note(note)
+        if found:
+            entries[entry] = found
+            for difference in _differences(found, recorded.get(entry)):
+                if resumed:
+                    raise ConfigError(f"{entry}: {difference}: put back what was there when this run began, or begin a "
+                                      f"new one with --{setting}")
+                reporter.note(f"{entry}: {difference}")
+    return models, entries
+
+
+def _differences(found: list[dict[str, Any]], recorded: list[dict[str, Any]] | None) -> Iterator[str]:
+    """Of models now, and those in the record of the run that is resumed or replayed; none for a new run."""
+    for name in ("title", "weights_sha256"):
+        now, before = (", ".join(one[name] for one in several) for several in (found, recorded or found))
+        if now != before:
+            yield f"{name} {now}, recorded {before}"
+
+
+def notes(texts: Mapping[str, Sequence[str]], data: Mapping[str, str]) -> list[str]:
+    """What to tell the user, without TensorFlow, of models that were trained on other data than a sweep.
+
+    Args:
+        texts: what the trials' recipes have for each setting of `SETTINGS`.
+        data: `sha256` and `split_sha256` of the data of the sweep.
+    """
+    found = {(setting, name): trained.spec_and_data(**_argument(name))[1]
+             for setting, several in texts.items() for text in several for name in names_in(text)}
+    every = (_other_data(setting, name, known, data) for (setting, name), known in found.items())
+    return [note for note in every if note]
+
+
+def _other_data(setting: str, title: str, known: Mapping[str, str], own: Mapping[str, str]) -> str:
+    """A note on a model that was trained on other data than a run's own; empty for one that was not."""
+    what = f"teacher {title}" if setting == "teacher" else f"initial weights {title}"
+    if known["sha256"] != own["sha256"]:
+        return (f"{what}: trained on other data (sha256 {known['sha256'][:12]}, here {own['sha256'][:12]}); if they "
+                "hold images that validate this run, its validation scores are too good")
+    if known["split_sha256"] != own["split_sha256"]:
+        return (f"{what}: trained with other images held out; it may have learned images that validate this run, whose "
+                "validation scores are then too good")
+    return ""
+
+
+def assign(model: Any, spec: ModelSpec, source: Trained, images: np.ndarray) -> None:
+    """Gives `model` the weights of `source`: as they are, or written as dense layers (`unrolling.dense_arrays`).
+
+    Args:
+        images: (count, 784) uint8; on the first of them the two networks must agree.
+
+    Raises:
+        ConfigError: if the two have other layers, or are not the same function.
+    """
+    import numpy as np
+
+    from fmnist_zoo import prediction, unrolling
+
+    problem = f"{spec.name} cannot start from the weights of {source.title}"
+    its = source.spec
+    alike = its.build == spec.build and (bool(spec.build) or weights.shapes(its) == weights.shapes(spec))
+    try:
+        arrays = source.model.get_weights() if alike else unrolling.dense_arrays(source.model)
+    except SpecError as error:
+        raise ConfigError(f"{problem}: {error}") from error
+    expected, received = ([array.shape for array in some] for some in (model.get_weights(), arrays))
+    if received != expected:
+        raise ConfigError(f"{problem}: that has arrays of shapes {received}, expected {expected}")
+    model.set_weights(arrays)
+    pixels = prediction.as_pixels(images[:COMPARED])
+    logits, theirs = (prediction.outputs_of(one, pixels) for one in (model, source.model))
+    if not np.allclose(logits, theirs, rtol=TOLERANCE, atol=TOLERANCE):
+        raise ConfigError(f"{problem}: with them it computes other logits (up to {np.abs(logits - theirs).max():.2g} "
+                          "apart); its activations must be those of that network")
+
+
+def _named(recipe: Recipe) -> Iterator[tuple[str, str]]:
+    """Each setting that names trained models, with each name."""
+    for setting in SETTINGS:
+        for name in names_in(getattr(recipe, setting)):
+            yield setting, name
+
+
+def _units(spec: ModelSpec) -> str:
+    return ", ".join(map(str, spec.hidden)) or "no"
+
+
+def _argument(name: str) -> dict[str, str]:
+    return {"run" if os.path.isabs(name) else "model": name}
