@@ -124,8 +124,12 @@ def derive(spec: ModelSpec, **overrides: Any) -> ModelSpec:
     spec.refuse_settings(changes)
     if spec.build:
         return spec
-    if "hidden" in changes and len(set(spec.dropout)) == 1:
-        changes.setdefault("dropout", spec.dropout[0])  # the one rate of all layers serves any number of layers
+    if "hidden" in changes:
+        if not _FIELDS["hidden"].kind.check("hidden", changes["hidden"]):  # the base's are for hidden layers
+            for field in ("dropout", "activation", "normalization"):
+                changes.setdefault(field, _FIELDS[field].default)
+        elif len(set(spec.dropout)) == 1:
+            changes.setdefault("dropout", spec.dropout[0])  # the one rate of all layers serves any number of layers
     changed = dataclasses.replace(spec, **changes)
     base, _ = _MODELS.get(spec.name.split(",")[0], (spec, None))
     for twin in (base, *(known for known, _ in _MODELS.values())):

@@ -299,8 +299,8 @@ class Recipe:
                             group=TRAINING, searched=True)
     warmup: float = setting(0.0, Number(below=1.0), "share of all updates over which the learning rate grows from zero",
                             group=TRAINING, searched=True)
-    schedule_epochs: int = setting(0, Whole(), "epochs of the whole schedule (default: --epochs); a run may train its "
-                                   "first part", group=TRAINING, searched=True)
+    schedule_epochs: int = setting(0, Whole(), "epochs of the whole schedule; 0: those of the run, which may train a "
+                                   "first part of it", group=TRAINING, searched=True)
     label_smoothing: float = setting(0.0, Number(below=1.0), "share of a label that is spread over all classes, in "
                                      "what is minimised alone", group=TRAINING, searched=True)
     ema: float = setting(0.0, Number(below=1.0), "decay of an exponential mean of the weights, such as 0.999, which is "
@@ -336,13 +336,13 @@ class Recipe:
             if not self.teacher and value != known.default:
                 raise SpecError(f"{name}={known.kind.write(value)} is for a teacher, and there is none: name one with "
                                 "--teacher, or drop it")
-        self._set_horizon()
-
-    def _set_horizon(self) -> None:
-        """A learning rate that varies has a horizon; it is a part of what the numbers of an epoch depend on."""
-        varies = self.schedule != "constant" or self.warmup > 0
-        object.__setattr__(self, "schedule_epochs", (self.schedule_epochs or self.epochs) if varies else 0)
-        if varies and self.epochs > self.schedule_epochs:
+        if self.horizon and self.epochs > self.horizon:
             raise SpecError(f"epochs={self.epochs} goes past the end of the learning rate's schedule, "
                             f"schedule_epochs={self.schedule_epochs}: train fewer epochs, or start a new run with "
                             "more of both")
+
+    @property
+    def horizon(self) -> int:
+        """Epochs over which the learning rate varies: `schedule_epochs`, or all; 0 for a constant rate."""
+        varies = self.schedule != "constant" or self.warmup > 0
+        return (self.schedule_epochs or self.epochs) if varies else 0

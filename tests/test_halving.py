@@ -254,7 +254,7 @@ def test_promoted_trial_equals_an_uninterrupted_run_bit_for_bit(kept, tmp_path, 
     last = next(row["trial"] for row in table if row["epochs"] == 4)
     promoted = tmp_path / "sweeps" / "asha" / last / "0"
     config = RunConfig.from_dict(read_record(promoted)["config"])
-    assert config.recipe.epochs == config.recipe.schedule_epochs == 4
+    assert config.recipe.epochs == config.recipe.horizon == 4
     (tmp_path / "alone").mkdir()
     alone = run.execute(RunFolder(tmp_path / "alone"), config, reporter=progress.Reporter(), should_stop=lambda: False)
     assert helpers.rows_without_times(promoted) == helpers.rows_without_times(alone.folder)

@@ -1,5 +1,6 @@
 """Recipes in runs and sweeps: exact resume, the length of a schedule, both sets of weights, teachers that change."""
 
+import dataclasses
 import json
 import re
 
@@ -7,8 +8,9 @@ import numpy as np
 import pytest
 
 import fmnist_zoo
-from fmnist_zoo import metrics, models
+from fmnist_zoo import metrics, models, registry
 from fmnist_zoo.backend import keras
+from fmnist_zoo.errors import SpecError
 from tests import helpers
 from tests.test_resume import assert_equal_runs, crash_after, stopped_run
 from trainers import sweep
@@ -145,24 +147,31 @@ def test_run_goes_on_within_its_schedule_and_not_past_it(whole, tmp_path, capsys
 
 def test_schedule_is_as_long_as_the_run_unless_it_is_given():
     config = resolve("4L", schedule="cosine")
-    assert config.recipe.schedule_epochs == 30 and '"schedule_epochs": 30' in config.identity
+    assert config.recipe.horizon == 30 and '"schedule_epochs": 30' in config.identity
     assert "schedule_epochs" not in resolve("4L").identity
-    assert overlay(config, epochs=50).recipe.schedule_epochs == 50
-    assert overlay(config, epochs=50, schedule_epochs=90).recipe.schedule_epochs == 90
-    assert overlay(config, schedule="constant").recipe.schedule_epochs == 0
+    assert overlay(config, epochs=50).recipe.horizon == 50
+    assert overlay(config, epochs=50, schedule_epochs=90).recipe.horizon == 90
+    assert overlay(config, schedule="constant").recipe.horizon == 0
+    assert dataclasses.replace(registry.get_recipe("4N_512"), epochs=6).horizon == 6
+    planned = RunConfig.from_dict(resolve("4N_512", epochs=10, schedule_epochs=30).to_dict())
+    assert overlay(planned, epochs=20).recipe.horizon == 30  # what was given stays
+    with pytest.raises(SpecError, match="epochs=31 goes past the end .* schedule_epochs=30"):
+        overlay(planned, epochs=31)
     assert not resolve("4L", schedule="cosine", epochs=29).owns(config.identity)
 
 
 @pytest.mark.parametrize("given, searched", [
-    (dict(schedule="cosine"), {}), ({}, {"schedule": "cosine"}), ({}, {"warmup": 0.1}),
-    (dict(schedule="linear"), {"schedule": "cosine", "epochs": 3})], ids=str)
+    (dict(schedule="cosine"), {}), ({}, {"schedule": "cosine"}), ({}, {"warmup": 0.1})], ids=str)
 def test_shorter_trial_of_a_sweep_has_the_first_part_of_its_schedule(given, searched):
     base = resolve("4L", ranking=True, epochs=9, **given)
     trials = [apply(base, searched, epochs=epochs) for epochs in (1, 3, 9)]
-    assert [one.recipe.schedule_epochs for one in trials] == [9, 9, 9]
+    assert [one.recipe.horizon for one in trials] == [9, 9, 9]
     assert len({one.identity for one in trials}) == 1
-    if "epochs" in searched:
-        assert apply(base, searched).recipe.schedule_epochs == 9
+
+
+def test_searched_epochs_are_whole_schedules():
+    base = resolve("4L", ranking=True, epochs=9, schedule="cosine")
+    assert [apply(base, {"epochs": epochs}).recipe.horizon for epochs in (3, 12)] == [3, 12]
 
 
 def test_hyperband_searches_schedules(pretending_pool, tmp_path):
@@ -171,7 +180,7 @@ def test_hyperband_searches_schedules(pretending_pool, tmp_path):
     lengths = set()
     for job in pretending_pool.jobs.values():
         recipe = RunConfig.from_dict(job["config"]).recipe
-        lengths.add((recipe.schedule, recipe.epochs, recipe.schedule_epochs))
+        lengths.add((recipe.schedule, recipe.epochs, recipe.horizon))
     assert len({epochs for _, epochs, _ in lengths}) > 1
     assert {length for schedule, _, length in lengths if schedule == "cosine"} == {9}
     assert {length for schedule, _, length in lengths if schedule == "constant"} == {0}
@@ -181,13 +190,13 @@ def test_hyperband_searches_schedules(pretending_pool, tmp_path):
 def test_winner_of_a_sweep_is_trained_with_a_schedule_of_its_own_length(inline_pool, tmp_path, capsys):
     sweep.sweep("softmax", {"schedule": ["cosine", "linear"]}, tuner="grid", data="mini", epochs=2, logdir=tmp_path,
                 name="one")
-    for flags, length in (([], 2), (["--epochs=5"], 5), (["--epochs=1", "--schedule_epochs=2"], 2)):
+    for flags, length in (([], 0), (["--epochs=5"], 0), (["--epochs=1", "--schedule_epochs=2"], 2)):
         assert main([f"--from_sweep={tmp_path / 'sweeps' / 'one'}", "--dry_run", *flags]) == 0
         assert json.loads(capsys.readouterr().out)["recipe"]["schedule_epochs"] == length
 
 
 @pytest.mark.parametrize("text, problem", [
-    ("epochs=3,12; schedule=cosine", "epochs=12, schedule=cosine is not possible .* schedule_epochs=9"),
+    ("epochs=3,12; schedule=cosine; schedule_epochs=9", "epochs=12, .* is not possible .* schedule_epochs=9"),
     ("teacher_weight=0.3", "teacher_weight=0.3 is for a teacher, and there is none"),
 ])
 def test_values_that_exclude_each_other_are_refused(text, problem):

@@ -143,6 +143,15 @@ def test_name_of_a_changed_model_lists_its_changes(base, changes, name):
         field: value for field, value in changes.items() if value is not None}}).architecture}
 
 
+@pytest.mark.parametrize("base", ["4D_drop03", "5D_drop04_03_02_01", "4N_512"])
+def test_without_hidden_layers_nothing_is_left_of_what_was_for_them(base):
+    assert get_spec(base, hidden=()) is get_spec("softmax")
+    assert get_spec(f"{base},hidden=none") is get_spec("softmax")
+    assert get_spec(base, hidden=(), l2=0.5).dropout == ()
+    with pytest.raises(SpecError, match="dropout follows hidden layers"):
+        get_spec(base, hidden=(), dropout=0.2)
+
+
 def test_model_changed_twice_is_named_after_its_registered_base():
     assert derive(get_spec("4L,l1=0.1"), l2=0.2) == get_spec("4L,l1=0.1,l2=0.2")
     assert derive(get_spec("4L,l1=0.1"), l1=0) is get_spec("4L")

@@ -178,8 +178,12 @@ SETTINGS: dict[str, Setting] = {**settings_of(ModelSpec), **settings_of(Recipe),
 
 
 def flat(config: RunConfig) -> dict[str, Any]:
-    """All settings of a run by name, whichever part of the config holds them; and `build` and `ranking`."""
-    everything = {**vars(config), **vars(config.recipe), **vars(config.spec)}
+    """All settings of a run by name, whichever part of the config holds them; and `build` and `ranking`.
+
+    `schedule_epochs` is the recipe's horizon, which decides the numbers of an epoch, given or not.
+    """
+    everything = {**vars(config), **vars(config.recipe), **vars(config.spec),
+                  "schedule_epochs": config.recipe.horizon}
     return {name: everything[name] for name in (*SETTINGS, "build", "ranking")}
 
 
@@ -248,7 +252,7 @@ def overlay(config: RunConfig, **settings: Any) -> RunConfig:
     """`config` with `settings` laid over it; None means "not given".
 
     Settings that depend on a changed one and were not given are recomputed: a new optimizer comes with its default
-    learning rate and weight decay, and the schedule of the learning rate ends with a new number of epochs.
+    learning rate and weight decay.
     """
     given = _given(settings)
     optimizer = given.get("optimizer", config.recipe.optimizer)
@@ -259,18 +263,14 @@ def overlay(config: RunConfig, **settings: Any) -> RunConfig:
     if given.get("data_dir"):  # a record serves in any working folder
         named = SETTINGS["data_dir"].kind.check("data_dir", given["data_dir"])
         given["data_dir"] = os.path.abspath(os.path.expanduser(named))
-    horizon = given.get("schedule_epochs")
-    if "epochs" in given:  # a shorter trial of a sweep runs the first part of the sweep's schedule
-        whole = (config.recipe.schedule_epochs or config.recipe.epochs) if config.ranking else 0
-        given.setdefault("schedule_epochs", whole)
     parts: dict[str, dict[str, Any]] = {"spec": {}, "recipe": {}, "run": {}}
     for name, value in given.items():
         part = "spec" if name in settings_of(ModelSpec) else "recipe" if name in settings_of(Recipe) else "run"
         parts[part][name] = value
     recipe = dataclasses.replace(config.recipe, **parts["recipe"])
-    if horizon and not recipe.schedule_epochs:
-        raise ConfigError(f"schedule_epochs={horizon} is the length of a schedule, and the learning rate is constant: "
-                          "give --schedule or --warmup, or drop it")
+    if given.get("schedule_epochs") and not recipe.horizon:
+        raise ConfigError(f"schedule_epochs={recipe.schedule_epochs} is the length of a schedule, and the learning "
+                          "rate is constant: give --schedule or --warmup, or drop it")
     return dataclasses.replace(config, spec=registry.derive(config.spec, **parts["spec"]), recipe=recipe,
                                **parts["run"])
 

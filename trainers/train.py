@@ -7,6 +7,7 @@ without it has been.
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import sys
@@ -240,7 +241,7 @@ def _resume(values: cli.Flags) -> int:
         return 0
     if finished(folder, config):
         result, advice = folder.read_result() or {}, "more --epochs continue from its end"
-        if config.recipe.schedule_epochs == config.recipe.epochs:
+        if config.recipe.horizon == config.recipe.epochs:
             advice = "so is the schedule of its learning rate; --config with more --epochs is a new run of that length"
         if result["stopped_early"]:
             advice = f"it stopped early, after epoch {result['epochs']}; --config with --early_stopping=0 trains longer"
@@ -274,14 +275,15 @@ def _resumed(folder: RunFolder, given: Mapping[str, Any], spec: ModelSpec | None
     provenance.require_builder(folder.path, record)
     if spec and spec.name != old.spec.name:
         raise ConfigError(f"--model={spec.name} disagrees with the run in {folder.path}, which is of {old.spec.name}")
-    horizon = {"schedule_epochs": old.recipe.schedule_epochs or None}  # a checkpoint never continues under another one
+    horizon = {"schedule_epochs": old.recipe.horizon or None}  # a checkpoint never continues under another one
     new = overlay(old, **{**horizon, **given})
     for name, (before, after) in differences(old, new).items():
         if name == "epochs" and after > before or name == "data_dir":
             continue
         raise ConfigError(f"--{name}={after} disagrees with the run in {folder.path}, which has {before}; "
                           "on resume only --epochs may change, to more")
-    return record, new
+    stored = dataclasses.replace(new.recipe, schedule_epochs=old.recipe.schedule_epochs)
+    return record, dataclasses.replace(new, recipe=stored)
 
 
 def _report(run: Run, stop: cli.StopSignal) -> int:

@@ -62,7 +62,7 @@ class FitEngine:
         self._images, self._labels = self._images.reshape(-1, *network.shape), split.labels
         self.steps_an_epoch = -(-len(split.labels) // batch_size)
         rates = None
-        if recipe.schedule_epochs:
+        if recipe.horizon:
             rates = Table(np.concatenate([
                 schedule.learning_rates(recipe, steps_an_epoch=self.steps_an_epoch, epoch=epoch)
                 for epoch in range(recipe.epochs)]))

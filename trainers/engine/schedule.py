@@ -10,7 +10,7 @@ from fmnist_zoo.spec import Recipe
 def learning_rates(recipe: Recipe, *, steps_an_epoch: int, epoch: int) -> np.ndarray:
     """The learning rates of epoch number `epoch` (0 is the first): (steps_an_epoch,) float32.
 
-    Over `schedule_epochs` epochs of T updates in all, t = 0 the first, with W = `warmup` * T: for t < W the rate grows
+    Over the recipe's horizon of T updates in all, t = 0 the first, with W = `warmup` * T: for t < W the rate grows
     linearly, (t + 1) / W of its full value. From there, with u = (t - W) / (T - W) in [0, 1):
 
         constant   1
@@ -20,7 +20,7 @@ def learning_rates(recipe: Recipe, *, steps_an_epoch: int, epoch: int) -> np.nda
         one_cycle  from 1/25 to 1 over the first 30 % of u and to 1/(25 * 10^4) over the rest, both along half a
                    cosine (Smith and Topin 2018, with the numbers of PyTorch's OneCycleLR)
     """
-    total = (recipe.schedule_epochs or recipe.epochs) * steps_an_epoch
+    total = (recipe.horizon or recipe.epochs) * steps_an_epoch
     warmup = recipe.warmup * total
     step = np.arange(epoch * steps_an_epoch, (epoch + 1) * steps_an_epoch, dtype=np.float64)
     share = np.clip((step - warmup) / (total - warmup), 0, 1)

@@ -58,7 +58,7 @@ class Run:
             validation = (f"validation loss {final['val_loss']:.4f}, "
                           f"accuracy {final['val_accuracy']:.4f}, ")
         early = f", stopped early after {self.result['epochs']}" if self.result["stopped_early"] else ""
-        more = recipe.schedule_epochs or 2 * recipe.epochs
+        more = recipe.horizon or 2 * recipe.epochs
         commands = {"look at it": f"python -m trainers.board.serve --logdir={quoted(self.folder.parent.parent)}"}
         if more > recipe.epochs:
             commands["train longer"] = self._continue(more)

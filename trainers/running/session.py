@@ -168,7 +168,7 @@ class Session:
         spec, recipe, data, environment = (
             self.config.spec, self.config.recipe, self.record["data"], self.record["starts"][-1]["environment"])
         ranking = f", {data['ranking']} to rank" if self.ranking else ""
-        varying = f" ({recipe.schedule}, warmup {recipe.warmup:g})" if recipe.schedule_epochs else ""
+        varying = f" ({recipe.schedule}, warmup {recipe.warmup:g})" if recipe.horizon else ""
         gpus = ", ".join(gpu.name for gpu in tf.config.list_logical_devices("GPU"))
         header = {
             "model": f"{spec.name}: {spec.description}, {spec.parameters} parameters",

@@ -107,7 +107,10 @@ def apply(base: RunConfig, values: Mapping[str, Value], *, given: Sequence[str] 
     kept = {name: value for name, value in flat(base).items() if name in given and name in DEPENDENT}
     whole = {name: SETTINGS[name].kind.read(value) if isinstance(value, str) else value
              for name, value in values.items() if "." not in name}
-    config = overlay(base, **{**kept, **whole, **changes})
+    config = overlay(base, **{**kept, **whole})
+    if changes.get("epochs") and config.recipe.horizon:  # a shorter trial trains the first part of the whole schedule
+        changes["schedule_epochs"] = config.recipe.horizon
+    config = overlay(config, **changes)
     layers = {int(name.partition(".")[2]): value for name, value in values.items() if "." in name}
     if not layers:
         return config
