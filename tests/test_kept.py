@@ -5,7 +5,6 @@ import shutil
 
 import pytest
 
-from tests import helpers
 from tests.sweeps import Pretending, replace_pool
 from trainers import evaluate, sweep, train
 from trainers.running.folder import RunFolder
@@ -80,15 +79,6 @@ def test_what_a_killed_leader_did_not_remove_goes_at_the_next_start(writing, tmp
     table = sweep.sweep("softmax", "l2=0..1", max_trials=4, **asked)
     assert having(path, "weights") == {table[0]["trial"]}
     assert not (path / "0002" / "0" / "checkpoints").exists()
-
-
-def test_sweep_of_an_earlier_version_keeps_all(writing, tmp_path):
-    asked = dict(tuner="random", data="mini", logdir=tmp_path)
-    sweep.sweep("softmax", "l2=0..1", max_trials=1, **asked)
-    path = tmp_path / "sweeps" / "softmax-random-seed0"
-    helpers.change(path / "sweep.json", lambda manifest: manifest.pop("keeps"))
-    sweep.sweep("softmax", "l2=0..1", max_trials=12, **asked)
-    assert len(having(path, "weights")) == 12 and len(having(path, "checkpoint")) == 11
 
 
 @pytest.mark.parametrize("slots", [1, 3])

@@ -176,10 +176,6 @@ def test_few_trials_teach_nothing_and_break_nothing(count, tmp_path):
     assert all(not effect.worse.any() for effect in found.effects)
 
 
-def test_sweep_without_a_completed_trial_has_no_lessons(tmp_path):
-    assert learn(made(tmp_path / "s", "dropout=0,0.1", [(0.0,)], lambda values, seed: None)) is None
-
-
 def test_levels_of_each_kind_of_value():
     def found(text, values, **options):
         from trainers.config import resolve

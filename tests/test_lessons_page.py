@@ -137,8 +137,9 @@ def test_names_are_escaped_in_the_page(tmp_path, capsys):
     Parsed(text)
 
 
-def test_page_of_a_sweep_without_results_says_so(tmp_path):
+def test_sweep_without_a_completed_trial_has_no_lessons_and_its_page_says_so(tmp_path):
     study = made(tmp_path / "s", "dropout=0,0.1", [(0.0,)], lambda values, seed: None)
+    assert learn(study) is None
     lessons_page.write(study, tmp_path / "page.html")
     assert "No trial has completed yet." in (tmp_path / "page.html").read_text()
 
@@ -156,17 +157,12 @@ def test_sweep_writes_its_page_when_it_ends(finished_sweep, tmp_path):
     assert learn(load(path)).noise.source == "halves"
 
 
-@pytest.mark.parametrize("report, message", [
-    ("page.txt", "--report names an .html file in a folder that exists, received 'page.txt'"),
-    ("nowhere/page.html", "in a folder that exists"),
-    ("", "--report names an .html file"),
+@pytest.mark.parametrize("shown, report, message", [
+    (True, "page.txt", "--report names an .html file in a folder that exists, received 'page.txt'"),
+    (True, "nowhere/page.html", "in a folder that exists"), (True, "", "--report names an .html file"),
+    (False, "page.html", "--report goes with --show=FOLDER"),
 ])
-def test_wrong_report_is_refused_in_words(report, message, grid, tmp_path, monkeypatch, capsys):
+def test_wrong_report_is_refused_in_words(shown, report, message, grid, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    assert sweep.main([f"--show={grid.path}", f"--report={report}"]) == 2
+    assert sweep.main([f"--show={grid.path}" if shown else "--model=4L", f"--report={report}"]) == 2
     assert message in capsys.readouterr().err and not list(tmp_path.iterdir())
-
-
-def test_report_without_show_is_refused(capsys):
-    assert sweep.main(["--model=4L", "--report=page.html"]) == 2
-    assert "--report goes with --show=FOLDER" in capsys.readouterr().err

@@ -21,10 +21,10 @@ HALF_FROM = 6  # trials of a rung, until whose number all checkpoints are kept
 
 
 class Keeper:
-    """Removes files of a sweep that was started with `keeps` in its manifest; of an earlier one nothing."""
+    """Removes files of a sweep; the manifest's `keeps` says of how many trials the weights stay."""
 
     def __init__(self, study: Study):
-        self._study, self._best = study, study.manifest.get("keeps")
+        self._study, self._best = study, int(study.manifest["keeps"])
         self._rungs: dict[tuple[int, int], list[tuple[float, int]]] = collections.defaultdict(list)  # the best first
         self._continued: dict[str, bool] = {}  # parents: whether the trial that continues it has ended
 
@@ -46,8 +46,8 @@ class Keeper:
         self._clean(trial)
         if trial.parent:
             self._clean(self._study.trials[trial.parent])
-        if self._is_best(trial) and len(self._study.ranked) > self._best:  # type: ignore[operator]
-            self._clean(self._study.ranked[self._best])  # type: ignore[index]
+        if self._is_best(trial) and len(self._study.ranked) > self._best:
+            self._clean(self._study.ranked[self._best])
         rung = self._rungs.get(self._rung(trial), [])
         if len(rung) > self._half(rung):
             self._clean(self._study.trials[f"{rung[self._half(rung)][1]:04}"])
@@ -80,7 +80,7 @@ class Keeper:
         return max(HALF_FROM, (len(rung) + 1) // 2)
 
     def _is_best(self, trial: Trial) -> bool:
-        return any(trial is one for one in self._study.ranked[:self._best or 0])
+        return any(trial is one for one in self._study.ranked[:self._best])
 
     def _needs_checkpoint(self, trial: Trial) -> bool:
         if trial.name in self._continued:
@@ -91,8 +91,6 @@ class Keeper:
 
     def _clean(self, trial: Trial) -> None:
         """Removes the files of an ended trial that are needed for nothing."""
-        if self._best is None:
-            return
         best = self._is_best(trial)
         checkpoint = self._needs_checkpoint(trial)
         for execution in range(self._study.executions):

@@ -207,9 +207,7 @@ def _manifest_differences(old: dict[str, Any], new: dict[str, Any]) -> dict[str,
     base_old, base_new = (RunConfig.from_dict(manifest["base"]) for manifest in (old, new))
     found = decisive_differences(base_old, base_new)
     pairs = {name: (old[name], new[name]) for name in ("space", "tuner", "objective", "executions")}
-    # Sweeps of earlier versions have no start, and none but asha has a factor.
-    pairs.update({name: (old.get(name, default), new.get(name, default))
-                  for name, default in (("start", []), ("factor", None))})
+    pairs |= {name: (old.get(name), new.get(name)) for name in ("start", "factor")}  # a factor: asha's alone
     pairs["model"] = (base_old.spec.name, base_new.spec.name)
     if "given" in old and "optimizer" in new["space"]:  # a given learning rate is kept, see `space.apply`
         kept_old, kept_new = ([name for name in manifest["given"] if name in DEPENDENT] for manifest in (old, new))

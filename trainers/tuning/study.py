@@ -1,7 +1,7 @@
 """The folder of a sweep, `<logdir>/sweeps/<name>/`: what is searched, what was proposed, and the results.
 
     sweep.json          the manifest: space, base run, tuner, objective, data, and the versions of the first start
-    starts.json         the versions of each start; sweeps of version 0.1 have none
+    starts.json         the versions of each start
     0000/proposal.json  a trial: its values, and how many trials had ended when it was proposed
     0000/0/             its executions: run folders, each with its own seed
     0000/result.json    its result

@@ -70,7 +70,7 @@ def noise(trials: Sequence[Trial], objective: Objective) -> Noise | None:
         better = _better_half(sign * scores.mean(axis=1))
         return _of_seeds(scores[better], same_seeds([trials[index] for index in better]))
     finals = [(trial.result or {})["executions"][0]["final"] for trial in trials]
-    chose = [final.get(objective.metric.replace("ranking", "validation")) for final in finals]
+    chose = [final.get(objective.metric.replace("ranking", "val")) for final in finals]
     if len(trials) < 4 or None in chose:
         return None
     pairs = np.stack([np.array(chose, float), scores[:, 0]], axis=1)
