@@ -41,7 +41,7 @@ def define_flags() -> cli.Flags:
     values.switch("ensemble", "also a row of each model's seeds together")
     values.switch("check", "train the rows again in a temporary folder and compare them with those in --out; writes "
                   "nothing")
-    values.switch("dry_run", "print the runs and about how long they take")
+    values.switch("dry_run", "print the runs and train nothing")
     values.choice("data", ("fashion_mnist", "mini"), "mini: 2,000 images in the package; needs --out", "fashion_mnist")
     values.text("data_dir", "a folder with the four IDX files")
     values.text("logdir", "the log folder; runs that it already holds are used", "tb_logs")
