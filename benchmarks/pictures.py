@@ -173,11 +173,12 @@ def worst(options: argparse.Namespace) -> None:
     from matplotlib.figure import Figure
 
     from fmnist_zoo import CLASS_NAMES, load_data, metrics
-    from trainers.running.trained import from_zoo, logits_of
+    from trainers.publishing.measurement import Measured
+    from trainers.running.trained import from_zoo
 
-    best = from_zoo(BEST)
-    logits, labels, _ = logits_of([best], "validation", "", None)
-    probabilities = metrics.softmax(logits / best.temperature)
+    best = Measured(from_zoo(BEST))
+    labels = best.load("validation")["validation"].labels
+    probabilities = metrics.softmax(best.logits("validation") / best.temperature)
     found = np.argsort(probabilities[np.arange(len(labels)), labels])[:WORST[0] * WORST[1]]
     images = load_data(("validation",))["validation"].images[found].reshape(-1, 28, 28)
     figure = Figure(figsize=(1.25 * WORST[1], 1.7 * WORST[0]), layout="constrained")

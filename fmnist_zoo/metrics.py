@@ -6,6 +6,7 @@ Arrays in: `logits` (n, 10) float, `labels` (n,) integers. Sums run in float64.
 from __future__ import annotations
 
 import math
+from typing import Sequence
 
 import numpy as np
 
@@ -35,6 +36,15 @@ def log_softmax(logits: np.ndarray) -> np.ndarray:
     """
     shifted = logits.astype(np.float64) - logits.max(axis=1, keepdims=True)
     return shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
+
+
+def mean_of_models(logits: Sequence[np.ndarray]) -> np.ndarray:
+    """Log-probabilities (n, 10) float64 of an ensemble: the logarithm of the mean of its members' probabilities.
+
+    Deep ensembles are mixtures of equal weights (Lakshminarayanan, Pritzel and Blundell 2017, section 2.4). Their
+    members are not calibrated: their mean is (Rahaman and Thiery 2021 fit temperatures after averaging).
+    """
+    return np.logaddexp.reduce([log_softmax(one) for one in logits], axis=0) - np.log(len(logits))
 
 
 def accuracy(logits: np.ndarray, labels: np.ndarray) -> float:

@@ -8,15 +8,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Sequence
 
 import numpy as np
 
-from fmnist_zoo import custom, metrics, views, weights
+from fmnist_zoo import custom, metrics, weights
 from fmnist_zoo.photographs import INVERT, PhotographError, PredictionError, as_pixels, blocks
 from fmnist_zoo.registry import get_spec
 from fmnist_zoo.spec import PIXELS, ModelSpec
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
-
-    from fmnist_zoo.data import Split
 
 BATCH = 2000
 
@@ -29,7 +27,7 @@ class Predictions(NamedTuple):
 
 
 def predict(images: ArrayLike | str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
-            model: str | ModelSpec | Sequence[str | ModelSpec] = "4D_drop03", *, tta: str = "",
+            model: str | ModelSpec | Sequence[str | ModelSpec] = "4D_drop03", *,
             invert: str = "auto") -> Predictions:
     """What a trained model of the zoo sees in images; works offline.
 
@@ -39,26 +37,23 @@ def predict(images: ArrayLike | str | os.PathLike[str] | Sequence[str | os.PathL
             each on a plain ground; IDX or npy of 28x28 images. Their images are in the order of the list.
         model: a name that `list_models(trained=True)` knows, or its spec. Several are an ensemble: the mean of their
             probabilities.
-        tta: test-time augmentation: the mean of log-probabilities over the views of each image. "shift": 9, moved by
-            one pixel in both directions; "shift2": 25, by up to two; "flip": left-right; "shift,flip": 18.
         invert: "yes" or "no": whether intensities are negated. "auto": photographs with a bright ground are; arrays,
             IDX and npy are not.
 
     Returns:
         Labels, and probabilities calibrated on validation images: softmax of logits / temperature (Guo et al. 2017). An
-        ensemble and `tta` have a temperature of their own. Their first call in a process fits it, for which it loads
-        the validation images as `load_data` does.
+        ensemble has a temperature of its own. Its first call in a process fits it, for which it loads the validation
+        images as `load_data` does.
 
     Raises:
         PredictionError: for other arrays and for files without such images, with what was received; for an ensemble
             of models that have other validation images.
         SpecError, WeightsError: for a model that is not known, or not trained.
-        UsageError: for another `tta`.
-        DataError: if an ensemble or `tta` cannot load the validation images.
+        DataError: if an ensemble cannot load the validation images.
     """
     if invert not in INVERT:
         raise PredictionError(f"invert must be one of {', '.join(INVERT)}; received {invert!r}")
-    specs, tta = _specs(model), views.parse(tta)
+    specs = _specs(model)
     entries = [weights.entry(spec.name) for spec in specs]
     paths = _paths(images)
     if paths:
@@ -67,8 +62,8 @@ def predict(images: ArrayLike | str | os.PathLike[str] | Sequence[str | os.PathL
         pixels = as_pixels(images)
         pixels = 1 - pixels if invert == "yes" else pixels
     models = [_trained(spec) for spec in specs]
-    temperature = _temperature(specs, tta) if tta or len(specs) > 1 else entries[0]["temperature"]
-    return from_logits(logits_of(models, pixels, tta), temperature)
+    temperature = _temperature(specs) if len(specs) > 1 else entries[0]["temperature"]
+    return from_logits(logits_of(models, pixels), temperature)
 
 
 def _specs(model: Any) -> tuple[ModelSpec, ...]:
@@ -84,13 +79,16 @@ def _specs(model: Any) -> tuple[ModelSpec, ...]:
 
 
 @functools.lru_cache(maxsize=64)
-def _temperature(specs: tuple[ModelSpec, ...], tta: str) -> float:
-    """The temperature of shipped models together, over the views of `tta`."""
+def _temperature(specs: tuple[ModelSpec, ...]) -> float:
+    """The temperature of shipped models together, fitted on their validation images."""
     from fmnist_zoo.data import load_data
 
     entry = weights.entry(specs[0].name)
     found = load_data(("validation",), data=entry["data"]["name"], validation_size=entry["recipe"]["validation_size"])
-    return fit_temperature([_trained(spec) for spec in specs], found["validation"], tta)
+    images, labels = found["validation"]
+    if not len(labels):
+        return 1.0
+    return metrics.fit_temperature(logits_of([_trained(spec) for spec in specs], as_pixels(images)), labels)
 
 
 def _paths(images: Any) -> list[str | os.PathLike[str]]:
@@ -111,24 +109,13 @@ def from_logits(logits: np.ndarray, temperature: float) -> Predictions:
     return Predictions(logits.argmax(axis=1), metrics.softmax(logits / temperature))
 
 
-def logits_of(models: Sequence[Any], pixels: np.ndarray, tta: str = "") -> np.ndarray:
+def logits_of(models: Sequence[Any], pixels: np.ndarray) -> np.ndarray:
     """What Keras models predict together of pixels (n, 784): logits (n, 10), to be divided by a temperature.
 
-    One model's logits are float32, as it returns them. Those of several models, and over the views of `tta`, are
-    log-probabilities in float64: see `fmnist_zoo.views`.
+    One model's logits are float32, as it returns them; those of several are `metrics.mean_of_models`, float64.
     """
-    members = []
-    for model in models:
-        outputs = (outputs_of(model, views.moved(pixels, *move)) for move in views.moves(tta))
-        members.append(views.mean_over_views(outputs) if tta else next(outputs))
-    return views.mean_over_models(members) if len(members) > 1 else members[0]
-
-
-def fit_temperature(models: Sequence[Any], validation: Split, tta: str = "") -> float:
-    """The temperature that calibrates `logits_of` these models on validation images; 1 if there are none."""
-    if not len(validation.labels):
-        return 1.0
-    return metrics.fit_temperature(logits_of(models, as_pixels(validation.images), tta), validation.labels)
+    members = [outputs_of(model, pixels) for model in models]
+    return metrics.mean_of_models(members) if len(members) > 1 else members[0]
 
 
 def outputs_of(model: Any, pixels: np.ndarray) -> np.ndarray:

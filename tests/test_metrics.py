@@ -123,6 +123,14 @@ def test_calibration_error_equals_its_definition():
     assert found["count"].sum() == len(labels) and found["accuracy"] @ found["count"] == pytest.approx(hit.sum())
 
 
+def test_mean_of_models_is_the_mean_of_probabilities():
+    logits = np.random.default_rng(0).normal(0, 5, (3, 20, 10))
+    mean = np.mean([metrics.softmax(one) for one in logits], axis=0)
+    np.testing.assert_allclose(metrics.softmax(metrics.mean_of_models(logits)), mean, rtol=1e-9)
+    huge = metrics.mean_of_models([np.array([[2000.0, 0, -2000]]), np.array([[2000.0, 0, 0]])])
+    assert np.isfinite(huge).all()  # probabilities underflow, their logarithms do not
+
+
 def test_confident_classifier_that_is_right_is_calibrated():
     logits = np.full((20, 10), -50, np.float32)
     labels = np.arange(20) % 10

@@ -13,6 +13,7 @@ from fmnist_zoo import data, metrics, photographs, prediction
 from fmnist_zoo.spec import CLASS_NAMES
 from tests.idx_files import payload, write
 from trainers import predict
+from trainers.publishing.measurement import Measured
 from trainers.running import trained
 from trainers.train import train
 
@@ -110,7 +111,7 @@ def run(tmp_path_factory, without_xla):
 def test_the_model_of_a_run_is_used_with_its_temperature(run, tmp_path, answers):
     code, entries, errors = answers(picture(tmp_path / "x.png", IMAGES[0]), f"--run={run.folder}")
     assert code == 0 and not errors
-    temperature = trained.calibrated(trained.from_run(run.folder)).temperature
+    temperature = Measured(trained.from_run(run.folder)).temperature
     logits = run.model(IMAGES[:1].reshape(1, 784).astype(np.float32) / 255).numpy()
     assert temperature != 1 and entries[0]["probability"] == pytest.approx(
         metrics.softmax(logits / temperature).max(), **CLOSE)
@@ -119,10 +120,10 @@ def test_the_model_of_a_run_is_used_with_its_temperature(run, tmp_path, answers)
 def test_several_runs_are_an_ensemble_with_a_temperature_of_its_own(run, tmp_path, answers):
     other = train("2L", data="mini", epochs=1, seed=1, logdir=tmp_path, histogram_every=0)
     path = picture(tmp_path / "x.png", IMAGES[0])
-    code, (entry,), errors = answers(path, f"--run={run.folder}", f"--run={other.folder}", "--tta=flip")
+    code, (entry,), errors = answers(path, f"--run={run.folder}", f"--run={other.folder}")
     assert code == 0 and not errors
     labels = data.load_data(("validation",), data="mini")["validation"].labels
-    logits = prediction.logits_of([run.model, other.model], prediction.as_pixels(IMAGES), "flip")
+    logits = prediction.logits_of([run.model, other.model], prediction.as_pixels(IMAGES))
     temperature = metrics.fit_temperature(logits, labels)
     assert abs(temperature - 1) > 0.01
     assert entry["probability"] == pytest.approx(metrics.softmax(logits[:1] / temperature).max(), **CLOSE)
@@ -152,7 +153,7 @@ MISTAKES = [
     ([], "which files?"), (["--json"], "which files?"), (["x.png", "--model=4X"], "no model is named '4X'"),
     (["x.png", "--model=4L,l2=0.5"], "no trained weights come with '4L,l2=0.5'"),
     (["x.png", "--run=nowhere"], "nowhere: no such folder"),
-    (["x.png", "--run=a", "--model=4L"], "a: no such folder"), (["x.png", "--tta=shift3"], "tta must be shift"),
+    (["x.png", "--run=a", "--model=4L"], "a: no such folder"),
     (["x.png", "--model=4L", "--model=4X"], "no model is named '4X'"),
     (["x.png", "--invrt=yes"], "Unknown command line flag 'invrt'"), (["x.png", "--invert=maybe"], "--invert"),
     (["x.png", "--data_dir=a"], "--data_dir=a is where the data are that calibrate a run"),

@@ -12,7 +12,7 @@ import os
 import sys
 from typing import Any, Callable, Iterator, NamedTuple, Sequence
 
-from fmnist_zoo import card, views
+from fmnist_zoo import card
 from fmnist_zoo.errors import UsageError
 from fmnist_zoo.spec import CLASS_NAMES
 from trainers import cli
@@ -30,7 +30,7 @@ Takes PNG, JPEG, WebP, BMP and GIF of any size, one garment each on a plain grou
 of these. Several models are an ensemble: the mean of their probabilities. A file that cannot be read is one line on
 standard error; all others are answered, and the exit code is 1.
 """
-GROUPS = {"Which model": ("model", "run", "tta", "data_dir"), "How files are read": ("invert",),
+GROUPS = {"Which model": ("model", "run", "data_dir"), "How files are read": ("invert",),
           "What is printed": ("json",)}
 MODEL = "4D_drop03"
 BEST = 3  # classes printed for each image
@@ -50,9 +50,8 @@ def define_flags() -> cli.Flags:
     values.texts("model", f"a model of the zoo, with the weights that come with it; default: {MODEL}; repeat it for an "
                  "ensemble")
     values.texts("run", "a finished run's folder: its model instead; repeat it for an ensemble")
-    values.text("data_dir", "where the data are whose validation images calibrate a run, an ensemble or --tta; "
+    values.text("data_dir", "where the data are whose validation images calibrate a run or an ensemble; "
                 "default: where the run had them")
-    values.text("tta", views.HELP, "")
     values.choice("invert", ("auto", "yes", "no"), "negate intensities: a model wants a bright garment on black; auto: "
                   "where the corners of a photograph are bright; IDX and npy stay as they are", "auto")
     values.switch("json", "print JSON instead of text")
@@ -65,23 +64,25 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 class Source(NamedTuple):
-    """The models whose predictions are averaged, over the views of `tta`, and what divides their logits."""
+    """The models whose predictions are averaged, and what divides their logits."""
 
     models: list[Any]
-    tta: str
     temperature: float
 
 
 def _main(values: cli.Flags, words: list[str]) -> int:
-    runs, models, tta = _check(values, words)
+    runs, models = _check(values, words)
     from fmnist_zoo import photographs
 
     @functools.cache
     def source() -> Source:
+        from trainers.publishing.measurement import DataSets, Ensemble, Measured
+
         members = [*map(trained.from_run, runs), *map(trained.from_zoo, models)]
-        known = members[0].temperature if len(members) == 1 and not tta else None
-        return Source([member.model for member in members], tta,
-                      known or trained.temperature(members, tta, values.data_dir))
+        data_sets = DataSets(values.data_dir)
+        measured = [Measured(member, data_sets) for member in members]
+        together = Ensemble(measured) if len(measured) > 1 else measured[0]
+        return Source([member.model for member in members], together.temperature)
 
     outcomes = []
     for file, error in photographs.expand(words):
@@ -96,21 +97,20 @@ def _main(values: cli.Flags, words: list[str]) -> int:
     return cli.FAILURE if any(outcome.error for outcome in outcomes) else 0
 
 
-def _check(values: cli.Flags, words: Sequence[str]) -> tuple[list[str], list[str], str]:
-    """The runs, models and `tta` that are meant; refuses what can be refused before TensorFlow is imported."""
+def _check(values: cli.Flags, words: Sequence[str]) -> tuple[list[str], list[str]]:
+    """The runs and models that are meant; refuses what can be refused before TensorFlow is imported."""
     if not words:
         raise UsageError("which files? python -m trainers.predict FILE... (see --help)")
     runs = list(dict.fromkeys(map(os.path.normpath, filter(None, values.run))))
-    tta = views.parse(values.tta)
     models = list(dict.fromkeys(values.model or ([] if runs else [MODEL])))
-    if values.data_dir and not runs and not tta and len(models) == 1:
-        raise UsageError(f"--data_dir={values.data_dir} is where the data are that calibrate a run, an ensemble or "
-                         "--tta; drop it, or name a run")
+    if values.data_dir and not runs and len(models) == 1:
+        raise UsageError(f"--data_dir={values.data_dir} is where the data are that calibrate a run or an ensemble; "
+                         "drop it, or name a run")
     data = {path: trained.spec_and_data(run=path)[1] for path in runs}
     data.update({name: trained.spec_and_data(model=name)[1] for name in models})
     if len(data) > 1:
         trained.check_ensemble(data)
-    return runs, models, tta
+    return runs, models
 
 
 def _look(file: str, invert: str, source: Callable[[], Source]) -> Outcome:
@@ -120,7 +120,7 @@ def _look(file: str, invert: str, source: Callable[[], Source]) -> Outcome:
     from fmnist_zoo import photographs, prediction
 
     try:
-        logits = np.concatenate([prediction.logits_of(source().models, photographs.as_pixels(block), source().tta)
+        logits = np.concatenate([prediction.logits_of(source().models, photographs.as_pixels(block))
                                  for block in photographs.blocks(file, invert)])
     except photographs.PhotographError as error:
         return Outcome(file, [], str(error))

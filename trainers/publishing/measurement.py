@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Sequence
 
 import numpy as np
 
-from fmnist_zoo import metrics, statistics, views
+from fmnist_zoo import metrics, statistics
 from fmnist_zoo.spec import CLASS_NAMES
 from trainers.running import provenance, trained
 from trainers.running.trained import Trained
@@ -131,7 +131,7 @@ class Ensemble(Measured):
         self.members = list(members)
 
     def _predict(self, split: str) -> np.ndarray:
-        return views.mean_over_models([one.logits(split) for one in self.members])
+        return metrics.mean_of_models([one.logits(split) for one in self.members])
 
     @functools.cached_property
     def temperature(self) -> float:

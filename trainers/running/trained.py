@@ -8,8 +8,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import pathlib
-import weakref
-from typing import TYPE_CHECKING, Any, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Iterable, Mapping
 
 from fmnist_zoo import custom, registry, weights
 from fmnist_zoo.errors import ZooError
@@ -20,11 +19,7 @@ from trainers.running import provenance
 from trainers.running.folder import RunFolder
 
 if TYPE_CHECKING:
-    import numpy as np
-
     from fmnist_zoo.data import Data
-
-_PREDICTED: weakref.WeakKeyDictionary[Any, dict[Any, np.ndarray]] = weakref.WeakKeyDictionary()
 
 
 class TrainedError(ZooError, ValueError):
@@ -45,7 +40,7 @@ class Trained:
         data_settings: where those data are, as arguments of `fmnist_zoo.load_data`; empty if no file holds them.
         weights_sha256: of a run's weights, by `checkpoints.digest`; of the file, for shipped weights.
         folder: the run's; None for shipped weights.
-        temperature: divides the logits to calibrate them; None until `calibrated` has fitted it.
+        temperature: divides the logits to calibrate them; None if it has not been fitted.
     """
 
     title: str
@@ -183,49 +178,6 @@ def load_data(trained: Trained, split: str, data_dir: str | None = None) -> Data
             raise TrainedError(f"{trained.title} was trained on other data than those in {found.folder}: {name} "
                                f"{digest}, recorded {trained.data[name]}; name the folder of its own with --data_dir")
     return found
-
-
-def calibrated(trained: Trained, data_dir: str | None = None) -> Trained:
-    """`trained` with a temperature, fitted on its validation images if it has none; 1 if there are no such images."""
-    if trained.temperature is not None:
-        return trained
-    return dataclasses.replace(trained, temperature=temperature([trained], "", data_dir))
-
-
-def temperature(members: Sequence[Trained], tta: str, data_dir: str | None = None) -> float:
-    """The temperature of what models predict together, over the views of `tta`.
-
-    It is fitted on the validation images, which members must have in common: see `check_ensemble`. It is 1 if there are
-    none, for shipped models on the mini set, all of whose training images they were trained on, and for runs on arrays
-    that were given in Python. `TrainedError`, `DataError`: as `load_data`.
-    """
-    from fmnist_zoo import metrics
-
-    if not all(member.data and member.data_settings for member in members):
-        return 1.0
-    logits, labels, _ = logits_of(members, "validation", tta, data_dir)
-    return metrics.fit_temperature(logits, labels) if len(labels) else 1.0
-
-
-def logits_of(members: Sequence[Trained], split: str, tta: str, data_dir: str | None
-              ) -> tuple[np.ndarray, np.ndarray, Data]:
-    """What models predict together of a split of their data: logits as of `prediction.logits_of`, labels, the data.
-
-    What a model predicts is kept as long as the model: an ensemble is evaluated after its members.
-    """
-    from fmnist_zoo import prediction, views
-
-    found = load_data(members[0], split, data_dir)
-    images, labels = found[split]
-    pixels = prediction.as_pixels(images)
-    logits = []
-    for member in members:
-        known = _PREDICTED.setdefault(member.model, {})
-        key = (split, tta, found.sha256, found.split_sha256)
-        if key not in known:
-            known[key] = prediction.logits_of([member.model], pixels, tta)
-        logits.append(known[key])
-    return (views.mean_over_models(logits) if len(logits) > 1 else logits[0]), labels, found
 
 
 def check_ensemble(data: Mapping[str, Mapping[str, Any]]) -> None:
