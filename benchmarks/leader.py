@@ -39,7 +39,7 @@ class Stub:
     def _outcome(self, config: dict[str, Any]) -> dict[str, Any]:
         recipe = config["recipe"]
         loss = abs(recipe["learning_rate"] - 1e-3) * 100 + config["spec"]["l2"] + 1 / recipe["epochs"]
-        parts = ("train", "validation", "ranking")
+        parts = ("train", "val", "ranking")
         metrics = {f"{part}_{kind}": loss for part in parts for kind in ("loss", "accuracy")}
         return {"status": "COMPLETED", "epochs": config["recipe"]["epochs"], "seconds": 1.0, "seed": config["seed"],
                 "pid": 1, "trials": 1, "memory_mb": 1000.0, "began": 1.0, "ended": 2.0,
