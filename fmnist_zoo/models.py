@@ -32,9 +32,9 @@ def build_model(name: str | ModelSpec, seed: int = 0, *, weights: str | os.PathL
         seed: in [0, 2**32). Initial weights are a function of the seed and the layer's index, not of the name: `4L`
             and `4D_drop03` start equal. They are drawn by the generator of Keras' backend: jax, torch and TensorFlow
             draw other numbers from the same seed, of the same distribution.
-        weights: None for initial weights, "fashion_mnist" for those in the package, or a file: `.weights.h5` or
-            `.keras` of Keras, as a run leaves them, or `.safetensors` of `fmnist_zoo.weights.write`. Keras' files tell
-            models apart by the shapes of their layers alone, not by dropout, penalties or activations.
+        weights: None for initial weights, "fashion_mnist" for those in the package, or a file: `.safetensors`, as
+            a run leaves it in `weights/`, or Keras' `.keras`, which tells models apart by the shapes of their layers
+            alone, not by dropout, penalties or activations.
         features: return what the logits are computed from, the activations of the last hidden layer, (batch, units)
             float32; without hidden layers, the pixels.
         **overrides: settings of `ModelSpec`, such as `hidden` (widths), `dropout` (a rate or one for each layer), `l2`.
@@ -93,10 +93,10 @@ def load_weights(model: Any, spec: ModelSpec, source: str | os.PathLike[str]) ->
     if path.suffix == ".safetensors":
         model.set_weights(read(path, spec, model=model))
         return
-    if not path.name.endswith((".weights.h5", ".keras")) or not path.is_file():
+    if path.suffix != ".keras" or not path.is_file():
         problem = "this is no such file" if path.exists() else "there is no such file"
-        raise WeightsError(f"weights={os.fspath(source)!r}: expected {SHIPPED!r} or a file .weights.h5, .keras or "
-                           f".safetensors; {problem}")
+        raise WeightsError(f"weights={os.fspath(source)!r}: expected {SHIPPED!r} or a file .safetensors or "
+                           f".keras; {problem}")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error")  # for layers that differ from the model's, Keras only warns

@@ -66,7 +66,14 @@ def shapes(spec: ModelSpec, model: Any = None) -> dict[str, tuple[int, ...]]:
     `model` is the Keras model, which is needed of a spec that a function builds; its layers name the arrays.
     """
     if spec.build:
-        return {variable.path: tuple(variable.shape) for variable in model.weights}
+        found: dict[str, tuple[int, ...]] = {}
+        for variable in model.weights:
+            name, number = variable.path, 1
+            while name in found:  # nested models may name two layers alike
+                number += 1
+                name = f"{variable.path}_{number}"
+            found[name] = tuple(variable.shape)
+        return found
     return {f"{layer.name}/{array}": shape for layer in spec.layers for array, shape in layer.arrays.items()}
 
 
@@ -111,18 +118,26 @@ def read(path: str | os.PathLike[str], spec: ModelSpec, *, sha256: str = "", mod
     if found != expected:
         raise WeightsError(f"{path}: does not hold the arrays of {spec.name}: {found}, expected {expected}")
     with np.errstate(over="ignore"):  # float64 beyond float32's range becomes infinite, and is refused below
-        weights = [arrays[name].astype(np.float32) for name in expected]
+        weights = [arrays[name].astype(np.float32) if arrays[name].dtype.kind == "f" else arrays[name]
+                   for name in expected]
     if not all(np.isfinite(array).all() for array in weights):
         raise WeightsError(f"{path}: holds numbers that are not finite")
     return weights
 
 
-def write(path: str | os.PathLike[str], spec: ModelSpec, weights: Sequence[np.ndarray], *, dtype: str,
+def digest(spec: ModelSpec, model: Any) -> str:
+    """SHA-256 of the names, dtypes, shapes and bytes of a Keras model's arrays."""
+    from fmnist_zoo import tensors
+
+    return tensors.digest_of(dict(zip(shapes(spec, model), model.get_weights())))
+
+
+def write(path: str | os.PathLike[str], spec: ModelSpec, weights: Sequence[np.ndarray], *, dtype: str = "",
           model: Any = None) -> str:
-    """Writes weights, in the order of `shapes`, as `dtype`; returns the file's SHA-256."""
+    """Writes weights, in the order of `shapes`, as `dtype` (empty: their own); returns the file's SHA-256."""
     import safetensors.numpy
 
-    arrays = {name: array.astype(dtype) for name, array in zip(shapes(spec, model), weights)}
+    arrays = {name: array.astype(dtype or array.dtype) for name, array in zip(shapes(spec, model), weights)}
     # One entry of metadata: safetensors writes several in no fixed order, which would change the SHA-256.
     content = safetensors.numpy.save(arrays, {"architecture": _architecture(spec)})
     with atomic_write(path) as file:

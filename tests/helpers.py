@@ -7,13 +7,13 @@ import struct
 
 from tensorboard.compat.proto import event_pb2
 
-from fmnist_zoo import list_models
+from fmnist_zoo import list_models, tensors
 from fmnist_zoo.files import read_json
-from trainers.running import checkpoints
+from trainers.running import checkpoint, progress, run
+from trainers.running.folder import RunFolder
 
 OF_THE_REPORT = list_models()[:list_models().index("4N_512")]  # the catalog lists what goes beyond it last
 TIMES = ("seconds", "images_per_second")
-OLD_FILES = pathlib.Path(__file__).parent / "fixtures" / "v0.1.0"  # written by that version; see its README.md
 
 
 def events(folder):
@@ -51,7 +51,7 @@ def scalars(folder):
 
 
 def change(path, how):
-    """Changes a record; it is then without a digest, as an earlier version wrote it."""
+    """Changes a record; it is then without a digest, as if a person had edited it on purpose."""
     content = read_json(path)
     how(content)
     pathlib.Path(path).write_text(json.dumps(content))
@@ -63,9 +63,22 @@ def rows_without_times(folder):
         return [{name: cell for name, cell in row.items() if name not in TIMES} for row in csv.DictReader(file)]
 
 
+def execute(path, config, should_stop, reporter=None):
+    """Trains the run in a folder, which is made if it is missing."""
+    folder = RunFolder(path)
+    folder.path.mkdir(parents=True, exist_ok=True)
+    with run.opened(folder) as found:
+        return run.execute(found, config, reporter=reporter or progress.Reporter(), should_stop=should_stop)
+
+
 def state_digest(folder):
     """SHA-256 of all arrays of a run's checkpoint: weights, optimizer state, best weights."""
-    return checkpoints.digest(checkpoints.load(pathlib.Path(folder) / "checkpoints" / "latest.npz")[0])
+    found = checkpoint_of(folder)
+    return tensors.digest_of(found.state) + tensors.digest_of(found.best)
+
+
+def checkpoint_of(folder):
+    return checkpoint.load(pathlib.Path(folder) / "checkpoints" / "latest.safetensors")
 
 
 def run_outcome(folder):

@@ -5,8 +5,9 @@ import math
 import numpy as np
 
 from fmnist_zoo.files import write_json
+from fmnist_zoo.tensors import digest_of
 from trainers.config import resolve
-from trainers.running import checkpoints
+from trainers.running.checkpoint import Checkpoint, identity
 from trainers.running.folder import RunFolder
 
 DATA = {"name": "mini", "sha256": "d" * 64, "split_sha256": "e" * 64, "fit": 1800, "validation": 200}
@@ -27,20 +28,19 @@ def make(logdir, name, *, losses=(0.5, 0.3, 0.4), model="4L", started=1.7e9, fin
                              "val_accuracy": 1 - loss})
     best = int(np.argmin(losses)) + 1 if losses else 0
     weights = {"kernel": np.full(2, best, np.float32)}
-    checkpoints.save(folder.checkpoint, {f"best/{name}": array for name, array in weights.items()},
-                     {"epoch": len(losses), "identity": config.identity, "events": {}, "best_epoch": best,
-                      "best_loss": min(losses, default=math.inf), "seconds": 1.5 * len(losses),
-                      "metrics_sha256": folder.table.digest(len(losses))})
+    Checkpoint(len(losses), best, min(losses, default=math.inf), 1.5 * len(losses), {},
+               identity(config, data["sha256"], data["split_sha256"]), folder.table.digest(len(losses)),
+               best=weights).save(folder.checkpoint)
     if finished:
         folder.weights.mkdir()
-        for path in (folder.weights / "best.weights.h5", folder.model, folder.path / "events.out.tfevents.1.curves"):
+        for path in (folder.weight_file("best"), folder.model, folder.path / "events.out.tfevents.1.curves"):
             path.write_bytes(b"content")
         write_json(folder.result, {
             "epochs": len(losses), "stopped_early": len(losses) < config.recipe.epochs, "weights": "best",
             "final": {"epoch": best, "train_loss": 0.1, "val_loss": losses[best - 1],
                       "val_accuracy": 1 - losses[best - 1]},
-            "seconds": 1.5 * len(losses), "weights_sha256": checkpoints.digest(weights),
-            "metrics_sha256": folder.table.digest(len(losses)), "files_sha256": folder.digests()})
+            "seconds": 1.5 * len(losses), "weights_sha256": digest_of(weights),
+            "metrics_sha256": folder.table.digest(len(losses))})
     return folder
 
 

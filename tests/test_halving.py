@@ -11,7 +11,6 @@ from tests import helpers
 from tests.sweeps import Inline, Pretending, replace_pool, without_times
 from trainers import sweep
 from trainers.config import RunConfig, read_record, resolve
-from trainers.running import progress, run
 from trainers.running.folder import RunFolder
 from trainers.tuning import journal, pool, study
 from trainers.tuning.halving import Asha, Sampler, planned, rungs
@@ -256,7 +255,7 @@ def test_promoted_trial_equals_an_uninterrupted_run_bit_for_bit(kept, tmp_path, 
     config = RunConfig.from_dict(read_record(promoted)["config"])
     assert config.recipe.epochs == config.recipe.horizon == 4
     (tmp_path / "alone").mkdir()
-    alone = run.execute(RunFolder(tmp_path / "alone"), config, reporter=progress.Reporter(), should_stop=lambda: False)
+    alone = helpers.execute(tmp_path / "alone", config, lambda: False)
     assert helpers.rows_without_times(promoted) == helpers.rows_without_times(alone.folder)
     assert states[str(promoted)] == helpers.state_digest(alone.folder)
     assert RunFolder(promoted).read_result()["final"] == alone.result["final"]

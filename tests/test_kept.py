@@ -28,7 +28,7 @@ class Writing(Pretending):
         if job["parent"]:
             self.checkpoint_of_parent.append(RunFolder(job["parent"]).checkpoint.exists())
         folder = RunFolder(job["folder"])
-        for path in (folder.config, folder.table.path, folder.model, folder.weights / "best.weights.h5",
+        for path in (folder.config, folder.table.path, folder.model, folder.weight_file("best"),
                      folder.checkpoint):
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text("")

@@ -15,9 +15,6 @@ from tests import helpers
 from tests.test_resume import assert_equal_runs, crash_after, stopped_run
 from trainers import sweep
 from trainers.config import RunConfig, overlay, resolve
-from trainers.running import run
-from trainers.running.folder import create
-from trainers.running.progress import Reporter
 from trainers.running.trained import from_run
 from trainers.train import main, train
 from trainers.tuning.space import SpaceError, apply, parse
@@ -50,17 +47,16 @@ def test_resumed_run_with_every_setting_equals_uninterrupted_run(teacher, whole,
     settings = dict(epochs=4, teacher=f"{teacher},softmax", **{**SMALL, "checkpoint_every": 1 + crashed}, **EVERYTHING)
     if crashed:
         config = resolve("3L", data="mini", **settings)
-        folder = create(tmp_path, config, "one")
+        folder = tmp_path / config.spec.folder / "one"
         with pytest.raises(Exception, match="^$"):
-            run.execute(folder, config, reporter=Reporter(), should_stop=crash_after(3))
-        folder = folder.path
-        assert helpers.checkpoints.load(folder / "checkpoints" / "latest.npz")[1]["epoch"] == 2
+            helpers.execute(folder, config, crash_after(3))
+        assert helpers.checkpoint_of(folder).epoch == 2
     else:
         folder = stopped_run(tmp_path, 1, model="3L", **settings)
     assert main([f"--resume={folder}"]) == 0
     assert_equal_runs(folder, whole.folder)
-    state = helpers.checkpoints.load(folder / "checkpoints" / "latest.npz")[0]
-    assert {"state/ema/logits/kernel", "state/logits/kernel"} <= set(state)
+    state = helpers.checkpoint_of(folder).state
+    assert {"ema/logits/kernel", "logits/kernel"} <= set(state)
     assert any("ema" in name and "moving_variance" in name for name in state)
 
 
@@ -68,7 +64,7 @@ def test_validation_and_kept_weights_are_of_the_mean(whole):
     images, labels = fmnist_zoo.load_data(("validation",), data="mini")["validation"]
     losses = {}
     for name in ("best", "last", "last_not_averaged"):
-        model = models.build_model(whole.config.spec, weights=whole.folder / "weights" / f"{name}.weights.h5")
+        model = models.build_model(whole.config.spec, weights=whole.folder / "weights" / f"{name}.safetensors")
         losses[name] = metrics.mean_cross_entropy(model(images / np.float32(255)).numpy(), labels)
     rows = whole.history
     assert losses["last"] == pytest.approx(rows[-1]["val_loss"], rel=1e-5)
@@ -76,10 +72,10 @@ def test_validation_and_kept_weights_are_of_the_mean(whole):
     assert losses["last_not_averaged"] != pytest.approx(losses["last"], rel=1e-5)
     saved = keras.saving.load_model(whole.folder / "model.keras")
     np.testing.assert_allclose(saved(images / np.float32(255)), whole.model(images / np.float32(255)), atol=1e-6)
-    state = helpers.checkpoints.load(whole.folder / "checkpoints" / "latest.npz")[0]
+    state = helpers.checkpoint_of(whole.folder).state
     np.testing.assert_array_equal(from_run(whole.folder).model.layers[-1].kernel, saved.layers[-1].kernel)
-    raw = models.build_model(whole.config.spec, weights=whole.folder / "weights" / "last_not_averaged.weights.h5")
-    np.testing.assert_array_equal(raw.layers[-1].kernel, state["state/logits/kernel"])
+    raw = models.build_model(whole.config.spec, weights=whole.folder / "weights" / "last_not_averaged.safetensors")
+    np.testing.assert_array_equal(raw.layers[-1].kernel, state["logits/kernel"])
 
 
 def test_events_show_augmented_images_and_the_learning_rate(whole):
@@ -97,7 +93,7 @@ def test_events_are_of_the_weights_that_count(tmp_path):
     events = helpers.summaries(run.folder)
     assert "pictures/augmented" not in events
     (_, value), = events["weights/logits/kernel"]
-    kernels = [models.build_model("softmax", weights=run.folder / "weights" / f"{name}.weights.h5").layers[-1].kernel
+    kernels = [models.build_model("softmax", weights=run.folder / "weights" / f"{name}.safetensors").layers[-1].kernel
                for name in ("last", "last_not_averaged")]
     lowest = np.frombuffer(value.tensor.tensor_content)[0]
     assert lowest == pytest.approx(np.min(kernels[0]), rel=1e-6) != pytest.approx(np.min(kernels[1]), rel=1e-3)

@@ -6,7 +6,8 @@ import pytest
 
 from tests import helpers
 from trainers.config import ConfigError, resolve
-from trainers.running import checkpoints, saving
+from trainers.running import saving
+from trainers.running.checkpoint import Checkpoint
 from trainers.running.folder import RunFolder
 from trainers.running.table import MetricsTable
 from trainers.train import main, train
@@ -18,9 +19,8 @@ pytestmark = pytest.mark.usefixtures("without_xla")
 @pytest.fixture
 def saved(monkeypatch):
     """The epochs after which a checkpoint was written."""
-    found, real = [], checkpoints.save
-    monkeypatch.setattr(checkpoints, "save",
-                        lambda path, arrays, note: (found.append(note["epoch"]), real(path, arrays, note)))
+    found, real = [], Checkpoint.save
+    monkeypatch.setattr(Checkpoint, "save", lambda self, path: (found.append(self.epoch), real(self, path)))
     return found
 
 
@@ -80,19 +80,19 @@ def test_run_killed_before_its_first_checkpoint_starts_again(saved, tmp_path):
 
 def test_what_a_run_has_written_is_durable_when_a_checkpoint_says_so(tmp_path, monkeypatch):
     """Files by their length at the last fsync; folders, because a file is lost with the name of a folder above it."""
-    synced, at_checkpoints, real, save = {}, [], os.fsync, checkpoints.save
+    synced, at_checkpoints, real, save = {}, [], os.fsync, Checkpoint.save
 
     def fsync(descriptor):
         real(descriptor)
         synced[os.readlink(f"/proc/self/fd/{descriptor}")] = os.fstat(descriptor).st_size
 
-    def observe(path, arrays, note):
+    def observe(self, path):
         at_checkpoints.append({name: synced.get(str(path.parents[1] / name)) == size
-                               for name, size in note["events"].items()})
-        save(path, arrays, note)
+                               for name, size in self.events.items()})
+        save(self, path)
 
     monkeypatch.setattr(os, "fsync", fsync)
-    monkeypatch.setattr(checkpoints, "save", observe)
+    monkeypatch.setattr(Checkpoint, "save", observe)
     folder = train("2L", logdir=tmp_path / "new" / "logs", checkpoint_every=1, **SMALL).folder
     assert len(at_checkpoints) == 4 and all(len(one) == 3 and all(one.values()) for one in at_checkpoints)
     for path in folder.rglob("*"):

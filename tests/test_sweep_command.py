@@ -160,7 +160,7 @@ def test_ctrl_c_keeps_finished_epochs(tmp_path):
         output, error = process.communicate(timeout=60)
     assert process.returncode == 130, error
     assert "interrupted; the same command continues" in output and "RUNNING" in output and "Traceback" not in error
-    assert (metrics.parent / "checkpoints" / "latest.npz").exists()
+    assert (metrics.parent / "checkpoints" / "latest.safetensors").exists()
 
 
 @pytest.mark.long

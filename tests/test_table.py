@@ -107,7 +107,6 @@ def test_changed_digit_is_found_by_the_digest_of_the_checkpoint(table):
     table.path.write_bytes(table.path.read_bytes().replace(b"\n3,24,", b"\n3,25,"))
     table.check(2, digest)  # the row of epoch 3 is not the checkpoint's
     table.path.write_bytes(table.path.read_bytes().replace(b"\n2,16,", b"\n2,17,"))
-    table.check(2, None)
     with pytest.raises(TableError, match="epochs 1 to 2 are not those that the run wrote"):
         table.check(2, digest)
 

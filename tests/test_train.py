@@ -152,7 +152,6 @@ def test_saved_model_opens_in_plain_keras(run, command, tmp_path):
         "                 and 'editable' not in getattr(finder, '__name__', '').lower()]\n"
         "assert importlib.util.find_spec('fmnist_zoo') is None, 'it can import us'\n"
         "model = keras.saving.load_model(sys.argv[1])\n"
-        "model.load_weights(sys.argv[2])\n"
         "numpy.save('logits.npy', model.predict(numpy.load('images.npy'), verbose=0))\n")
     import os
     import subprocess
@@ -160,7 +159,7 @@ def test_saved_model_opens_in_plain_keras(run, command, tmp_path):
 
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     done = subprocess.run(
-        [sys.executable, "look.py", run.folder / "model.keras", run.folder / "weights" / "best.weights.h5"],
+        [sys.executable, "look.py", run.folder / "model.keras"],
         cwd=tmp_path, capture_output=True, text=True, env=environment)
     assert done.returncode == 0, done.stderr
     np.testing.assert_allclose(np.load(tmp_path / "logits.npy"), run.model(images).numpy(), atol=1e-5)

@@ -67,8 +67,8 @@ def stub(monkeypatch):
     def replace(function):
         result = {"epochs": 1, "final": {}, "seconds": 0.0}
 
-        def execute(folder, config, **settings):
-            function(folder)
+        def execute(found, config, **settings):
+            function(found.folder)
             return types.SimpleNamespace(result=result)
 
         monkeypatch.setattr(run, "execute", execute)
@@ -77,11 +77,7 @@ def stub(monkeypatch):
 
 
 def test_job_waits_for_a_worker_of_an_earlier_start_in_its_folder(job, stub, tmp_path):
-    def take_the_lock(folder):
-        with folder.locked():
-            pass
-
-    stub(take_the_lock)
+    stub(lambda folder: None)
     folder = tmp_path / "one" / "0"
     folder.mkdir(parents=True)
     with open(folder / ".lock", "w") as held:

@@ -36,8 +36,8 @@ MIXED = "mixed_bfloat16"
 LARGEST_XLA_BATCH = 1024  # above it, in bfloat16 and for convolutions, TensorFlow's own kernels are faster
 TRAINED = ("teacher", "initial_weights")  # settings that name trained models
 TAPE_ALONE = ("ema", "shift", "flip", "erase", "mixup", "initial_weights", "teacher")
-_KINDS = {"name": str, "sha256": str, "split_sha256": str, "fit": int, "validation": int, "versions": dict, "cpu": str,
-          "cores": int}  # of what the record of a run holds
+_RECORDED = {"data": ("name", "sha256", "split_sha256", "fit", "validation"),
+             "environment": ("versions", "cpu", "cores")}  # of what the record of a run holds
 SCRATCH = ("hidden", "l1", "l2", "epochs", "batch_size", "learning_rate", "validation_size", "early_stopping",
            "weights")  # the settings of model and recipe of which `scratch` takes any value
 
@@ -130,7 +130,7 @@ class RunConfig:
 
     @classmethod
     def from_dict(cls, fields: dict[str, Any]) -> RunConfig:
-        """The inverse of `to_dict`, also for files of earlier versions, which lack settings; else `ConfigError`."""
+        """The inverse of `to_dict`; `ConfigError` if it is not such a dict."""
         try:
             return cls(**{**fields, "spec": ModelSpec(**fields["spec"]), "recipe": Recipe(**fields["recipe"])})
         except (TypeError, KeyError) as error:
@@ -140,16 +140,6 @@ class RunConfig:
     def identity(self) -> str:
         """The settings that decide the numbers of an epoch, without those at their default: JSON, for a checkpoint."""
         return json.dumps(_decisive(flat(self)), sort_keys=True)
-
-    def owns(self, identity: str) -> bool:
-        """Whether a checkpoint with this identity, of this version or an earlier one, is of a run with this config."""
-        try:
-            fields = json.loads(identity)
-            if "recipe" in fields:  # version 0.1.0 wrote all settings, nested, and did not know `threads`
-                fields = {"threads": self.threads, **fields, **fields["recipe"], **fields["spec"]}
-            return json.dumps(_decisive(fields), sort_keys=True) == self.identity
-        except (ValueError, TypeError, AttributeError):
-            return False
 
     @property
     def data_settings(self) -> dict[str, Any]:
@@ -302,17 +292,12 @@ def read_run(path: str | os.PathLike[str]) -> tuple[dict[str, Any], RunConfig]:
     try:
         path = path / "config.json" if path.is_dir() else path
         record = opened(json.loads(path.read_bytes()))  # of a pipe, too: --config=<(command)
-        if "threads" not in record["config"]:  # version 0.1.0 knew them as a part of the environment alone
-            threads = record["environment"].get("threads", {}).get("intra_op", THREADS)
-            record["config"] = {**record["config"], "threads": threads}
         config = RunConfig.from_dict(record["config"])
-        for part, names in (("data", ("name", "sha256", "split_sha256", "fit", "validation")),
-                            ("environment", ("versions", "cpu", "cores"))):
-            missing = [name for name in names if not isinstance(record[part].get(name), _KINDS[name])]
+        for part, names in _RECORDED.items():
+            missing = [name for name in names if name not in record[part]]
             if missing:
-                raise ConfigError(f"its {part} lacks {', '.join(missing)}, or has another kind of it")
-        if not isinstance(record["data"]["fit"], int) or not record["data"]["fit"] > 0:
-            raise ConfigError(f"its data have {record['data']['fit']!r} fit images")
+                raise ConfigError(f"its {part} lacks {', '.join(missing)}")
+        record["starts"]
     except OSError as error:
         advice = "; `python -m trainers.runs` lists the runs" if isinstance(error, FileNotFoundError) else ""
         raise ConfigError(f"{path}: cannot be read: {error.strerror}{advice}") from error

@@ -20,14 +20,14 @@ from fmnist_zoo.spec import ARRAYS, ModelSpec
 from trainers import cli
 from trainers.config import ConfigError, RunConfig, differences, overlay, read_run, resolve
 from trainers.running import dependencies, progress, provenance
-from trainers.running.folder import RunFolder, check_name, create, finished, latest_unfinished, remove_if_unused
+from trainers.running.folder import NewFolder, RunFolder, check_name, finished
 from trainers.settings import SettingsWithoutData
 
 if TYPE_CHECKING:
     import numpy as np
 
     from fmnist_zoo.data import Data
-    from trainers.running.run import Run
+    from trainers.running.run import Opened, Run
 
     Images = str | Data | tuple[np.ndarray, np.ndarray]
     OnEpoch = Callable[[dict[str, Any]], Any]
@@ -113,17 +113,18 @@ def resume(path: str | os.PathLike[str], *, epochs: int | None = None, data: Ima
     Raises:
         ValueError, RunError: as `train`.
     """
-    folder = _folder(path)
-    record, config = _resumed(folder, {} if epochs is None else {"epochs": epochs})
-    images = None
-    if data is not None and not isinstance(data, str):
-        images = _images(data, config.recipe.validation_size)
-    elif data not in (None, config.data):
-        raise ConfigError(f"data={data!r} disagrees with the run in {folder.path}, which has {config.data}")
-    else:
-        _refuse_arrays(folder, config)
-    return _execute(folder, config, expected=record, reporter=progress.for_caller(verbose), data=images,
-                    on_epoch=on_epoch)
+    from trainers.running import run
+
+    with run.opened(_folder(path)) as found:
+        config = _continued(found, {} if epochs is None else {"epochs": epochs})
+        images = None
+        if data is not None and not isinstance(data, str):
+            images = _images(data, config.recipe.validation_size)
+        elif data not in (None, config.data):
+            raise ConfigError(f"data={data!r} disagrees with the run in {found.path}, which has {config.data}")
+        else:
+            _refuse_arrays(found, config)
+        return _execute(found, config, reporter=progress.for_caller(verbose), data=images, on_epoch=on_epoch)
 
 
 def _with_data(spec: str | ModelSpec, data: Images | None, settings: Mapping[str, Any]
@@ -154,16 +155,12 @@ def _images(data: Any, validation_size: float) -> Data:
 
 
 def _start(config: RunConfig, logdir: str | os.PathLike[str], run_name: str, **options: Any) -> Run:
-    """Makes a folder and trains the run in it; removes the folder if the run fails before its first epoch."""
+    """Trains a new run; its folder is made just before the first update."""
     dependencies.check(config)
-    folder = create(logdir, config, run_name)
-    try:
-        return _execute(folder, config, **options)
-    finally:
-        remove_if_unused(folder)
+    return _execute(NewFolder(logdir, config, run_name), config, **options)
 
 
-def _execute(folder: RunFolder, config: RunConfig, *, reporter: progress.Reporter,
+def _execute(place: Opened | NewFolder, config: RunConfig, *, reporter: progress.Reporter,
              expected: dict[str, Any] | None = None, data: Data | None = None, on_epoch: OnEpoch | None = None,
              should_stop: Callable[[], bool] = lambda: False) -> Run:
     if on_epoch is not None and not callable(on_epoch):
@@ -172,9 +169,9 @@ def _execute(folder: RunFolder, config: RunConfig, *, reporter: progress.Reporte
 
     given: dict[str, Any] = dict(expected=expected, data=data)
     if on_epoch is None:
-        return run.execute(folder, config, reporter=reporter, should_stop=should_stop, **given)
+        return run.execute(place, config, reporter=reporter, should_stop=should_stop, **given)
     handing = progress.Handing(reporter, on_epoch)
-    done = run.execute(folder, config, reporter=handing, should_stop=lambda: handing.stop, **given)
+    done = run.execute(place, config, reporter=handing, should_stop=lambda: handing.stop, **given)
     if handing.error:
         raise handing.error
     return done
@@ -232,58 +229,67 @@ def _resume(values: cli.Flags) -> int:
             raise ConfigError(f"--resume continues in the run's own folder, as it is configured: drop --{name}")
     architecture = {name: given[name] for name in settings_of(ModelSpec) if name in given}
     spec = registry.get_spec(values.model, **architecture) if values.model else None
-    folder = latest_unfinished(values.logdir, spec.folder if spec else None) if values.resume == "latest" \
-        else _folder(values.resume)
-    record, config = _resumed(folder, given, spec)
-    _refuse_arrays(folder, config)
-    if values.dry_run:
-        print(dry_run_text(config, str(folder.path.parent.parent), folder.path.name))
-        return 0
-    if finished(folder, config):
-        result, advice = folder.read_result() or {}, "more --epochs continue from its end"
-        if config.recipe.horizon == config.recipe.epochs:
-            advice = "so is the schedule of its learning rate; --config with more --epochs is a new run of that length"
-        if result["stopped_early"]:
-            advice = f"it stopped early, after epoch {result['epochs']}; --config with --early_stopping=0 trains longer"
-        print(f"{folder.path} is finished: {advice}")
-        return 0
-    with cli.StopSignal() as stop:
-        run = _execute(folder, config, expected=record, reporter=progress.for_output(), should_stop=stop)
-        return _report(run, stop)
+    from trainers.running import run
+
+    with run.latest_unfinished(values.logdir, spec.folder if spec else None) if values.resume == "latest" \
+            else run.opened(_folder(values.resume)) as found:
+        config = _continued(found, given, spec)
+        _refuse_arrays(found, config)
+        if values.dry_run:
+            print(dry_run_text(config, str(found.path.parent.parent), found.path.name))
+            return 0
+        if finished(found.folder, config):
+            print(f"{found.path} is finished: {_longer(found.folder, config)}")
+            return 0
+        with cli.StopSignal() as stop:
+            return _report(_execute(found, config, reporter=progress.for_output(), should_stop=stop), stop)
+
+
+def _longer(folder: RunFolder, config: RunConfig) -> str:
+    """How a finished run can be trained longer."""
+    result = folder.read_result() or {}
+    if result["stopped_early"]:
+        return f"it stopped early, after epoch {result['epochs']}; --config with --early_stopping=0 trains longer"
+    if config.recipe.horizon == config.recipe.epochs:
+        return "so is the schedule of its learning rate; --config with more --epochs is a new run of that length"
+    return "more --epochs continue from its end"
 
 
 def _folder(path: str | os.PathLike[str]) -> RunFolder:
-    """The folder of a run that is named by it, or by its `config.json`."""
+    """The folder of a run that is named by it, or by its `config.json`; `ConfigError` if no run has begun in it."""
     path = os.path.abspath(os.path.expanduser(path))
-    return RunFolder(os.path.dirname(path) if os.path.basename(path) == "config.json" else path)
+    folder = RunFolder(os.path.dirname(path) if os.path.basename(path) == "config.json" else path)
+    if not folder.config.is_file():
+        read_run(folder.config)  # raises
+    return folder
 
 
-def _refuse_arrays(folder: RunFolder, config: RunConfig) -> None:
+def _refuse_arrays(found: Opened, config: RunConfig) -> None:
     if config.data == ARRAYS:
-        raise ConfigError(f"{folder.path}: its images were given in Python as arrays, and no file holds them; continue "
-                          f"it there: trainers.train.resume({str(folder.path)!r}, data=(images, labels))")
+        raise ConfigError(f"{found.path}: its images were given in Python as arrays, and no file holds them; continue "
+                          f"it there: trainers.train.resume({str(found.path)!r}, data=(images, labels))")
 
 
-def _resumed(folder: RunFolder, given: Mapping[str, Any], spec: ModelSpec | None = None
-             ) -> tuple[dict[str, Any], RunConfig]:
-    """The record of the run in a folder, and its config with the settings that a resumed run may change.
+def _continued(found: Opened, given: Mapping[str, Any], spec: ModelSpec | None = None) -> RunConfig:
+    """The config of the run in a folder, with the settings that a resumed run may change.
 
     Raises:
         ConfigError: for other settings than recorded, by name, or another model than `spec`.
     """
-    record, old = read_run(folder.path)
-    provenance.require_builder(folder.path, record)
+    assert found.record and found.config, "no run has begun in this folder"
+    folder, old = found.path, found.config
+    provenance.require_builder(folder, found.record)
     if spec and spec.name != old.spec.name:
-        raise ConfigError(f"--model={spec.name} disagrees with the run in {folder.path}, which is of {old.spec.name}")
+        raise ConfigError(f"--model={spec.name} disagrees with the run in {folder}, which is of {old.spec.name}")
     horizon = {"schedule_epochs": old.recipe.horizon or None}  # a checkpoint never continues under another one
     new = overlay(old, **{**horizon, **given})
     for name, (before, after) in differences(old, new).items():
         if name == "epochs" and after > before or name == "data_dir":
             continue
-        raise ConfigError(f"--{name}={after} disagrees with the run in {folder.path}, which has {before}; "
+        raise ConfigError(f"--{name}={after} disagrees with the run in {folder}, which has {before}; "
                           "on resume only --epochs may change, to more")
     stored = dataclasses.replace(new.recipe, schedule_epochs=old.recipe.schedule_epochs)
-    return record, dataclasses.replace(new, recipe=stored)
+    return dataclasses.replace(new, recipe=stored)
 
 
 def _report(run: Run, stop: cli.StopSignal) -> int:

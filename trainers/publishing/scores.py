@@ -11,7 +11,7 @@ from fmnist_zoo import files, metrics, registry, results
 from trainers.config import RunConfig, read_record, resolve
 from trainers.publishing import evaluation, measurement
 from trainers.publishing.measurement import Measured
-from trainers.running import provenance, trained, verifying
+from trainers.running import provenance, trained
 from trainers.running.folder import RunFolder
 
 COMPARED = ("epochs", "chosen_epoch", "val_accuracy", "test_accuracy", "test_nll", "test_ece", "data_sha256")
@@ -34,14 +34,12 @@ def row(measured: Measured) -> dict[str, Any]:
     """The row of a finished run's model. The test images are opened unless its folder holds an evaluation of it.
 
     Raises:
-        TrainedError: if the run's result disagrees with its `metrics.csv`.
-        TableError: if that file is damaged.
+        TableError: if its `metrics.csv` is damaged, or is not that of its result.
     """
     subject = measured.subject
     assert subject.folder, "a shipped model is no run"
     folder = RunFolder(subject.folder)
-    if problems := verifying.result_problems(folder):
-        raise trained.TrainedError(f"{'; '.join(problems)}; no row is written of it: train the run again")
+    folder.rows()
     report = evaluation.once(measured)
     record, result = read_record(folder.path), folder.read_result() or {}
     return {

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import pathlib
 from typing import Any, Callable, Iterator, Mapping, Sequence
 
 from trainers.config import ConfigError, RunConfig, decisive_differences, read_record, read_run
 from trainers.running import dependencies, progress, provenance
-from trainers.running.folder import RunFolder, create, finished, remove_if_unused
+from trainers.running.folder import NewFolder, RunFolder, finished
 
 
 def finish(runs: Sequence[RunConfig], logdir: str, should_stop: Callable[[], bool],
@@ -35,18 +36,15 @@ def finish(runs: Sequence[RunConfig], logdir: str, should_stop: Callable[[], boo
             left = f"; about {progress.clock((len(runs) - index) * spent / done)} left" if done else ""
             print(f"[{index + 1}/{len(runs)}] {config.spec.name} ({config.trainer}, seed {config.seed}){left}",
                   flush=True)
-            watch, expected = progress.Stopwatch(), None
+            watch = progress.Stopwatch()
             dependencies.check(config)
-            if folder is None:
-                folder = create(logdir, config)
-            else:
-                expected, config = read_run(folder.path)
-            try:
-                outcome = run.execute(folder, config, reporter=reporter, should_stop=should_stop, expected=expected)
-            finally:
-                remove_if_unused(folder)
+            with contextlib.ExitStack() as held:
+                place = held.enter_context(run.opened(folder)) if folder else NewFolder(logdir, config)
+                config = place.config if isinstance(place, run.Opened) and place.config else config
+                outcome = run.execute(place, config, reporter=reporter, should_stop=should_stop)
             if outcome.result is None:
                 return
+            folder = RunFolder(outcome.folder)
             done, spent = done + 1, spent + watch.seconds()
         yield folder
 

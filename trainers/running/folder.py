@@ -1,26 +1,20 @@
 """A run's folder, `<logdir>/<model>/<run>/`: its files, who may write to them, and what a resumed run removes.
 
-    config.json  metrics.csv  result.json  failure.json  model.keras  weights/  checkpoints/latest.npz
-    train/  validation/  evaluation/
+    config.json  metrics.csv  result.json  failure.json  model.keras  weights/  checkpoints/latest.safetensors
+    train/  evaluation/
 """
 
 from __future__ import annotations
 
 import contextlib
 import fcntl
-import json
 import os
 import pathlib
-import shutil
-import sys
 import time
 from typing import IO, Any, Collection, Iterator
 
-from fmnist_zoo import files
-from fmnist_zoo.errors import ZooError
-from fmnist_zoo.files import lock, make_folder, naming, publish, quoted, read_json, sha256_of, write_json
-from fmnist_zoo.spec import ARRAYS
-from trainers.config import ConfigError, RunConfig, read_run
+from fmnist_zoo.files import lock, make_folder, naming, publish, quoted, read_json, write_json
+from trainers.config import ConfigError, RunConfig
 from trainers.running import saving
 from trainers.running.table import MetricsTable
 
@@ -29,9 +23,8 @@ ENSEMBLES = "ensembles"  # their evaluations: <logdir>/ensembles/<name>/evaluati
 EVALUATION = "evaluation.json"
 SHIPPED = ("shipped", "shipped-mini")  # folders for evaluations of the package's trained models, beside the runs
 LOCK = ".lock"
-EVENTS = "events.out.tfevents.*"
-PRODUCTS = ("model.keras", "weights/*.weights.h5", EVENTS, f"train/{EVENTS}", f"validation/{EVENTS}")
-PARTIAL_FILES = (".config.json.*", ".metrics.csv.*", ".result.json.*", ".failure.json.*", ".latest.npz.*", "saving.*")
+PARTIAL_FILES = (".config.json.*", ".metrics.csv.*", ".result.json.*", ".failure.json.*", ".*.safetensors.*",
+                 "saving.*")
 
 
 class LockedError(ConfigError):
@@ -46,7 +39,8 @@ class RunFolder:
         self.config, self.table = self.path / "config.json", MetricsTable(self.path / "metrics.csv")
         self.result, self.failure = self.path / "result.json", self.path / "failure.json"
         self.model, self.weights = self.path / "model.keras", self.path / "weights"
-        self.checkpoint, self.evaluation = self.path / "checkpoints" / "latest.npz", self.path / "evaluation"
+        self.checkpoint = self.path / "checkpoints" / "latest.safetensors"
+        self.evaluation = self.path / "evaluation"
 
     def locked(self) -> contextlib.AbstractContextManager[None]:
         """Holds the folder for this process."""
@@ -55,7 +49,7 @@ class RunFolder:
     def rows(self) -> list[dict[str, Any]]:
         """`metrics.csv` with its numbers read back; `TableError` if it is damaged, or not what a finished run wrote."""
         result = self.read_result() or {}
-        if "metrics_sha256" in result:  # not in results of version 0.2 and earlier
+        if result:
             self.table.check(result["epochs"], result["metrics_sha256"])
         return self.table.rows()
 
@@ -63,10 +57,8 @@ class RunFolder:
         """`result.json` of a finished run; None if it is missing or damaged (resuming the run writes it again)."""
         try:
             result = read_json(self.result)
-            types = ((result["epochs"], int), (result["stopped_early"], bool), (result["final"]["epoch"], int),
-                     (result["seconds"], float), (result["weights_sha256"], str))
-            whole = all(isinstance(value, kind) for value, kind in types)
-            return result if whole and _are_within(result.get("files_sha256", {})) else None
+            result["epochs"], result["stopped_early"], result["final"]["epoch"], result["weights_sha256"]
+            return dict(result)
         except (OSError, ValueError, TypeError, LookupError, RecursionError):
             return None
 
@@ -76,11 +68,6 @@ class RunFolder:
             return ""
         return (f"{self.result}: damaged or changed; it is written again by python -m trainers.train "
                 f"--resume={quoted(self.path)}")
-
-    def digests(self) -> dict[str, str]:
-        """SHA-256 of the model, the weights and the event files, by their paths in the folder."""
-        return {path.relative_to(self.path).as_posix(): sha256_of(path)
-                for pattern in PRODUCTS for path in sorted(self.path.glob(pattern)) if path.is_file()}
 
     def write_failure(self, reason: str) -> None:
         """Marks the run as one that would fail again, so that `latest_unfinished` does not choose it."""
@@ -99,25 +86,9 @@ class RunFolder:
             raise ConfigError(f"{self.checkpoint}: is gone, and without it the run cannot continue; train it again in "
                               f"another folder with --config={quoted(self.config)}")
 
-    def checkpoint_problem(self, checkpoint_every: int) -> ZooError | None:
-        """Why the run cannot continue from its checkpoint; None if it can."""
-        from trainers.running import checkpoints
-
-        try:
-            if self.checkpoint.exists():
-                checkpoints.load(self.checkpoint)
-            else:
-                self.check_no_loss(checkpoint_every)
-        except ZooError as error:
-            return error
-        return None
-
-    def save_weights(self, model: Any, name: str) -> None:
-        """Writes `weights/<name>.weights.h5`."""
-        beside = self.path / "saving.weights.h5"
-        model.save_weights(beside)
-        make_folder(self.weights)
-        publish(beside, self.weights / f"{name}.weights.h5")
+    def weight_file(self, name: str) -> pathlib.Path:
+        """That of the weights `best`, `last` or `last_not_averaged`."""
+        return self.weights / f"{name}.safetensors"
 
     def save_model(self, model: Any) -> Exception | None:
         """Writes `model.keras`. Returns the error of Keras, which raises anything for a layer that it cannot describe.
@@ -138,17 +109,10 @@ class RunFolder:
 
     def remove_partial_files(self) -> None:
         """Removes the files that a killed process did not finish. Call it while holding the lock."""
-        for folder in (self.path, self.checkpoint.parent):
+        for folder in (self.path, self.checkpoint.parent, self.weights):
             for pattern in PARTIAL_FILES:
                 for path in folder.glob(pattern):
                     path.unlink()
-
-
-def _are_within(digests: Any) -> bool:
-    """Whether these are digests by paths below a folder."""
-    return isinstance(digests, dict) and all(
-        isinstance(digest, str) and not os.path.isabs(name) and ".." not in name.split("/")
-        for name, digest in digests.items())
 
 
 @contextlib.contextmanager
@@ -209,32 +173,50 @@ def check_name(logdir: str | os.PathLike[str], config: RunConfig, run_name: str)
                           f"{', '.join(SHIPPED)} are for the trained models of the package")
 
 
-def create(logdir: str | os.PathLike[str], config: RunConfig, run_name: str = "") -> RunFolder:
-    """A new folder for a run, by default named after the time and the seed.
+class NewFolder:
+    """A folder for a new run, by default named after the time and the seed; it is made just before the first update.
 
     A name is free if its folder holds no more than a process leaves that is killed as it starts.
 
     Raises:
-        ConfigError: if the name is not a folder name or is taken, or the folder cannot be made.
+        ConfigError: if the name is not a folder name or is taken, or the folder could not be made.
     """
-    check_name(logdir, config, run_name)
-    parent = pathlib.Path(logdir) / config.spec.folder
-    name = run_name or f"{time.strftime('%Y%m%d-%H%M%S')}-seed{config.seed}"
-    names = [name] if run_name else [name, *(f"{name}-{number}" for number in range(2, 100))]
-    for path in (parent / one for one in names):
-        try:
-            make_folder(path, exist_ok=False)
-            return RunFolder(path)
-        except FileExistsError:
-            if run_name and is_empty(path) and not in_use(path):
-                return RunFolder(path)
-        except OSError as error:
-            raise ConfigError(f"{path}: cannot be made: {error.strerror}; "
-                              "choose another --logdir or --run_name") from error
-    advice = "choose another --run_name"
-    if (parent / name / "config.json").exists():
-        advice = f"continue that run with --resume={quoted(parent / name)}, or {advice}"
-    raise ConfigError(f"{parent / name} exists already: {advice}")
+
+    def __init__(self, logdir: str | os.PathLike[str], config: RunConfig, run_name: str = ""):
+        check_name(logdir, config, run_name)
+        self.logdir = pathlib.Path(os.path.abspath(logdir))
+        parent = pathlib.Path(logdir) / config.spec.folder
+        name = run_name or f"{time.strftime('%Y%m%d-%H%M%S')}-seed{config.seed}"
+        names = [name] if run_name else [name, *(f"{name}-{number}" for number in range(2, 100))]
+        self._paths = [parent / one for one in names]
+        self.path = next((path for path in self._paths if _is_free(path)), self._paths[0])
+        if not _is_free(self.path):
+            raise self._taken()
+        check_writable(parent, "choose another --logdir or --run_name")
+
+    def make(self) -> RunFolder:
+        """Makes it; another one if another process was faster and nobody gave a name."""
+        for self.path in self._paths:
+            try:
+                make_folder(self.path, exist_ok=False)
+                return RunFolder(self.path)
+            except FileExistsError:
+                if _is_free(self.path):
+                    return RunFolder(self.path)
+            except OSError as error:
+                raise ConfigError(f"{self.path}: cannot be made: {error.strerror}; "
+                                  "choose another --logdir or --run_name") from error
+        raise self._taken()
+
+    def _taken(self) -> ConfigError:
+        advice = "choose another --run_name"
+        if (self.path / "config.json").exists():
+            advice = f"continue that run with --resume={quoted(self.path)}, or {advice}"
+        return ConfigError(f"{self.path} exists already: {advice}")
+
+
+def _is_free(path: pathlib.Path) -> bool:
+    return not os.path.lexists(path) or is_empty(path) and not in_use(path)
 
 
 def is_empty(path: pathlib.Path, *, without: Collection[str] = ()) -> bool:
@@ -243,14 +225,6 @@ def is_empty(path: pathlib.Path, *, without: Collection[str] = ()) -> bool:
         return all(name in without or name == LOCK or name.startswith(".config.json.") for name in os.listdir(path))
     except OSError:
         return False
-
-
-def remove_if_unused(folder: RunFolder) -> None:
-    """Removes a new run's folder if training never began in it, so that wrong data leave no empty run behind."""
-    if not folder.config.exists() and not in_use(folder.path):  # another process may have taken the same name
-        shutil.rmtree(folder.path, ignore_errors=True)
-        with contextlib.suppress(OSError):
-            folder.path.parent.rmdir()
 
 
 def finished(folder: RunFolder, config: RunConfig) -> bool:
@@ -274,46 +248,3 @@ def read_evaluation(folder: pathlib.Path, *, weights_sha256: str, data_sha256: s
         return report if same and whole and isinstance(report["nll"] + report["ece"], float) else None
     except (OSError, ValueError, TypeError, LookupError, ArithmeticError, RecursionError):
         return None
-
-
-def _started(record: pathlib.Path) -> float:
-    """When a run started, by its record, which is not checked: of many thousands few are needed. 0 if it is damaged."""
-    try:
-        files.require_regular(record)
-        return float(json.loads(record.read_bytes()).get("started", 0.0))
-    except (OSError, ValueError, TypeError, AttributeError, OverflowError, RecursionError):
-        return 0.0
-
-
-def latest_unfinished(logdir: str | os.PathLike[str], model: str | None = None) -> RunFolder:
-    """The newest unfinished run below `logdir`, of `model` if one is named, that can continue.
-
-    Runs of sweeps, those that failed or are training, and those on arrays that were given in Python do not count. One
-    whose checkpoint is damaged or gone is passed over with a line on standard error.
-
-    Raises:
-        ConfigError: if there is none.
-    """
-    found = [(_started(path), str(path)) for path in pathlib.Path(logdir).glob(f"{model or '*'}/*/config.json")
-             if path.parts[-3] != SWEEPS]
-    reason = ""
-    for _, name in sorted(found, reverse=True):
-        try:
-            config, folder = read_run(name)[1], RunFolder(os.path.dirname(name))
-        except ConfigError:  # a damaged record must not keep other runs from being resumed
-            continue
-        if finished(folder, config):
-            continue
-        if folder.failure.exists():
-            reason = reason or (f" but a run that failed ({folder.read_failure() or 'for an unknown reason'}); to try "
-                                f"it again all the same, name it: --resume={quoted(folder.path)}")
-        elif in_use(folder.path):
-            reason = reason or f" but {folder.path}, which is training"
-        elif config.data == ARRAYS:
-            reason = reason or f" but {folder.path}, whose images were given in Python as arrays: continue it there"
-        elif problem := folder.checkpoint_problem(config.checkpoint_every):
-            print(f"passed over: {problem}", file=sys.stderr, flush=True)
-        else:
-            return folder
-    of_model = f" of {model}" if model else ""
-    raise ConfigError(f"no unfinished run{of_model} below {logdir}: nothing to resume{reason}")

@@ -89,32 +89,9 @@ def commit() -> str:
     return described.stdout.strip()
 
 
-def starts(record: dict[str, Any]) -> list[dict[str, Any]]:
-    """The starts of a run that trained its weights, from its `config.json`.
-
-    Each has `epoch` (how many epochs were done before), `time` (Unix time, seconds) and `environment`. Version 0.1
-    recorded the first start alone.
-
-    Raises:
-        ConfigError: if the list of starts was damaged.
-    """
-    found = record.get("starts")
-    if found is None:
-        return [{"epoch": 0, "time": record.get("started", 0.0), "environment": record["environment"]}]
-    try:
-        whole = all(isinstance(one["epoch"], int) and isinstance(one["time"], float)
-                    and isinstance(one["environment"]["versions"], dict) and isinstance(one["environment"]["cpu"], str)
-                    and isinstance(one["environment"]["cores"], int) for one in found)
-    except (TypeError, LookupError):
-        whole = False
-    if not whole or not found:
-        raise ConfigError("the list of starts in a run's config.json is damaged; put the file back")
-    return list(found)
-
-
 def environments(record: dict[str, Any]) -> list[dict[str, Any]]:
-    """The environment of each start that trained a run's weights, from its `config.json` of any version."""
-    return [start["environment"] for start in starts(record)]
+    """The environment of each start that trained a run's weights, from its `config.json`."""
+    return [start["environment"] for start in record["starts"]]
 
 
 def differences(before: dict[str, Any], now: dict[str, Any]) -> str:

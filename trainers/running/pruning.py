@@ -75,8 +75,8 @@ def _needs_no_checkpoint(folder: RunFolder) -> bool:
         _, config = read_run(folder.config)
     except ConfigError:
         return False
-    weights = list(folder.weights.glob(f"{config.recipe.weights}.*"))
-    return finished(folder, config) and bool(weights) and weights[0].stat().st_size > 0
+    weights = folder.weight_file(config.recipe.weights)
+    return finished(folder, config) and weights.is_file() and weights.stat().st_size > 0
 
 
 def _never_began(path: pathlib.Path) -> bool:

@@ -6,21 +6,26 @@ in `session.py`.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import errno
+import json
+import os
 import pathlib
-from typing import Any, Callable
+import sys
+from typing import Any, Callable, Iterator
 
 from fmnist_zoo import custom
 from fmnist_zoo.data import Data, load_data
 from fmnist_zoo.errors import ZooError
-from fmnist_zoo.files import quoted
+from fmnist_zoo.files import quoted, require_regular
 from fmnist_zoo.spec import ARRAYS
-from trainers.board import hparams
-from trainers.config import RunConfig
+from trainers.config import ConfigError, RunConfig, read_run
 from trainers.engine import compile_cache, threads
 from trainers.engine.epoch import NonFiniteError
-from trainers.running.folder import RunFolder
+from trainers.running import checkpoint
+from trainers.running.checkpoint import Checkpoint, CheckpointError
+from trainers.running.folder import SWEEPS, LockedError, NewFolder, RunFolder, finished
 from trainers.running.progress import Reporter
 
 
@@ -49,6 +54,8 @@ class Run:
     def summary(self) -> str:
         """The result in one line, then the commands that may come next."""
         recipe = self.config.recipe
+        if self.result is None and not self.history:
+            return "interrupted before the first update; the same command starts again"
         if self.result is None:
             return f"interrupted after epoch {len(self.history)}; continue with\n  {self._continue()}"
         final = self.result["final"]
@@ -67,7 +74,7 @@ class Run:
             commands["run it again"] = f"python -m trainers.train --config={record}{module}"
         commands["use it"] = f"keras.saving.load_model({str(self.folder / 'model.keras')!r})"
         if self.config.spec.build:  # Keras does not know the user's classes, and may not have saved them
-            weights = self.folder / "weights" / f"{self.result['weights']}.weights.h5"
+            weights = self.folder / "weights" / f"{self.result['weights']}.safetensors"
             commands["use it"] = f"fmnist_zoo.build_model({self.config.spec.name!r}, weights={str(weights)!r})"
         return "\n".join([
             f"done: {kept} weights from epoch {final['epoch']}{early}: {validation}"
@@ -89,21 +96,121 @@ class Run:
         return f"python -m trainers.train --resume={quoted(self.folder)}{more}"
 
 
-def execute(folder: RunFolder, config: RunConfig, *, reporter: Reporter, should_stop: Callable[[], bool],
+@dataclasses.dataclass
+class Opened:
+    """A run's folder, held by this process, with what is in it: read once, and checked.
+
+    Attributes:
+        record: `config.json`, and `config`, which it holds; None in a folder where no run has begun.
+        checkpoint: the last one; None if there is none.
+        logdir: the log folder; None if the folder was moved, and is not below one.
+    """
+
+    folder: RunFolder
+    record: dict[str, Any] | None = None
+    config: RunConfig | None = None
+    checkpoint: Checkpoint | None = None
+    logdir: pathlib.Path | None = None
+
+    @property
+    def path(self) -> pathlib.Path:
+        return self.folder.path
+
+
+@contextlib.contextmanager
+def opened(folder: RunFolder) -> Iterator[Opened]:
+    """Holds the folder of a run, and reads its record, its checkpoint and its rows, before anything else is done.
+
+    Raises:
+        LockedError: if another process trains in it.
+        ConfigError: for a record that is damaged, and for a checkpoint that is gone.
+        CheckpointError, TableError: for a checkpoint or rows that are damaged, or are of another run than the record.
+    """
+    with folder.locked():
+        if not folder.config.exists():
+            yield Opened(folder)
+            return
+        record, config = read_run(folder.path)
+        found = Opened(folder, record, config)
+        if folder.checkpoint.exists():
+            found.checkpoint = checkpoint.load(folder.checkpoint)
+            data = record["data"]
+            if found.checkpoint.identity != checkpoint.identity(config, data["sha256"], data["split_sha256"]):
+                raise CheckpointError(f"{folder.checkpoint}: belongs to another config than the run's config.json; one "
+                                      "of the two was changed")
+            folder.table.check(found.checkpoint.epoch, found.checkpoint.metrics_sha256)
+        elif not finished(folder, config):
+            folder.check_no_loss(config.checkpoint_every)
+        parent = folder.path.absolute().parent
+        found.logdir = parent.parent if parent.name == config.spec.folder else None
+        yield found
+
+
+@contextlib.contextmanager
+def latest_unfinished(logdir: str | os.PathLike[str], model: str | None = None) -> Iterator[Opened]:
+    """The newest unfinished run below `logdir`, of `model` if one is named, that can continue, opened.
+
+    Runs of sweeps, those that failed or are training, and those on arrays that were given in Python do not count. One
+    whose checkpoint is damaged or gone is passed over with a line on standard error.
+
+    Raises:
+        ConfigError: if there is none.
+    """
+    found = [(_started(path), str(path)) for path in pathlib.Path(logdir).glob(f"{model or '*'}/*/config.json")
+             if path.parts[-3] != SWEEPS]
+    reason = ""
+    for _, name in sorted(found, reverse=True):
+        try:
+            config, folder = read_run(name)[1], RunFolder(os.path.dirname(name))
+        except ConfigError:  # a damaged record must not keep other runs from being resumed
+            continue
+        if finished(folder, config):
+            continue
+        if folder.failure.exists():
+            reason = reason or (f" but a run that failed ({folder.read_failure() or 'for an unknown reason'}); to try "
+                                f"it again all the same, name it: --resume={quoted(folder.path)}")
+        elif config.data == ARRAYS:
+            reason = reason or f" but {folder.path}, whose images were given in Python as arrays: continue it there"
+        else:
+            with contextlib.ExitStack() as held:
+                try:
+                    one = held.enter_context(opened(folder))
+                except LockedError:
+                    reason = reason or f" but {folder.path}, which is training"
+                    continue
+                except ZooError as error:
+                    print(f"passed over: {error}", file=sys.stderr, flush=True)
+                    continue
+                yield one
+                return
+    of_model = f" of {model}" if model else ""
+    raise ConfigError(f"no unfinished run{of_model} below {logdir}: nothing to resume{reason}")
+
+
+def _started(record: pathlib.Path) -> float:
+    """Start time from `config.json`, read without its digest, since it is read of every run; 0 if it is damaged."""
+    try:
+        require_regular(record)
+        return float(json.loads(record.read_bytes())["started"])
+    except (OSError, ValueError, TypeError, LookupError, OverflowError, RecursionError):
+        return 0.0
+
+
+def execute(place: Opened | NewFolder, config: RunConfig, *, reporter: Reporter, should_stop: Callable[[], bool],
             expected: dict[str, Any] | None = None, data: Data | None = None) -> Run:
-    """Trains a run to its end, from its last checkpoint if it has one.
+    """Trains a run to its end, from its last checkpoint if it has one. A new folder is made before the first update.
 
     Args:
-        should_stop: asked after each epoch.
-        expected: the record that is resumed or replayed: other data than its own are refused, and so are, if it
-            is resumed, other teachers or first weights.
+        should_stop: asked before and after each epoch.
+        expected: the record that a new run replays: other data than its own are refused, other teachers are noted.
         data: the training and validation images, for callers that train on the same more than once; None loads them.
 
     Raises:
-        ConfigError: if another process trains in this folder, the data are not the expected ones, or TensorFlow
-            already runs with another number of threads.
+        ConfigError: if the data are not the expected ones, or TensorFlow already runs with another number of threads.
         RunError: if the objective becomes NaN or infinite, memory runs out, or a file cannot be written.
     """
+    if isinstance(place, Opened) and place.record and not place.checkpoint:
+        place.folder.check_no_loss(config.checkpoint_every)
     threads.use(config.threads)
     data = data or load_data(**config.data_settings)  # what is wrong with them is said before TensorFlow is imported
     with compile_cache.enabled(config.threads):
@@ -111,12 +218,22 @@ def execute(folder: RunFolder, config: RunConfig, *, reporter: Reporter, should_
     from trainers.running.session import Session
 
     tf.config.experimental.enable_op_determinism()
+    folder = RunFolder(place.path)
     try:
-        parent = folder.path.absolute().parent
-        if parent.name == config.spec.folder:  # otherwise the folder was moved, and is not below a log folder
-            hparams.declare(parent.parent, [hparams.hyperparameters(config)])
-        with folder.locked():
-            session = Session(folder, config, reporter, data, expected)
+        with contextlib.ExitStack() as held:
+            past = place if isinstance(place, Opened) else Opened(folder)
+            session = Session(config, data, reporter, record=past.record, checkpoint=past.checkpoint, expected=expected)
+            if isinstance(place, NewFolder):
+                if should_stop():
+                    return Run(folder.path, config, [], None, session.model)
+                folder = place.make()
+            if place.logdir:
+                from trainers.board import hparams
+
+                hparams.declare(place.logdir, [hparams.hyperparameters(config)])
+            if isinstance(place, NewFolder):
+                held.enter_context(folder.locked())
+            session.begin(folder)
             result = session.run(should_stop)
             return Run(folder.path, config, folder.rows(), result, session.model)
     except NonFiniteError as error:

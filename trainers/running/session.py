@@ -9,113 +9,115 @@ the number of threads before.
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import shutil
 import time
 from typing import Any, Callable
 
 import numpy as np
 
-from fmnist_zoo import card, custom, metrics, models
+from fmnist_zoo import card, custom, metrics, models, weights
 from fmnist_zoo.backend import tf
 from fmnist_zoo.data import Data, Split, halves, stratified_sample
 from fmnist_zoo.files import make_folder, quoted, require_space, write_json
 from trainers.board import events
 from trainers.board.observer import Observer
-from trainers.config import RunConfig, read_record
+from trainers.config import RunConfig
 from trainers.engine import factory, schedule
 from trainers.engine.epoch import EpochMeans, NonFiniteError
 from trainers.engine.network import Network
 from trainers.metrics_table import COLUMNS
-from trainers.running import checkpoints, dependencies, progress, provenance, saving
+from trainers.running import dependencies, progress, provenance, saving
+from trainers.running.checkpoint import Checkpoint, CheckpointError, fits, identity
 from trainers.running.folder import RunFolder
 
 AUGMENTED = 24  # images of the first batch that TensorBoard shows as they are trained
-NOTED = ("epoch", "best_epoch", "best_loss", "seconds")  # the fields of a state that go into a checkpoint's note
-
-
-@dataclasses.dataclass
-class State:
-    """What a checkpoint holds besides the engine's variables. Patience is `epoch - best_epoch`."""
-
-    epoch: int = 0
-    best_epoch: int = 0
-    best_loss: float = float("inf")
-    seconds: float = 0.0
-    best: dict[str, np.ndarray] = dataclasses.field(default_factory=dict)
 
 
 class Session:
-    """Trains the run in `folder` from its last checkpoint, or from the start if there is none.
+    """Trains a run from its last checkpoint, or from the start if there is none.
 
-    The constructor reads everything that is needed and changes no file; `run` does.
+    The constructor builds what is trained and changes no file. `begin` writes the record, and `run` trains.
 
     Args:
         data: with the splits fit and validation.
-        expected: the record that is resumed or replayed: other data than its own are refused.
+        record: `config.json` of a run that continues; None for a new run.
+        checkpoint: its last one; None if there is none.
+        expected: the record that is replayed: other data than its own are refused, other teachers are noted.
+
+    Raises:
+        ConfigError: if data, first weights or teachers are not those of the record.
+        CheckpointError: if the checkpoint is of another model.
     """
 
-    def __init__(self, folder: RunFolder, config: RunConfig, reporter: progress.Reporter, data: Data,
-                 expected: dict[str, Any] | None):
-        self.folder, self.config, self.reporter = folder, config, reporter
+    def __init__(self, config: RunConfig, data: Data, reporter: progress.Reporter, *,
+                 record: dict[str, Any] | None = None, checkpoint: Checkpoint | None = None,
+                 expected: dict[str, Any] | None = None):
+        self.config, self.data, self.reporter, self.old_record = config, data, reporter, record
+        for one in (record, expected):
+            provenance.require_data(data, (one or {}).get("data"))
         self.fit, self.validation = data["fit"], data["validation"]
         self.ranking: Split | None = None
         if config.ranking:
             self.validation, self.ranking = halves(self.validation)
-        provenance.require_data(data, (expected or {}).get("data"))
-        size = len(self.validation.labels) or max(1, len(self.fit.labels) // 10)
-        self.sample = stratified_sample(self.fit, size)
-        self.model = self._build()
+        self.sample = stratified_sample(self.fit, len(self.validation.labels) or max(1, len(self.fit.labels) // 10))
         self.batch_size = config.batch(len(self.fit.labels))
-        self._old_record = read_record(folder.config) if folder.config.exists() else None
-        recorded = self._old_record or expected or {}
-        found, self.named = dependencies.load(config.recipe, data, reporter, recorded,
-                                              resumed=self._old_record is not None, begun=folder.checkpoint.exists())
+        self.state = checkpoint or Checkpoint(identity=identity(config, data.sha256, data.split_sha256))
+        self.first_epoch = self.state.epoch
+        self._build_engine(record or expected or {})
+        if checkpoint:
+            self._load(checkpoint)
+
+    def _build_engine(self, recorded: dict[str, Any]) -> None:
+        """The model with its first weights, and the engine that trains it."""
+        config = self.config
+        self.model = self._build()
+        found, self.named = dependencies.load(config.recipe, self.data, self.reporter, recorded,
+                                              resumed=self.old_record is not None, begun=bool(self.state.epoch))
         for one in found["initial_weights"]:
             dependencies.assign(self.model, config.spec, one, self.fit.images)
         teachers = tuple(Network(one.model, one.spec).forward for one in found["teacher"])
         self.engine = factory.take(config, self.model, self.fit, teachers=teachers,
-                                   origin=(data.sha256, data.split_sha256))
+                                   origin=(self.data.sha256, self.data.split_sha256))
         if self.engine.idle:
-            reporter.note(f"no gradient reaches {', '.join(self.engine.idle)}: the rest is trained")
-        self.state, self._event_sizes = self._load()
-        self.record = self._record(data)
-        self.first_epoch, self.watch, self.due = (
-            self.state.epoch, progress.Stopwatch(), saving.Due(config.checkpoint_every))
-        replay = f"python -m trainers.train --config={quoted(folder.config)}{custom.flag(config.spec.modules)}"
-        self.observer = Observer(folder.path, config, self.engine.network, self.sample, self.validation, replay=replay)
+            self.reporter.note(f"no gradient reaches {', '.join(self.engine.idle)}: the rest is trained")
 
-    def _load(self) -> tuple[State, dict[str, int]]:
-        """State and event file sizes of the last checkpoint, after assigning its arrays; else a new state."""
-        if not self.folder.checkpoint.exists():
-            self.folder.check_no_loss(self.config.checkpoint_every)
-            return State(), {}
-        arrays, note = checkpoints.load(self.folder.checkpoint)
-        checkpoints.check_note(self.folder.checkpoint, note)
+    def _load(self, checkpoint: Checkpoint) -> None:
+        """Assigns the variables of a checkpoint."""
         variables = self.engine.variables()
-        needed = {f"state/{name}": np.asarray(variable) for name, variable in variables.items()}
-        needed |= {f"best/{name}": array for name, array in self._weights().items() if note["best_epoch"]}
-        if not self.config.owns(note["identity"]) or not checkpoints.holds(arrays, needed):
-            raise checkpoints.CheckpointError(f"{self.folder.checkpoint}: belongs to another config than the run's "
-                                              "config.json; one of the two was changed")
-        self.folder.table.check(note["epoch"], note.get("metrics_sha256"))
+        if not fits(checkpoint.state, variables) or not fits(checkpoint.best, self._weights()):
+            raise CheckpointError("the checkpoint has other arrays than the model of the run's config.json; one of the "
+                                  "two was changed: put a copy back, or train the run again with --config")
         for name, variable in variables.items():
-            variable.assign(arrays[f"state/{name}"])
-        if events.missing(self.folder.path, note["events"]):
-            self.reporter.note("event files of earlier epochs are missing: TensorBoard will show gaps")
-        best = {name: arrays[f"best/{name}"] for name in self.engine.network.weights if note["best_epoch"]}
-        return State(best=best, **{name: note[name] for name in NOTED}), note["events"]
+            variable.assign(checkpoint.state[name])
 
-    def _record(self, data: Data) -> dict[str, Any]:
+    def begin(self, folder: RunFolder) -> None:
+        """Records this start in the run's folder, and cuts its files back to the checkpoint."""
+        self.folder, self.record = folder, self._record()
+        if events.missing(folder.path, self.state.events):
+            self.reporter.note("event files of earlier epochs are missing: TensorBoard will show gaps")
+        if self.old_record is None or RunConfig.from_dict(self.old_record["config"]) != self.config:
+            folder.result.unlink(missing_ok=True)
+            events.remove(folder.path)  # TensorBoard keeps the first HParams record that it reads
+            shutil.rmtree(folder.evaluation, ignore_errors=True)  # it is of weights that will no longer count
+        write_json(folder.config, self.record)
+        folder.failure.unlink(missing_ok=True)
+        folder.remove_partial_files()
+        events.cut_back(folder.path, self.state.events)
+        folder.table.cut(self.state.epoch)
+        replay = f"python -m trainers.train --config={quoted(folder.config)}{custom.flag(self.config.spec.modules)}"
+        self.observer = Observer(folder.path, self.config, self.engine.network, self.sample, self.validation,
+                                 replay=replay)
+        self.watch, self.due = progress.Stopwatch(), saving.Due(self.config.checkpoint_every)
+
+    def _record(self) -> dict[str, Any]:
         """What `config.json` will hold."""
+        data = self.data
         sizes = {"fit": len(self.fit.labels), "validation": len(self.validation.labels),
                  **({"ranking": len(self.ranking.labels)} if self.ranking else {})}
         start: dict[str, Any] = {"epoch": self.state.epoch, "time": time.time(),
                                  "environment": provenance.record(self.config.spec)}
-        starts = [start]
-        if self._old_record:
-            # A start from which no epoch was saved had no part in the weights.
-            starts = [one for one in provenance.starts(self._old_record) if one["epoch"] < self.state.epoch] + starts
+        # A start from which no epoch was saved had no part in the weights.
+        starts = [one for one in (self.old_record or {}).get("starts", ()) if one["epoch"] < self.state.epoch] + [start]
         if len(starts) > 1:
             for note in provenance.notes(starts[-2]["environment"], start["environment"]):
                 self.reporter.note(note)
@@ -125,7 +127,6 @@ class Session:
 
     def run(self, should_stop: Callable[[], bool]) -> dict[str, Any] | None:
         """Trains all remaining epochs; returns `result.json`, or None if it was stopped between two epochs."""
-        self._begin()
         self.reporter.header(self._header())
         try:
             if not events.opened(self.folder.path):
@@ -140,8 +141,7 @@ class Session:
             return self._finish()
         except Exception as error:
             with contextlib.suppress(OSError):  # on a full disk the first error is the one to report
-                if not self.folder.read_result():  # else only its sync failed, and it has digests of these events
-                    self.observer.fail(self.state.epoch, error)
+                self.observer.fail(self.state.epoch, error)
                 if isinstance(error, NonFiniteError):
                     self.folder.write_failure(str(error))
             raise
@@ -149,19 +149,6 @@ class Session:
             self._put_in_place(self._weights(), self.model)
             factory.keep(self.engine)
             self.observer.close()
-
-    def _begin(self) -> None:
-        """Records this start, and cuts the folder's files back to the checkpoint."""
-        folder, old = self.folder, self._old_record
-        if old is None or RunConfig.from_dict(old["config"]) != self.config:
-            folder.result.unlink(missing_ok=True)
-            events.remove(folder.path)  # TensorBoard keeps the first HParams record that it reads
-            shutil.rmtree(folder.evaluation, ignore_errors=True)  # it is of weights that will no longer count
-        write_json(folder.config, self.record)
-        folder.failure.unlink(missing_ok=True)
-        folder.remove_partial_files()
-        events.cut_back(folder.path, self._event_sizes)
-        folder.table.cut(self.state.epoch)
 
     def _header(self) -> dict[str, str]:
         """The lines above a run's epochs, by their titles."""
@@ -259,28 +246,28 @@ class Session:
 
     def _save(self) -> None:
         self.observer.sync()
-        arrays = {f"state/{name}": np.asarray(variable) for name, variable in self.engine.variables().items()}
-        arrays.update({f"best/{name}": array for name, array in self.state.best.items()})
-        note = {**{name: getattr(self.state, name) for name in NOTED},
-                "events": events.sizes(self.folder.path), "identity": self.config.identity,
-                "metrics_sha256": self.folder.table.digest(self.state.epoch)}
+        state = self.state
+        state.state = {name: np.asarray(variable) for name, variable in self.engine.variables().items()}
+        state.events = events.sizes(self.folder.path)
+        state.metrics_sha256 = self.folder.table.digest(state.epoch)
         make_folder(self.folder.checkpoint.parent)
-        checkpoints.save(self.folder.checkpoint, arrays, note)
+        state.save(self.folder.checkpoint)
+        state.state = {}  # a copy of all variables
 
     def _finish(self) -> dict[str, Any]:
         """Puts the weights that count in place, measures them, saves the model; returns `result.json`."""
         last = self._weights()
         chosen = self.state.best if self.config.recipe.weights == "best" else last
         epoch = self.state.best_epoch if self.config.recipe.weights == "best" else self.state.epoch
-        weights_bytes = sum(array.nbytes for array in last.values())
-        require_space(self.folder.path, 3 * weights_bytes + (2 << 20))
+        require_space(self.folder.path, 4 * sum(array.nbytes for array in last.values()) + (2 << 20))  # HDF5 crashes
         kept = {"best": self.state.best, "last": last}
         if self.config.recipe.ema:
             kept["last_not_averaged"] = self._weights(averaged=False)
         clean = self._build()  # not compiled, no optimizer
-        for name, weights in kept.items():
-            self._put_in_place(weights, clean)
-            self.folder.save_weights(clean, name)
+        for name, arrays in kept.items():
+            self._put_in_place(arrays, clean)
+            make_folder(self.folder.weights)
+            weights.write(self.folder.weight_file(name), self.config.spec, clean.get_weights(), model=clean)
         self._put_in_place(chosen, clean)
         problem = self.folder.save_model(clean)
         if problem and not self.config.spec.build:
@@ -300,19 +287,18 @@ class Session:
             final |= _measured("ranking", self.engine.predict(self.ranking.images), self.ranking.labels)
         result = {"epochs": self.state.epoch, "stopped_early": self._stopped_early(),
                   "weights": self.config.recipe.weights, "final": final, "seconds": self.state.seconds,
-                  "weights_sha256": checkpoints.digest(chosen),
+                  "weights_sha256": weights.digest(self.config.spec, clean),
                   "metrics_sha256": self.folder.table.digest(self.state.epoch)}
         with self.engine.counting():
             self.observer.finish(result, logits)
-        result["files_sha256"] = self.folder.digests()
         write_json(self.folder.result, result)
         return result
 
     def _build(self) -> Any:
         return models.build(self.config.spec, self.config.seed)
 
-    def _put_in_place(self, weights: dict[str, np.ndarray], model: Any) -> None:
-        model.set_weights([weights[name] for name in self.engine.network.weights])
+    def _put_in_place(self, arrays: dict[str, np.ndarray], model: Any) -> None:
+        model.set_weights([arrays[name] for name in self.engine.network.weights])
 
 
 def _measured(on: str, logits: np.ndarray, labels: np.ndarray) -> dict[str, float]:

@@ -95,11 +95,10 @@ class MetricsTable:
         """SHA-256 of the header and the first `count` rows, which a checkpoint notes."""
         return hashlib.sha256(b"".join(self._lines()[:count + 1])).hexdigest()
 
-    def check(self, count: int, sha256: str | None) -> None:
-        """`TableError` unless the first `count` rows are whole, and those that were noted as `sha256` (None: nothing
-        was noted, as in files of version 0.1)."""
+    def check(self, count: int, sha256: str) -> None:
+        """`TableError` unless the first `count` rows are whole, and those that were noted as `sha256`."""
         self.rows(count)
-        if count and sha256 not in (None, self.digest(count)):
+        if count and sha256 != self.digest(count):
             raise self._damaged(f"its rows of epochs 1 to {count} are not those that the run wrote")
 
     def cut(self, count: int) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import pathlib
-from typing import TYPE_CHECKING, Any, Iterable, Mapping
+from typing import TYPE_CHECKING, Any, Mapping
 
 from fmnist_zoo import custom, registry, weights
 from fmnist_zoo.errors import ZooError
@@ -35,10 +35,10 @@ class Trained:
         spec, recipe, seed: what was built and how it was trained.
         model: Keras, (batch, 784) float32 in [0, 1] to (batch, 10) logits.
         step: how many updates its weights have seen.
-        place: of its weights on TensorBoard's x axis: their epoch; the step for a run that was begun by version 0.1.
+        place: of its weights on TensorBoard's x axis: their epoch.
         data: what it was trained on: `name`, `sha256`, `split_sha256`; empty if it may be measured on any data.
         data_settings: where those data are, as arguments of `fmnist_zoo.load_data`; empty if no file holds them.
-        weights_sha256: of a run's weights, by `checkpoints.digest`; of the file, for shipped weights.
+        weights_sha256: of a run's weights, by `fmnist_zoo.weights.digest`; of the file, for shipped weights.
         folder: the run's; None for shipped weights.
         temperature: divides the logits to calibrate them; None if it has not been fitted.
     """
@@ -82,10 +82,9 @@ def from_run(path: str | os.PathLike[str]) -> Trained:
         TrainedError: if the run is not finished, or its weights are missing or were changed.
     """
     from fmnist_zoo import models
-    from trainers.running import checkpoints
 
     folder, record, config, result = _finished(path)
-    path = folder.weights / f"{config.recipe.weights}.weights.h5"
+    path = folder.weight_file(config.recipe.weights)
     again = (f"train the run again with python -m trainers.train --config={quoted(folder.config)}"
              f"{custom.flag(config.spec.modules)}")
     if not path.is_file():
@@ -95,7 +94,7 @@ def from_run(path: str | os.PathLike[str]) -> Trained:
                                f"train it again with python -m trainers.train --from_sweep={quoted(trial)}")
         raise TrainedError(f"{path}: is gone; {again}")
     model = models.build_model(config.spec, config.seed, weights=path)
-    if checkpoints.digest(dict(zip(_names(config, model), model.get_weights()))) != result["weights_sha256"]:
+    if weights.digest(config.spec, model) != result["weights_sha256"]:
         raise TrainedError(f"{path}: these are not the weights that the run ended with; {again}")
     fit = record["data"]["fit"]
     epoch = result["final"]["epoch"]
@@ -103,15 +102,6 @@ def from_run(path: str | os.PathLike[str]) -> Trained:
     place = epoch
     return Trained(str(folder.path), config.spec, config.recipe, config.seed, model, step, place, record["data"],
                    {} if config.data == ARRAYS else config.data_settings, result["weights_sha256"], folder=folder.path)
-
-
-def _names(config: RunConfig, model: Any) -> Iterable[str]:
-    """The names under which a run's weights were hashed, in the order of `model.get_weights()`."""
-    from trainers.engine import lowlevel, network
-
-    if config.spec.build:
-        return network.weight_names(model)
-    return lowlevel.names(config.spec) if config.trainer == "scratch" else weights.shapes(config.spec)
 
 
 def _finished(path: str | os.PathLike[str]) -> tuple[RunFolder, dict[str, Any], RunConfig, dict[str, Any]]:

@@ -28,7 +28,7 @@ from fmnist_zoo.errors import SpecError, ZooError
 from fmnist_zoo.files import sync
 from trainers.config import ConfigError, RunConfig, differences, read_run
 from trainers.engine import threads
-from trainers.running.checkpoints import CheckpointError
+from trainers.running.checkpoint import CheckpointError
 from trainers.running.folder import LockedError, RunFolder, finished
 from trainers.running.table import TableError
 from trainers.tuning.study import COMPLETED, FAILED
@@ -205,13 +205,13 @@ def _errors_into(path: pathlib.Path) -> Iterator[None]:
 def _execute(folder: RunFolder, config: RunConfig, expected: dict[str, Any],
              should_stop: Callable[[], bool]) -> dict[str, Any]:
     from trainers.running import progress
-    from trainers.running.run import RunError, execute
+    from trainers.running.run import RunError, execute, opened
 
     result = folder.read_result() if finished(folder, config) else None
     if result is None:
         try:
-            with open(folder.path / LOG, "a", encoding="utf-8") as log:
-                result = execute(folder, config, reporter=progress.Lines(log), should_stop=should_stop,
+            with open(folder.path / LOG, "a", encoding="utf-8") as log, opened(folder) as found:
+                result = execute(found, config, reporter=progress.Lines(log), should_stop=should_stop,
                                  expected={"data": expected}, data=_data(**config.data_settings)).result
         except RunError as error:
             cause = error.__cause__
