@@ -15,7 +15,7 @@ from fmnist_zoo import get_spec
 from tests import workers
 from trainers.config import resolve
 
-pytestmark = pytest.mark.usefixtures("without_xla")
+pytestmark = [pytest.mark.long, pytest.mark.usefixtures("without_xla")]
 
 
 @pytest.fixture
@@ -34,7 +34,6 @@ def limited(library, seconds, turn=1, **more):
     return {"round": turn, "library": library, "step_seconds": seconds, **more}
 
 
-@pytest.mark.long
 def test_epoch_times_peers_and_writes_all_numbers(tmp_path, capsys, no_environment, monkeypatch):
     workers.in_process(monkeypatch)
     monkeypatch.setattr(limit, "SAMPLE_SECONDS", 0.001)
@@ -59,7 +58,6 @@ def test_epoch_times_peers_and_writes_all_numbers(tmp_path, capsys, no_environme
     assert "| softmax | 128 |" in table.read(path)
 
 
-@pytest.mark.long
 def test_full_batch_prints_both_engines_beside_the_products(capsys):
     assert full_batch.main(["--data=mini", "--rounds=1"]) == 0
     lines = capsys.readouterr().out.splitlines()
@@ -82,7 +80,6 @@ def test_sweep_refuses_to_compare_other_trials_than_stock_keras_tuners(rates, co
     assert [line.split()[4] for line in printed.err.splitlines()] == ["stock:", "workers", "workers", "stock:"]
 
 
-@pytest.mark.long
 def test_recipes_compares_changes_with_the_recipe_and_writes_the_page(tmp_path, capsys):
     """A second time it trains nothing, by the file of rows alone, too."""
     page, rows = tmp_path / "page.md", tmp_path / "rows.csv"
@@ -103,7 +100,6 @@ def test_recipes_compares_changes_with_the_recipe_and_writes_the_page(tmp_path, 
         assert page.read_text() == text
 
 
-@pytest.mark.long
 def test_recipe_is_trained_timed_and_put_into_its_table(tmp_path, capsys):
     rows = tmp_path / "rows.csv"
     flags = ["--model=softmax", "--settings=epochs=1", "--seeds=0,1", "--data=mini", f"--rows={rows}"]
