@@ -240,3 +240,20 @@ def test_bfloat16_is_refused_on_processors_without_it(logdir, monkeypatch, capsy
     monkeypatch.setattr(processor, "has_bfloat16", lambda: True)  # slower elsewhere, and as right
     assert main([*flags, "--epochs=2"]) == 0
     assert json.loads((logdir / "4L" / "mixed" / "config.json").read_text())["config"]["precision"] == "mixed_bfloat16"
+
+
+def test_replayed_trial_is_a_run_with_all_validation_images(logdir, capsys):
+    from tests import runs
+
+    folder = runs.make(logdir, "trial", model="softmax", ranking=True)
+    flags = [f"--config={folder.config}", "--dry_run"]
+    assert main(flags) == 0
+    captured = capsys.readouterr()
+    assert json.loads(captured.out)["ranking"] is False and "validation" in captured.err
+
+
+def test_list_of_images_and_labels_is_the_pair(logdir):
+    images, labels = fmnist_zoo.load_data(data="mini")["fit"]
+    configs = [train("softmax", data=kind((images, labels)), epochs=1, validation_size=0.2, logdir=logdir,
+                     histogram_every=0).config for kind in (tuple, list)]
+    assert configs[0] == configs[1]

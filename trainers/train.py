@@ -134,7 +134,7 @@ def _with_data(spec: str | ModelSpec, data: Images | None, settings: Mapping[str
         return resolve(spec, data=data, **settings), None
     config = resolve(spec, data=ARRAYS, **settings)
     images = _images(data, config.recipe.validation_size)
-    if isinstance(data, tuple):
+    if isinstance(data, (tuple, list)):
         return config, images
     if settings.get("validation_size") is not None:
         raise ConfigError(f"validation_size={settings['validation_size']}: the data have a split of their own; drop it")
@@ -215,6 +215,9 @@ def _new_run(values: cli.Flags) -> tuple[RunConfig, dict[str, Any] | None]:
     if values.config:
         record, old = read_run(values.config)
         provenance.require_builder(values.config, record)
+        if old.ranking:
+            print("this config is a trial's: it is trained as a run, with all validation images", file=sys.stderr)
+            old = dataclasses.replace(old, ranking=False)
         changed = {"data": {"data", "allow_other_data", "validation_size"}, "teachers": {"teacher"},
                    "initial_weights": {"initial_weights"}}
         same = {part: record[part] for part, names in changed.items() if part in record and not names & set(given)}
