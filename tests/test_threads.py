@@ -49,7 +49,7 @@ def test_another_number_is_refused_once_tensorflow_runs():
 def test_threads_are_set_before_a_module_of_the_user_imports_keras(capsys):
     tf.zeros(())
     asked = threads.in_use() + 1
-    for flags in (["--zoo_module=no_module"], ["--initial_weights=no_module:model"]):
+    for flags in (["--zoo_module=no_module"],):
         assert train.main(["--model=4L", f"--threads={asked}", "--dry_run", *flags]) == 2
         assert f"asks for {asked} threads" in capsys.readouterr().err
 
