@@ -42,6 +42,7 @@ def work(options: argparse.Namespace) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as logdir:
         run = train(options.model, data=options.data, seed=options.seeds[0], histogram_every=0, logdir=logdir,
                     verbose=False, **parse(options.settings))
+        assert run.result  # nothing interrupts it
         return {"seconds": run.result["seconds"], "test_accuracy": evaluate(trained.from_run(run.folder))["accuracy"]}
 
 

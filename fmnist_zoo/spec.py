@@ -231,7 +231,7 @@ class ModelSpec:
                           Layer(f"activation_{number}", ACTIVATION, units, units, index, self.activation)]
             if self.dropout and self.dropout[index]:
                 found.append(Layer(f"dropout_{number}", DROPOUT, units, units, index, rate=self.dropout[index]))
-        return (*found, Layer("logits", DENSE, *self.widths[-2:], len(self.hidden)))
+        return (*found, Layer("logits", DENSE, self.widths[-2], CLASSES, len(self.hidden)))
 
     @property
     def weight_count(self) -> int:

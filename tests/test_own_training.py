@@ -1,6 +1,7 @@
 """Layers of a user's own models in training: what Keras' `fit` does with them, `tape` does."""
 
 import json
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ from trainers.config import ConfigError
 from trainers.engine import network, twin
 from trainers.train import resume, train
 
-layers = keras.layers
+layers: Any = keras.layers
 SMALL = dict(data="mini", epochs=1, histogram_every=0)
 TRAINERS = pytest.mark.parametrize("trainer", ["tape", "fit"])
 

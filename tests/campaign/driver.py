@@ -71,7 +71,7 @@ class Progress:
     @classmethod
     def load(cls, state: pathlib.Path, part: str, seed: int) -> Progress:
         path = cls.path(state, part, seed)
-        found = read_json(path) if path.exists() else {"part": part, "seed": seed}
+        found: dict[str, Any] = read_json(path) if path.exists() else {"part": part, "seed": seed}
         return cls(**{field.name: found[field.name] for field in dataclasses.fields(cls) if field.name in found})
 
     @staticmethod

@@ -80,7 +80,7 @@ def make_engine(config: RunConfig, model: Any, split: Split, teachers: tuple[Any
                           f"avx512_bf16 nor amx_bf16: {processor.machine()['cpu']}); train in float32")
     options: dict[str, Any] = {"batch_size": batch_size, "seed": config.seed}
     if config.trainer == "scratch":
-        low = lowlevel.LowLevelNetwork(config.spec, config.seed)
+        low: Any = lowlevel.LowLevelNetwork(config.spec, config.seed)
         rule = lowlevel.OPTIMIZERS[recipe.optimizer](low.variables, low.names)
         return TapeEngine(low, rule, recipe, split, jit_compile=config.compiles, **options)
     network = Network(model, config.spec, bfloat16=mixed, jit_compile=config.compiles)

@@ -208,7 +208,8 @@ def over_seeds(lines: Iterable[Line]) -> list[Line]:
 
 def _mean(group: list[Line]) -> Line:
     numbers = {name: [value for line in group if (value := getattr(line, name)) is not None] for name in AVERAGED}
-    means = {name: statistics.fmean(known) if len(known) == len(group) else None for name, known in numbers.items()}
+    means: dict[str, Any] = {name: statistics.fmean(known) if len(known) == len(group) else None
+                             for name, known in numbers.items()}
     settings = " ".join(one for one in group[0].changes.split() if not one.startswith("seed="))
     return dataclasses.replace(group[0], **means, changes=f"{settings} ({len(group)} seeds)".strip(), seeds=len(group),
                                folder=os.path.join(os.path.dirname(group[0].folder), "*"))
