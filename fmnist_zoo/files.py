@@ -103,7 +103,7 @@ def sealed(content: dict[str, Any]) -> dict[str, Any]:
 
 
 def opened(record: Any) -> Any:
-    """A record without its digest; `ValueError` if that is of another content. Version 0.2 and earlier wrote none."""
+    """A record without its digest, which a person who edits it removes; `ValueError` if that is of another content."""
     if not isinstance(record, dict) or DIGEST not in record:
         return record
     content = {name: value for name, value in record.items() if name != DIGEST}

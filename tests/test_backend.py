@@ -65,12 +65,12 @@ assert backend.keras.config.backend() == backend.chosen() == sys.argv[3] and "te
 
 @pytest.mark.parametrize("backend", OTHERS)
 def test_every_backend_predicts_as_tensorflow_does(backend, tmp_path):
-    fmnist_zoo.build_model("2L", seed=1).save_weights(tmp_path / "x.weights.h5")
-    done = python(PREDICTS, tmp_path / "x.weights.h5", tmp_path / "found.npz", backend, KERAS_BACKEND=backend)
+    fmnist_zoo.build_model("2L", seed=1).save(tmp_path / "x.keras")
+    done = python(PREDICTS, tmp_path / "x.keras", tmp_path / "found.npz", backend, KERAS_BACKEND=backend)
     assert done.returncode == 0 and not done.stderr, done.stderr
     images = data.load_data(("validation",), data="mini")["validation"].images
     model, pixels = fmnist_zoo.load_model("4D_drop03"), prediction.as_pixels(images)
-    saved = fmnist_zoo.build_model("2L", weights=tmp_path / "x.weights.h5")
+    saved = fmnist_zoo.build_model("2L", weights=tmp_path / "x.keras")
     expected = {"logits": prediction.outputs_of(model, pixels), "saved": prediction.outputs_of(saved, pixels),
                 "features": prediction.outputs_of(fmnist_zoo.feature_model(model), pixels),
                 "probabilities": fmnist_zoo.predict(images, "4L").probabilities}

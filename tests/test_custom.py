@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 import fmnist_zoo
-from fmnist_zoo import custom, models, prediction, registry
+from fmnist_zoo import custom, models, prediction, registry, weights
 from fmnist_zoo.__main__ import main as listing
 from fmnist_zoo.backend import keras, tf
 from fmnist_zoo.spec import ModelSpec, SpecError
@@ -250,11 +250,11 @@ def test_features_are_the_input_of_the_last_layer():
         models.feature_model(models.build_model(registry.spec_of(custom_zoo.Subclassed)))
 
 
-def test_weights_are_loaded_from_files_of_keras(tmp_path):
+def test_weights_of_a_subclassed_model_are_loaded(tmp_path):
     spec = registry.spec_of(custom_zoo.Subclassed)
     model = models.build_model(spec, 1)
-    model.save_weights(tmp_path / "a.weights.h5")
-    again = models.build_model(spec, 2, weights=tmp_path / "a.weights.h5")
+    weights.write(tmp_path / "a.safetensors", spec, model.get_weights(), model=model)
+    again = models.build_model(spec, 2, weights=tmp_path / "a.safetensors")
     assert all(map(np.array_equal, model.get_weights(), again.get_weights()))
     with pytest.raises(WeightsError, match="no trained weights come with 'Subclassed'"):
         fmnist_zoo.load_model(spec)

@@ -336,7 +336,9 @@ def test_record_has_an_entry_for_each_start_that_trained(quick, copy):
 
 
 def test_reused_run_of_another_commit_and_version_is_named(tmp_path, capsys):
-    finished = runs.make(tmp_path, "finished")
+    data = fmnist_zoo.load_data(data="mini")
+    digests = {"sha256": data.sha256, "split_sha256": data.split_sha256}
+    finished = runs.make(tmp_path, "finished", data={**runs.DATA, **digests})
     (folder,) = batch.finish([RunConfig.from_dict(read_record(finished.path)["config"])], str(tmp_path), lambda: False)
     assert folder.path == finished.path
     printed = capsys.readouterr().out

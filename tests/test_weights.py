@@ -75,9 +75,9 @@ def test_non_finite_weights_of_keras_are_refused(tmp_path, arrays):
     model = models.build(SPEC)
     arrays[0][0, 0] = np.nan
     model.set_weights(arrays)
-    model.save_weights(tmp_path / "x.weights.h5")
+    model.save(tmp_path / "x.keras")
     with pytest.raises(WeightsError, match="not finite"):
-        fmnist_zoo.build_model(SPEC, weights=tmp_path / "x.weights.h5")
+        fmnist_zoo.build_model(SPEC, weights=tmp_path / "x.keras")
 
 
 def test_arrays_that_contradict_the_metadata_are_refused(file):
@@ -100,19 +100,19 @@ def test_header_leaves_out_settings_at_their_default_and_old_headers_are_read(fi
     assert all(map(np.array_equal, weights.read(file, SPEC), arrays))
 
 
-@pytest.mark.parametrize("form", ["x.weights.h5", "x.keras", "x.safetensors"])
+@pytest.mark.parametrize("form", ["x.keras", "x.safetensors"])
 def test_files_of_the_user_are_loaded(tmp_path, arrays, form):
     trained = models.build(SPEC, 3)
     if form == "x.safetensors":
         weights.write(tmp_path / form, SPEC, arrays, dtype="float32")
     else:
-        (trained.save if form == "x.keras" else trained.save_weights)(tmp_path / form)
+        trained.save(tmp_path / form)
     model = fmnist_zoo.build_model(SPEC, seed=9, weights=tmp_path / form)
     for received, array in zip(model.get_weights(), arrays):
         np.testing.assert_array_equal(received, array)
 
 
-@pytest.mark.parametrize("form", ["x.weights.h5", "x.keras", "x.safetensors"])
+@pytest.mark.parametrize("form", ["x.keras", "x.safetensors"])
 def test_damaged_files_of_the_user_are_refused(tmp_path, form):
     (tmp_path / form).write_bytes(b"nothing of the kind")
     with pytest.raises(WeightsError, match="damaged, or "):
@@ -120,11 +120,11 @@ def test_damaged_files_of_the_user_are_refused(tmp_path, form):
 
 
 def test_keras_weights_of_another_model_are_refused(tmp_path):
-    models.build(fmnist_zoo.get_spec("2L")).save_weights(tmp_path / "x.weights.h5")
+    models.build(fmnist_zoo.get_spec("2L")).save(tmp_path / "x.keras")
     with warnings.catch_warnings():
         warnings.simplefilter("default")
         with pytest.raises(WeightsError, match="belongs to another model than 3L"):
-            fmnist_zoo.build_model("3L", weights=tmp_path / "x.weights.h5")
+            fmnist_zoo.build_model("3L", weights=tmp_path / "x.keras")
 
 
 @pytest.mark.parametrize("source, complaint", [
