@@ -83,7 +83,7 @@ def test_modules_are_imported_by_their_whole_path_and_own_names():
 def test_each_file_says_what_it_is_and_its_functions_are_short():
     wrong = [f"{module}: no docstring" for module in MODULES if not ast.get_docstring(nodes(module)[0])]
     wrong += [f"{module}.{node.name} is long" for module in MODULES for node in nodes(module)
-              if isinstance(node, ast.FunctionDef) and node.end_lineno - node.lineno > 60]
+              if isinstance(node, ast.FunctionDef) and node.end_lineno - node.body[0].end_lineno > 60]
     assert wrong == []
 
 
@@ -131,10 +131,11 @@ QUICK = [(HEAVY | {"numpy", "PIL"}, [
     ("fmnist_zoo.__main__", [], 0), ("fmnist_zoo.__main__", ["--help"], 0),
     ("fmnist_zoo.__main__", ["4L", "--json"], 0), ("fmnist_zoo.__main__", ["conv_strided"], 0),
     ("trainers.train", ["--help"], 0), ("trainers.train", ["--model=4L", "--dry_run"], 0),
-    ("trainers.train", ["--model=4X"], 2), ("trainers.train", ["--resume=nowhere"], 2),
+    ("trainers.train", ["--model=4X"], 2),
     ("trainers.runs", ["--help"], 0), ("trainers.runs", ["--logdir=tests/nowhere"], 2),
     ("trainers.predict", ["--help"], 0), ("trainers.predict", [], 2), ("trainers.predict", ["x.png", "--model=4X"], 2),
 ]), (HEAVY, [
+    ("trainers.train", ["--resume=nowhere"], 2),
     ("trainers.evaluate", ["--help"], 0), ("trainers.evaluate", ["--run=tests"], 2),
     ("trainers.evaluate", ["--model=x"], 2), ("trainers.predict", ["tests/conftest.py"], 1),
     ("trainers.export", ["--help"], 0), ("trainers.export", ["--model=4D_drop3", "--format=onnx"], 2),

@@ -153,7 +153,7 @@ def test_schedule_is_as_long_as_the_run_unless_it_is_given():
     assert overlay(planned, epochs=20).recipe.horizon == 30  # what was given stays
     with pytest.raises(SpecError, match="epochs=31 goes past the end .* schedule_epochs=30"):
         overlay(planned, epochs=31)
-    assert not resolve("4L", schedule="cosine", epochs=29).owns(config.identity)
+    assert resolve("4L", schedule="cosine", epochs=29).identity != config.identity
 
 
 @pytest.mark.parametrize("given, searched", [

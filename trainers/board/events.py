@@ -139,6 +139,7 @@ def cut_back(run: pathlib.Path, noted: dict[str, int]) -> None:
             (run / name).unlink()
         elif size > noted[name]:
             os.truncate(run / name, noted[name])
+            sync(run / name)  # else what was cut may be there again after a crash
 
 
 def missing(run: pathlib.Path, noted: dict[str, int]) -> bool:
