@@ -31,7 +31,7 @@ _NOISE = re.compile(
     r"|failed call to cuInit|cpu_feature_guard|To enable the following instructions"
     r"|XLA service 0x\w+ initialized for platform Host|StreamExecutor \[[0-9]+\]: Host|Compiled cluster using XLA"
     r"|MLIR crash reproducer|Unable to register cu\w+ factory|computation_placer already registered"
-    r"|TF-TRT Warning: Could not find TensorRT|oneDNN supports DT_HALF only"
+    r"|TF-TRT Warning: Could not find TensorRT|Error parsing text-format tensorflow.XlaSerializedCacheEntry"
 )
 
 

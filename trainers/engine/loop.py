@@ -141,6 +141,7 @@ class TapeEngine:
         self._norm = norm if jit_compile else tf.linalg.global_norm
         rest = len(split.labels) % batch_size
         self._whole = self.steps_an_epoch - bool(rest and not network.fills_up)  # batches of the full size
+        self._called: list[Any] = []
         self._run_steps = self._compiled(batch_size)
         self._run_rest = self._compiled(rest) if self._whole < self.steps_an_epoch else None
         self._teach = tf.function(self._look, autograph=False)
@@ -229,7 +230,15 @@ class TapeEngine:
         places = tf.constant(begin), tf.constant(end)
         if self._teachers:
             of_epoch = of_epoch._replace(taught=self._teach(of_epoch, *places, self._arguments))
-        return steps(of_epoch, *places, totals, self._arguments)  # type: ignore[misc]
+        with self._first_call(steps):
+            return steps(of_epoch, *places, totals, self._arguments)  # type: ignore[misc]
+
+    def _first_call(self, steps: Any) -> contextlib.AbstractContextManager[None]:
+        """XLA reads or compiles a program in its first call, and writes of each that it reads that it is no text."""
+        if steps in self._called:
+            return contextlib.nullcontext()
+        self._called.append(steps)
+        return without_noise()
 
     def _restore(self, values: list[Any], of_epoch: OfEpoch, begin: int, end: int) -> None:
         """Sets the variables to `values`, taken before step `begin` of an epoch, and replays the steps [begin, end).
