@@ -113,7 +113,7 @@ def table(models: list[ModelSpec]) -> str:
     return "\n\n".join([*(aligned(rows, numeric=NUMERIC) for rows in _tables(models)), *_footnote(models, "*")])
 
 
-def aligned(rows: Sequence[tuple[str, ...]], *, numeric: Sequence[str]) -> str:
+def aligned(rows: Sequence[Sequence[str]], *, numeric: Sequence[str]) -> str:
     """A table as text; the first row is the head, and the columns whose heads are in `numeric` are right-aligned."""
     columns = []
     for column in (list(map(printable, cells)) for cells in zip(*rows)):

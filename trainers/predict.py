@@ -10,9 +10,11 @@ import functools
 import json
 import os
 import sys
-from typing import Any, Callable, Iterator, NamedTuple, Sequence
+from typing import Any, Callable, Sequence
 
-from fmnist_zoo import card
+import numpy as np
+
+from fmnist_zoo import card, photographs, prediction
 from fmnist_zoo.errors import UsageError
 from fmnist_zoo.spec import CLASS_NAMES
 from trainers import cli
@@ -34,15 +36,7 @@ GROUPS = {"Which model": ("model", "run", "data_dir"), "How files are read": ("i
           "What is printed": ("json",)}
 MODEL = "4D_drop03"
 BEST = 3  # classes printed for each image
-HEAD = ("file", "label", "probability", "2nd", "probability", "3rd", "probability")
-
-
-class Outcome(NamedTuple):
-    """For each image of a file the best classes with their probabilities, most probable first; or an error."""
-
-    file: str
-    images: list[list[tuple[int, float]]]
-    error: str = ""
+HEAD = ["file", "label", "probability", "2nd", "probability", "3rd", "probability"]
 
 
 def define_flags() -> cli.Flags:
@@ -52,7 +46,7 @@ def define_flags() -> cli.Flags:
     values.texts("run", "a finished run's folder: its model instead; repeat it for an ensemble")
     values.text("data_dir", "where the data are whose validation images calibrate a run or an ensemble; "
                 "default: where the run had them")
-    values.choice("invert", ("auto", "yes", "no"), "negate intensities: a model wants a bright garment on black; auto: "
+    values.choice("invert", photographs.INVERT, "negate intensities: a model wants a bright garment on black; auto: "
                   "where the corners of a photograph are bright; IDX and npy stay as they are", "auto")
     values.switch("json", "print JSON instead of text")
     return values
@@ -63,38 +57,36 @@ def main(arguments: Sequence[str] | None = None) -> int:
                     any_backend=True)
 
 
-class Source(NamedTuple):
-    """The models whose predictions are averaged, and what divides their logits."""
-
-    models: list[Any]
-    temperature: float
-
-
 def _main(values: cli.Flags, words: list[str]) -> int:
     runs, models = _check(values, words)
-    from fmnist_zoo import photographs
 
     @functools.cache
-    def source() -> Source:
+    def source() -> tuple[list[Any], float]:
+        """The models whose predictions are averaged, and what divides their logits."""
         from trainers.publishing.measurement import DataSets, Ensemble, Measured
 
-        members = [*map(trained.from_run, runs), *map(trained.from_zoo, models)]
-        data_sets = DataSets(values.data_dir)
+        data_sets, members = DataSets(values.data_dir), [*map(trained.from_run, runs), *map(trained.from_zoo, models)]
         measured = [Measured(member, data_sets) for member in members]
         together = Ensemble(measured) if len(measured) > 1 else measured[0]
-        return Source([member.model for member in members], together.temperature)
+        return [member.model for member in members], together.temperature
 
-    outcomes = []
+    entries: list[dict[str, Any]] = []
+    rows = [HEAD]
     for file, error in photographs.expand(words):
-        outcome = Outcome(file, [], error) if error else _look(file, values.invert, source)
-        if outcome.error:
-            print(f"predict: {card.printable(file)}: {card.printable(outcome.error)}", file=sys.stderr)
-        outcomes.append(outcome)
+        found: list[dict[str, Any]] = [{"file": file, "error": error}] if error else _look(file, values.invert, source)
+        entries += found
+        for entry in found:
+            if "error" in entry:
+                print(f"predict: {card.printable(file)}: {card.printable(entry['error'])}", file=sys.stderr)
+                continue
+            rows.append([f"{file}[{entry['index']}]" if len(found) > 1 else file])
+            for top in entry[f"top{BEST}"]:
+                rows[-1] += [top["name"], f"{top['probability']:.3f}"]
     if values.json:
-        print("[" + ",\n ".join(json.dumps(entry) for outcome in outcomes for entry in _entries(outcome)) + "]")
-    elif rows := [row for outcome in outcomes for row in _rows(outcome)]:
-        print(card.aligned([HEAD, *rows], numeric=("probability",)))
-    return cli.FAILURE if any(outcome.error for outcome in outcomes) else 0
+        print("[" + ",\n ".join(map(json.dumps, entries)) + "]")
+    elif rows[1:]:
+        print(card.aligned(rows, numeric=("probability",)))
+    return cli.FAILURE if any("error" in entry for entry in entries) else 0
 
 
 def _check(values: cli.Flags, words: Sequence[str]) -> tuple[list[str], list[str]]:
@@ -113,39 +105,19 @@ def _check(values: cli.Flags, words: Sequence[str]) -> tuple[list[str], list[str
     return runs, models
 
 
-def _look(file: str, invert: str, source: Callable[[], Source]) -> Outcome:
-    """What the models see in a file, of which one block of images is in memory at a time."""
-    import numpy as np
-
-    from fmnist_zoo import photographs, prediction
-
+def _look(file: str, invert: str, source: Callable[[], tuple[list[Any], float]]) -> list[dict[str, Any]]:
+    """What the models see in a file, of which one block of images is in memory at a time: a dict for each image."""
     try:
-        logits = np.concatenate([prediction.logits_of(source().models, photographs.as_pixels(block))
+        logits = np.concatenate([prediction.logits_of(source()[0], photographs.as_pixels(block))
                                  for block in photographs.blocks(file, invert)])
     except photographs.PhotographError as error:
-        return Outcome(file, [], str(error))
-    best = np.argsort(-logits, axis=1, kind="stable")[:, :BEST]
-    probabilities = prediction.from_logits(logits, source().temperature).probabilities
-    shares = np.take_along_axis(probabilities, best, axis=1)
-    return Outcome(file, [list(zip(*image)) for image in zip(best.tolist(), shares.tolist())])
-
-
-def _entries(outcome: Outcome) -> Iterator[dict[str, Any]]:
-    """An object of the JSON for each image, or one with the error."""
-    if outcome.error:
-        yield {"file": outcome.file, "error": outcome.error}
-    for index, ranked in enumerate(outcome.images):
-        label, probability = ranked[0]
-        top = [{"name": CLASS_NAMES[other], "probability": share} for other, share in ranked]
-        yield {"file": outcome.file, "index": index, "label": label, "name": CLASS_NAMES[label],
-               "probability": probability, f"top{BEST}": top}
-
-
-def _rows(outcome: Outcome) -> Iterator[tuple[str, ...]]:
-    """A file's part of the table: a row for each image."""
-    for index, ranked in enumerate(outcome.images):
-        name = outcome.file + (f"[{index}]" if len(outcome.images) > 1 else "")
-        yield (name, *(cell for label, share in ranked for cell in (CLASS_NAMES[label], f"{share:.3f}")))
+        return [{"file": file, "error": str(error)}]
+    probabilities = prediction.from_logits(logits, source()[1]).probabilities
+    entries = []
+    for index, best in enumerate(np.argsort(-logits, axis=1, kind="stable")[:, :BEST].tolist()):
+        top = [{"name": CLASS_NAMES[other], "probability": float(probabilities[index, other])} for other in best]
+        entries.append({"file": file, "index": index, "label": best[0], **top[0], f"top{BEST}": top})
+    return entries
 
 
 if __name__ == "__main__":
