@@ -9,12 +9,10 @@ import pytest
 from PIL import Image
 
 import fmnist_zoo
-from fmnist_zoo import data, metrics, photographs, prediction
+from fmnist_zoo import data, metrics, prediction
 from fmnist_zoo.spec import CLASS_NAMES
 from tests.idx_files import payload, write
 from trainers import predict
-from trainers.publishing.measurement import Measured
-from trainers.running import trained
 from trainers.train import train
 
 IMAGES = data.load_data(("validation",), data="mini")["validation"].images.reshape(-1, 28, 28)
@@ -85,22 +83,16 @@ def test_a_broken_file_is_a_line_and_all_others_are_answered(tmp_path, answers, 
     assert predict.main(paths[:1]) == 1 and not capsys.readouterr().out  # no table without rows
 
 
-def test_folders_and_idx(tmp_path, answers):
-    picture(tmp_path / "a.png", IMAGES[5])
+def test_folders_and_inverted_files(tmp_path, answers):
+    picture(tmp_path / "a.png", 255 - IMAGES[5])  # negated, as its ground is bright
     write(tmp_path / "b" / "some-idx3-ubyte.gz", payload(IMAGES[6:8]))
     (tmp_path / "notes.txt").write_text("no picture")
+    wanted = fmnist_zoo.predict(IMAGES[:20]).labels.tolist()
     code, entries, _ = answers(tmp_path)
-    assert code == 0 and [entry["label"] for entry in entries] == fmnist_zoo.predict(IMAGES[5:8]).labels.tolist()
-
-
-def test_invert(tmp_path, answers):
+    assert code == 0 and [entry["label"] for entry in entries] == wanted[5:8]
     np.save(tmp_path / "x.npy", 255 - IMAGES[:20])
-    wanted = fmnist_zoo.predict(IMAGES[:20])
-    assert [entry["label"] for entry in answers(tmp_path / "x.npy", "--invert=yes")[1]] == wanted.labels.tolist()
-    assert [entry["label"] for entry in answers(tmp_path / "x.npy")[1]] != wanted.labels.tolist()
-    (entry,) = answers(picture(tmp_path / "x.png", 255 - IMAGES[0]))[1]
-    assert entry["probability"] == pytest.approx(wanted.probabilities[0].max(), **CLOSE)
-    assert predict.define_flags()["invert"].parser.enum_values == list(photographs.INVERT)
+    assert [entry["label"] for entry in answers(tmp_path / "x.npy", "--invert=yes")[1]] == wanted
+    assert [entry["label"] for entry in answers(tmp_path / "x.npy")[1]] != wanted
 
 
 @pytest.fixture(scope="module")
@@ -108,48 +100,32 @@ def run(tmp_path_factory, without_xla):
     return train("2L", data="mini", epochs=2, logdir=tmp_path_factory.mktemp("logs"), histogram_every=0)
 
 
-def test_the_model_of_a_run_is_used_with_its_temperature(run, tmp_path, answers):
-    code, entries, errors = answers(picture(tmp_path / "x.png", IMAGES[0]), f"--run={run.folder}")
-    assert code == 0 and not errors
-    temperature = Measured(trained.from_run(run.folder)).temperature
-    logits = run.model(IMAGES[:1].reshape(1, 784).astype(np.float32) / 255).numpy()
-    assert temperature != 1 and entries[0]["probability"] == pytest.approx(
-        metrics.softmax(logits / temperature).max(), **CLOSE)
-
-
-def test_several_runs_are_an_ensemble_with_a_temperature_of_its_own(run, tmp_path, answers):
+def test_the_models_of_runs_are_used_with_a_temperature_of_their_own(run, tmp_path, answers):
     other = train("2L", data="mini", epochs=1, seed=1, logdir=tmp_path, histogram_every=0)
     path = picture(tmp_path / "x.png", IMAGES[0])
-    code, (entry,), errors = answers(path, f"--run={run.folder}", f"--run={other.folder}")
-    assert code == 0 and not errors
     labels = data.load_data(("validation",), data="mini")["validation"].labels
-    logits = prediction.logits_of([run.model, other.model], prediction.as_pixels(IMAGES))
-    temperature = metrics.fit_temperature(logits, labels)
-    assert abs(temperature - 1) > 0.01
-    assert entry["probability"] == pytest.approx(metrics.softmax(logits[:1] / temperature).max(), **CLOSE)
-    (alone,) = answers(path, f"--run={run.folder}", f"--run={run.folder}/")[1]  # one run, named twice
-    assert alone == answers(path, f"--run={run.folder}")[1][0] != entry
+    for runs in ([run], [run, other]):
+        code, (entry,), errors = answers(path, *(f"--run={one.folder}" for one in (*runs, run)))  # one is named twice
+        assert code == 0 and not errors
+        logits = prediction.logits_of([one.model for one in runs], prediction.as_pixels(IMAGES))
+        temperature = metrics.fit_temperature(logits, labels)
+        assert abs(temperature - 1) > 0.01
+        assert entry["probability"] == pytest.approx(metrics.softmax(logits[:1] / temperature).max(), **CLOSE)
 
 
-def test_an_ensemble_of_other_validation_images_is_refused(run, tmp_path, capsys):
-    path = picture(tmp_path / "x.png", IMAGES[0])
-    assert predict.main([str(path), f"--run={run.folder}", "--model=4L"]) == 2
-    line, = capsys.readouterr().err.splitlines()
-    assert "no member was trained on" in line and "of mini" in line and "of fashion_mnist" in line
-
-
-def test_a_run_that_cannot_be_used_is_refused(run, tmp_path, capsys):
-    path = picture(tmp_path / "x.png", IMAGES[0])
+def test_runs_that_cannot_be_used_are_refused(run, tmp_path, capsys):
     unfinished = shutil.copytree(run.folder, tmp_path / "run")
     (unfinished / "result.json").unlink()
-    assert predict.main([str(path), f"--run={unfinished}"]) == 2
-    assert str(unfinished) in capsys.readouterr().err
-    assert predict.main([str(path), f"--run={run.folder}", f"--data_dir={tmp_path}"]) == 2
-    captured = capsys.readouterr()
-    assert captured.err.count("\n") == 1 and not captured.out
+    path = picture(tmp_path / "x.png", IMAGES[0])
+    for arguments, text in (([f"--run={unfinished}"], str(unfinished)),
+                            ([f"--run={run.folder}", f"--data_dir={tmp_path}"], "drop data_dir"),
+                            ([f"--run={run.folder}", "--model=4L"], "no member was trained on")):
+        assert predict.main([str(path), *arguments]) == 2
+        captured = capsys.readouterr()
+        assert text in captured.err and captured.err.count("\n") == 1 and not captured.out
 
 
-MISTAKES = [
+@pytest.mark.parametrize("arguments, text", [
     ([], "which files?"), (["--json"], "which files?"), (["x.png", "--model=4X"], "no model is named '4X'"),
     (["x.png", "--model=4L,l2=0.5"], "no trained weights come with '4L,l2=0.5'"),
     (["x.png", "--run=nowhere"], "nowhere: no such folder"),
@@ -157,10 +133,7 @@ MISTAKES = [
     (["x.png", "--model=4L", "--model=4X"], "no model is named '4X'"),
     (["x.png", "--invrt=yes"], "Unknown command line flag 'invrt'"), (["x.png", "--invert=maybe"], "--invert"),
     (["x.png", "--data_dir=a"], "--data_dir=a is where the data are that calibrate a run"),
-]
-
-
-@pytest.mark.parametrize("arguments, text", MISTAKES)
+])
 def test_a_mistake_is_one_line(arguments, text, capsys):
     assert predict.main(arguments) == 2
     captured = capsys.readouterr()
