@@ -25,7 +25,7 @@ FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF")  # Pillow's other decoders never
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".npy", ".idx", ".idx.gz", "idx3-ubyte", "idx3-ubyte.gz")
 INVERT = ("auto", "yes", "no")
 WORKING_SIDE = 1024  # photographs are reduced to it first, which bounds the cost of large ones
-JUDGED_SIDE = 128  # ground and garment are separated at this size or less: averaging removes most of the noise
+JUDGED_SIDE = 128  # ground and garment are separated at this size: averaging removes most of the noise
 MIDDLE = 128  # a ground of this grey or more is bright
 LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601, as in Pillow's mode `L`
 TOLERANCE = 0.05 * 255 * 3**0.5  # as in the paper: 5 % of the largest distance between two colours
@@ -208,7 +208,9 @@ def _decoded(file: str | os.PathLike[str] | IO[bytes]) -> Image.Image:
 
 def _small(image: Image.Image) -> np.ndarray:
     """A reduced copy with no edge above `JUDGED_SIDE`, (height, width, channels) uint8."""
-    return np.asarray(image.reduce(-(-max(image.size) // JUDGED_SIDE)))
+    image = image.copy()
+    image.thumbnail((JUDGED_SIDE, JUDGED_SIDE))  # `Image.reduce` is coarser
+    return np.asarray(image)
 
 
 def _corners(pixels: np.ndarray) -> np.ndarray:
@@ -238,7 +240,10 @@ def _fitted(image: Image.Image, ground: np.ndarray) -> Image.Image:
     noise = 4 * np.median(distance(_corners(_small(image))))
     tolerance = np.clip(noise, TOLERANCE, 3 * TOLERANCE)  # limited: a patterned ground does not hide a garment
     for _ in range(2):  # roughly in the whole picture, then precisely in what is left
-        image = image.crop(Image.fromarray(distance(_small(image)) > tolerance).resize(image.size).getbbox())
+        seen = Image.fromarray(distance(_small(image)) > tolerance)
+        if box := seen.getbbox():
+            scale = np.divide(image.size * 2, seen.size * 2)  # rounded outwards, so that no edge of a garment is lost
+            image = image.crop((*np.floor(box * scale)[:2].astype(int), *np.ceil(box * scale)[2:].astype(int)))
     pixels, level = _small(image), float(ground @ LUMA)
     grey = pixels @ LUMA
     if level < MIDDLE:  # it is bright only if a bright ground was asked for, and then it stays
