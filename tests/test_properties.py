@@ -110,7 +110,7 @@ def test_damaged_record_is_refused_or_holds_the_same(folder, content, change):
     except (OSError, ValueError) as error:
         assert_one_line(error)
     else:
-        assert found == whole or files.DIGEST.encode() not in path.read_bytes()
+        assert found == whole or f'"{files.DIGEST}"'.encode() not in path.read_bytes()
 
 
 @given(st.lists(st.tuples(st.floats(0, 1e9), st.floats(0, 1), st.none() | st.floats(0, 9)), min_size=1, max_size=5),
