@@ -17,6 +17,8 @@ from trainers.running.table import COLUMNS
 
 pytestmark = pytest.mark.usefixtures("without_xla")
 COMMITS = ("a" * 40, "b" * 40, "c" * 40 + "-dirty")
+MINI = fmnist_zoo.load_data(data="mini")
+DIGESTS = {"sha256": MINI.sha256, "split_sha256": MINI.split_sha256}
 
 
 def store(folder, config):
@@ -31,7 +33,7 @@ def store(folder, config):
     (folder / "config.json").write_text(json.dumps({
         "config": config.to_dict(), "environment": environments[config.seed],
         **({"starts": starts} if config.seed else {}),
-        "data": {"name": "mini", "sha256": "d" * 64, "split_sha256": "e" * 64, "fit": 1800, "validation": 200}}))
+        "data": {"name": "mini", **DIGESTS, "fit": 1800, "validation": 200}}))
     random = np.random.default_rng([len(config.spec.name), len(config.trainer), config.seed])
     epochs = config.recipe.epochs
     rows = [[epoch, 8 * epoch, *random.uniform(0.1, 0.9, len(COLUMNS) - 2)] for epoch in range(1, epochs + 1)]

@@ -17,10 +17,11 @@ from fmnist_zoo import files
 from tests import helpers, runs
 from tests.conftest import ROOT, tape_without_xla
 from trainers.config import ConfigError, RunConfig, read_record, resolve
+from trainers.engine import factory
 from trainers.running import batch, provenance, run
 from trainers.running.folder import RunFolder
 from trainers.running.progress import Lines, Reporter
-from trainers.train import main, train
+from trainers.train import main, resume, train
 
 
 @pytest.fixture(scope="module")
@@ -290,6 +291,18 @@ def test_other_data_are_refused_on_resume_and_replay(copy, tmp_path, capsys):
         assert main(flags) == 2
         assert text in capsys.readouterr().err
     assert [path.name for path in copy.parent.iterdir()] == ["copy"]
+
+
+@pytest.mark.parametrize("model", ["4D_drop03", "4N_512"])
+def test_run_resumes_where_other_models_were_built_before(model, tmp_path):
+    """Keras counts the seeds of random layers over the whole process."""
+    settings = dict(hidden=(8, 8), dropout=0.1, data="mini", epochs=2, batch_size=1200, histogram_every=0,
+                    logdir=tmp_path, verbose=False)
+    whole = train(model, **settings, run_name="whole")
+    half = train(model, **settings, run_name="half", on_epoch=lambda row: True)
+    factory._kept.clear()
+    fmnist_zoo.build_model("5D_drop03")
+    assert resume(half.folder, verbose=False).result["weights_sha256"] == whole.result["weights_sha256"]
 
 
 def test_constructed_session_changes_no_file(quick, copy):

@@ -55,7 +55,7 @@ class Network:
         self._spec = None if spec is None or spec.build else spec
         numbers = [index for index, rate in enumerate(spec.dropout) if rate] if spec and self._spec else None
         self._twin = twin.twin_of(model, numbers, fused=not jit_compile, bfloat16=bfloat16)
-        paths = _paths(model.variables)
+        paths = _paths(model)
         trained = {id(theirs): ours for theirs, ours in self._twin.own}
         learned = {id(variable) for variable in model.trainable_variables}
         matrices = _matrices(model)
@@ -157,7 +157,7 @@ class Network:
 
 def weight_names(model: Any) -> list[str]:
     """The paths of what a saved model holds, in the order of `model.get_weights()`."""
-    paths = _paths(model.variables)
+    paths = _paths(model)
     return [paths[id(variable)] for variable in model.weights]
 
 
@@ -172,14 +172,19 @@ def _matrices(model: Any) -> set[int]:
     return {id(variable) for variable in model.trainable_variables if len(variable.shape) > 1} - apart
 
 
-def _paths(variables: Sequence[Any]) -> dict[int, str]:
-    """A name for each variable, by its identity: its path, with a number where two have the same."""
+def _paths(model: Any) -> dict[int, str]:
+    """A name for each variable of a model, by its identity: its path, with a number where two have the same.
+
+    The seeds of random layers, which are no weights, go by their names: Keras counts them over the whole process.
+    """
+    weights = {id(variable) for variable in model.weights}
     paths: dict[int, str] = {}
-    for variable in variables:
-        path, number = variable.path, 1
+    for variable in model.variables:
+        name = path = variable.path if id(variable) in weights else variable.name
+        number = 1
         while path in paths.values():
             number += 1
-            path = f"{variable.path}_{number}"
+            path = f"{name}_{number}"
         paths[id(variable)] = path
     return paths
 
