@@ -13,34 +13,36 @@ from tests.conftest import ROOT
 from trainers import report
 from trainers.reproduction import experiments, mistakes, page
 from trainers.running import batch
+from trainers.running.folder import RunFolder
 from trainers.running.table import COLUMNS
 
 pytestmark = pytest.mark.usefixtures("without_xla")
 COMMITS = ("a" * 40, "b" * 40, "c" * 40 + "-dirty")
-MINI = fmnist_zoo.load_data(data="mini")
-DIGESTS = {"sha256": MINI.sha256, "split_sha256": MINI.split_sha256}
 
 
 def store(folder, config):
     """Writes a finished run as training leaves it, with made-up numbers that depend on model, engine and seed.
 
-    Seed 0 has a record of version 0.1; seed 1 was resumed under another commit.
+    Seed 1 was resumed under another commit.
     """
     environments = [{"cpu": "A processor", "cores": 2, "commit": commit, "versions": {
         "tensorflow": "2.21.0", "keras": "3.15.1", "numpy": "2.4.6", "fmnist_zoo": "0.1.0"}} for commit in COMMITS]
-    starts = [{"epoch": epoch, "time": 1.0, "environment": one} for epoch, one in enumerate(environments[1:])]
+    data = fmnist_zoo.load_data(**config.data_settings)
+    starts = [{"epoch": epoch, "time": 1.0, "environment": one}
+              for epoch, one in enumerate(environments[1:] if config.seed else environments[:1])]
     folder.mkdir(parents=True)
     (folder / "config.json").write_text(json.dumps({
         "config": config.to_dict(), "environment": environments[config.seed],
-        **({"starts": starts} if config.seed else {}),
-        "data": {"name": "mini", **DIGESTS, "fit": 1800, "validation": 200}}))
+        "started": 1.0, "starts": starts,
+        "data": {"name": "mini", "sha256": data.sha256, "split_sha256": data.split_sha256, "fit": 1800,
+                 "validation": 200}}))
     random = np.random.default_rng([len(config.spec.name), len(config.trainer), config.seed])
     epochs = config.recipe.epochs
     rows = [[epoch, 8 * epoch, *random.uniform(0.1, 0.9, len(COLUMNS) - 2)] for epoch in range(1, epochs + 1)]
     (folder / "metrics.csv").write_text("".join(",".join(map(str, row)) + "\n" for row in (COLUMNS, *rows)))
     (folder / "result.json").write_text(json.dumps({
         "epochs": epochs, "stopped_early": False, "weights": "best", "final": {"epoch": 1}, "seconds": 60.0,
-        "weights_sha256": "f" * 64}))
+        "weights_sha256": "f" * 64, "metrics_sha256": RunFolder(folder).table.digest(epochs)}))
 
 
 @pytest.fixture(scope="module")

@@ -57,7 +57,8 @@ class RunFolder:
         """`result.json` of a finished run; None if it is missing or damaged (resuming the run writes it again)."""
         try:
             result = read_json(self.result)
-            result["epochs"], result["stopped_early"], result["final"]["epoch"], result["weights_sha256"]
+            result["epochs"], result["stopped_early"], result["final"]["epoch"]
+            result["weights_sha256"], result["metrics_sha256"]
             return dict(result)
         except (OSError, ValueError, TypeError, LookupError, RecursionError):
             return None
