@@ -1,6 +1,7 @@
 # make train   trains a model on the real data:  make train MODEL=5L EPOCHS=3
 # make test    lint, types, tests
-# make test-all   all tests, also those that take long; three quarters of an hour on two cores, in continuous integration
+# make test-long   the tests that make test leaves out because they take ten seconds each
+# make test-all   all tests, also the slow ones: a browser, the site, the notebook, killed sweeps; an hour and more
 # make board   TensorBoard on tb_logs, served to this machine alone, and a link to the charts that one looks at first
 # make docs    the documentation as a site, in build/docs
 # make results trains every row of the table of scores, for hours; after an interruption it continues
@@ -23,7 +24,7 @@ RUN := .venv/bin/python
 PYTEST := $(RUN) -m pytest -n logical --maxprocesses=4 --dist=worksteal -q
 SOURCES := setup.cfg pyproject.toml constraints.txt
 
-.PHONY: train test test-all pytest board docs results check-results report campaign lint types clean
+.PHONY: train test test-long test-all pytest board docs results check-results report campaign lint types clean
 
 train: .venv/run.stamp
 	@$(RUN) -m trainers.train --model=$(MODEL) $(if $(EPOCHS),--epochs=$(EPOCHS)) $(FLAGS)
@@ -33,6 +34,9 @@ test: .venv/dev.stamp
 
 pytest: .venv/dev.stamp
 	@$(PYTEST)
+
+test-long: .venv/dev.stamp
+	@$(PYTEST) -m "long and not slow"
 
 test-all: .venv/dev.stamp .venv/docs.stamp lint types
 	@$(PYTEST) -m ""
