@@ -160,8 +160,7 @@ def test_interrupted_report_continues_with_the_same_command(tmp_path, capsys):
     flags = ["--data=mini", "--quick", "--only=softmax_full_batch", f"--logdir={tmp_path}",
              f"--out={tmp_path / 'page'}"]
     runs = report.plan(experiments.select("softmax_full_batch"), seeds=1, quick=True, data="mini")
-    answers = iter([False, False, True])  # before the run, and after each of its epochs
-    assert list(batch.finish(runs, str(tmp_path), lambda: next(answers))) == []
+    assert list(batch.finish(runs, str(tmp_path), lambda: any(tmp_path.glob("*/*/metrics.csv")))) == []
     (half,) = (tmp_path / "network_softmax").glob("*/metrics.csv")
     assert len(half.read_text().splitlines()) == 2  # the head and one epoch of 20
     assert report.main(flags) == 0
