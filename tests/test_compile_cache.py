@@ -22,7 +22,8 @@ print(run.result["weights_sha256"], len(own), os.environ.get("TF_XLA_FLAGS"))
 def trained(tmp_path, **environment):
     """The digest of the weights, how many programs were compiled and not found, and the flags afterwards."""
     done = subprocess.run([sys.executable, "-c", PROGRAM, str(tmp_path / "logs")], capture_output=True, text=True,
-                          env={**os.environ, compile_cache.VARIABLE: "1", "XDG_CACHE_HOME": str(tmp_path / "cache"), **environment})
+                          env={**os.environ, compile_cache.VARIABLE: "1", "XDG_CACHE_HOME": str(tmp_path / "cache"),
+                               **environment})
     assert done.returncode == 0 and "CacheEntry" not in done.stderr, done.stderr
     digest, compiled, flags = done.stdout.split(None, 2)
     return digest, int(compiled), flags.strip()
