@@ -85,8 +85,9 @@ class Session:
         """Assigns the variables of a checkpoint."""
         variables = self.engine.variables()
         if not fits(checkpoint.state, variables) or not fits(checkpoint.best, self._weights()):
-            raise CheckpointError("the checkpoint has other arrays than the model of the run's config.json; one of the "
-                                  "two was changed: put a copy back, or train the run again with --config")
+            raise CheckpointError("checkpoints/latest.safetensors has other arrays than the model of the run's "
+                                  "config.json; one of the two was changed: put a copy back, or train the run again "
+                                  "with --config")
         for name, variable in variables.items():
             variable.assign(checkpoint.state[name])
 
