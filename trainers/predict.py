@@ -12,9 +12,7 @@ import os
 import sys
 from typing import Any, Callable, Sequence
 
-import numpy as np
-
-from fmnist_zoo import card, photographs, prediction
+from fmnist_zoo import card
 from fmnist_zoo.errors import UsageError
 from fmnist_zoo.spec import CLASS_NAMES
 from trainers import cli
@@ -46,7 +44,7 @@ def define_flags() -> cli.Flags:
     values.texts("run", "a finished run's folder: its model instead; repeat it for an ensemble")
     values.text("data_dir", "where the data are whose validation images calibrate a run or an ensemble; "
                 "default: where the run had them")
-    values.choice("invert", photographs.INVERT, "negate intensities: a model wants a bright garment on black; auto: "
+    values.choice("invert", ("auto", "yes", "no"), "negate intensities: a model wants a bright garment on black; auto: "
                   "where the corners of a photograph are bright; IDX and npy stay as they are", "auto")
     values.switch("json", "print JSON instead of text")
     return values
@@ -69,6 +67,8 @@ def _main(values: cli.Flags, words: list[str]) -> int:
         measured = [Measured(member, data_sets) for member in members]
         together = Ensemble(measured) if len(measured) > 1 else measured[0]
         return [member.model for member in members], together.temperature
+
+    from fmnist_zoo import photographs
 
     entries: list[dict[str, Any]] = []
     rows = [HEAD]
@@ -107,6 +107,10 @@ def _check(values: cli.Flags, words: Sequence[str]) -> tuple[list[str], list[str
 
 def _look(file: str, invert: str, source: Callable[[], tuple[list[Any], float]]) -> list[dict[str, Any]]:
     """What the models see in a file, of which one block of images is in memory at a time: a dict for each image."""
+    import numpy as np
+
+    from fmnist_zoo import photographs, prediction
+
     try:
         logits = np.concatenate([prediction.logits_of(source()[0], photographs.as_pixels(block))
                                  for block in photographs.blocks(file, invert)])
