@@ -15,12 +15,9 @@ import pathlib
 import shlex
 import stat
 import sys
-from typing import IO, TYPE_CHECKING, Any, Iterator
+from typing import IO, Any, Iterator
 
 from fmnist_zoo.version import __version__
-
-if TYPE_CHECKING:
-    import zipfile
 
 DIGEST = "content_sha256"  # the key of a record under which it holds the SHA-256 of all its other keys
 
@@ -80,13 +77,6 @@ def require_regular(path: str | os.PathLike[str]) -> None:
     """`OSError` unless `path` is a regular file: reading a pipe may never end."""
     if not stat.S_ISREG(os.stat(path).st_mode):
         raise OSError(errno.EINVAL, "not a regular file", os.fspath(path))
-
-
-def require_stored(archive: zipfile.ZipFile, size: int) -> None:
-    """`ValueError` if a zip archive of `size` bytes can unpack to more than that: a few bytes may claim a terabyte."""
-    entries = archive.infolist()
-    if any(entry.compress_type for entry in entries) or sum(entry.file_size for entry in entries) > size:
-        raise ValueError("it is compressed, or claims to hold more than its size")
 
 
 def sha256_of(path: str | os.PathLike[str]) -> str:

@@ -27,6 +27,7 @@ from typing import Iterator
 
 from fmnist_zoo.files import cache_folder, sha256_of
 from trainers.engine.processor import features
+from trainers.engine.threads import environment
 
 VARIABLE = "FMNIST_ZOO_COMPILE_CACHE"
 FLAGS = "TF_XLA_FLAGS"
@@ -44,22 +45,16 @@ def enabled(threads: int) -> Iterator[None]:
     Args:
         threads: of TensorFlow within an operation.
     """
-    given = os.environ.get(FLAGS)
+    given = os.environ.get(FLAGS, "")
     folder = None
-    if "tensorflow" not in sys.modules and FLAG not in (given or "") and os.environ.get(VARIABLE) != "0":
+    if "tensorflow" not in sys.modules and FLAG not in given and os.environ.get(VARIABLE) != "0":
         with contextlib.suppress(OSError, RuntimeError, importlib.metadata.PackageNotFoundError):
             folder = _folder(threads)
     if folder is None:
         yield
         return
-    os.environ[FLAGS] = f"{given or ''} {FLAG}={folder}".strip()
-    try:
+    with environment(FLAGS, f"{given} {FLAG}={folder}".strip()):
         yield
-    finally:
-        if given is None:
-            del os.environ[FLAGS]
-        else:
-            os.environ[FLAGS] = given
 
 
 def add() -> None:

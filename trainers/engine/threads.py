@@ -40,18 +40,23 @@ def use(threads: int) -> None:
             f"loading a model of fmnist_zoo, or ask for threads={found}") from None
 
 
-@contextlib.contextmanager
-def inherited(threads: int) -> Iterator[None]:
+def inherited(threads: int) -> contextlib.AbstractContextManager[None]:
     """A process that starts within the block uses so many threads, whatever it imports first; nothing changes here."""
-    before = os.environ.get(THREADS_VARIABLE)
-    os.environ[THREADS_VARIABLE] = str(threads)
+    return environment(THREADS_VARIABLE, str(threads))
+
+
+@contextlib.contextmanager
+def environment(variable: str, value: str) -> Iterator[None]:
+    """Within the block an environment variable has a value; afterwards it is as it was."""
+    before = os.environ.get(variable)
+    os.environ[variable] = value
     try:
         yield
     finally:
         if before is None:
-            del os.environ[THREADS_VARIABLE]
+            del os.environ[variable]
         else:
-            os.environ[THREADS_VARIABLE] = before
+            os.environ[variable] = before
 
 
 def in_use() -> int:

@@ -33,7 +33,7 @@ def ship(members: Sequence[Measured]) -> str:
 def _ship(measured: Measured) -> str:
     """Writes one run's weights under a name that no earlier ones have, then the manifest, then removes the earlier.
 
-    So whoever loads the model meanwhile, or after a kill, finds the weights that the manifest they read names.
+    The file that a manifest names exists at any moment, so a model can be loaded meanwhile, or after a kill.
     """
     subject = measured.subject
     with tempfile.TemporaryDirectory(dir=weights.FOLDER) as beside:

@@ -200,8 +200,7 @@ def over_seeds(lines: Iterable[Line]) -> list[Line]:
     """Finished runs that differ in their seed alone as one line, with the means of their numbers."""
     groups: dict[Any, list[Line]] = {}
     for line in lines:
-        settings = " ".join(one for one in line.changes.split() if not one.startswith("seed="))
-        key = (line.name, settings) if line.kind == RUN and line.status == FINISHED else line.folder
+        key = (line.name, _without_seed(line.changes)) if line.kind == RUN and line.status == FINISHED else line.folder
         groups.setdefault(key, []).append(line)
     return [_mean(group) if len(group) > 1 else group[0] for group in groups.values()]
 
@@ -210,9 +209,13 @@ def _mean(group: list[Line]) -> Line:
     numbers = {name: [value for line in group if (value := getattr(line, name)) is not None] for name in AVERAGED}
     means: dict[str, Any] = {name: statistics.fmean(known) if len(known) == len(group) else None
                              for name, known in numbers.items()}
-    settings = " ".join(one for one in group[0].changes.split() if not one.startswith("seed="))
-    return dataclasses.replace(group[0], **means, changes=f"{settings} ({len(group)} seeds)".strip(), seeds=len(group),
+    changes = f"{_without_seed(group[0].changes)} ({len(group)} seeds)".strip()
+    return dataclasses.replace(group[0], **means, changes=changes, seeds=len(group),
                                folder=os.path.join(os.path.dirname(group[0].folder), "*"))
+
+
+def _without_seed(changes: str) -> str:
+    return " ".join(one for one in changes.split() if not one.startswith("seed="))
 
 
 def ordered(lines: Iterable[Line], sort: str) -> list[Line]:
