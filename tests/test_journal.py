@@ -100,9 +100,15 @@ def test_journal_begins_again_once_its_files_are_synced(calm, tmp_path, monkeypa
     most = []
     commit = Journal.commit
 
+    def lines(path):
+        try:
+            return path.read_bytes().count(b"\n")
+        except FileNotFoundError:  # another thread removes a journal as soon as its files are synced
+            return 0
+
     def measured(self):
         commit(self)
-        most.append(sum(path.read_bytes().count(b"\n") for path in (self._before, self._current) if path.exists()))
+        most.append(lines(self._before) + lines(self._current))
 
     monkeypatch.setattr(Journal, "commit", measured)
     table = sweep.sweep("softmax", **ASKED, logdir=tmp_path)
