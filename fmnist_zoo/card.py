@@ -157,15 +157,13 @@ def _words(layer: Layer) -> str:
 
 
 def _built_layers(spec: ModelSpec) -> list[str]:
-    """The layers of a model that a function builds; where it was not built yet, the function alone."""
+    """What Keras says of a model that a function builds, or else the function's own words."""
     known, by = spec.summary, f"built by {custom.readable(spec.build)}"
     if known is None:
         return [f"  {by} when it is trained"]
-    rows = [(f"  {name}", kind, shape, str(parameters)) for name, kind, shape, parameters in known.layers]
-    fixed = f" and {known.fixed} that are not trained" if known.fixed else ""
     described = (inspect.getdoc(custom.builder(spec.name, spec.build).function) or "").splitlines()
-    table = aligned([("  name", "layer", "output", "parameters"), *rows], numeric=("parameters",)).splitlines()
-    return [*(table if rows else (f"  {line}".rstrip() for line in described)),
+    fixed = f" and {known.fixed} that are not trained" if known.fixed else ""
+    return [*(f"  {line}".rstrip() for line in known.layers or described),
             f"  parameters {known.parameters}{fixed}, {by} for images of shape {custom.shape_text(known.input)}"]
 
 

@@ -35,14 +35,13 @@ class ModelSummary:
     Attributes:
         input: the shape of an image: (784,), (28, 28) or (28, 28, 1).
         parameters: how many are trained; `fixed`: how many are not, such as moving means.
-        layers: of each its name, its class, the shape of its output without the batch ("-" where Keras does not know
-            it), and how many parameters it has. Empty for the zoo's own until they are built.
+        layers: the lines of Keras' `model.summary()`. Empty for the zoo's own until they are built.
     """
 
     input: tuple[int, ...]
     parameters: int
     fixed: int
-    layers: tuple[tuple[str, str, str, int], ...] = ()
+    layers: tuple[str, ...] = ()
 
 
 class Builder:
@@ -354,13 +353,6 @@ def shape_text(shape: Any) -> str:
 def _summary(model: Any) -> ModelSummary:
     trained, everything = (sum(math.prod(variable.shape) for variable in variables)
                            for variables in (model.trainable_variables, model.weights))
-    layers = tuple((layer.name, type(layer).__name__, _output_shape(layer), int(layer.count_params()))
-                   for layer in model.layers if type(layer).__name__ != "InputLayer")
-    return ModelSummary(input_shape(model), trained, everything - trained, layers)
-
-
-def _output_shape(layer: Any) -> str:
-    try:
-        return shape_text(tuple(layer.output.shape)[1:])
-    except (AttributeError, ValueError, TypeError):  # a part of a subclassed model, shared, or with several outputs
-        return "-"
+    lines: list[str] = []
+    model.summary(line_length=100, print_fn=lambda text, **options: lines.extend(text.splitlines()))
+    return ModelSummary(input_shape(model), trained, everything - trained, tuple(lines))

@@ -8,39 +8,21 @@ from __future__ import annotations
 
 import csv
 import dataclasses
-import math
 import os
 import pathlib
 import statistics
-from typing import Any, Callable, Iterable
+from typing import Any, Iterable
 
 from fmnist_zoo.errors import ZooError
 from fmnist_zoo.files import atomic_write
 
 PATH = pathlib.Path(__file__).parent / "results.csv"
-
-
-def _finite(text: str) -> float:
-    number = float(text)
-    if not math.isfinite(number):
-        raise ValueError(f"{text} is not finite")
-    return number
-
-
-def _seeds(text: str) -> str:
-    return " ".join(str(int(word)) for word in text.split()) or str(int(text))
-
-
-def _optional(read: Callable[[str], Any]) -> Callable[[str], Any]:
-    return lambda text: read(text) if text else None
-
-
-_READ: dict[str, Callable[[str], Any]] = {
-    "model": str, "seed": _seeds, "teacher": str, "epochs": _optional(int), "chosen_epoch": _optional(int),
-    "val_accuracy": _finite, "test_accuracy": _finite, "test_nll": _finite, "test_ece": _finite,
-    "seconds": _optional(_finite), "images_per_second": _optional(_finite), "processor": str, "data_sha256": str,
-    "versions": str, "commit": str, "initial_weights": str, "earlier": str}
-COLUMNS = tuple(_READ)
+COLUMNS = ("model", "seed", "teacher", "epochs", "chosen_epoch", "val_accuracy", "test_accuracy", "test_nll",
+           "test_ece", "seconds", "images_per_second", "processor", "data_sha256", "versions", "commit",
+           "initial_weights", "earlier")
+NUMBERS: dict[str, type[int] | type[float]] = {  # the other columns are text
+    "epochs": int, "chosen_epoch": int, "val_accuracy": float, "test_accuracy": float, "test_nll": float,
+    "test_ece": float, "seconds": float, "images_per_second": float}
 
 
 class ResultsError(ZooError, ValueError):
@@ -73,17 +55,15 @@ class Score:
 def read(path: str | os.PathLike[str] = PATH) -> list[dict[str, Any]]:
     """All rows, with numbers as numbers, None where a number is not known; none if there is no such file.
 
-    `seed` is text. Columns may have any order. Columns that are not in `COLUMNS` are kept as text.
-
     Raises:
-        ResultsError: for a file that is not a table of results, naming the missing columns or the line.
+        ResultsError: for a file that is not a table of results, naming its columns or the line.
     """
     try:
         with open(path, newline="", encoding="utf-8") as file:
             reader = csv.DictReader(file)
-            missing = [name for name in COLUMNS if name not in (reader.fieldnames or ())]
-            if missing:
-                raise ResultsError(f"{path}: not a table of results: it has no column {', '.join(missing)}")
+            if tuple(reader.fieldnames or ()) != COLUMNS:
+                raise ResultsError(f"{path}: not a table of results: its columns are {reader.fieldnames}, expected "
+                                   f"{', '.join(COLUMNS)}")
             return [_typed(path, reader.line_num, row) for row in reader]
     except FileNotFoundError:
         return []
@@ -95,17 +75,15 @@ def _typed(path: Any, line: int, row: dict[str, Any]) -> dict[str, Any]:
     if None in row or None in row.values():  # csv's marks for a row with too many cells, or too few
         raise ResultsError(f"{path}, line {line}: has more or fewer cells than the header")
     try:
-        return {name: _READ.get(name, str)(text) for name, text in row.items()}
+        return row | {name: read(row[name]) if row[name] else None for name, read in NUMBERS.items()}
     except ValueError as error:
         raise ResultsError(f"{path}, line {line}: cannot be read: {error}") from None
 
 
 def write(rows: Iterable[dict[str, Any]], path: str | os.PathLike[str] = PATH) -> None:
-    """Replaces the file, completely or not at all: `COLUMNS`, then further ones of the rows; floats with all digits."""
-    rows = list(rows)
-    columns = dict.fromkeys([*COLUMNS, *(name for row in rows for name in row)])
+    """Replaces the file, completely or not at all; floats with all digits."""
     with atomic_write(path, "w") as file:
-        writer = csv.DictWriter(file, list(columns), restval="", lineterminator="\n")
+        writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)
 
@@ -124,13 +102,11 @@ def scores(rows: Iterable[dict[str, Any]] | None = None) -> dict[str, Score]:
 
 def _score(rows: list[dict[str, Any]]) -> Score:
     singles = [row for row in rows if not is_ensemble(row)]
-
-    def mean_and_deviation(name: str) -> tuple[float, float]:
+    found = []
+    for name in ("test_accuracy", "test_nll", "test_ece"):
         values = [row[name] for row in singles]
-        return math.fsum(values) / len(values), statistics.stdev(values) if len(values) > 1 else 0.0
-
+        found += [statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else 0.0]
     seconds = [row["seconds"] for row in singles if row["seconds"] is not None]
-    return Score(len(singles), *mean_and_deviation("test_accuracy"), *mean_and_deviation("test_nll"),
-                 *mean_and_deviation("test_ece"), statistics.median(seconds) if seconds else None,
+    return Score(len(singles), *found, statistics.median(seconds) if seconds else None,
                  any(row["earlier"] for row in singles),
                  next((row["test_accuracy"] for row in rows if is_ensemble(row)), None))

@@ -49,8 +49,8 @@ def test_labels_are_read_in_blocks(tmp_path, suffix):
 
 @SUFFIXES
 @pytest.mark.parametrize("content, complaint", [
-    (b"", "cut short"), (WHOLE[:7], "cut short"), (WHOLE[:16], "cut short|can hold"),
-    (WHOLE[:-1], "cut short: the payload ends 1 bytes early"), (WHOLE[:5000], "cut short|can hold"),
+    (b"", "cut short"), (WHOLE[:7], "cut short"), (WHOLE[:16], "cut short"),
+    (WHOLE[:-1], "cut short: the payload ends 1 bytes early"), (WHOLE[:5000], "cut short"),
     (WHOLE + b"\0", "more bytes than the 30 rows"), (WHOLE + WHOLE, "more bytes than the 30 rows"),
     (b"<!DOCTYPE html><html>not here</html>", "it starts with 0x3c21444f instead of 0x00000803"),
     (payload(np.arange(30)), "instead of 0x00000803"),
@@ -95,18 +95,11 @@ def test_a_flipped_bit_never_changes_an_image(tmp_path):
 
 
 @SUFFIXES
-@pytest.mark.parametrize("rows", [127_551_021, 2**32 - 1])  # 100 GB, and the most a header can say
-def test_a_header_that_claims_too_much_allocates_nothing(tmp_path, suffix, rows):
-    path = write(tmp_path / f"images{suffix}", struct.pack(">4I", 0x803, rows, 28, 28) + bytes(784))
+@pytest.mark.parametrize("rows", [5 * ROWS_A_BLOCK, 2**32 - 1])
+def test_a_header_that_claims_too_much_allocates_one_block(tmp_path, suffix, rows):
+    path = write(tmp_path / f"images{suffix}", struct.pack(">4I", 0x803, rows, 28, 28) + IMAGES.tobytes())
     complaint, peak = measured(refused, path)
-    assert f"claims {rows} rows, more than a file of {path.stat().st_size} bytes can hold" in complaint
-    assert peak < 2**20
-
-
-def test_a_claim_that_gzip_could_meet_allocates_one_block(tmp_path):
-    path = write(tmp_path / "images.gz", struct.pack(">4I", 0x803, 5 * ROWS_A_BLOCK, 28, 28) + IMAGES.tobytes())
-    complaint, peak = measured(refused, path)
-    assert "cut short" in complaint
+    assert "cut short" in complaint or f"claims {rows} rows" in complaint
     assert peak < 3 * ROWS_A_BLOCK * 784  # a block and its buffers (3.13 keeps more of them), not five blocks
 
 
