@@ -34,7 +34,8 @@ def stock(options: argparse.Namespace) -> list[float]:
     from fmnist_zoo.backend import keras
     from trainers.config import resolve
 
-    (images, labels), (held_out, held_out_labels) = load_data(data=options.data)
+    data = load_data(data=options.data)
+    (images, labels), (held_out, held_out_labels) = data.fit, data.validation
 
     def build(parameters: Any) -> Any:
         rate = parameters.Float("dropout", *SPACE)

@@ -4,7 +4,7 @@
     fmnist_zoo.list_models("4D*")
     model = fmnist_zoo.build_model("4D_drop03", seed=0)    # new
     model = fmnist_zoo.load_model("4D_drop03")             # trained
-    (fit_images, fit_labels), (validation_images, validation_labels) = fmnist_zoo.load_data()
+    images, labels = fmnist_zoo.load_data().fit            # data.validation: those that are held out
     labels, probabilities = fmnist_zoo.predict("shoe.jpg")
 
 Names that need NumPy or TensorFlow are imported when they are first used, so that listings stay fast.

@@ -12,7 +12,7 @@ import hashlib
 import os
 import pathlib
 import warnings
-from typing import Iterator, NamedTuple, Sequence
+from typing import NamedTuple, NoReturn, Sequence
 
 import numpy as np
 
@@ -39,7 +39,10 @@ class Split(NamedTuple):
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Data:
-    """The splits that were asked for: `data["fit"]`, or unpacked in the order in which they were asked for.
+    """The splits that were asked for: `data["fit"]`, or `data.fit`.
+
+    It does not unpack into pairs: `keras.datasets` returns training and test images in two pairs, and this is fit and
+    validation.
 
     Attributes:
         name: `fashion_mnist`, `mini`, `other` for a user's own files, or `arrays` for arrays given in Python.
@@ -56,10 +59,30 @@ class Data:
     splits: dict[str, Split]
 
     def __getitem__(self, name: str) -> Split:
+        if name not in self.splits:
+            raise DataError(f"no split {name!r} was loaded, only {', '.join(self.splits)}; name it: "
+                            f"load_data(({name!r},))")
         return self.splits[name]
 
-    def __iter__(self) -> Iterator[Split]:
-        return iter(self.splits.values())
+    @property
+    def fit(self) -> Split:
+        """The images that train."""
+        return self["fit"]
+
+    @property
+    def validation(self) -> Split:
+        """The training images that are held out."""
+        return self["validation"]
+
+    @property
+    def test(self) -> Split:
+        """The 10,000 test images."""
+        return self["test"]
+
+    def __iter__(self) -> NoReturn:
+        raise TypeError("the result of load_data does not unpack: its second pair would be validation, not test. Write "
+                        + "; ".join(["data = load_data(...)", *(f"{name}_images, {name}_labels = data.{name}"
+                                                                for name in self.splits)]))
 
 
 def load_data(

@@ -74,7 +74,7 @@ def test_images_keep_their_labels_and_the_order_of_the_file(mini):
 
 def test_splits_do_not_depend_on_the_size_of_blocks(mini, monkeypatch):
     monkeypatch.setattr(idx, "ROWS_A_BLOCK", 170)  # the real set is read in fifteen blocks, mini in one
-    for split, again in zip(mini, load_data(SPLITS, data="mini")):
+    for split, again in zip(mini.splits.values(), load_data(SPLITS, data="mini").splits.values()):
         np.testing.assert_array_equal(split.images, again.images)
         np.testing.assert_array_equal(split.labels, again.labels)
 
@@ -111,9 +111,20 @@ def test_contradictory_arguments_are_refused(options, complaint):
         load_data(**options)
 
 
-def test_splits_unpack_in_the_order_asked_for():
-    test, fit = load_data(("test", "fit"), data="mini")
-    assert (len(test.labels), len(fit.labels)) == (500, 1800)
+def test_splits_have_names():
+    data = load_data(("test", "fit"), data="mini")
+    assert (len(data.test.labels), len(data["fit"].labels)) == (500, 1800)
+    with pytest.raises(DataError, match="'validation'.*only test, fit"):
+        data.validation
+
+
+def test_validation_is_not_unpacked_as_keras_test_images_are():
+    with pytest.raises(TypeError, match="validation, not test") as raised:
+        (images, labels), (test_images, test_labels) = load_data(data="mini")
+    data = load_data(data="mini")
+    line = str(raised.value).partition("Write ")[2].partition("; ")[2]
+    exec(line, {"data": data}, found := {})
+    assert found["fit_images"] is data.fit.images and found["validation_labels"] is data.validation.labels
 
 
 @pytest.mark.parametrize("suffix", ["", ".gz"])
@@ -121,16 +132,15 @@ def test_test_files_are_not_opened_unless_asked_for(tmp_path, suffix):
     folder = write_set(tmp_path, suffix=suffix)
     for name in TEST_FILES:
         (folder / f"{name}{suffix}").unlink()
-    fit, validation = load_data(data_dir=folder, allow_other_data=True)
-    assert (len(fit.labels), len(validation.labels)) == (36, 4)
+    data = load_data(data_dir=folder, allow_other_data=True)
+    assert (len(data.fit.labels), len(data.validation.labels)) == (36, 4)
     assert f"{sources.TEST_LABELS}.gz: no such file" in refused(folder, allow_other_data=True)
 
 
 def test_training_files_are_not_opened_for_the_test_split(folder):
     for name in TRAIN_FILES:
         (folder / f"{name}.gz").unlink()
-    (test,) = load_data(("test",), data_dir=folder, allow_other_data=True)
-    assert len(test.labels) == 20
+    assert len(load_data(("test",), data_dir=folder, allow_other_data=True).test.labels) == 20
 
 
 def test_other_data_have_the_digests_of_what_was_read(folder):

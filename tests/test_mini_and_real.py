@@ -47,8 +47,8 @@ def test_the_real_set_and_its_split_never_change(real):
     assert real.name == "fashion_mnist"
     assert real.sha256 == SHA256
     assert real.split_sha256 == "591efed90083c7655c44a75fbabb6ecb39d0dd639b69725839a6872e9136b2a6"
-    assert [split.images.shape for split in real] == [(54000, 784), (6000, 784), (10000, 784)]
-    for split, each in zip(real, (5400, 600, 1000)):
+    assert [split.images.shape for split in real.splits.values()] == [(54000, 784), (6000, 784), (10000, 784)]
+    for split, each in zip(real.splits.values(), (5400, 600, 1000)):
         assert [int((split.labels == label).sum()) for label in range(10)] == [each] * 10
 
 

@@ -10,7 +10,8 @@ from fmnist_zoo.data import DataError, load_data, validation_mask
 @pytest.mark.parametrize("size, held_out", [
     (0, 0), (0.1, 200), (0.25, 500), (0.0004, 1), (500, 500), (7, 7), (1999, 1999)])
 def test_validation_size_is_a_share_or_a_count(size, held_out):
-    fit, validation = load_data(data="mini", validation_size=size)
+    data = load_data(data="mini", validation_size=size)
+    fit, validation = data.fit, data.validation
     assert (len(fit.labels), len(validation.labels)) == (2000 - held_out, held_out)
     assert (len(fit.images), len(validation.images)) == (2000 - held_out, held_out)
     counts = np.bincount(validation.labels, minlength=10)
