@@ -45,10 +45,10 @@ def to_dicts(models: list[tuple[ModelSpec, Recipe]]) -> list[dict[str, Any]]:
     scores = {name: dataclasses.asdict(score) for name, score in results.scores().items()}
     shipped = weights.manifest()
     return [{
-        **spec.to_dict(), "parameters": _parameters(spec),
+        **spec.get_config(), "parameters": _parameters(spec),
         "fixed_parameters": spec.fixed_parameters if _parameters(spec) is not None else None,
         "training_flops": spec.training_flops or None,
-        "recipe": dataclasses.asdict(recipe), "score": scores.get(spec.name), "weights": shipped.get(spec.name),
+        "recipe": recipe.get_config(), "score": scores.get(spec.name), "weights": shipped.get(spec.name),
     } for spec, recipe in models]
 
 

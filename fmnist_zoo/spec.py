@@ -10,7 +10,7 @@ import dataclasses
 import hashlib
 import math
 import re
-from typing import Any, Iterable
+from typing import Any, Iterable, Mapping
 
 from fmnist_zoo import custom
 from fmnist_zoo.errors import SpecError
@@ -268,10 +268,15 @@ class ModelSpec:
         return {field: value for field, value in vars(self).items()
                 if field not in ("name", "description") and (value or field != "build")}
 
-    def to_dict(self) -> dict[str, Any]:
-        """For JSON; `ModelSpec(**spec.to_dict()) == spec`."""
+    def get_config(self) -> dict[str, Any]:
+        """Its fields, for JSON; `from_config` is the inverse."""
         fields = {**dataclasses.asdict(self), "hidden": list(self.hidden), "dropout": list(self.dropout)}
         return {name: value for name, value in fields.items() if value or name != "build"}
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any]) -> ModelSpec:
+        """The inverse of `get_config`."""
+        return cls(**config)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -346,3 +351,12 @@ class Recipe:
         """Epochs over which the learning rate varies: `schedule_epochs`, or all; 0 for a constant rate."""
         varies = self.schedule != "constant" or self.warmup > 0
         return (self.schedule_epochs or self.epochs) if varies else 0
+
+    def get_config(self) -> dict[str, Any]:
+        """Its fields, for JSON; `from_config` is the inverse."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any]) -> Recipe:
+        """The inverse of `get_config`."""
+        return cls(**config)

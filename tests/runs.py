@@ -20,7 +20,8 @@ def make(logdir, name, *, losses=(0.5, 0.3, 0.4), model="4L", started=1.7e9, fin
     config = resolve(model, data="mini", epochs=epochs or len(losses), **settings)
     folder = RunFolder(logdir / config.spec.folder / name)
     folder.checkpoint.parent.mkdir(parents=True)
-    write_json(folder.config, {"config": config.to_dict(), "data": data, "started": started, "environment": environment,
+    write_json(folder.config, {"config": config.get_config(), "data": data, "started": started,
+                               "environment": environment,
                                "starts": [{"epoch": 0, "time": started, "environment": environment}]})
     for epoch, loss in enumerate(losses, start=1):
         folder.table.append({"epoch": epoch, "step": 8 * epoch, "seconds": 1.5, "images_per_second": 1200.0,

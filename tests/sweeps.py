@@ -55,7 +55,7 @@ class Pretending(Inline):
     """An inline pool that trains nothing: losses follow from the values, and a learning rate above 1 fails."""
 
     def run(self, job):
-        config = RunConfig.from_dict(job["config"])
+        config = RunConfig.from_config(job["config"])
         leader = pathlib.Path(job["sweep"], trial.LEADER)
         if not leader.exists() or leader.read_text() != job["leader"]:
             return {"status": trial.STOPPED}
@@ -72,7 +72,7 @@ def make_job(sweep_folder, name, *, model="softmax", parent=None, **settings):
     (sweep_folder / trial.LEADER).write_text("me")
     data = load_data(data="mini")
     defaults = {"epochs": 1, "data": "mini", "histogram_every": 0, "checkpoint_every": 1, "batch_size": BATCH}
-    return {"config": resolve(model, ranking=True, **{**defaults, **settings}).to_dict(),
+    return {"config": resolve(model, ranking=True, **{**defaults, **settings}).get_config(),
             "folder": str(sweep_folder / name / "0"), "parent": parent, "sweep": str(sweep_folder), "leader": "me",
             "expected": {"sha256": data.sha256, "split_sha256": data.split_sha256}}
 

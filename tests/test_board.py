@@ -106,7 +106,7 @@ def test_true_schedule_of_dropout_is_a_column_of_its_own(tmp_path):
 def test_schedule_of_a_trial_is_one_of_the_declared_values(tmp_path, space, schedule):
     """TensorBoard filters out a value that was not declared, and a range for each layer has too many to declare."""
     base = resolve("4L", ranking=True)
-    write_json(tmp_path / "sweep.json", {"base": base.to_dict(), "space": parse(space, base).text})
+    write_json(tmp_path / "sweep.json", {"base": base.get_config(), "space": parse(space, base).text})
     trial = overlay(base, dropout=(0.1, 0.2, 0.3))
     assert started(tmp_path / "0003" / "0", trial).hparams["dropout.schedule"].string_value == schedule
     study = types.SimpleNamespace(base=base, space=parse(space, base), manifest={})
@@ -123,7 +123,7 @@ def test_trial_is_named_by_its_number_and_has_the_model_of_the_sweep(tmp_path):
     """4L with dropout 0.3 is 4D_drop03, but in a sweep of 4L it must not leave the others on the axis of models."""
     base = resolve("4L", ranking=True)
     trial = resolve("4D_drop03", ranking=True)
-    write_json(tmp_path / "sweep.json", {"base": base.to_dict()})
+    write_json(tmp_path / "sweep.json", {"base": base.get_config()})
     groups = set()
     for execution in "01":
         found = started(tmp_path / "0003" / execution, trial)

@@ -152,7 +152,7 @@ def pretend(logdir, trials):
     configs = {logdir / model / f"run{seed}": resolve(model, seed=seed) for seed, model in enumerate((*MODELS, "5L"))}
     base, sweep = resolve("4L", ranking=True, epochs=10), logdir / "sweeps" / "4L-random"
     sweep.mkdir(parents=True)
-    write_json(sweep / "sweep.json", {"base": base.to_dict()})
+    write_json(sweep / "sweep.json", {"base": base.get_config()})
     for number in range(trials):
         configs[sweep / f"{number:04}" / "0"] = overlay(base, dropout=number % 90 / 100, l2=number % 7 * 1e-4)
     hparams.declare(logdir, [hparams.hyperparameters(config, model="4L" if config.ranking else "")

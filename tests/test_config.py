@@ -18,7 +18,7 @@ from trainers.config import ConfigError, RunConfig, differences, overlay, read_r
 def test_defaults_are_the_recipe(name):
     config = resolve(name)
     assert config.recipe == fmnist_zoo.get_recipe(name) and config.spec == fmnist_zoo.get_spec(name)
-    assert RunConfig.from_dict(json.loads(json.dumps(config.to_dict()))) == config
+    assert RunConfig.from_config(json.loads(json.dumps(config.get_config()))) == config
 
 
 def test_settings_reach_spec_recipe_and_run():
@@ -97,7 +97,7 @@ def test_record_reads_without_the_environment_it_was_made_in(tmp_path, monkeypat
     monkeypatch.setenv("FMNIST_ZOO_DATA", str(tmp_path))
     config = resolve("softmax", allow_other_data=True)
     monkeypatch.delenv("FMNIST_ZOO_DATA")
-    assert config.data_dir == str(tmp_path) and RunConfig.from_dict(config.to_dict()) == config
+    assert config.data_dir == str(tmp_path) and RunConfig.from_config(config.get_config()) == config
 
 
 def test_folder_of_data_is_recorded_so_that_it_serves_in_any_working_folder(tmp_path, monkeypatch):

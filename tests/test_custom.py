@@ -218,14 +218,14 @@ def test_settings_of_the_architecture_are_refused(module, change):
 def test_spec_and_config_are_plain_data(module):
     registry.load_zoo_module(module)
     config = resolve("my_cnn")
-    assert config.spec.to_dict()["build"] == "zoo_of_cnn:cnn" and config.recipe.epochs == 2
+    assert config.spec.get_config()["build"] == "zoo_of_cnn:cnn" and config.recipe.epochs == 2
     custom._BUILDERS.clear()
     del sys.modules[module]
-    again = RunConfig.from_dict(json.loads(json.dumps(config.to_dict())))
+    again = RunConfig.from_config(json.loads(json.dumps(config.get_config())))
     assert again == config and again.identity == config.identity
     with pytest.raises(SpecError, match="^my_cnn is built by zoo_of_cnn.cnn; name its module: --zoo_module=zoo_of_cnn"):
         models.build_model(again.spec)
-    assert "build" not in resolve("4L").identity and "build" not in registry.get_spec("4L").to_dict()
+    assert "build" not in resolve("4L").identity and "build" not in registry.get_spec("4L").get_config()
 
 
 @pytest.mark.parametrize("function, shape", [

@@ -80,7 +80,7 @@ def test_splits_do_not_depend_on_the_size_of_blocks(mini, monkeypatch):
 
 
 def test_splits_are_disjoint_and_complete(mini):
-    fit, validation, test = map(everything, mini)
+    fit, validation, test = map(everything, mini.splits.values())
     assert not fit.keys() & validation.keys() and not test.keys() & (fit.keys() | validation.keys())
     assert len(fit) + len(validation) == 2000
 

@@ -151,7 +151,7 @@ class Halved(Pretending):
     def run(self, job):
         outcome = super().run(job)
         if outcome["status"] == "COMPLETED":
-            epochs = RunConfig.from_dict(job["config"]).recipe.epochs
+            epochs = RunConfig.from_config(job["config"]).recipe.epochs
             outcome["final"]["ranking_loss"] = round(outcome["final"]["ranking_loss"], 3) + 1 / epochs
         return outcome
 
@@ -252,7 +252,7 @@ def test_promoted_trial_equals_an_uninterrupted_run_bit_for_bit(kept, tmp_path, 
                         data="mini", name="asha", logdir=tmp_path)
     last = next(row["trial"] for row in table if row["epochs"] == 4)
     promoted = tmp_path / "sweeps" / "asha" / last / "0"
-    config = RunConfig.from_dict(read_record(promoted)["config"])
+    config = RunConfig.from_config(read_record(promoted)["config"])
     assert config.recipe.epochs == config.recipe.horizon == 4
     (tmp_path / "alone").mkdir()
     alone = helpers.execute(tmp_path / "alone", config, lambda: False)

@@ -31,7 +31,7 @@ def assert_describes_its_model(found):
     """A model's JSON gives back its spec and its recipe."""
     assert ModelSpec(**{key: value for key, value in found.items() if key not in RECIPE_AND_FIGURES}) \
         == get_spec(found["name"])
-    assert Recipe(**found["recipe"]) == get_recipe(found["name"])
+    assert Recipe.from_config(found["recipe"]) == get_recipe(found["name"])
     assert found["parameters"] == get_spec(found["name"]).parameters
     assert found["training_flops"] == (get_spec(found["name"]).training_flops or None)
 

@@ -149,7 +149,7 @@ def test_schedule_is_as_long_as_the_run_unless_it_is_given():
     assert overlay(config, epochs=50, schedule_epochs=90).recipe.horizon == 90
     assert overlay(config, schedule="constant").recipe.horizon == 0
     assert dataclasses.replace(registry.get_recipe("4N_512"), epochs=6).horizon == 6
-    planned = RunConfig.from_dict(resolve("4N_512", epochs=10, schedule_epochs=30).to_dict())
+    planned = RunConfig.from_config(resolve("4N_512", epochs=10, schedule_epochs=30).get_config())
     assert overlay(planned, epochs=20).recipe.horizon == 30  # what was given stays
     with pytest.raises(SpecError, match="epochs=31 goes past the end .* schedule_epochs=30"):
         overlay(planned, epochs=31)
@@ -175,7 +175,7 @@ def test_hyperband_searches_schedules(pretending_pool, tmp_path):
                         logdir=tmp_path, name="one")
     lengths = set()
     for job in pretending_pool.jobs.values():
-        recipe = RunConfig.from_dict(job["config"]).recipe
+        recipe = RunConfig.from_config(job["config"]).recipe
         lengths.add((recipe.schedule, recipe.epochs, recipe.horizon))
     assert len({epochs for _, epochs, _ in lengths}) > 1
     assert {length for schedule, _, length in lengths if schedule == "cosine"} == {9}

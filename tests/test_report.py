@@ -32,7 +32,7 @@ def store(folder, config):
               for epoch, one in enumerate(environments[1:] if config.seed else environments[:1])]
     folder.mkdir(parents=True)
     (folder / "config.json").write_text(json.dumps({
-        "config": config.to_dict(), "environment": environments[config.seed],
+        "config": config.get_config(), "environment": environments[config.seed],
         "started": 1.0, "starts": starts,
         "data": {"name": "mini", "sha256": data.sha256, "split_sha256": data.split_sha256, "fit": 1800,
                  "validation": 200}}))

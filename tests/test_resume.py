@@ -352,7 +352,8 @@ def test_reused_run_of_another_commit_and_version_is_named(tmp_path, capsys):
     data = fmnist_zoo.load_data(data="mini")
     digests = {"sha256": data.sha256, "split_sha256": data.split_sha256}
     finished = runs.make(tmp_path, "finished", data={**runs.DATA, **digests})
-    (folder,) = batch.finish([RunConfig.from_dict(read_record(finished.path)["config"])], str(tmp_path), lambda: False)
+    config = RunConfig.from_config(read_record(finished.path)["config"])
+    (folder,) = batch.finish([config], str(tmp_path), lambda: False)
     assert folder.path == finished.path
     printed = capsys.readouterr().out
     assert printed.count("\n") == 1 and f"{folder.path} is used, and was trained with commit cccccccccccc" in printed

@@ -89,6 +89,6 @@ def test_every_setting_has_help_a_group_and_a_default_it_accepts():
 
 
 def test_record_without_a_setting_reads_with_its_default():
-    fields = resolve("4L", threads=2).to_dict()
+    fields = resolve("4L", threads=2).get_config()
     del fields["threads"], fields["recipe"]["weights"], fields["spec"]["initializer"]
-    assert RunConfig.from_dict(fields) == resolve("4L", threads=2)
+    assert RunConfig.from_config(fields) == resolve("4L", threads=2)

@@ -51,7 +51,7 @@ def test_one_hidden_layer_may_be_a_number():
 def test_numpy_values_become_python_values():
     spec = make(hidden=np.array([30, 20]), dropout=np.array([0.5, 0.25]), l1=np.float64(0.5))
     assert spec == make(hidden=(30, 20), dropout=(0.5, 0.25), l1=0.5)
-    assert json.loads(json.dumps(spec.to_dict()))["hidden"] == [30, 20]
+    assert json.loads(json.dumps(spec.get_config()))["hidden"] == [30, 20]
 
 
 @pytest.mark.parametrize("field, value, received", [
@@ -106,12 +106,12 @@ def test_validation_size_is_a_share_or_a_count(size, stored):
 @pytest.mark.parametrize("name", ["softmax", "4D_drop03_02_01", "network_B_l2", "4L,dropout=0.3_0.25_0.1,l2=1e-05"])
 def test_spec_is_the_same_after_json(name):
     spec = get_spec(name)
-    assert ModelSpec(**json.loads(json.dumps(spec.to_dict()))) == spec
+    assert ModelSpec.from_config(json.loads(json.dumps(spec.get_config()))) == spec
 
 
 def test_recipe_is_the_same_after_json():
     recipe = Recipe(epochs=2, batch_size="full", optimizer="sgd", learning_rate=1, validation_size=500)
-    assert Recipe(**json.loads(json.dumps(dataclasses.asdict(recipe)))) == recipe
+    assert Recipe.from_config(json.loads(json.dumps(recipe.get_config()))) == recipe
 
 
 def test_specs_and_recipes_are_frozen():

@@ -171,7 +171,7 @@ def test_best_trial_is_trained_in_full(finished_sweep, capsys, tmp_path):
     path = logdir / "sweeps" / "grid"
     assert train.main([f"--from_sweep={path}", f"--logdir={tmp_path}", "--run_name=best", "--epochs=1"]) == 0
     (record,) = tmp_path.glob("*/best/config.json")
-    config = RunConfig.from_dict(json.loads(record.read_text())["config"])
+    config = RunConfig.from_config(json.loads(record.read_text())["config"])
     assert not config.ranking and config.recipe.epochs == 1 and config.seed == table[0]["seed"]
     assert (config.spec.dropout[:1] or (0.0,))[0] == table[0]["dropout"] and config.spec.l2 == table[0]["l2"]
     assert json.loads(record.read_text())["data"]["validation"] == 200

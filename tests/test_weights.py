@@ -169,10 +169,10 @@ def test_every_model_of_the_zoo_is_trained():
 def test_shipped_model_matches_its_entry(name):
     """Its accuracy on the 500 test images of the mini set is within five standard errors of the published one."""
     entry = weights.entry(name)
-    assert fmnist_zoo.ModelSpec(**entry["spec"]) == fmnist_zoo.get_spec(name)
+    assert fmnist_zoo.ModelSpec.from_config(entry["spec"]) == fmnist_zoo.get_spec(name)
     recipe = fmnist_zoo.get_recipe(name)
     epochs = 8 if name == "conv_teacher" else recipe.epochs  # a first one, of a shorter training
-    assert Recipe(**entry["recipe"]) == dataclasses.replace(recipe, epochs=epochs)
+    assert Recipe.from_config(entry["recipe"]) == dataclasses.replace(recipe, epochs=epochs)
     images, labels = data.load_data(("test",), data="mini")["test"]
     model = fmnist_zoo.load_model(name)
     logits = prediction.outputs_of(model, prediction.as_pixels(images))

@@ -124,15 +124,16 @@ class RunConfig:
                                   "constant learning rate, adam or sgd; received "
                                   f"{self.spec.name} with {', '.join(received)}")
 
-    def to_dict(self) -> dict[str, Any]:
-        """For JSON."""
-        return {**vars(self), "spec": self.spec.to_dict(), "recipe": dataclasses.asdict(self.recipe)}
+    def get_config(self) -> dict[str, Any]:
+        """For JSON; `from_config` is the inverse."""
+        return {**vars(self), "spec": self.spec.get_config(), "recipe": self.recipe.get_config()}
 
     @classmethod
-    def from_dict(cls, fields: dict[str, Any]) -> RunConfig:
-        """The inverse of `to_dict`; `ConfigError` if it is not such a dict."""
+    def from_config(cls, config: Mapping[str, Any]) -> RunConfig:
+        """The inverse of `get_config`; `ConfigError` if it is not such a dict."""
         try:
-            return cls(**{**fields, "spec": ModelSpec(**fields["spec"]), "recipe": Recipe(**fields["recipe"])})
+            return cls(**{**config, "spec": ModelSpec.from_config(config["spec"]),
+                          "recipe": Recipe.from_config(config["recipe"])})
         except (TypeError, KeyError) as error:
             raise ConfigError(f"not a run's config: {error}") from error
 
@@ -292,7 +293,7 @@ def read_run(path: str | os.PathLike[str]) -> tuple[dict[str, Any], RunConfig]:
     try:
         path = path / "config.json" if path.is_dir() else path
         record = opened(json.loads(path.read_bytes()))  # of a pipe, too: --config=<(command)
-        config = RunConfig.from_dict(record["config"])
+        config = RunConfig.from_config(record["config"])
         for part, names in _RECORDED.items():
             missing = [name for name in names if name not in record[part]]
             if missing:

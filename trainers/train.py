@@ -210,7 +210,7 @@ def _new_run(values: cli.Flags) -> tuple[RunConfig, dict[str, Any] | None]:
         from trainers.tuning.study import retrain_config
 
         config = retrain_config(values.from_sweep)
-        provenance.require_builder(values.from_sweep, {"config": config.to_dict(), "environment": {}})
+        provenance.require_builder(values.from_sweep, {"config": config.get_config(), "environment": {}})
         return overlay(config, **given), None
     if values.config:
         record, old = read_run(values.config)
@@ -304,7 +304,7 @@ def _report(run: Run, stop: cli.StopSignal) -> int:
 def dry_run_text(config: RunConfig, logdir: str, run_name: str) -> str:
     """The resolved run as JSON, and the folder it would have."""
     where = os.path.join(logdir, config.spec.folder, run_name or f"<time>-seed{config.seed}")
-    return json.dumps({**config.to_dict(), "parameters": config.spec.parameters, "folder": where}, indent=2)
+    return json.dumps({**config.get_config(), "parameters": config.spec.parameters, "folder": where}, indent=2)
 
 
 if __name__ == "__main__":

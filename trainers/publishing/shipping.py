@@ -80,7 +80,7 @@ def _entry(measured: Measured, report: dict[str, Any], **file: Any) -> dict[str,
     names = ("accuracy", "nll", "ece", "nll_calibrated", "ece_calibrated")
     return {
         **file, "seed": subject.seed, "epoch": final["epoch"], "step": subject.step,
-        "spec": subject.spec.to_dict(), "recipe": dataclasses.asdict(subject.recipe),
+        "spec": subject.spec.get_config(), "recipe": subject.recipe.get_config(),
         "temperature": measured.temperature,
         "data": {name: subject.data[name] for name in ("name", "sha256", "split_sha256")},
         "scores": {"val_accuracy": final.get("val_accuracy"), **{f"test_{name}": report[name] for name in names}},

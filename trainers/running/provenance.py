@@ -48,7 +48,7 @@ def record(spec: ModelSpec | None = None) -> dict[str, Any]:
 
 def require_builder(path: str | os.PathLike[str], record: dict[str, Any]) -> None:
     """`ConfigError` if the model of the run at `path` is built by a function of a module that was not imported."""
-    spec = ModelSpec(**record["config"]["spec"])
+    spec = ModelSpec.from_config(record["config"]["spec"])
     if spec.build:
         try:
             custom.builder(spec.name, spec.build, record["environment"].get("modules"))

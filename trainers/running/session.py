@@ -96,7 +96,7 @@ class Session:
         self.folder, self.record = folder, self._record()
         if events.missing(folder.path, self.state.events):
             self.reporter.note("event files of earlier epochs are missing: TensorBoard will show gaps")
-        if self.old_record is None or RunConfig.from_dict(self.old_record["config"]) != self.config:
+        if self.old_record is None or RunConfig.from_config(self.old_record["config"]) != self.config:
             folder.result.unlink(missing_ok=True)
             events.remove(folder.path)  # TensorBoard keeps the first HParams record that it reads
             shutil.rmtree(folder.evaluation, ignore_errors=True)  # it is of weights that will no longer count
@@ -122,7 +122,7 @@ class Session:
         if len(starts) > 1:
             for note in provenance.notes(starts[-2]["environment"], start["environment"]):
                 self.reporter.note(note)
-        return {"config": self.config.to_dict(), **self.named, "jit_compile": self.config.compiles,
+        return {"config": self.config.get_config(), **self.named, "jit_compile": self.config.compiles,
                 "data": {"name": data.name, "sha256": data.sha256, "split_sha256": data.split_sha256, **sizes},
                 "started": starts[0]["time"], "environment": starts[0]["environment"], "starts": starts}
 

@@ -67,7 +67,7 @@ def from_zoo(name: str, data: str = "fashion_mnist") -> Trained:
 
     spec = registry.get_spec(name)
     entry = weights.entry(spec.name)
-    recipe = Recipe(**entry["recipe"])
+    recipe = Recipe.from_config(entry["recipe"])
     settings = {"validation_size": recipe.validation_size, "data": data}
     return Trained(spec.name, spec, recipe, entry["seed"], models.load_model(spec), entry["step"],
                    entry.get("epoch", entry["step"]), entry["data"] if data == entry["data"]["name"] else {}, settings,

@@ -148,6 +148,6 @@ class Plan:
     def record(self) -> dict[str, Any]:
         """The part of `manifest` for which nothing is read."""
         more = {"factor": self.factor} if self.tuner == "asha" else {}
-        return {"base": self.base.to_dict(), "given": self.given, "space": self.space.text, "tuner": self.tuner,
+        return {"base": self.base.get_config(), "given": self.given, "space": self.space.text, "tuner": self.tuner,
                 **more, "start": spell_start(self.start), "objective": self.objective, "executions": self.executions,
                 "modules": self.base.spec.modules}

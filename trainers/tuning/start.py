@@ -204,7 +204,7 @@ def _manifest_differences(old: dict[str, Any], new: dict[str, Any]) -> dict[str,
 
     Without "data" in the new one, data are not compared.
     """
-    base_old, base_new = (RunConfig.from_dict(manifest["base"]) for manifest in (old, new))
+    base_old, base_new = (RunConfig.from_config(manifest["base"]) for manifest in (old, new))
     found = decisive_differences(base_old, base_new)
     pairs = {name: (old[name], new[name]) for name in ("space", "tuner", "objective", "executions")}
     pairs |= {name: (old.get(name), new.get(name)) for name in ("start", "factor")}  # a factor: asha's alone

@@ -103,7 +103,7 @@ class Study:
     def __init__(self, path: pathlib.Path, manifest: dict[str, Any]):
         shapes.check_manifest(manifest)
         self.path, self.manifest = path, manifest
-        self.base = RunConfig.from_dict(manifest["base"])
+        self.base = RunConfig.from_config(manifest["base"])
         self.space = parse(manifest["space"], self.base)
         self.objective = OBJECTIVES[manifest["objective"]]
         self.executions: int = manifest["executions"]
@@ -266,7 +266,7 @@ class Study:
         if self.ranked and self._best is not self.ranked[0]:
             best = self.ranked[0]
             config = dataclasses.replace(self.config(best, 0), ranking=False)
-            write_json(self.path / "best.json", {**self.row(best), "values": best.values, "config": config.to_dict(),
+            write_json(self.path / "best.json", {**self.row(best), "values": best.values, "config": config.get_config(),
                                                  "retrain": self.retrain})
             self._best = best
 

@@ -90,7 +90,7 @@ def warm(number: int, share: tuple[int, int] | None = None) -> None:
 
 
 def _run(job: dict[str, Any]) -> dict[str, Any]:
-    folder, config = RunFolder(job["folder"]), RunConfig.from_dict(job["config"])
+    folder, config = RunFolder(job["folder"]), RunConfig.from_config(job["config"])
     if not pathlib.Path(job["sweep"]).is_dir():
         raise TrialError(f"the worker on {os.uname().nodename} does not see {job['sweep']}; the sweep and its workers "
                          "need one folder that all of them see under the same name")
