@@ -49,7 +49,7 @@ types: .venv/dev.stamp
 	@$(RUN) -m mypy
 
 board: .venv/run.stamp
-	@$(RUN) -m trainers.board.serve --logdir=tb_logs --host=localhost $(FLAGS)
+	@$(RUN) -m trainers.board.serve --logdir=tb_logs $(FLAGS)
 
 # Material's note on MkDocs 2 is answered in CONTRIBUTING.md.
 docs: .venv/docs.stamp

@@ -2,7 +2,11 @@
 
 import concurrent.futures
 import json
+import os
 import pathlib
+import socket
+import subprocess
+import sys
 import time
 import types
 import urllib.parse
@@ -14,6 +18,7 @@ from tensorboard.plugins.hparams import api_pb2, metadata
 
 from fmnist_zoo.files import write_json
 from tests import helpers
+from tests.conftest import ROOT
 from tests.runs import make
 from trainers.board import events, hparams, serve, texts
 from trainers.config import overlay, resolve
@@ -194,6 +199,21 @@ def test_link_pins_loss_and_accuracy_and_leaves_out_what_blanks_charts(tmp_path,
 def test_missing_and_wrong_flags_are_one_line(command, flags, text):
     done = command("trainers.board.serve", *flags)
     assert done.returncode == 2 and done.stderr.count("\n") == 1 and text in done.stderr
+
+
+def test_make_board_serves_other_machines_if_it_is_asked_to(tmp_path):
+    recipe = subprocess.run(["make", "--dry-run", "board", "FLAGS=--bind_all --port=0"], cwd=ROOT, capture_output=True,
+                            text=True, check=True).stdout.splitlines()[-1]
+    serving = [sys.executable, *recipe.split()[1:]]
+    with subprocess.Popen(serving, cwd=tmp_path, stdout=subprocess.PIPE, text=True,
+                          env={**os.environ, "PYTHONPATH": str(ROOT)}) as process:
+        try:
+            link = urllib.parse.urlsplit(process.stdout.readline().split()[-1])
+            assert socket.gethostname().lower().split(".")[0] in link.hostname
+            with socket.create_connection(("127.0.0.1", link.port), timeout=60):
+                pass
+        finally:
+            process.terminate()
 
 
 def test_log_folder_that_does_not_exist_is_said(tmp_path):

@@ -16,6 +16,7 @@ import os
 import pathlib
 import re
 import signal
+import socket
 import sys
 import types
 import urllib.parse
@@ -110,6 +111,8 @@ def main(arguments: Sequence[str]) -> int:
     try:
         _configure(board, [*ours, *arguments])
         address = board.launch()
+        if board.flags.bind_all:  # this machine's full name may be localhost, which is another one elsewhere
+            address = address.replace("//localhost:", f"//{socket.gethostname()}:")
     except (FlagsError, program.TensorBoardServerException) as error:
         print(f"TensorBoard does not start: {getattr(error, 'msg', error)}", file=sys.stderr)
         return 2
