@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import pathlib
-import resource
 import subprocess
 import sys
 import tempfile
@@ -54,12 +53,13 @@ def lead(folder: str, tuner: str, trials: int) -> dict[str, float]:
     from trainers.running import progress
     from trainers.tuning import leader, start
     from trainers.tuning.plan import Plan
+    from trainers.tuning.trial import peak_memory
 
     plan = Plan("4L", SPACE, tuner=tuner, max_trials=trials, objective="val_loss", executions=1, epochs=27, data="mini")
     path = pathlib.Path(folder)
     manifest = plan.manifest()
     oracle = plan.tuner_for(plan.space)
-    memory = _megabytes()
+    memory = peak_memory()
     watch = time.process_time()
     found = start.open_or_create(path, manifest)
     loaded, watch = time.process_time() - watch, time.process_time()
@@ -76,11 +76,7 @@ def lead(folder: str, tuner: str, trials: int) -> dict[str, float]:
     boss.run(should_stop)
     end = time.process_time()
     return {"load": loaded, "replay": first[0] - watch, "trial": (end - first[0]) / max(1, len(found.trials) - before),
-            "memory": _megabytes() - memory}
-
-
-def _megabytes() -> float:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+            "memory": peak_memory() - memory}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -11,7 +11,14 @@ Names that need NumPy or TensorFlow are imported when they are first used, so th
 """
 
 import importlib
+import sys
 from typing import TYPE_CHECKING, Any
+
+try:
+    import fcntl  # noqa: F401  (locks on folders)
+except ImportError:
+    sys.exit("fmnist_zoo runs on Linux and macOS. On Windows use it within WSL2 (`wsl --install`), or in a hosted "
+             "notebook such as Colab or Kaggle.")
 
 from fmnist_zoo import catalog as _catalog  # noqa: F401  (registers the models)
 from fmnist_zoo.registry import derive, get_recipe, get_spec, list_models, register

@@ -164,6 +164,13 @@ def test_listings_help_and_refusals_import(forbidden, calls):
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.parametrize("module", ["fmnist_zoo", "trainers.train", "trainers.runs"])
+def test_on_windows_one_line_says_where_it_runs(module):
+    code = "import runpy, sys; sys.platform, sys.modules['fcntl'] = 'win32', None; runpy.run_module(sys.argv[1])"
+    done = subprocess.run([sys.executable, "-c", code, module], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 1 and done.stderr.count("\n") == 1 and "WSL2" in done.stderr
+
+
 @pytest.mark.long
 def test_wheel_holds_modules_and_data_files_and_nothing_else(tmp_path):
     copy = tmp_path / "source"

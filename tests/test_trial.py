@@ -156,3 +156,11 @@ def test_child_of_a_trial_equals_the_run_that_was_trained_at_once(job, parent, t
 
     info = metadata.parse_session_start_info_plugin_data(start[1].metadata.plugin_data.content)
     assert info.hparams["epochs"].number_value == 3
+
+
+def test_memory_is_in_megabytes_on_either_system(monkeypatch):
+    """Linux counts in units of 1024 bytes, macOS in bytes."""
+    for system, unit in (("linux", 1 << 10), ("darwin", 1)):
+        monkeypatch.setattr(trial.sys, "platform", system)
+        monkeypatch.setattr(trial.resource, "getrusage", lambda who: types.SimpleNamespace(ru_maxrss=(300 << 20) // unit))
+        assert trial.peak_memory() == 300

@@ -73,9 +73,13 @@ def run(job: dict[str, Any], share: tuple[int, int] | None = None) -> dict[str, 
         outcome = _run(job)
         gc.collect()  # graphs and models refer to each other in cycles
         _done += 1
-        memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024  # Linux counts in KiB
-        return {**outcome, "seed": job["config"]["seed"], "pid": os.getpid(), "trials": _done, "memory_mb": memory,
-                "began": began, "ended": time.time()}
+        return {**outcome, "seed": job["config"]["seed"], "pid": os.getpid(), "trials": _done,
+                "memory_mb": peak_memory(), "began": began, "ended": time.time()}
+
+
+def peak_memory() -> float:
+    """The most memory that this process has taken so far, in MB."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1 << 20 if sys.platform == "darwin" else 1 << 10)
 
 
 def warm(number: int, share: tuple[int, int] | None = None) -> None:
