@@ -19,12 +19,16 @@ from typing import IO, Any, Iterator
 
 from fmnist_zoo.version import __version__
 
+NO_SYNC = (errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS)  # of file systems that cannot sync a folder
 DIGEST = "content_sha256"  # the key of a record under which it holds the SHA-256 of all its other keys
 
 
 def cache_folder() -> pathlib.Path:
-    """`$XDG_CACHE_HOME/fmnist_zoo`, by default `~/.cache/fmnist_zoo`."""
-    return pathlib.Path(os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache") / "fmnist_zoo"
+    """`$XDG_CACHE_HOME/fmnist_zoo`, by default `~/.cache/fmnist_zoo`; `OSError` for a user who has no home folder."""
+    folder = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
+    if folder.startswith("~"):
+        raise OSError(errno.ENOENT, "this user has no home folder", folder)
+    return pathlib.Path(folder, "fmnist_zoo")
 
 
 @contextlib.contextmanager
@@ -43,7 +47,9 @@ def atomic_write(path: str | os.PathLike[str], mode: str = "wb", *, synced: bool
     path = pathlib.Path(path)
     beside = path.with_name(f".{path.name}.{os.urandom(4).hex()}")
     try:
-        file = open(beside, mode.replace("w", "x"))  # exclusive: never another writer's file
+        # Exclusive: never another writer's file. Names of files that are not of the locale are written as they are.
+        text = {} if "b" in mode else {"encoding": "utf-8", "errors": "surrogateescape"}
+        file = open(beside, mode.replace("w", "x"), **text)
     except OSError as error:  # nobody knows the temporary name
         raise OSError(error.errno, error.strerror, str(path.parent)) from error
     try:
@@ -205,11 +211,17 @@ def append(path: str | os.PathLike[str], text: str) -> None:
 
 
 def sync(path: str | os.PathLike[str]) -> None:
-    """Waits until the disk holds a file's content, or a folder's entries; `OSError` with the path if it cannot."""
+    """Waits until the disk holds a file's content, or a folder's entries; `OSError` with the path if it cannot.
+
+    Some file systems (CIFS, sshfs, shared folders of virtual machines) have no such operation for folders.
+    """
     descriptor = os.open(path, os.O_RDONLY)
     try:
         with naming(path):
             os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in NO_SYNC or not stat.S_ISDIR(os.fstat(descriptor).st_mode):
+            raise
     finally:
         os.close(descriptor)
 

@@ -7,13 +7,17 @@ between mirrors; that, and an import of TensorFlow, rules out `keras.utils.get_f
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import pathlib
+import queue
 import shutil
 import subprocess
 import sys
 import tempfile
+import threading
+from typing import Any
 
 from fmnist_zoo.files import atomic_write, cache_folder
 from fmnist_zoo.idx import DataError, blocks
@@ -39,6 +43,7 @@ MIRRORS = (
     "https://raw.githubusercontent.com/zalandoresearch/fashion-mnist/master/data/fashion/",
 )
 LARGEST_DOWNLOAD = 64 << 20
+SECONDS = 10.0  # without an answer, after which a mirror counts as failed
 DEBIAN_FOLDER = pathlib.Path("/usr/share/datasets/fashion-mnist")
 DEBIAN_PACKAGE = "dataset-fashion-mnist"
 DEBIAN_SOURCE = f"Debian's package {DEBIAN_PACKAGE}"
@@ -65,8 +70,11 @@ def payload_sha256(path: pathlib.Path) -> str:
 
 def places() -> list[pathlib.Path]:
     """The folders that may hold Fashion-MNIST already, in the order in which they are tried."""
-    keras_home = pathlib.Path(os.environ.get("KERAS_HOME") or pathlib.Path.home() / ".keras")
-    return [cache_folder(), keras_home / "datasets" / "fashion-mnist", DEBIAN_FOLDER]
+    keras_home = os.environ.get("KERAS_HOME") or os.path.expanduser("~/.keras")
+    found = [pathlib.Path(keras_home, "datasets", "fashion-mnist"), DEBIAN_FOLDER]
+    with contextlib.suppress(OSError):
+        found.insert(0, cache_folder())
+    return found
 
 
 def fetch() -> pathlib.Path:
@@ -77,10 +85,10 @@ def fetch() -> pathlib.Path:
     """
     import http.client
 
-    cache = cache_folder()
-    print(f"fetching Fashion-MNIST (31 MB) into {cache}", file=sys.stderr)
     failures = []
     try:
+        cache = cache_folder()
+        print(f"fetching Fashion-MNIST (31 MB) into {cache}", file=sys.stderr)
         cache.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=cache, prefix=".fetch.") as scratch:
             folder = pathlib.Path(scratch)
@@ -95,8 +103,8 @@ def fetch() -> pathlib.Path:
                 except (DataError, OSError, http.client.HTTPException, subprocess.SubprocessError) as error:
                     failures.append(f"  {source}: {' '.join(str(error).split())[:300]}")
     except OSError as error:
-        raise DataError(f"the cache {cache} cannot be written: {error.strerror}; "
-                        "set XDG_CACHE_HOME to a folder that can") from error
+        raise DataError(f"the cache {error.filename} cannot be written: {error.strerror}; "
+                        "set XDG_CACHE_HOME to a folder that can, or use --data_dir or --data=mini") from error
     missing = DataError("Fashion-MNIST is not on this machine, and every source failed:\n" + "\n".join(failures)
                         + "\nput its four IDX files into a folder and name it with --data_dir, or use --data=mini")
     missing.has_lines = True
@@ -115,14 +123,33 @@ def _admit(folder: pathlib.Path, cache: pathlib.Path) -> None:
 
 
 def _from_mirror(mirror: str, folder: pathlib.Path) -> None:
-    import urllib.request
-
     for name in FASHION_MNIST:
-        with urllib.request.urlopen(f"{mirror}{name}.gz", timeout=15) as answer:  # noqa: S310 (https constants above)
+        with _answer(f"{mirror}{name}.gz") as answer:
             content = answer.read(LARGEST_DOWNLOAD + 1)
         if len(content) > LARGEST_DOWNLOAD:
             raise DataError(f"{name}.gz is larger than {LARGEST_DOWNLOAD} bytes")
         (folder / f"{name}.gz").write_bytes(content)
+
+
+def _answer(url: str) -> Any:
+    """What `urlopen` returns. It would try each address of a host, and wait for names that nobody resolves."""
+    import urllib.request
+
+    def ask() -> None:
+        try:
+            answers.put(urllib.request.urlopen(url, timeout=SECONDS))  # noqa: S310 (https constants above)
+        except Exception as error:
+            answers.put(error)
+
+    answers: queue.SimpleQueue[Any] = queue.SimpleQueue()
+    threading.Thread(target=ask, daemon=True).start()
+    try:
+        answer = answers.get(timeout=SECONDS)
+    except queue.Empty:
+        raise TimeoutError(f"no answer within {SECONDS:g} seconds") from None
+    if isinstance(answer, Exception):
+        raise answer
+    return answer
 
 
 def _from_debian(folder: pathlib.Path) -> None:
@@ -132,13 +159,14 @@ def _from_debian(folder: pathlib.Path) -> None:
     state = folder / "apt"
     for needed in (state / "lists" / "partial", state / "cache" / "archives" / "partial"):
         needed.mkdir(parents=True, exist_ok=True)
-    own_lists = ["-o", f"Dir::State::Lists={state / 'lists'}", "-o", f"Dir::Cache={state / 'cache'}",
-                 "-o", "APT::Sandbox::User="]
+    wait = [f"Acquire::{protocol}::Timeout={SECONDS:.0f}" for protocol in ("http", "https")]
+    options = ["-q", *(f"-o{option}" for option in ("APT::Sandbox::User=", "Acquire::Retries=0", *wait))]
+    own_lists = [f"-oDir::State::Lists={state / 'lists'}", f"-oDir::Cache={state / 'cache'}"]
     try:
-        _run(["apt-get", "-q", "-o", "APT::Sandbox::User=", "download", DEBIAN_PACKAGE], folder)
+        _run(["apt-get", *options, "download", DEBIAN_PACKAGE], folder)
     except DataError:
-        _run(["apt-get", "-q", *own_lists, "update"], folder)
-        _run(["apt-get", "-q", *own_lists, "download", DEBIAN_PACKAGE], folder)
+        _run(["apt-get", *options, *own_lists, "update"], folder)
+        _run(["apt-get", *options, *own_lists, "download", DEBIAN_PACKAGE], folder)
     package = next(folder.glob(f"{DEBIAN_PACKAGE}_*.deb"), None)
     if package is None:
         raise DataError("apt-get downloaded no package")
@@ -148,7 +176,8 @@ def _from_debian(folder: pathlib.Path) -> None:
 
 
 def _run(command: list[str], folder: pathlib.Path) -> None:
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=600, stdin=subprocess.DEVNULL)
+    done = subprocess.run(command, cwd=folder, capture_output=True, timeout=600, stdin=subprocess.DEVNULL,
+                          encoding="utf-8", errors="replace")
     if done.returncode:
         lines = (done.stderr or done.stdout).strip().splitlines()
         raise DataError(f"{command[0]} failed: {lines[-1] if lines else f'exit code {done.returncode}'}")

@@ -5,6 +5,8 @@ import fcntl
 import json
 import os
 import stat
+import subprocess
+import sys
 import threading
 
 import pytest
@@ -12,6 +14,7 @@ import pytest
 from fmnist_zoo import files
 from fmnist_zoo.files import atomic_write, write_json
 from fmnist_zoo.version import __version__
+from tests.conftest import ROOT
 
 
 @pytest.fixture
@@ -165,3 +168,31 @@ def test_folders_are_made_and_synced_into_those_above(tmp_path, monkeypatch):
     (tmp_path / "file").write_text("")
     with pytest.raises(FileExistsError):
         files.make_folder(tmp_path / "file")
+
+
+@pytest.mark.parametrize("number", [errno.EINVAL, errno.ENOTSUP, errno.ENOSYS])
+def test_file_system_that_syncs_no_folders_is_used(tmp_path, monkeypatch, number):
+    """CIFS, sshfs and shared folders of virtual machines."""
+    kinds = [stat.S_ISDIR]
+
+    def fsync(descriptor):
+        if any(kind(os.fstat(descriptor).st_mode) for kind in kinds):
+            raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    files.make_folder(tmp_path / "a" / "b")
+    files.write_json(tmp_path / "a" / "b" / "x.json", {})
+    files.append(tmp_path / "a" / "b" / "x.csv", "x\n")
+    kinds.append(stat.S_ISREG)
+    with pytest.raises(OSError, match="x.json"):
+        files.sync(tmp_path / "a" / "b" / "x.json")
+
+
+def test_text_is_utf8_in_any_locale(tmp_path):
+    """A name that the locale cannot read is written as the system gave it."""
+    code = ("import sys\nfrom fmnist_zoo.files import atomic_write\n"
+            "with atomic_write(sys.argv[1], 'w') as file:\n    file.write('\\u00b1 ' + sys.argv[1])\n")
+    path = tmp_path / "möbel"
+    subprocess.run([sys.executable, "-c", code, path], check=True, cwd=tmp_path, env={
+        **os.environ, "LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "PYTHONPATH": str(ROOT)})
+    assert path.read_text(encoding="utf-8") == f"± {path}"

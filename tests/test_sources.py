@@ -4,6 +4,8 @@ import gzip
 import http.client
 import os
 import re
+import socket
+import threading
 import types
 import urllib.request
 
@@ -87,6 +89,20 @@ def test_the_environment_names_the_folder(places, tmp_path, monkeypatch):
     assert load_data(data_dir=places.cache).folder == places.cache
     monkeypatch.setenv("FMNIST_ZOO_DATA", str(write_set(tmp_path / "other")))
     assert load_data(allow_other_data=True).name == "other"
+
+
+def test_a_user_without_a_home_has_the_other_folders(places, tmp_path, monkeypatch):
+    """Neither HOME nor an entry in the system's list of users: as in a container with a user of its own."""
+    copy_mini(places.debian)
+    for name in ("XDG_CACHE_HOME", "KERAS_HOME"):
+        monkeypatch.delenv(name)
+    monkeypatch.setattr(os.path, "expanduser", lambda path: path)
+    monkeypatch.chdir(tmp_path)
+    assert load_data().folder == places.debian
+    (places.debian / FILES[0]).unlink()
+    with pytest.raises(DataError, match="no home folder; set XDG_CACHE_HOME.*--data=mini"):
+        load_data()
+    assert not (tmp_path / "~").exists()
 
 
 def test_no_other_folder_is_searched_if_one_is_named(places, tmp_path):
@@ -178,6 +194,31 @@ def test_a_broken_answer_counts_as_a_failed_source(places, monkeypatch):
     monkeypatch.setattr(urllib.request, "urlopen", break_off)
     with pytest.raises(DataError, match="every source failed"):
         load_data()
+
+
+def test_a_mirror_that_never_answers_is_given_up(places, monkeypatch):
+    with socket.create_server(("127.0.0.1", 0)) as silent:  # the system takes connections, and nobody answers
+        silent_mirror = f"http://127.0.0.1:{silent.getsockname()[1]}/"
+        monkeypatch.setattr(sources, "SECONDS", 0.1)
+        monkeypatch.setattr(sources, "MIRRORS", (silent_mirror, *sources.MIRRORS))
+        with pytest.raises(DataError, match=f"every source failed:\n  {silent_mirror}: .*time[sd]? ?out|no answer"):
+            load_data()
+        copy_mini(places.mirror)
+        monkeypatch.setattr(sources, "SECONDS", 5.0)
+        monkeypatch.setattr(sources, "MIRRORS", sources.MIRRORS[1:])
+        assert load_data().folder == places.cache
+
+
+def test_a_name_that_nobody_resolves_is_given_up(places, monkeypatch):
+    """A look-up of a name has no timeout of its own."""
+    ended = threading.Event()
+    monkeypatch.setattr(urllib.request, "urlopen", lambda *arguments, **options: ended.wait())
+    monkeypatch.setattr(sources, "SECONDS", 0.1)
+    try:
+        with pytest.raises(DataError, match="no answer within 0.1 seconds"):
+            load_data()
+    finally:
+        ended.set()
 
 
 def test_a_wrong_validation_size_is_not_reported_as_a_wrong_folder(places):

@@ -48,7 +48,7 @@ def enabled(threads: int) -> Iterator[None]:
     given = os.environ.get(FLAGS, "")
     folder = None
     if "tensorflow" not in sys.modules and FLAG not in given and os.environ.get(VARIABLE) != "0":
-        with contextlib.suppress(OSError, RuntimeError, importlib.metadata.PackageNotFoundError):
+        with contextlib.suppress(OSError, importlib.metadata.PackageNotFoundError):
             folder = _folder(threads)
     if folder is None:
         yield
