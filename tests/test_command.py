@@ -140,6 +140,16 @@ def test_terminal_that_closes_stops_a_command_which_then_ends_in_order(tmp_path)
     assert (tmp_path / "number").read_text() == str(int(signal.SIGHUP))
 
 
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
+def test_what_a_batch_system_sends_before_it_ends_a_job_is_a_wish_to_stop(number):
+    with cli.StopSignal() as stop:
+        os.kill(os.getpid(), number)
+        until = time.monotonic() + 60
+        while not stop() and time.monotonic() < until:
+            time.sleep(0.01)
+    assert stop.number == number
+
+
 def test_nohup_is_respected():
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:

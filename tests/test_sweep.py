@@ -118,6 +118,14 @@ def test_executions_have_their_own_seeds_and_their_mean_ranks(pretending_pool, t
     assert table[0]["objective"] > table[1]["objective"]
 
 
+@pytest.mark.parametrize("tuner", ["bayesian", "grid", "random", "asha"])
+def test_after_the_largest_seed_comes_the_smallest(pretending_pool, tmp_path, tuner):
+    sweep.sweep("softmax", {"l2": [0, 0.1]}, executions=2, seed=2**32 - 1, tuner=tuner, data="mini", epochs=2,
+                max_trials=None if tuner == "grid" else 2, logdir=tmp_path)
+    seeds = {job["config"]["seed"] for job in pretending_pool.jobs.values()}
+    assert seeds == {2**32 - 1, 0}
+
+
 def test_values_that_are_proposed_again_get_other_seeds(tmp_path):
     plan = Plan("softmax", {"l2": [0, 0.1]}, tuner="bayesian", max_trials=4, objective="val_loss", executions=2,
                 data="mini")

@@ -26,7 +26,7 @@ from trainers.engine import threads
 
 USAGE, FAILURE = 2, 1
 LONGEST_FLAG = 60
-STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)
 
 
 class Flags(flags.FlagValues):
@@ -222,7 +222,7 @@ def _settle_output() -> None:
 
 
 class StopSignal:
-    """Turns the first Ctrl-C (or SIGTERM) into a wish to stop after this epoch; the second ends the process at once.
+    """Turns the first Ctrl-C, SIGTERM or SIGUSR1 into a wish to stop after this epoch; the second leaves at once.
 
     A terminal that closes (SIGHUP) is such a wish, too. It may send the signal twice, so a second one changes nothing;
     output to the terminal is then discarded. Under `nohup`, which ignores the signal, it stays ignored.

@@ -32,6 +32,7 @@ from trainers import THREADS, THREADS_GIVEN
 
 DATA_VARIABLE = "FMNIST_ZOO_DATA"
 DEPENDENT = ("learning_rate", "weight_decay")  # settings that a new optimizer resets to its own defaults
+SEEDS = 2**32  # how many there are
 MIXED = "mixed_bfloat16"
 LARGEST_XLA_BATCH = 1024  # above it, in bfloat16 and for convolutions, TensorFlow's own kernels are faster
 TRAINED = ("teacher", "initial_weights")  # settings that name trained models
@@ -69,7 +70,7 @@ class RunConfig:
                              "processors that multiply it in hardware; for large batches", group=TRAINING, column=True)
     jit_compile: bool | str = setting("auto", Automatic(), "whether XLA compiles the steps; auto: for the zoo's models "
                                       f"in float32, up to batch {LARGEST_XLA_BATCH}", group=TRAINING)
-    seed: int = setting(0, Whole(below=2**32), "initial weights, shuffle order and dropout follow from it (default 0)",
+    seed: int = setting(0, Whole(below=SEEDS), "initial weights, shuffle order and dropout follow from it (default 0)",
                         group=TRAINING, column=True)
     threads: int = setting(THREADS, Whole(low=1, below=1025), f"of TensorFlow within an operation (default {THREADS}); "
                            "the last digits of a run depend on it", group=TRAINING)

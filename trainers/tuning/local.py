@@ -121,10 +121,10 @@ class _Worker:
 
 @contextlib.contextmanager
 def _no_ctrl_c_for_children() -> Iterator[None]:
-    """Processes and threads that start within the block ignore Ctrl-C, and a terminal that closes: they inherit the
-    blocked signals."""
+    """Processes and threads that start within the block inherit blocked signals: they ignore Ctrl-C, a terminal that
+    closes, and what a batch system sends to all processes of a job, to let it save."""
     resource_tracker.ensure_running()  # its start would unblock the signal
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGHUP})
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGHUP, signal.SIGUSR1})
     try:
         yield
     finally:

@@ -5,7 +5,7 @@ writes its files in place, and a crash can leave half of one. After a restart th
 results in their recorded order, which brings a new oracle into the same state. keras-tuner has traps; this module
 avoids them:
 
-- A seed of 0 becomes a random seed: the oracle gets seed + 1.
+- A seed of 0 becomes a random seed: the oracle gets seed + 1, or the largest that there is.
 - `Float` with a step never tries the upper end: listed values become a `Choice`.
 - The grid waits for results before it continues. The proposals of grid and random do not depend on results, so their
   trials are reported as ended as soon as they are proposed.
@@ -27,6 +27,7 @@ import math
 import warnings
 from typing import Any, Mapping, Sequence
 
+from trainers.config import SEEDS
 from trainers.tuning.space import Space, Value
 
 ORACLES = ("random", "grid", "hyperband", "bayesian")
@@ -91,7 +92,7 @@ class Oracle:
             more["num_initial_points"] = max(3 * len(space.parameters), len(start))  # the first is keras-tuner's number
         self._oracle = oracle(objective=keras_tuner.Objective("objective", "min" if lower_is_better else "max"),
                               hyperparameters=parameters, allow_new_entries=False, tune_new_entries=False,
-                              seed=seed + 1, **more)
+                              seed=min(seed + 1, SEEDS - 1), **more)
         self._oracle.save = self._oracle._save_trial = lambda *trial: None
         self._oracle._check_consecutive_failures = lambda: None
         self._oracle.verbose = 0

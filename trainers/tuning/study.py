@@ -28,7 +28,7 @@ from typing import Any, Iterable, Mapping, NamedTuple
 
 from fmnist_zoo import card, custom
 from fmnist_zoo.files import atomic_write, quoted, write_json
-from trainers.config import ConfigError, RunConfig, resolve
+from trainers.config import SEEDS, ConfigError, RunConfig, resolve
 from trainers.running.folder import RunFolder
 from trainers.tuning import shapes
 from trainers.tuning.journal import Journal, read
@@ -55,7 +55,7 @@ class Trial:
 
     name: str  # of its folder: its number with at least four digits
     values: dict[str, Any]
-    seed: int  # of its first execution; the others have the next ones
+    seed: int  # of its first execution; the others have the next ones, 0 after the largest
     epochs: int | None
     parent: str | None
     ended_before: int  # how many trials had ended when it was proposed
@@ -167,15 +167,15 @@ class Study:
 
     def config(self, trial: Trial, execution: int) -> RunConfig:
         """The run of an execution. All trials have the same seeds: they start from equal weights, so pairs compare."""
-        return apply(self.base, trial.values, given=self.manifest.get("given", ()), seed=trial.seed + execution,
-                     epochs=trial.epochs)
+        return apply(self.base, trial.values, given=self.manifest.get("given", ()), epochs=trial.epochs,
+                     seed=(trial.seed + execution) % SEEDS)
 
     def add(self, proposal: Proposal) -> Trial:
         """Records a proposal. Values that were proposed before get the seeds after those that they had."""
         if proposal.parent:
             seed = self.trials[proposal.parent].seed
         else:
-            seed = self.base.seed + self.executions * self._drawn[self._key(proposal.values)]
+            seed = (self.base.seed + self.executions * self._drawn[self._key(proposal.values)]) % SEEDS
             self._drawn[self._key(proposal.values)] += 1
         trial = Trial(proposal.trial, proposal.values, seed, proposal.epochs, proposal.parent, self.next_order)
         self.journal.add(f"{trial.name}/proposal.json", {name: getattr(trial, name) for name in PROPOSAL})
