@@ -209,7 +209,7 @@ def test_make_board_serves_other_machines_if_it_is_asked_to(tmp_path):
                           env={**os.environ, "PYTHONPATH": str(ROOT)}) as process:
         try:
             link = urllib.parse.urlsplit(process.stdout.readline().split()[-1])
-            assert socket.gethostname().lower().split(".")[0] in link.hostname
+            assert link.hostname != "localhost" or socket.gethostname() == "localhost"
             with socket.create_connection(("127.0.0.1", link.port), timeout=60):
                 pass
         finally:

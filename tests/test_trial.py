@@ -162,5 +162,6 @@ def test_memory_is_in_megabytes_on_either_system(monkeypatch):
     """Linux counts in units of 1024 bytes, macOS in bytes."""
     for system, unit in (("linux", 1 << 10), ("darwin", 1)):
         monkeypatch.setattr(trial.sys, "platform", system)
-        monkeypatch.setattr(trial.resource, "getrusage", lambda who: types.SimpleNamespace(ru_maxrss=(300 << 20) // unit))
+        used = types.SimpleNamespace(ru_maxrss=(300 << 20) // unit)
+        monkeypatch.setattr(trial.resource, "getrusage", lambda who: used)
         assert trial.peak_memory() == 300
