@@ -36,7 +36,7 @@ from trainers.train import main, train
     (["--model=softmax", "--dropout=0.3"], "there are none"),
     (["--config=nothing.json"], "nothing.json: cannot be read"), (["--config=x", "--model=4L"], "drop --model=4L"),
     (["--resume=nowhere"], "such file or directory; `python -m trainers.runs` lists"),
-    (["--resume=latest", "--logdir=nowhere"], "no unfinished run"),
+    (["--resume=latest", "--logdir=nowhere"], "nowhere: no such folder"),
     (["--model=4L", "--zoo_module=no_such_module"], "--zoo_module=no_such_module cannot be imported"),
     (["--model=4L", "--run_name=../x", "--dry_run"], "received '../x'"),
     (["--model=4L", f"--epochs={10**30}"], f"--epochs must be a whole number below {2**31}, received {10**30}"),
@@ -165,7 +165,7 @@ def test_nohup_is_respected():
     "final": {"epoch": 1, "train_loss": 0.5}, "stopped_early": False, "epochs": 3, "seconds": 1.0, "weights": "best"}])
 def test_commands_to_copy_are_quoted(tmp_path, result):
     folder = tmp_path / "my logs" / "4L" / "it's one"
-    summary = Run(folder, resolve("4L", data="mini"), [{"epoch": 1}], result, object()).summary()
+    summary = Run(folder, resolve("4L", data="mini"), [{"epoch": 1}], result, object(), tmp_path / "my logs").summary()
     words = [shlex.split(line[line.index("python -m"):]) for line in summary.splitlines() if "python -m" in line]
     given = dict(word.split("=", 1) for one in words for word in one if "=" in word)
     expected = {"--resume": str(folder)}

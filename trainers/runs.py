@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import csv
+import itertools
 import json
 import os
 import sys
@@ -99,11 +100,8 @@ def _check(values: cli.Flags, words: Sequence[str]) -> None:
 
 
 def _lines(logdir: str, pattern: str) -> Iterator[Line]:
-    yield from listing.runs(logdir, pattern)
-    for path in listing.sweeps(logdir):
-        line = sweep_line(path)
-        if line.matches(pattern):
-            yield line
+    lines = itertools.chain(listing.runs(logdir), map(sweep_line, listing.sweeps(logdir)))
+    return (line for line in lines if line.matches(pattern))
 
 
 def sweep_line(path: str) -> Line:
@@ -117,7 +115,7 @@ def sweep_line(path: str) -> Line:
         line.reason = str(error)
         return line
     line.name = found.base.spec.name
-    line.model, line.started = line.name.split(",")[0], listing.moment(found.manifest)
+    line.started = found.manifest["started"]
     line.changes = f"{found.manifest['tuner']}: {found.space.text} {listing.changes(found.base)}".rstrip()
     planned = found.starts[-1].get("trials") if found.starts else None  # unknown of asha
     line.planned_epochs, line.epochs = max(planned or 0, len(found.trials)), len(found.ended)

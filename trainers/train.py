@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import pathlib
 import sys
 from typing import TYPE_CHECKING, Any, Callable, Mapping, Sequence, Unpack
 
@@ -20,7 +21,7 @@ from fmnist_zoo.spec import ARRAYS, ModelSpec
 from trainers import cli
 from trainers.config import ConfigError, RunConfig, differences, overlay, read_run, resolve
 from trainers.running import dependencies, progress, provenance
-from trainers.running.folder import NewFolder, RunFolder, check_name, finished
+from trainers.running.folder import NewFolder, RunFolder, finished
 from trainers.settings import SettingsWithoutData
 
 if TYPE_CHECKING:
@@ -188,8 +189,7 @@ def _main(values: cli.Flags) -> int:
     config, expected = _new_run(values)
     if values.dry_run:
         dependencies.check(config)
-        check_name(values.logdir, config, values.run_name)
-        print(dry_run_text(config, values.logdir, values.run_name))
+        print(dry_run_text(config, NewFolder(values.logdir, config, values.run_name).path))
         return 0
     with cli.StopSignal() as stop:
         run = _start(config, values.logdir, values.run_name, expected=expected, should_stop=stop,
@@ -234,14 +234,14 @@ def _resume(values: cli.Flags) -> int:
     spec = registry.get_spec(values.model, **architecture) if values.model else None
     from trainers.running import run
 
-    with run.latest_unfinished(values.logdir, spec.folder if spec else None) if values.resume == "latest" \
+    with run.latest_unfinished(values.logdir, spec.name if spec else "") if values.resume == "latest" \
             else run.opened(_folder(values.resume)) as found:
         config = _continued(found, given, spec)
         _refuse_arrays(found, config)
         if values.dry_run:
-            print(dry_run_text(config, str(found.path.parent.parent), found.path.name))
+            print(dry_run_text(config, found.path))
             return 0
-        if finished(found.folder, config):
+        if finished(found.folder.read_result(), config):
             print(f"{found.path} is finished: {_longer(found.folder, config)}")
             return 0
         with cli.StopSignal() as stop:
@@ -301,10 +301,9 @@ def _report(run: Run, stop: cli.StopSignal) -> int:
     return 0 if run.result else 128 + stop.number
 
 
-def dry_run_text(config: RunConfig, logdir: str, run_name: str) -> str:
+def dry_run_text(config: RunConfig, folder: pathlib.Path) -> str:
     """The resolved run as JSON, and the folder it would have."""
-    where = os.path.join(logdir, config.spec.folder, run_name or f"<time>-seed{config.seed}")
-    return json.dumps({**config.get_config(), "parameters": config.spec.parameters, "folder": where}, indent=2)
+    return json.dumps({**config.get_config(), "parameters": config.spec.parameters, "folder": str(folder)}, indent=2)
 
 
 if __name__ == "__main__":

@@ -32,7 +32,7 @@ def finish(runs: Sequence[RunConfig], logdir: str, should_stop: Callable[[], boo
         folder = existing_run(logdir, config)
         if folder:
             _note_other_origin(folder, config, commit)
-        if folder is None or not finished(folder, config):
+        if folder is None or not finished(folder.read_result(), config):
             left = f"; about {progress.clock((len(runs) - index) * spent / done)} left" if done else ""
             print(f"[{index + 1}/{len(runs)}] {config.spec.name} ({config.trainer}, seed {config.seed}){left}",
                   flush=True)
@@ -62,7 +62,7 @@ def existing_run(logdir: str, config: RunConfig) -> RunFolder | None:
             continue
         if not decisive_differences(old, config) and _is_on(record, config):
             folder = RunFolder(path.parent)
-            found.append((finished(folder, old), folder))
+            found.append((finished(folder.read_result(), old), folder))
     return max(found, key=lambda entry: entry[0])[1] if found else None
 
 

@@ -1,13 +1,15 @@
-"""The checkpoint of a run: one file with everything that an exact resume needs, written whole or not at all.
+"""The checkpoint of a run: one file with everything that an exact resume needs, written whole or not at all; and when.
 
 It is a file of `fmnist_zoo.tensors`: safetensors, in which nothing can execute, with a SHA-256 of all that it holds.
-This module knows neither engines nor models.
+This module knows neither engines nor models. The numbers of a run do not depend on when it writes checkpoints. One of a
+large model takes as long as a short epoch, and a process that is killed loses what it trained since the last one.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import pathlib
+import time
 from typing import Any
 
 import numpy as np
@@ -15,9 +17,11 @@ import numpy as np
 from fmnist_zoo import tensors
 from fmnist_zoo.errors import DamagedFileError, ZooError
 from trainers.config import RunConfig
+from trainers.running.table import MetricsTable
 
 _ADVICE = "put a copy back, or train the run again with --config and its config.json"
 _STATE, _BEST = "state/", "best/"
+SECONDS = 60.0
 
 
 class CheckpointError(ZooError, ValueError):
@@ -83,3 +87,33 @@ def fits(arrays: dict[str, np.ndarray], needed: dict[str, Any]) -> bool:
 
 def _named(arrays: dict[str, np.ndarray], prefix: str) -> dict[str, np.ndarray]:
     return {name.removeprefix(prefix): array for name, array in arrays.items() if name.startswith(prefix)}
+
+
+class Due:
+    """Asked at the end of each epoch whether a checkpoint is due; it then counts as written.
+
+    Args:
+        every: epochs between checkpoints; 0: one after the first epoch that ends `SECONDS` or more after the last one,
+            or after the start.
+    """
+
+    def __init__(self, every: int):
+        self._every, self._last = every, time.monotonic()
+
+    def __call__(self, epoch: int) -> bool:
+        if self._every:
+            return epoch % self._every == 0
+        due = time.monotonic() - self._last >= SECONDS
+        if due:
+            self._last = time.monotonic()
+        return due
+
+
+def was_due(every: int, table: MetricsTable) -> bool:
+    """Whether a run with this table has written a checkpoint; `TableError` if the table is damaged.
+
+    The last row does not count: the process may have been killed between the row and the checkpoint.
+    """
+    if every:
+        return table.row_count() > every
+    return sum(row["seconds"] or 0.0 for row in table.rows()[:-1]) >= SECONDS

@@ -11,11 +11,10 @@ import fcntl
 import os
 import pathlib
 import time
-from typing import IO, Any, Collection, Iterator
+from typing import IO, Any, Iterator
 
 from fmnist_zoo.files import lock, make_folder, naming, publish, quoted, read_json, write_json
 from trainers.config import ConfigError, RunConfig
-from trainers.running import saving
 from trainers.running.table import MetricsTable
 
 SWEEPS = "sweeps"
@@ -60,15 +59,8 @@ class RunFolder:
             result["epochs"], result["stopped_early"], result["final"]["epoch"]
             result["weights_sha256"], result["metrics_sha256"]
             return dict(result)
-        except (OSError, ValueError, TypeError, LookupError, RecursionError):
+        except (OSError, ValueError, TypeError, LookupError):
             return None
-
-    def result_problem(self) -> str:
-        """What is wrong with `result.json`; empty if nothing is, or there is none."""
-        if self.read_result() or not self.result.exists():
-            return ""
-        return (f"{self.result}: damaged or changed; it is written again by python -m trainers.train "
-                f"--resume={quoted(self.path)}")
 
     def write_failure(self, reason: str) -> None:
         """Marks the run as one that would fail again, so that `latest_unfinished` does not choose it."""
@@ -78,14 +70,8 @@ class RunFolder:
         """Why the run failed; empty if it did not, or if that does not read."""
         try:
             return str(read_json(self.failure)["reason"])
-        except (OSError, ValueError, TypeError, LookupError, RecursionError):
+        except (OSError, ValueError, TypeError, LookupError):
             return ""
-
-    def check_no_loss(self, checkpoint_every: int) -> None:
-        """`ConfigError` if the run, which has no checkpoint, trained long enough to have written one."""
-        if self.result.exists() or saving.was_due(checkpoint_every, self.table):
-            raise ConfigError(f"{self.checkpoint}: is gone, and without it the run cannot continue; train it again in "
-                              f"another folder with --config={quoted(self.config)}")
 
     def weight_file(self, name: str) -> pathlib.Path:
         """That of the weights `best`, `last` or `last_not_averaged`."""
@@ -167,13 +153,6 @@ def names_folder(name: str) -> bool:
     return os.sep not in name and name.isprintable() and name.strip() == name and not name.startswith(".")
 
 
-def check_name(logdir: str | os.PathLike[str], config: RunConfig, run_name: str) -> None:
-    """`ConfigError` if `run_name` cannot name the folder of a run; empty is right."""
-    if run_name and (not names_folder(run_name) or run_name in ("train", "validation", *SHIPPED)):
-        raise ConfigError(f"--run_name names a folder below {logdir}/{config.spec.folder}, received {run_name!r}; "
-                          f"{', '.join(SHIPPED)} are for the trained models of the package")
-
-
 class NewFolder:
     """A folder for a new run, by default named after the time and the seed; it is made just before the first update.
 
@@ -184,8 +163,10 @@ class NewFolder:
     """
 
     def __init__(self, logdir: str | os.PathLike[str], config: RunConfig, run_name: str = ""):
-        check_name(logdir, config, run_name)
-        self.logdir = pathlib.Path(os.path.abspath(logdir))
+        if run_name and (not names_folder(run_name) or run_name in ("train", "validation", *SHIPPED)):
+            raise ConfigError(f"--run_name names a folder below {logdir}/{config.spec.folder}, received {run_name!r}; "
+                              f"{', '.join(SHIPPED)} are for the trained models of the package")
+        self.logdir = pathlib.Path(logdir)
         parent = pathlib.Path(logdir) / config.spec.folder
         name = run_name or f"{time.strftime('%Y%m%d-%H%M%S')}-seed{config.seed}"
         names = [name] if run_name else [name, *(f"{name}-{number}" for number in range(2, 100))]
@@ -195,15 +176,21 @@ class NewFolder:
             raise self._taken()
         check_writable(parent, "choose another --logdir or --run_name")
 
-    def make(self) -> RunFolder:
-        """Makes it; another one if another process was faster and nobody gave a name."""
+    @contextlib.contextmanager
+    def made(self) -> Iterator[RunFolder]:
+        """Makes it, another one if another process was faster and nobody gave a name, and holds it."""
+        folder = RunFolder(self._make())
+        with folder.locked():
+            yield folder
+
+    def _make(self) -> pathlib.Path:
         for self.path in self._paths:
             try:
                 make_folder(self.path, exist_ok=False)
-                return RunFolder(self.path)
+                return self.path
             except FileExistsError:
                 if _is_free(self.path):
-                    return RunFolder(self.path)
+                    return self.path
             except OSError as error:
                 raise ConfigError(f"{self.path}: cannot be made: {error.strerror}; "
                                   "choose another --logdir or --run_name") from error
@@ -220,20 +207,15 @@ def _is_free(path: pathlib.Path) -> bool:
     return not os.path.lexists(path) or is_empty(path) and not in_use(path)
 
 
-def is_empty(path: pathlib.Path, *, without: Collection[str] = ()) -> bool:
-    """Whether a folder holds nothing but the folders `without`, and what a run leaves that is killed as it starts."""
+def is_empty(path: pathlib.Path) -> bool:
+    """Whether a folder holds no more than what a run leaves that is killed as it starts."""
     try:
-        return all(name in without or name == LOCK or name.startswith(".config.json.") for name in os.listdir(path))
+        return all(name == LOCK or name.startswith(".config.json.") for name in os.listdir(path))
     except OSError:
         return False
 
 
-def finished(folder: RunFolder, config: RunConfig) -> bool:
-    """Whether a run trained to its end under this config."""
-    return ends(folder.read_result(), config)
-
-
-def ends(result: dict[str, Any] | None, config: RunConfig) -> bool:
+def finished(result: dict[str, Any] | None, config: RunConfig) -> bool:
     """Whether what `read_result` returned is of a run that trained to its end under this config."""
     return result is not None and (result["stopped_early"] or result["epochs"] >= config.recipe.epochs)
 
@@ -242,10 +224,7 @@ def read_evaluation(folder: pathlib.Path, *, weights_sha256: str, data_sha256: s
     """The report in the folder of an evaluation; None if there is none, it is damaged, or of other weights or data."""
     try:
         report = read_json(folder / EVALUATION)
-        matrix = report["confusion"]
-        right = sum(row[label] for label, row in enumerate(matrix))
         same = report["weights_sha256"] == weights_sha256 and report["data"]["sha256"] == data_sha256
-        whole = sum(map(sum, matrix)) == report["images"] and report["accuracy"] == right / report["images"]
-        return report if same and whole and isinstance(report["nll"] + report["ece"], float) else None
-    except (OSError, ValueError, TypeError, LookupError, ArithmeticError, RecursionError):
+        return dict(report) if same else None
+    except (OSError, ValueError, TypeError, LookupError):
         return None

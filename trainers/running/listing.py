@@ -10,7 +10,6 @@ import contextlib
 import dataclasses
 import fnmatch
 import functools
-import json
 import math
 import operator
 import os
@@ -23,7 +22,7 @@ from fmnist_zoo import card, registry
 from fmnist_zoo.errors import UsageError
 from fmnist_zoo.spec import Recipe, SpecError
 from trainers.config import SETTINGS, ConfigError, RunConfig, decisive_differences, read_run
-from trainers.running.folder import SWEEPS, RunFolder, ends, in_use, read_evaluation
+from trainers.running.folder import SWEEPS, RunFolder, finished, in_use, read_evaluation
 
 FINISHED, RUNNING, INTERRUPTED, NAN, DAMAGED = "finished", "running", "interrupted", "NaN", "damaged"
 RUN, SWEEP = "run", "sweep"
@@ -39,7 +38,7 @@ class Line:
 
     Attributes:
         folder: its path.
-        model: the name of a registered model; `name` also lists the changes of the architecture.
+        name: of the model, with the changes of its architecture; `model` is the name without them.
         changes: the settings that decide numbers and differ from the model's own; of a sweep its tuner and space, too.
         status: FINISHED, RUNNING (a process holds the folder), INTERRUPTED, NAN, or DAMAGED; `reason` explains the last
             two. A sweep is finished if all of its trials have ended.
@@ -54,7 +53,6 @@ class Line:
 
     folder: str
     kind: str = RUN
-    model: str = ""
     name: str = ""
     changes: str = ""
     status: str = DAMAGED
@@ -69,6 +67,10 @@ class Line:
     seconds: float | None = None
     started: float | None = None
 
+    @property
+    def model(self) -> str:
+        return self.name.split(",")[0]
+
     def matches(self, pattern: str) -> bool:
         """Whether the model's name, with or without its changes, matches a shell pattern such as `4D*`."""
         return any(fnmatch.fnmatchcase(name, pattern) for name in (self.model, self.name))
@@ -79,7 +81,7 @@ class Line:
         return {**{name: getattr(self, name) for name in COLUMNS}, "started": moment}
 
 
-COLUMNS = tuple(field.name for field in dataclasses.fields(Line))
+COLUMNS = ("model", *(field.name for field in dataclasses.fields(Line)))
 SORTS = tuple(name for name in COLUMNS if name not in ("changes", "reason"))
 
 
@@ -110,24 +112,22 @@ def _within(path: str | os.PathLike[str]) -> list[os.DirEntry[str]]:
     return []
 
 
-def runs(logdir: str | os.PathLike[str], pattern: str = "*") -> Iterator[Line]:
-    """A line for each run below `logdir` whose model matches a pattern; what another program wrote is left out."""
+def runs(logdir: str | os.PathLike[str]) -> Iterator[Line]:
+    """A line for each run below `logdir`."""
     for model, path in folders(logdir):
         if os.path.isfile(os.path.join(path, "config.json")):
-            line = run(path, model)
-            if line.matches(pattern) and not (line.status == DAMAGED and _is_foreign(path)):
-                yield line
+            yield run(path, model)
 
 
 def run(path: str, model: str) -> Line:
     """The line of the run in a folder; `model` is the name of the model's folder, if the run's record does not read."""
-    folder, line = RunFolder(path), Line(path, model=model.split(",")[0], name=model)
+    folder, line = RunFolder(path), Line(path, name=model)
     try:
         record, config = read_run(folder.config)
-        line.name, line.model = config.spec.name, config.spec.name.split(",")[0]
-        line.changes, line.planned_epochs, line.started = changes(config), config.recipe.epochs, moment(record)
+        line.name, line.changes = config.spec.name, changes(config)
+        line.planned_epochs, line.started = config.recipe.epochs, record["started"]
         result = folder.read_result()
-        if result and ends(result, config):
+        if result and finished(result, config):
             final = result["final"]
             line.status, line.epochs, line.seconds = FINISHED, result["epochs"], result["seconds"]
             line.best_epoch, line.val_loss, line.val_accuracy = map(final.get, ("epoch", "val_loss", "val_accuracy"))
@@ -135,34 +135,19 @@ def run(path: str, model: str) -> Line:
                                      data_sha256=record["data"]["sha256"])
             line.test_accuracy = report["accuracy"] if report else None
             return line
-        rows = folder.table.rows(only=("epoch", "seconds", "val_loss", "val_accuracy"))
+        rows = folder.table.rows()
     except (ConfigError, OSError) as error:
         line.reason = str(error)
         return line
     line.epochs, line.seconds = len(rows), math.fsum(row["seconds"] or 0 for row in rows)
-    if row := selected(rows, config):
+    scored = [row for row in rows if row["val_loss"] is not None]
+    if rows:
+        best = config.recipe.weights == "best" and scored
+        row = min(scored, key=operator.itemgetter("val_loss")) if best else rows[-1]
         line.best_epoch, line.val_loss, line.val_accuracy = row["epoch"], row["val_loss"], row["val_accuracy"]
     line.status = RUNNING if in_use(path) else NAN if folder.failure.exists() else INTERRUPTED
     line.reason = folder.read_failure() if line.status == NAN else ""
     return line
-
-
-def _is_foreign(path: str) -> bool:
-    """Whether another program wrote the `config.json` in a folder: it is whole and holds no config of ours."""
-    try:
-        with open(os.path.join(path, "config.json"), encoding="utf-8") as file:
-            content = json.load(file)
-    except (OSError, ValueError, RecursionError):
-        return False
-    return not isinstance(content, dict) or "config" not in content
-
-
-def selected(rows: list[dict[str, Any]], config: RunConfig) -> dict[str, Any] | None:
-    """The row of the epoch whose weights are selected so far; None if there are no rows."""
-    scored = [row for row in rows if row["val_loss"] is not None]
-    if config.recipe.weights == "best" and scored:
-        return min(scored, key=operator.itemgetter("val_loss"))
-    return rows[-1] if rows else None
 
 
 def changes(config: RunConfig) -> str:
@@ -182,18 +167,6 @@ def _plain(model: str) -> RunConfig | None:
         return RunConfig(registry.get_spec(model), registry.get_recipe(model))
     except SpecError:
         return None
-
-
-def number(value: Any) -> float | None:
-    """A finite number that a file holds; None for anything else."""
-    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    return value if is_number and -1e300 < value < 1e300 else None  # whole numbers may be larger than any float
-
-
-def moment(record: dict[str, Any]) -> float | None:
-    """When a run or a sweep was started, Unix time, from its record."""
-    found = number(record.get("started"))
-    return found if found is not None and 0 <= found < 2**40 else None
 
 
 def over_seeds(lines: Iterable[Line]) -> list[Line]:

@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 from trainers.config import ConfigError, read_run
 from trainers.running import listing
-from trainers.running.folder import LOCK, LockedError, RunFolder, finished, in_use, is_empty, locked
+from trainers.running.folder import LOCK, SWEEPS, LockedError, RunFolder, finished, in_use, is_empty, locked
 
 CHECKPOINT, EMPTY, MOVED = "checkpoints of finished runs", "empty folders", "sweeps moved aside by --overwrite"
 KINDS = (CHECKPOINT, EMPTY, MOVED)
@@ -24,11 +24,15 @@ EMPTY_FOR = 3600.0  # seconds: a run that starts makes its folder, and holds it 
 
 
 class Removable(NamedTuple):
-    """A folder that can be removed, why, and how many bytes its files have."""
+    """A folder of a run or a sweep, what of it can be removed, and how many bytes that has."""
 
-    path: pathlib.Path
+    folder: pathlib.Path
     kind: str
     bytes: int
+
+    @property
+    def path(self) -> pathlib.Path:
+        return RunFolder(self.folder).checkpoint.parent if self.kind == CHECKPOINT else self.folder
 
 
 def find(logdir: str | os.PathLike[str]) -> list[Removable]:
@@ -36,50 +40,39 @@ def find(logdir: str | os.PathLike[str]) -> list[Removable]:
 
     Trials of sweeps are left alone: a sweep itself removes what it no longer needs.
     """
-    found = []
-    for _, name in listing.folders(logdir):
-        folder = RunFolder(name)
-        if _needs_no_checkpoint(folder):
-            found.append((folder.checkpoint.parent, CHECKPOINT))
-        elif _never_began(folder.path):
-            found.append((folder.path, EMPTY))
-    found += [(path, MOVED) for path in map(pathlib.Path, listing.sweeps(logdir))
-              if MOVED_ASIDE.fullmatch(path.name) and not path.is_symlink() and not in_use(path)]
-    return [Removable(path, kind, sum(one.lstat().st_size for one in path.rglob("*") if not one.is_dir()))
-            for path, kind in found]
+    paths = [pathlib.Path(path) for path in (*(path for _, path in listing.folders(logdir)), *listing.sweeps(logdir))]
+    found = [Removable(path, kind, 0) for path in paths if (kind := _kind(path)) and not in_use(path)]
+    return [one._replace(bytes=sum(file.lstat().st_size for file in one.path.rglob("*") if not file.is_dir()))
+            for one in found]
 
 
 def remove(one: Removable) -> bool:
     """Removes it, unless a process has begun to use it; returns whether it did. `OSError` if it cannot be removed."""
-    held = one.path.parent if one.kind == CHECKPOINT else one.path
     try:
-        with locked(held, "at work"):
-            if one.kind == CHECKPOINT and not _needs_no_checkpoint(RunFolder(held)):
-                return False
-            if one.kind == EMPTY and not is_empty(held):
+        with locked(one.folder, "at work"):
+            if _kind(one.folder) != one.kind:
                 return False
             shutil.rmtree(one.path)
     except (FileNotFoundError, LockedError):
         return False
     if one.kind == EMPTY:
         with contextlib.suppress(OSError):  # other runs of the model are there
-            one.path.parent.rmdir()
+            one.folder.parent.rmdir()
     return True
 
 
-def _needs_no_checkpoint(folder: RunFolder) -> bool:
-    """Whether a run is finished, has its weights, and has a checkpoint."""
-    if not folder.checkpoint.exists():
-        return False
+def _kind(path: pathlib.Path) -> str:
+    """What of a folder can be removed, by one of `KINDS`; empty if nothing can."""
+    if path.is_symlink():
+        return ""
+    if path.parent.name == SWEEPS:
+        return MOVED if MOVED_ASIDE.fullmatch(path.name) else ""
+    if is_empty(path):  # a run of ours took it, for its lock is there, and left nothing else in it an hour ago
+        return EMPTY if (path / LOCK).is_file() and time.time() - path.stat().st_mtime >= EMPTY_FOR else ""
+    folder, result = RunFolder(path), RunFolder(path).read_result()
+    if result is None or not folder.checkpoint.exists() or not folder.weight_file(result["weights"]).is_file():
+        return ""
     try:
-        _, config = read_run(folder.config)
+        return CHECKPOINT if finished(result, read_run(folder.config)[1]) else ""
     except ConfigError:
-        return False
-    weights = folder.weight_file(config.recipe.weights)
-    return finished(folder, config) and weights.is_file() and weights.stat().st_size > 0
-
-
-def _never_began(path: pathlib.Path) -> bool:
-    """Whether a run of ours took a folder, for its lock is there, and left nothing else in it an hour ago."""
-    return (not path.is_symlink() and (path / LOCK).is_file() and is_empty(path) and not in_use(path)
-            and time.time() - path.stat().st_mtime >= EMPTY_FOR)
+        return ""

@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import errno
-import json
 import os
 import pathlib
 import sys
@@ -18,14 +17,14 @@ from typing import Any, Callable, Iterator
 from fmnist_zoo import custom
 from fmnist_zoo.data import Data, load_data
 from fmnist_zoo.errors import ZooError
-from fmnist_zoo.files import quoted, require_regular
+from fmnist_zoo.files import quoted
 from fmnist_zoo.spec import ARRAYS
 from trainers.config import ConfigError, RunConfig, read_run
 from trainers.engine import compile_cache, threads
 from trainers.engine.epoch import NonFiniteError
-from trainers.running import checkpoint
+from trainers.running import checkpoint, listing
 from trainers.running.checkpoint import Checkpoint, CheckpointError
-from trainers.running.folder import SWEEPS, LockedError, NewFolder, RunFolder, finished
+from trainers.running.folder import LockedError, NewFolder, RunFolder
 from trainers.running.progress import Reporter
 
 
@@ -43,6 +42,7 @@ class Run:
         history: the rows of `metrics.csv`.
         result: the content of `result.json`; None if the run was interrupted.
         model: the Keras model with the weights that count; after an interruption, with the last ones.
+        logdir: the log folder; None if the run was moved out of it.
     """
 
     folder: pathlib.Path
@@ -50,6 +50,7 @@ class Run:
     history: list[dict[str, Any]]
     result: dict[str, Any] | None
     model: Any
+    logdir: pathlib.Path | None = None
 
     def summary(self) -> str:
         """The result in one line, then the commands that may come next."""
@@ -66,7 +67,7 @@ class Run:
                           f"accuracy {final['val_accuracy']:.4f}, ")
         early = f", stopped early after {self.result['epochs']}" if self.result["stopped_early"] else ""
         more = recipe.horizon or 2 * recipe.epochs
-        commands = {"look at it": f"python -m trainers.board.serve --logdir={quoted(self.folder.parent.parent)}"}
+        commands = {"look at it": f"python -m trainers.board.serve --logdir={quoted(self.logdir or self.folder)}"}
         if more > recipe.epochs:
             commands["train longer"] = self._continue(more)
         if not self._in_python:
@@ -131,7 +132,8 @@ def opened(folder: RunFolder) -> Iterator[Opened]:
             yield Opened(folder)
             return
         record, config = read_run(folder.path)
-        found = Opened(folder, record, config)
+        parent = folder.path.absolute().parent
+        found = Opened(folder, record, config, logdir=parent.parent if parent.name == config.spec.folder else None)
         if folder.checkpoint.exists():
             found.checkpoint = checkpoint.load(folder.checkpoint)
             data = record["data"]
@@ -139,61 +141,47 @@ def opened(folder: RunFolder) -> Iterator[Opened]:
                 raise CheckpointError(f"{folder.checkpoint}: belongs to another config than the run's config.json; one "
                                       "of the two was changed")
             folder.table.check(found.checkpoint.epoch, found.checkpoint.metrics_sha256)
-        elif not finished(folder, config):
-            folder.check_no_loss(config.checkpoint_every)
-        parent = folder.path.absolute().parent
-        found.logdir = parent.parent if parent.name == config.spec.folder else None
+        elif folder.result.exists() or checkpoint.was_due(config.checkpoint_every, folder.table):
+            raise ConfigError(f"{folder.checkpoint}: is gone, and without it the run cannot continue; train it again "
+                              f"in another folder with --config={quoted(folder.config)}")
         yield found
 
 
 @contextlib.contextmanager
-def latest_unfinished(logdir: str | os.PathLike[str], model: str | None = None) -> Iterator[Opened]:
+def latest_unfinished(logdir: str | os.PathLike[str], model: str = "") -> Iterator[Opened]:
     """The newest unfinished run below `logdir`, of `model` if one is named, that can continue, opened.
 
     Runs of sweeps, those that failed or are training, and those on arrays that were given in Python do not count. One
-    whose checkpoint is damaged or gone is passed over with a line on standard error.
+    that is damaged is passed over with a line on standard error.
 
     Raises:
         ConfigError: if there is none.
     """
-    found = [(_started(path), str(path)) for path in pathlib.Path(logdir).glob(f"{model or '*'}/*/config.json")
-             if path.parts[-3] != SWEEPS]
     reason = ""
-    for _, name in sorted(found, reverse=True):
-        try:
-            config, folder = read_run(name)[1], RunFolder(os.path.dirname(name))
-        except ConfigError:  # a damaged record must not keep other runs from being resumed
+    for line in listing.ordered(listing.runs(logdir), "started"):
+        if line.status == listing.FINISHED or model and line.name != model:
             continue
-        if finished(folder, config):
+        folder = RunFolder(line.folder)
+        if line.status == listing.NAN:
+            reason = reason or (f" but a run that failed ({line.reason or 'for an unknown reason'}); to try it again "
+                                f"all the same, name it: --resume={quoted(folder.path)}")
             continue
-        if folder.failure.exists():
-            reason = reason or (f" but a run that failed ({folder.read_failure() or 'for an unknown reason'}); to try "
-                                f"it again all the same, name it: --resume={quoted(folder.path)}")
-        elif config.data == ARRAYS:
-            reason = reason or f" but {folder.path}, whose images were given in Python as arrays: continue it there"
-        else:
-            with contextlib.ExitStack() as held:
-                try:
-                    one = held.enter_context(opened(folder))
-                except LockedError:
-                    reason = reason or f" but {folder.path}, which is training"
-                    continue
-                except ZooError as error:
-                    print(f"passed over: {error}", file=sys.stderr, flush=True)
-                    continue
-                yield one
-                return
+        with contextlib.ExitStack() as held:
+            try:
+                found = held.enter_context(opened(folder))
+            except LockedError:
+                reason = reason or f" but {folder.path}, which is training"
+                continue
+            except ZooError as error:
+                print(f"passed over: {error}", file=sys.stderr, flush=True)
+                continue
+            if found.config and found.config.data == ARRAYS:
+                reason = reason or f" but {folder.path}, whose images were given in Python as arrays: continue it there"
+                continue
+            yield found
+            return
     of_model = f" of {model}" if model else ""
     raise ConfigError(f"no unfinished run{of_model} below {logdir}: nothing to resume{reason}")
-
-
-def _started(record: pathlib.Path) -> float:
-    """Start time from `config.json`, read without its digest, since it is read of every run; 0 if it is damaged."""
-    try:
-        require_regular(record)
-        return float(json.loads(record.read_bytes())["started"])
-    except (OSError, ValueError, TypeError, LookupError, OverflowError, RecursionError):
-        return 0.0
 
 
 def execute(place: Opened | NewFolder, config: RunConfig, *, reporter: Reporter, should_stop: Callable[[], bool],
@@ -209,52 +197,46 @@ def execute(place: Opened | NewFolder, config: RunConfig, *, reporter: Reporter,
         ConfigError: if the data are not the expected ones, or TensorFlow already runs with another number of threads.
         RunError: if the objective becomes NaN or infinite, memory runs out, or a file cannot be written.
     """
-    if isinstance(place, Opened) and place.record and not place.checkpoint:
-        place.folder.check_no_loss(config.checkpoint_every)
     threads.use(config.threads)
     data = data or load_data(**config.data_settings)  # what is wrong with them is said before TensorFlow is imported
     with compile_cache.enabled(config.threads):
         from fmnist_zoo.backend import tf
+    from trainers.board import hparams
     from trainers.running.session import Session
 
     tf.config.experimental.enable_op_determinism()
-    folder = RunFolder(place.path)
+    past = place if isinstance(place, Opened) else Opened(RunFolder(place.path), logdir=place.logdir)
     try:
         with contextlib.ExitStack() as held:
-            past = place if isinstance(place, Opened) else Opened(folder)
             session = Session(config, data, reporter, record=past.record, checkpoint=past.checkpoint, expected=expected)
+            if isinstance(place, NewFolder) and should_stop():
+                return Run(past.path, config, [], None, session.model)
+            if past.logdir:
+                hparams.declare(past.logdir, [hparams.hyperparameters(config)])
             if isinstance(place, NewFolder):
-                if should_stop():
-                    return Run(folder.path, config, [], None, session.model)
-                folder = place.make()
-            if place.logdir:
-                from trainers.board import hparams
-
-                hparams.declare(place.logdir, [hparams.hyperparameters(config)])
-            if isinstance(place, NewFolder):
-                held.enter_context(folder.locked())
-            session.begin(folder)
+                past.folder = held.enter_context(place.made())
+            session.begin(past.folder)
             result = session.run(should_stop)
-            return Run(folder.path, config, folder.rows(), result, session.model)
+            return Run(past.path, config, past.folder.rows(), result, session.model, past.logdir)
     except NonFiniteError as error:
         helps = [f"a smaller --learning_rate (this was {config.recipe.learning_rate:g})"]
         helps += ["a smaller penalty"] if config.spec.l1 or config.spec.l2 else []
         helps += ["--optimizer=adam"] if config.recipe.optimizer != "adam" else []
-        raise RunError(f"{error}; training stopped{_checkpoint(folder)}. What usually helps: {', '.join(helps)}"
+        raise RunError(f"{error}; training stopped{_checkpoint(past.folder)}. What usually helps: {', '.join(helps)}"
                        ) from error
     except (MemoryError, tf.errors.ResourceExhaustedError):
         raise RunError(f"out of memory: {config.spec.parameters} parameters, batch size {config.recipe.batch_size}"
-                       f"{_checkpoint(folder)}. What usually helps: a smaller --batch_size, or fewer hidden units"
+                       f"{_checkpoint(past.folder)}. What usually helps: a smaller --batch_size, or fewer hidden units"
                        ) from None
     except BrokenPipeError:  # standard output was closed; the disk is not full
         raise
     except OSError as error:
         full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, None)
         advice = "make room" if full else "make it writable"
-        begun = folder.config.exists()
-        advice += f", then continue with --resume={quoted(folder.path)}" if begun else ", then start again"
-        raise RunError(f"{error.filename or folder.path}: cannot be written: {error.strerror or error}"
-                       f"{_checkpoint(folder)}; {advice}") from error
+        begun = past.folder.config.exists()
+        advice += f", then continue with --resume={quoted(past.path)}" if begun else ", then start again"
+        raise RunError(f"{error.filename or past.path}: cannot be written: {error.strerror or error}"
+                       f"{_checkpoint(past.folder)}; {advice}") from error
     finally:
         compile_cache.add()
         reporter.close()

@@ -26,8 +26,8 @@ from trainers.engine import factory, schedule
 from trainers.engine.epoch import EpochMeans, NonFiniteError
 from trainers.engine.network import Network
 from trainers.metrics_table import COLUMNS
-from trainers.running import dependencies, progress, provenance, saving
-from trainers.running.checkpoint import Checkpoint, CheckpointError, fits, identity
+from trainers.running import dependencies, progress, provenance
+from trainers.running.checkpoint import Checkpoint, CheckpointError, Due, fits, identity
 from trainers.running.folder import RunFolder
 
 AUGMENTED = 24  # images of the first batch that TensorBoard shows as they are trained
@@ -108,7 +108,7 @@ class Session:
         replay = f"python -m trainers.train --config={quoted(folder.config)}{custom.flag(self.config.spec.modules)}"
         self.observer = Observer(folder.path, self.config, self.engine.network, self.sample, self.validation,
                                  replay=replay)
-        self.watch, self.due = progress.Stopwatch(), saving.Due(self.config.checkpoint_every)
+        self.watch, self.due = progress.Stopwatch(), Due(self.config.checkpoint_every)
 
     def _record(self) -> dict[str, Any]:
         """What `config.json` will hold."""

@@ -113,8 +113,9 @@ def _finished(path: str | os.PathLike[str]) -> tuple[RunFolder, dict[str, Any], 
     (record, config), result = read_run(folder.path), folder.read_result()
     provenance.require_builder(folder.path, record)
     module = custom.flag(config.spec.modules)
-    if problem := folder.result_problem():
-        raise TrainedError(problem + module)
+    if result is None and folder.result.exists():
+        raise TrainedError(f"{folder.result}: damaged or changed; it is written again by python -m trainers.train "
+                           f"--resume={quoted(folder.path)}{module}")
     if result is None and folder.failure.exists():
         reason = folder.read_failure() or "for an unknown reason"
         raise TrainedError(f"{folder.path}: this run failed ({reason}); train it again with other settings: "

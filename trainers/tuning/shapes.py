@@ -9,7 +9,6 @@ from typing import Any, Mapping, Sequence
 
 from fmnist_zoo.card import printable
 from trainers.config import ConfigError
-from trainers.running.listing import number
 from trainers.tuning.space import Parameter, Space
 
 COMPLETED, FAILED = "COMPLETED", "FAILED"
@@ -108,7 +107,8 @@ def _is_possible(parameter: Parameter, value: Any) -> bool:
 
 
 def _is_number(value: Any) -> bool:
-    return number(value) is not None
+    """Whether it is a finite number; whole ones may be larger than any float."""
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and -1e300 < value < 1e300
 
 
 def _is_texts(values: Any) -> bool:

@@ -211,7 +211,8 @@ def _execute(folder: RunFolder, config: RunConfig, expected: dict[str, Any],
     from trainers.running import progress
     from trainers.running.run import RunError, execute, opened
 
-    result = folder.read_result() if finished(folder, config) else None
+    result = folder.read_result()
+    result = result if finished(result, config) else None
     if result is None:
         try:
             with open(folder.path / LOG, "a", encoding="utf-8") as log, opened(folder) as found:
