@@ -137,7 +137,7 @@ def _layers(spec: ModelSpec) -> list[str]:
     """A row for each layer that holds numbers; its words include the layers after it that hold none."""
     rows: list[tuple[Layer, list[str]]] = []
     for layer in spec.layers:
-        if layer.arrays:
+        if layer.parameters:
             rows.append((layer, []))
         rows[-1][1].append(_words(layer))
     texts = [", ".join(words) for _, words in rows]

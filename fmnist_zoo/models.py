@@ -91,7 +91,7 @@ def load_weights(model: Any, spec: ModelSpec, source: str | os.PathLike[str]) ->
         return
     path = pathlib.Path(source)
     if path.suffix == ".safetensors":
-        model.set_weights(read(path, spec, model=model))
+        model.set_weights(read(path, spec, model))
         return
     if path.suffix != ".keras" or not path.is_file():
         problem = "this is no such file" if path.exists() else "there is no such file"

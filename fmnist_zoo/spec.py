@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import math
+import operator
 import re
 from typing import Any, Iterable, Mapping
 
@@ -69,7 +69,7 @@ class Layer:
     """One layer as plain data: it is built, counted, named in files and shown by this.
 
     Attributes:
-        name: in the Keras model; its arrays are stored under it.
+        name: in the Keras model; its weights are stored under it.
         kind: DENSE, ACTIVATION, DROPOUT, BATCH_NORM or LAYER_NORM.
         fan_in, units: entries of its input and of its output, an image.
         index: of its block; 0 for the first hidden layer. Initial weights and dropout masks follow from it.
@@ -86,31 +86,16 @@ class Layer:
     rate: float = 0.0
 
     @property
-    def arrays(self) -> dict[str, tuple[int, ...]]:
-        """The shapes of its arrays by name, in Keras' order."""
-        vector = (self.units,)
+    def parameters(self) -> int:
+        """Numbers that gradients change: kernel and bias, or scale and offset."""
         if self.kind == DENSE:
-            return {"kernel": (self.fan_in, self.units), "bias": vector}
-        if self.kind == LAYER_NORM:
-            return {"gamma": vector, "beta": vector}
-        if self.kind == BATCH_NORM:
-            return {"gamma": vector, "beta": vector, "moving_mean": vector, "moving_variance": vector}
-        return {}
-
-    @property
-    def weight_count(self) -> int:
-        """Entries of its weight matrix; 0 for all but dense layers."""
-        return self.fan_in * self.units if self.kind == DENSE else 0
+            return (self.fan_in + 1) * self.units
+        return 2 * self.units if self.kind in (BATCH_NORM, LAYER_NORM) else 0
 
     @property
     def fixed(self) -> int:
-        """Entries of its arrays that gradients do not change."""
-        return sum(math.prod(shape) for name, shape in self.arrays.items() if name.startswith("moving"))
-
-    @property
-    def parameters(self) -> int:
-        """Entries of its arrays that gradients change."""
-        return sum(map(math.prod, self.arrays.values())) - self.fixed
+        """Numbers that gradients do not change: a moving mean and variance."""
+        return 2 * self.units if self.kind == BATCH_NORM else 0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -236,7 +221,7 @@ class ModelSpec:
     @property
     def weight_count(self) -> int:
         """Entries of all weight matrices that are trained."""
-        return sum(layer.weight_count for layer in self.layers)
+        return sum(map(operator.mul, self.widths, self.widths[1:]))
 
     @property
     def parameters(self) -> int:
@@ -260,7 +245,7 @@ class ModelSpec:
         """
         if self.build:
             return 0
-        return 6 * self.weight_count - 2 * self.layers[0].weight_count
+        return 6 * self.weight_count - 2 * PIXELS * self.widths[1]
 
     @property
     def architecture(self) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import pathlib
-from typing import TYPE_CHECKING, Any, Sequence
+from typing import TYPE_CHECKING, Any
 
 from fmnist_zoo.errors import DamagedFileError, ZooError
 from fmnist_zoo.files import read_json
@@ -47,35 +47,30 @@ def entry(name: str) -> dict[str, Any]:
     return known[name]
 
 
-def shapes(spec: ModelSpec, model: Any = None) -> dict[str, tuple[int, ...]]:
-    """Of a model's arrays by name, in the order of `model.get_weights()`: `dense_1/kernel`, ..., `logits/bias`.
-
-    `model` is the Keras model, which is needed of a spec that a function builds; its layers name the arrays.
-    """
-    if spec.build:
-        found: dict[str, tuple[int, ...]] = {}
-        for variable in model.weights:
-            name, number = variable.path, 1
-            while name in found:  # nested models may name two layers alike
-                number += 1
-                name = f"{variable.path}_{number}"
-            found[name] = tuple(variable.shape)
-        return found
-    return {f"{layer.name}/{array}": shape for layer in spec.layers for array, shape in layer.arrays.items()}
+def shapes(model: Any) -> dict[str, tuple[int, ...]]:
+    """Of a Keras model's arrays by name, in the order of `get_weights`: `dense_1/kernel`, ..., `logits/bias`."""
+    found: dict[str, tuple[int, ...]] = {}
+    for variable in model.weights:
+        name, number = variable.path, 1
+        while name in found:  # nested models may name two layers alike
+            number += 1
+            name = f"{variable.path}_{number}"
+        found[name] = tuple(variable.shape)
+    return found
 
 
-def read_shipped(spec: ModelSpec, model: Any = None) -> list[np.ndarray]:
+def read_shipped(spec: ModelSpec, model: Any) -> list[np.ndarray]:
     """The shipped weights of a model, as from `read`, verified by their SHA-256."""
     found = entry(spec.name)
-    return read(FOLDER / found["file"], spec, sha256=found["sha256"], model=model)
+    return read(FOLDER / found["file"], spec, model, sha256=found["sha256"])
 
 
-def read(path: str | os.PathLike[str], spec: ModelSpec, *, sha256: str = "", model: Any = None) -> list[np.ndarray]:
-    """A model's arrays, float32, in the order of `shapes`, from a file that `write` wrote.
+def read(path: str | os.PathLike[str], spec: ModelSpec, model: Any, *, sha256: str = "") -> list[np.ndarray]:
+    """Arrays for `model.set_weights`, float32, from a file that `write` wrote.
 
     Args:
+        model: the Keras model of `spec`.
         sha256: what `write` returned; empty: any.
-        model: as in `shapes`.
 
     Raises:
         WeightsError: if the file is missing or damaged, or belongs to another model than `spec`.
@@ -100,7 +95,7 @@ def read(path: str | os.PathLike[str], spec: ModelSpec, *, sha256: str = "", mod
         raise WeightsError(f"{path}: belongs to another model than {spec.name}: with "
                            f"{dict(stored.items() - spec.architecture.items())}, expected "
                            f"{dict(spec.architecture.items() - stored.items())}")
-    found, expected = {name: array.shape for name, array in arrays.items()}, shapes(spec, model)
+    found, expected = {name: array.shape for name, array in arrays.items()}, shapes(model)
     if found != expected:
         raise WeightsError(f"{path}: does not hold the arrays of {spec.name}: {found}, expected {expected}")
     weights = [arrays[name].astype(np.float32) if arrays[name].dtype.kind == "f" else arrays[name] for name in expected]
@@ -109,17 +104,16 @@ def read(path: str | os.PathLike[str], spec: ModelSpec, *, sha256: str = "", mod
     return weights
 
 
-def digest(spec: ModelSpec, model: Any) -> str:
+def digest(model: Any) -> str:
     """SHA-256 of the names, dtypes, shapes and bytes of a Keras model's arrays."""
     from fmnist_zoo import tensors
 
-    return tensors.digest_of(dict(zip(shapes(spec, model), model.get_weights())))
+    return tensors.digest_of(dict(zip(shapes(model), model.get_weights())))
 
 
-def write(path: str | os.PathLike[str], spec: ModelSpec, weights: Sequence[np.ndarray], *, dtype: str = "",
-          model: Any = None) -> str:
-    """Writes weights, in the order of `shapes`, as `dtype` (empty: their own); returns the SHA-256 of the content."""
+def write(path: str | os.PathLike[str], spec: ModelSpec, model: Any, *, dtype: str = "") -> str:
+    """Writes the weights of `spec`'s Keras model as `dtype` (empty: their own); returns the SHA-256 of the content."""
     from fmnist_zoo import tensors
 
-    arrays = {name: array.astype(dtype or array.dtype) for name, array in zip(shapes(spec, model), weights)}
+    arrays = {name: array.astype(dtype or array.dtype) for name, array in zip(shapes(model), model.get_weights())}
     return tensors.write_arrays(path, arrays, {"architecture": spec.architecture})

@@ -253,7 +253,7 @@ def test_features_are_the_input_of_the_last_layer():
 def test_weights_of_a_subclassed_model_are_loaded(tmp_path):
     spec = registry.spec_of(custom_zoo.Subclassed)
     model = models.build_model(spec, 1)
-    weights.write(tmp_path / "a.safetensors", spec, model.get_weights(), model=model)
+    weights.write(tmp_path / "a.safetensors", spec, model)
     again = models.build_model(spec, 2, weights=tmp_path / "a.safetensors")
     assert all(map(np.array_equal, model.get_weights(), again.get_weights()))
     with pytest.raises(WeightsError, match="no trained weights come with 'Subclassed'"):

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import assume, given, settings, strategies as st
 
-from fmnist_zoo import files, get_spec, idx, list_models, weights
+from fmnist_zoo import files, get_spec, idx, list_models, models, weights
 from fmnist_zoo.errors import ZooError
 from tests import idx_files
 from trainers.config import ConfigError, resolve
@@ -155,7 +155,7 @@ def test_damaged_images_are_refused_or_are_the_same(folder, rows, change, name):
 @given(damage())
 @settings(deadline=None, max_examples=30)
 def test_damaged_weights_are_refused(folder, change):
-    """What ships with the package: damaged anywhere, the file's SHA-256 in the manifest refuses it."""
+    """What ships with the package: damaged anywhere, it is refused by its SHA-256."""
     with pytest.MonkeyPatch.context() as patch:
         entry = weights.manifest()["softmax"]
         content = (weights.FOLDER / entry["file"]).read_bytes()
@@ -166,6 +166,6 @@ def test_damaged_weights_are_refused(folder, change):
         (folder / entry["file"]).write_bytes(other)
         patch.setattr(weights, "FOLDER", folder)
         with pytest.raises(ZooError) as caught:
-            weights.read_shipped(get_spec("softmax"))
+            models.load_model("softmax")
     assert entry["file"] in str(caught.value)
     assert_one_line(caught.value)

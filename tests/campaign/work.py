@@ -217,7 +217,7 @@ class Shipping(Work):
         from fmnist_zoo import weights
 
         with self._folder(root):
-            arrays = weights.read_shipped(fmnist_zoo.get_spec(MODEL))
+            arrays = fmnist_zoo.load_model(MODEL).get_weights()
             files = [entry["file"] for entry in weights.manifest().values()]  # others may be left
             manifest = {name: {key: value for key, value in entry.items() if key not in UNEQUAL}
                         for name, entry in weights.manifest().items()}

@@ -59,7 +59,7 @@ def _ship(measured: Measured) -> str:
 def _store(measured: Measured, path: pathlib.Path, dtype: str) -> tuple[Measured, str]:
     """Writes a model's weights in `dtype`; returns the model with the weights read back, and the file's SHA-256."""
     subject = measured.subject
-    digest = weights.write(path, subject.spec, subject.model.get_weights(), dtype=dtype, model=subject.model)
+    digest = weights.write(path, subject.spec, subject.model, dtype=dtype)
     model = models.build_model(subject.spec, weights=path)
     return Measured(dataclasses.replace(subject, model=model, temperature=measured.temperature),
                     measured.data_sets), digest

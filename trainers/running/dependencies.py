@@ -131,8 +131,7 @@ def assign(model: Any, spec: ModelSpec, source: Trained, images: np.ndarray) -> 
     from fmnist_zoo import prediction, unrolling
 
     problem = f"{spec.name} cannot start from the weights of {source.title}"
-    its = source.spec
-    alike = its.build == spec.build and (bool(spec.build) or weights.shapes(its) == weights.shapes(spec))
+    alike = weights.shapes(source.model) == weights.shapes(model)
     try:
         arrays = source.model.get_weights() if alike else unrolling.dense_arrays(source.model)
     except SpecError as error:

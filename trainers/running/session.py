@@ -268,7 +268,7 @@ class Session:
         for name, arrays in kept.items():
             self._put_in_place(arrays, clean)
             make_folder(self.folder.weights)
-            weights.write(self.folder.weight_file(name), self.config.spec, clean.get_weights(), model=clean)
+            weights.write(self.folder.weight_file(name), self.config.spec, clean)
         self._put_in_place(chosen, clean)
         problem = self.folder.save_model(clean)
         if problem and not self.config.spec.build:
@@ -288,7 +288,7 @@ class Session:
             final |= _measured("ranking", self.engine.predict(self.ranking.images), self.ranking.labels)
         result = {"epochs": self.state.epoch, "stopped_early": self._stopped_early(),
                   "weights": self.config.recipe.weights, "final": final, "seconds": self.state.seconds,
-                  "weights_sha256": weights.digest(self.config.spec, clean),
+                  "weights_sha256": weights.digest(clean),
                   "metrics_sha256": self.folder.table.digest(self.state.epoch)}
         with self.engine.counting():
             self.observer.finish(result, logits)

@@ -38,7 +38,7 @@ class Trained:
         place: of its weights on TensorBoard's x axis: their epoch.
         data: what it was trained on: `name`, `sha256`, `split_sha256`; empty if it may be measured on any data.
         data_settings: where those data are, as arguments of `fmnist_zoo.load_data`; empty if no file holds them.
-        weights_sha256: of a run's weights, by `fmnist_zoo.weights.digest`; of the file, for shipped weights.
+        weights_sha256: of a run's weights, by `fmnist_zoo.weights.digest`; of their file's content, for shipped ones.
         folder: the run's; None for shipped weights.
         temperature: divides the logits to calibrate them; None if it has not been fitted.
     """
@@ -94,7 +94,7 @@ def from_run(path: str | os.PathLike[str]) -> Trained:
                                f"train it again with python -m trainers.train --from_sweep={quoted(trial)}")
         raise TrainedError(f"{path}: is gone; {again}")
     model = models.build_model(config.spec, config.seed, weights=path)
-    if weights.digest(config.spec, model) != result["weights_sha256"]:
+    if weights.digest(model) != result["weights_sha256"]:
         raise TrainedError(f"{path}: these are not the weights that the run ended with; {again}")
     fit = record["data"]["fit"]
     epoch = result["final"]["epoch"]
