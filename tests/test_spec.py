@@ -24,34 +24,21 @@ def test_parameter_counts_equal_those_of_the_report(name, parameters):
     assert get_spec(name).parameters == parameters
 
 
-def test_flops_of_4L():
-    assert get_spec("4L").training_flops == 3_813_600
-    assert get_spec("4L").training_flops * 60_000 == pytest.approx(228.8e9, rel=1e-3)
-
-
-def test_flops_of_softmax_count_forward_and_weight_gradient_alone():
+def test_flops_leave_out_the_gradient_of_the_pixels():
     assert get_spec("softmax").training_flops == 4 * 784 * 10
+    assert get_spec("4L").training_flops == 3_813_600
 
 
-def test_single_rate_is_repeated_for_all_layers():
-    assert make(hidden=(3, 2), dropout=0.5).dropout == (0.5, 0.5)
-    assert make(hidden=(3, 2), dropout=0.5) == make(hidden=[3, 2], dropout=[0.5, 0.5])
-
-
-def test_no_dropout_is_stored_as_an_empty_tuple():
-    assert make(hidden=(3, 2), dropout=0).dropout == ()
-    assert make(hidden=(3, 2), dropout=(0.0, 0.0)) == make(hidden=(3, 2))
-    assert make(dropout=0.0) == make()
-
-
-def test_one_hidden_layer_may_be_a_number():
-    assert make(hidden=64) == make(hidden=(64,))
-
-
-def test_numpy_values_become_python_values():
-    spec = make(hidden=np.array([30, 20]), dropout=np.array([0.5, 0.25]), l1=np.float64(0.5))
-    assert spec == make(hidden=(30, 20), dropout=(0.5, 0.25), l1=0.5)
-    assert json.loads(json.dumps(spec.get_config()))["hidden"] == [30, 20]
+@pytest.mark.parametrize("fields, same", [
+    (dict(hidden=[3, 2], dropout=0.5), dict(hidden=(3, 2), dropout=(0.5, 0.5))),
+    (dict(hidden=(3, 2), dropout=(0.0, 0.0)), dict(hidden=(3, 2))), (dict(dropout=0.0), {}),
+    (dict(hidden=64), dict(hidden=(64,))), (dict(hidden=(3,), dropout="0"), dict(hidden=(3,))),
+    (dict(hidden=np.array([30, 20]), dropout=np.array([0.5, 0.25]), l1=np.float64(0.5)),
+     dict(hidden=(30, 20), dropout=(0.5, 0.25), l1=0.5)),
+])
+def test_values_have_one_form(fields, same):
+    spec = make(**fields)
+    assert spec == make(**same) and json.dumps(spec.get_config()) == json.dumps(make(**same).get_config())
 
 
 @pytest.mark.parametrize("field, value, received", [
@@ -61,9 +48,9 @@ def test_numpy_values_become_python_values():
     ("hidden", True, "True"), ("hidden", None, "None"),
     ("dropout", 1.0, "1.0"), ("dropout", (0.1, -0.1), "-0.1"), ("dropout", (0.1, 0.2, 0.3), r"3: \[0.1, 0.2, 0.3\]"),
     ("dropout", "much", "'much'"), ("dropout", float("nan"), "nan"), ("dropout", True, "True"),
-    ("l1", -1e-3, "-0.001"), ("l1", float("inf"), "inf"), ("l1", None, "None"),
-    ("l2", -2, "-2"), ("l2", float("nan"), "nan"), ("l2", False, "False"),
+    ("l1", -1e-3, "-0.001"), ("l1", float("inf"), "inf"), ("l1", None, "None"), ("l2", float("nan"), "nan"),
     ("initializer", "zeros", "'zeros'"), ("activation", "swish", "'swish'"), ("normalization", "group", "'group'"),
+    ("description", (64, 64), r"\(64, 64\)"),
 ])
 def test_invalid_model_is_refused_with_the_value_received(field, value, received):
     with pytest.raises(SpecError, match=f"(name|{field}).*received {received}"):
@@ -80,11 +67,10 @@ def test_dropout_without_hidden_layers_is_refused():
     ("batch_size", 0, "0"), ("batch_size", "all", "'all'"), ("batch_size", 12.0, "12.0"),
     ("optimizer", "adamm", "'adamm'"),
     ("learning_rate", 0, "0"), ("learning_rate", -0.1, "-0.1"), ("learning_rate", float("nan"), "nan"),
-    ("weight_decay", -1, "-1"), ("weight_decay", "some", "'some'"),
+    ("learning_rate", 10**400, "1000"), ("weight_decay", -1, "-1"), ("weight_decay", "some", "'some'"),
     ("validation_size", 1, "1"), ("validation_size", 2.5, "2.5"), ("validation_size", -0.1, "-0.1"),
     ("validation_size", float("inf"), "inf"), ("validation_size", True, "True"),
-    ("early_stopping", -1, "-1"), ("early_stopping", 1.5, "1.5"),
-    ("weights", "first", "'first'"),
+    ("early_stopping", -1, "-1"), ("early_stopping", 1.5, "1.5"), ("weights", "first", "'first'"),
 ])
 def test_invalid_recipe_is_refused_with_the_value_received(field, value, received):
     with pytest.raises(SpecError, match=f"{field}.*received {received}"):
@@ -98,27 +84,17 @@ def test_early_stopping_needs_a_validation_set():
 
 @pytest.mark.parametrize("size, stored", [(0, 0), (0.0, 0), (0.25, 0.25), (6000, 6000), (6000.0, 6000)])
 def test_validation_size_is_a_share_or_a_count(size, stored):
-    recipe = Recipe(validation_size=size)
-    assert recipe.validation_size == stored
-    assert type(recipe.validation_size) is type(stored)
+    received = Recipe(validation_size=size).validation_size
+    assert (received, type(received)) == (stored, type(stored))
 
 
-@pytest.mark.parametrize("name", ["softmax", "4D_drop03_02_01", "network_B_l2", "4L,dropout=0.3_0.25_0.1,l2=1e-05"])
-def test_spec_is_the_same_after_json(name):
-    spec = get_spec(name)
-    assert ModelSpec.from_config(json.loads(json.dumps(spec.get_config()))) == spec
-
-
-def test_recipe_is_the_same_after_json():
-    recipe = Recipe(epochs=2, batch_size="full", optimizer="sgd", learning_rate=1, validation_size=500)
-    assert Recipe.from_config(json.loads(json.dumps(recipe.get_config()))) == recipe
-
-
-def test_specs_and_recipes_are_frozen():
+@pytest.mark.parametrize("holder", [
+    *map(get_spec, ("softmax", "4D_drop03_02_01", "network_B_l2", "4L,dropout=0.3_0.25_0.1,l2=1e-05")),
+    Recipe(epochs=2, batch_size="full", optimizer="sgd", learning_rate=1, validation_size=500)], ids=str)
+def test_spec_and_recipe_are_frozen_and_the_same_after_json(holder):
+    assert type(holder).from_config(json.loads(json.dumps(holder.get_config()))) == holder
     with pytest.raises(dataclasses.FrozenInstanceError):
-        setattr(get_spec("4L"), "l1", 0.5)
-    with pytest.raises(dataclasses.FrozenInstanceError):
-        setattr(Recipe(), "epochs", 1)
+        holder.weights = "last"
 
 
 def test_long_name_has_a_folder_of_its_own():
@@ -128,17 +104,3 @@ def test_long_name_has_a_folder_of_its_own():
     assert make(name="x" * 200).folder == "x" * 200
     with pytest.raises(SpecError, match="at most 1000 letters"):
         make(name="x" * 1001)
-
-
-def test_number_too_large_for_a_float_is_refused():
-    with pytest.raises(SpecError, match="learning_rate"):
-        Recipe(learning_rate=10**400)
-
-
-def test_description_that_is_not_text_is_refused():
-    with pytest.raises(SpecError, match=r"description.*received \(64, 64\)"):
-        make(description=(64, 64))
-
-
-def test_rates_given_as_text_may_be_zero():
-    assert make(hidden=(3,), dropout="0").dropout == ()
