@@ -23,6 +23,7 @@ from fmnist_zoo.errors import ZooError
 from fmnist_zoo.files import atomic_write
 from trainers import cli, evaluate, sweep, train
 from trainers.board.hparams import FILE as DECLARATION
+from trainers.running import plotting
 from trainers.running.folder import RunFolder
 
 DOCS = command.ROOT / "docs"
@@ -253,7 +254,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     def draw() -> int:
         for name in options.only:
             print(f"== {name}", flush=True)
-            PARTS[name](options)
+            with plotting.own_settings():
+                PARTS[name](options)
         return 0
 
     return cli.run("pictures", draw)

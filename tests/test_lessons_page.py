@@ -5,13 +5,14 @@ import itertools
 import re
 import shutil
 
+import matplotlib
 import pytest
 
 from tests import sweeps
 from tests.sweeps import made
 from tests.test_lessons import noise_of
 from trainers import sweep
-from trainers.tuning import lessons_page, sentences
+from trainers.tuning import figures, lessons_page, sentences
 from trainers.tuning.lessons import learn
 from trainers.tuning.study import load
 
@@ -148,13 +149,24 @@ def test_sweep_without_a_completed_trial_has_no_lessons_and_its_page_says_so(tmp
 def test_sweep_writes_its_page_when_it_ends(finished_sweep, tmp_path):
     logdir, table = finished_sweep
     shutil.copytree(logdir, tmp_path / "logs")
-    assert sweep.sweep(sweeps.MODEL, sweeps.SPACE, logdir=tmp_path / "logs", name="grid", **sweeps.GRID) == table
+    with matplotlib.rc_context({"text.usetex": True}):  # as of a matplotlibrc of the user's; there is no LaTeX
+        assert sweep.sweep(sweeps.MODEL, sweeps.SPACE, logdir=tmp_path / "logs", name="grid", **sweeps.GRID) == table
     path = tmp_path / "logs" / "sweeps" / "grid"
     assert {"report.html", "objective.png", "importance.png", "effects.png", "interactions.png"} <= {
         one.name for one in path.iterdir()}
     text = Parsed((path / "report.html").read_text()).text
     assert all(row["trial"] in text and f"{row['objective']:.4f}" in text for row in table)
     assert learn(load(path)).noise.source == "halves"
+
+
+@pytest.mark.page
+def test_page_that_cannot_be_drawn_hides_no_result(finished_sweep, tmp_path, monkeypatch, capsys):
+    logdir, table = finished_sweep
+    shutil.copytree(logdir, tmp_path / "logs")
+    monkeypatch.setattr(figures, "trials", lambda study: 1 / 0)
+    assert sweep.sweep(sweeps.MODEL, sweeps.SPACE, logdir=tmp_path / "logs", name="grid", **sweeps.GRID) == table
+    error = capsys.readouterr().err
+    assert "report.html is not written" in error and "division by zero" in error and error.count("\n") == 1
 
 
 @pytest.mark.parametrize("shown, report, message", [

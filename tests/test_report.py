@@ -3,6 +3,7 @@
 import json
 import re
 
+import matplotlib
 import numpy as np
 import pytest
 
@@ -167,7 +168,8 @@ def test_interrupted_report_continues_with_the_same_command(tmp_path, capsys):
     assert len(half.read_text().splitlines()) == 21
     assert "| network_softmax | 20 |" in (tmp_path / "page" / "report.md").read_text()
     capsys.readouterr()
-    assert report.main(flags) == 0 and capsys.readouterr().out.startswith("written: ")  # nothing is trained again
+    with matplotlib.rc_context({"text.usetex": True}):  # as of a matplotlibrc of the user's; there is no LaTeX
+        assert report.main(flags) == 0 and capsys.readouterr().out.startswith("written: ")  # nothing is trained again
 
 
 def test_verdicts_of_claims():

@@ -8,6 +8,7 @@ import re
 import sys
 import time
 
+import matplotlib
 import pytest
 from PIL import Image
 
@@ -243,7 +244,8 @@ def test_runs_on_other_images_do_not_compare(tmp_path, capsys):
 def test_plot_has_the_curves_of_runs_of_other_lengths(tmp_path, capsys):
     make(tmp_path, "$a_{", losses=(0.5,))
     make(tmp_path, "two", losses=(0.6, 0.2, 0.3), finished=False, epochs=9)
-    text = run(tmp_path, capsys, "--compare", "4L/$a_{", "4L/two/config.json", f"--plot={tmp_path / 'curves.png'}")
+    with matplotlib.rc_context({"text.usetex": True}):  # as of a matplotlibrc of the user's; there is no LaTeX
+        text = run(tmp_path, capsys, "--compare", "4L/$a_{", "4L/two/config.json", f"--plot={tmp_path / 'curves.png'}")
     assert text.endswith(f"written: {tmp_path / 'curves.png'}\n")
     with Image.open(tmp_path / "curves.png") as picture:
         assert picture.width > 800 and len(picture.convert("RGB").getcolors(1 << 20)) > 10

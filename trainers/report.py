@@ -16,7 +16,7 @@ from fmnist_zoo.errors import UsageError
 from trainers import cli
 from trainers.config import RunConfig, resolve
 from trainers.reproduction import experiments
-from trainers.running import batch
+from trainers.running import batch, plotting
 
 USAGE = """
 Runs what the assignment report ran ("Deep Learning Assignment 1", a student's anonymous report on Fashion-MNIST), and
@@ -77,9 +77,10 @@ def _main(values: cli.Flags) -> int:
     if len(folders) < len(configs):
         print("interrupted; the same command continues where it stopped")
         return 128 + stop.number
-    from trainers.reproduction import page
+    with plotting.own_settings():
+        from trainers.reproduction import page
 
-    print(f"written: {page.write(out, chosen, configs, folders)} and {out / 'report.md'}")
+        print(f"written: {page.write(out, chosen, configs, folders)} and {out / 'report.md'}")
     return 0
 
 

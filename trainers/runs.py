@@ -147,15 +147,16 @@ def _print_reasons(damaged: Sequence[Line]) -> None:
 
 
 def _compare(runs: list[comparison.Compared], values: cli.Flags) -> int:
-    if values.plot is not None:
-        comparison.plot(runs, values.plot)
+    picture = None if values.plot is None else comparison.picture(runs, values.plot)
     if values.json or values.csv:
         rows = comparison.to_dicts(runs)
         _print(rows, list(rows[0]), values)
-        return 0
-    print(comparison.text(runs))
-    if values.plot is not None:
-        print(f"\nwritten: {values.plot}")
+    else:
+        print(comparison.text(runs))
+    if picture:
+        comparison.plot(runs, picture)
+        if not (values.json or values.csv):
+            print(f"\nwritten: {values.plot}")
     return 0
 
 

@@ -16,6 +16,7 @@ from fmnist_zoo.errors import UsageError
 from fmnist_zoo.settings import DATA, MODEL, OUTPUT, TRAINING
 from fmnist_zoo.spec import ModelSpec
 from trainers import cli
+from trainers.running import plotting
 from trainers.settings import Settings
 from trainers.tuning.halving import FACTOR
 from trainers.tuning.plan import MAX_TRIALS, TUNERS, Plan
@@ -164,13 +165,14 @@ def _show(study: Study, report: str | None) -> int:
     path = pathlib.Path(os.path.expanduser(report))
     if path.suffix != ".html" or path.is_dir() or not path.parent.is_dir():
         raise UsageError(f"--report names an .html file in a folder that exists, received {report!r}")
-    from trainers.tuning import lessons_page
-
+    print(_summary(study))
     try:
-        lessons_page.write(study, path)
+        with plotting.own_settings():
+            from trainers.tuning import lessons_page
+
+            lessons_page.write(study, path)
     except OSError as error:
         raise UsageError(f"--report={report}: cannot be written: {error.strerror}") from error
-    print(_summary(study))
     print(f"page: {path}")
     return 0
 

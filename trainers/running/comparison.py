@@ -11,7 +11,7 @@ from fmnist_zoo import card
 from fmnist_zoo.errors import UsageError
 from fmnist_zoo.files import atomic_write
 from trainers.config import SETTINGS, ConfigError, RunConfig, decisive_differences, flat, read_run
-from trainers.running import listing, provenance
+from trainers.running import listing, plotting, provenance
 from trainers.running.folder import RunFolder
 
 SCORES = ("train_loss", "train_accuracy", "val_loss", "val_accuracy", "test_accuracy")
@@ -108,20 +108,34 @@ def to_dicts(runs: Sequence[Compared]) -> list[dict[str, Any]]:
             for index, one in enumerate(runs)]
 
 
-def plot(runs: Sequence[Compared], path: str | os.PathLike[str]) -> None:
-    """Writes the curves over epochs as a PNG file: validation solid, training without dropout dashed.
+def picture(runs: Sequence[Compared], path: str) -> pathlib.Path:
+    """Where `plot` can write, of `--plot=path`.
 
     Raises:
         UsageError: if the name does not end with .png, its folder does not exist, or no run has an epoch.
-        OSError: if it cannot be written.
     """
     target = pathlib.Path(path).expanduser()
     if target.suffix.lower() != ".png":
-        raise UsageError(f"--plot={os.fspath(path)} must end with .png")
+        raise UsageError(f"--plot={path} must end with .png")
     if not target.parent.is_dir():
-        raise UsageError(f"--plot={os.fspath(path)}: there is no folder {target.parent}")
+        raise UsageError(f"--plot={path}: there is no folder {target.parent}")
     if not any(one.rows for one in runs):
         raise UsageError("--plot: none of these runs has finished an epoch")
+    return target
+
+
+def plot(runs: Sequence[Compared], path: pathlib.Path) -> None:
+    """Writes the curves over epochs as a PNG file: validation solid, training without dropout dashed.
+
+    Raises:
+        OSError, PlotError: if it cannot be written, or drawn.
+    """
+    with plotting.own_settings(), atomic_write(path) as file:
+        _curves(runs).savefig(file, format="png", dpi=88)
+
+
+def _curves(runs: Sequence[Compared]) -> Any:
+    """The figure of `plot`."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(11, 4.2), layout="constrained")
@@ -137,5 +151,4 @@ def plot(runs: Sequence[Compared], path: str | os.PathLike[str]) -> None:
     for words in axis.legend(title="solid: validation\ndashed: training, dropout off", fontsize=8,
                              title_fontsize=8).get_texts():
         words.set_parse_math(False)
-    with atomic_write(target) as file:
-        figure.savefig(file, format="png", dpi=88)
+    return figure

@@ -18,6 +18,7 @@ from fmnist_zoo.backend import need_tensorflow
 from fmnist_zoo.errors import ZooError
 from fmnist_zoo.files import make_folder, write_json
 from trainers.config import DEPENDENT, ConfigError, RunConfig, decisive_differences
+from trainers.running import plotting
 from trainers.running.folder import SWEEPS, locked, names_folder
 from trainers.tuning.halving import Asha, is_finished
 from trainers.tuning.kept import BEST
@@ -135,9 +136,13 @@ def _columns(study: Study) -> Iterator[dict[str, Any]]:
 
 
 def _write_page(study: Study) -> None:
-    from trainers.tuning import lessons_page
+    try:
+        with plotting.own_settings():
+            from trainers.tuning import lessons_page
 
-    lessons_page.write(study, study.path / "report.html")
+            lessons_page.write(study, study.path / "report.html")
+    except plotting.PlotError as error:
+        print(f"{study.path / 'report.html'} is not written: {error}", file=sys.stderr, flush=True)
 
 
 def sweep_folder(plan: Plan, logdir: str | os.PathLike[str], name: str) -> pathlib.Path:
