@@ -46,19 +46,17 @@ def free_threads(environment: MutableMapping[str, str] = os.environ) -> MutableM
     return environment
 
 
-def run(arguments: Sequence[str], what: str, python: str | pathlib.Path = sys.executable) -> str:
-    """What `python -m arguments` prints in a new process; `WorkerError` with `what` it did if it fails."""
+def ask(arguments: Sequence[str], what: str, python: str | pathlib.Path = sys.executable) -> Any:
+    """The answer of `python -m arguments` in a new process: its last line, as JSON.
+
+    `WorkerError` with `what` it did if it fails.
+    """
     done = subprocess.run([str(python), "-m", *arguments], cwd=ROOT, stdin=subprocess.DEVNULL, capture_output=True,
                           text=True, env=free_threads(dict(os.environ)))
     if done.returncode:
         lines = done.stderr.strip().splitlines() or [f"exit code {done.returncode}, no message"]
         raise WorkerError(f"{what} failed: {lines[-1]}")
-    return done.stdout
-
-
-def ask(arguments: Sequence[str], what: str, python: str | pathlib.Path = sys.executable) -> Any:
-    """`run`, for a worker whose last line is its answer as JSON."""
-    return json.loads(run(arguments, what, python).splitlines()[-1])
+    return json.loads(done.stdout.splitlines()[-1])
 
 
 def peak_memory_mb() -> float:
@@ -66,10 +64,8 @@ def peak_memory_mb() -> float:
 
     `resource.getrusage` would include the process that started this one.
     """
-    try:
-        lines = pathlib.Path("/proc/self/status").read_text().splitlines()
-    except OSError:
-        return 0.0
+    status = pathlib.Path("/proc/self/status")
+    lines = status.read_text(encoding="utf-8").splitlines() if status.exists() else []
     return next((int(line.split()[1]) / 1024 for line in lines if line.startswith("VmHWM")), 0.0)
 
 
@@ -83,6 +79,15 @@ def list_of(parse: Callable[[str], Any]) -> Callable[[str], list[Any]]:
     return lambda text: list(dict.fromkeys(map(parse, text.split(","))))
 
 
+def one_of(*known: str) -> Callable[[str], str]:
+    def parse(text: str) -> str:
+        if text not in known:
+            raise argparse.ArgumentTypeError(f"must be some of {', '.join(known)}; received {text!r}")
+        return text
+
+    return parse
+
+
 def count(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"must be a whole number of at least 1, received {text!r}")
@@ -91,9 +96,7 @@ def count(text: str) -> int:
 
 def batch(text: str) -> int | str:
     """Images an update; `full` for all of them."""
-    if text != FULL_BATCH and (not text.isdecimal() or int(text) < 1):
-        raise argparse.ArgumentTypeError(f"must be a whole number of at least 1, or {FULL_BATCH!r}, received {text!r}")
-    return text if text == FULL_BATCH else int(text)
+    return text if text == FULL_BATCH else count(text)
 
 
 def models(text: str) -> list[str]:
@@ -110,16 +113,19 @@ def models(text: str) -> list[str]:
         raise argparse.ArgumentTypeError(str(error)) from None
 
 
-def replace_between(page: pathlib.Path, begin: str, end: str, text: str) -> None:
-    """Puts `text` between two marks in a page, in place of what is there."""
-    content = page.read_text()
-    with atomic_write(page, "w") as file:
-        file.write(f"{content.split(begin)[0]}{begin}\n{text}\n{end}{content.split(end)[1]}")
-
-
-def json_path(text: str) -> pathlib.Path:
-    """A file to write, in a folder that exists: better refused now than after the last round."""
+def file_to_write(text: str) -> pathlib.Path:
+    """A file in a folder that exists: better refused now than after the last round."""
     path = pathlib.Path(text)
     if path.is_dir() or not path.parent.is_dir():
         raise argparse.ArgumentTypeError(f"{path} is a folder" if path.is_dir() else f"{path.parent} is not a folder")
     return path
+
+
+def show(table: str, page: pathlib.Path | None, name: str) -> None:
+    """Prints a table, and puts it into a page between its two marks, in place of what is there."""
+    print(table)
+    if page:
+        begin, end = f"<!-- {name} -->", f"<!-- /{name.split(':')[0]} -->"
+        content = page.read_text(encoding="utf-8")
+        with atomic_write(page, "w") as file:
+            file.write(f"{content.split(begin)[0]}{begin}\n{table}\n{end}{content.split(end)[1]}")

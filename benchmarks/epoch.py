@@ -1,11 +1,11 @@
 """How many seconds a training epoch takes, ours against others: `python -m benchmarks.epoch --peers=tape,fit,torch`.
 
 Each peer trains the same model from the same initial weights on the same images (54,000; 1,800 of mini) with Adam at
-0.001, in a process of its own. `tape` is our engine as a run builds it. The others are written as their own
-documentation teaches: `fit` is Keras; `torch` is PyTorch in three ways (`torch_eager`, `torch_fused`, `torch_compile`),
-of which the fastest counts; `jax` is JAX with optax. PyTorch and JAX need an environment of their own
-(`benchmarks/requirements.txt`). In each round each peer runs once, and every second round runs in reverse order, so
-that a busy minute of the machine, or a cold start, does not fall on one peer alone.
+0.001, in a process of its own. `tape` is our engine as a run builds it, and `scratch` the one from the equations, which
+trains network_* alone. The others are written as their own documentation teaches: `fit` is Keras, `torch` PyTorch,
+`jax` JAX with optax. PyTorch and JAX need an environment of their own (`benchmarks/requirements.txt`). In each round
+each peer runs once, and every second round runs in reverse order, so that a busy minute of the machine, or a cold
+start, does not fall on one peer alone.
 
 "s an epoch" is the median over all epochs but the first of each process, which compiles and is shown on its own. A
 ratio is taken within each round, where both peers saw the same machine: its median says how much faster, its range how
@@ -25,22 +25,19 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import functools
 import itertools
 import json
 import os
 import pathlib
 import platform
-import shutil
 import statistics
 import sys
 import tempfile
-from typing import Any, Callable, Sequence
+from typing import Any, Sequence
 
-from benchmarks import command, jax_peer, limit, peers, torch_peer
-from benchmarks.command import WorkerError
-from benchmarks.peers import FAMILIES, Clock, Task
-from benchmarks.summary import describe, summarize
+from benchmarks import command, limit, peers
+from benchmarks.peers import INSIDE, OUTSIDE, Clock, Task
+from benchmarks.table import describe, summarize
 from fmnist_zoo import get_spec
 from fmnist_zoo.errors import UsageError
 from trainers.engine import processor
@@ -49,13 +46,6 @@ from trainers.engine import processor
 SETTINGS = ("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS", "TF_ENABLE_ONEDNN_OPTS", "TF_XLA_FLAGS", "XLA_FLAGS",
             "OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "OPENBLAS_CORETYPE")
 LIBRARIES = ("tensorflow", "keras", "numpy", "torch", "jax", "jaxlib", "optax")
-OUTSIDE: dict[str, Callable[[Task, Clock, Any], None]] = {  # run in the other environment
-    "torch_eager": torch_peer.run,
-    "torch_fused": functools.partial(torch_peer.run, fused=True),
-    "torch_compile": functools.partial(torch_peer.run, fused=True, compiled=True),
-    "jax": jax_peer.run,
-}
-PEERS = {"tape": peers.tape, "fit": peers.fit, **OUTSIDE}
 IMAGES = {"fashion_mnist": 54_000, "mini": 1_800}  # of the split fit
 LIMIT = "limit"
 WEIGHTS = "weights"  # a worker that trains nothing, but writes the initial weights for the peers outside TensorFlow
@@ -74,7 +64,7 @@ def work(peer: str, task: Task) -> dict[str, Any]:
     from fmnist_zoo import load_data
 
     split, clock = load_data(("fit",), data=task.data)["fit"], Clock()
-    PEERS[peer](task, clock, split)
+    {**INSIDE, **OUTSIDE}[peer](task, clock, split)
     first, *others = [end - start for start, end in itertools.pairwise(clock.times)]
     loaded = {name: sys.modules[name].__version__ for name in LIBRARIES if name in sys.modules}
     return {"images": len(split.labels), "first_epoch_seconds": first, "epoch_seconds": others, "loss": clock.loss,
@@ -83,7 +73,7 @@ def work(peer: str, task: Task) -> dict[str, Any]:
 
 def run_worker(peer: str, task: Task) -> dict[str, Any]:
     """`work` in a new process."""
-    outside = peer in OUTSIDE or peer in LIMITS and peer != "limit_tensorflow" and command.outside_python().exists()
+    outside = peer in OUTSIDE or peer == "limit_jax"
     return command.ask(
         ["benchmarks.epoch", f"--worker={peer}", f"--models={task.model}", f"--batches={task.batch}",
          f"--epochs={task.epochs}", f"--data={task.data}", f"--seed={task.seed}", f"--weights={task.weights}"],
@@ -104,7 +94,8 @@ def one_round(options: argparse.Namespace, turn: int, folder: str) -> tuple[Answ
             where = {"round": turn + 1, "model": model, "batch": batch}
             task = Task(model, batch, options.epochs, options.data, options.seed + turn, weights)
             if peer == LIMIT:
-                answers = [run_worker(f"limit_{library}", task) for library in limit.available()]
+                available = [name for name in LIMITS if name != "limit_jax" or command.outside_python().exists()]
+                answers = [run_worker(name, task) for name in available]
                 limits += [{**where, **answer} for answer in answers]
                 result = f"{min(answer['step_seconds'] for answer in answers):.2e} s of products a step"
             else:
@@ -117,49 +108,29 @@ def one_round(options: argparse.Namespace, turn: int, folder: str) -> tuple[Answ
     return runs, limits
 
 
-def peer_names(text: str) -> list[str]:
-    """Names of peers and `limit`; the name of a family means all its members."""
-    known = (*PEERS, *FAMILIES, LIMIT)
-    words = text.split(",")
-    if not set(words) <= set(known):
-        raise argparse.ArgumentTypeError(f"must be some of {', '.join(known)}; received {text!r}")
-    return list(dict.fromkeys(peer for word in words for peer in FAMILIES.get(word, (word,))))
-
-
 def make_parser() -> argparse.ArgumentParser:
     """The command's flags; a worker takes the same ones, with one model and one batch size."""
     parser = command.make_parser("benchmarks.epoch", __doc__)
     parser.add_argument("--models", type=command.models, default="4D_drop03", help="names from `python -m fmnist_zoo`")
     parser.add_argument("--batches", type=command.list_of(command.batch), default="32,128,256",
                         help="images an update; full: all")
-    parser.add_argument("--peers", type=peer_names, default="tape,fit,limit",
-                        help="of tape, fit, torch, jax, limit; the others are compared with the first")
+    parser.add_argument("--peers", type=command.list_of(command.one_of(*INSIDE, *OUTSIDE, LIMIT)),
+                        default="tape,fit,limit",
+                        help="of tape, fit, scratch, torch, jax, limit; the others are compared with the first")
     parser.add_argument("--rounds", type=command.count, default=5)
     parser.add_argument("--epochs", type=command.count, default=2, help="timed epochs a process, after the first")
     parser.add_argument("--data", choices=command.DATA, default="fashion_mnist")
     parser.add_argument("--seed", type=int, default=0, help="of the first round; each later one takes the next")
-    parser.add_argument("--json", type=command.json_path, help="file for all numbers")
-    parser.add_argument("--worker", choices=(*PEERS, *LIMITS, WEIGHTS),
+    parser.add_argument("--json", type=command.file_to_write, help="file for all numbers")
+    parser.add_argument("--worker", choices=(*INSIDE, *OUTSIDE, *LIMITS, WEIGHTS),
                         help="run this here, once; prints a line of JSON")
     parser.add_argument("--weights", default="", help="for a worker: file of the initial weights")
     return parser
 
 
-def check(options: argparse.Namespace) -> None:
-    """`UsageError` for peers that cannot run, before the first round."""
-    outside = [peer for peer in options.peers if peer in OUTSIDE]
-    if outside and not command.outside_python().exists():
-        raise UsageError(f"{', '.join(outside)}: need an environment of their own, {command.OUTSIDE}, which does not "
-                         "exist; benchmarks/requirements.txt says how to make it")
-    if "torch_compile" in outside and not (shutil.which("g++") or shutil.which("clang++")):
-        raise UsageError("torch_compile needs a C++ compiler; install g++, or name torch_eager,torch_fused")
-    if options.peers == [LIMIT]:
-        raise UsageError(f"--peers={LIMIT}: name a peer beside it, such as tape,{LIMIT}")
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
     options = make_parser().parse_args(arguments)
-    if options.worker:  # perhaps in the other environment, which has no absl
+    if options.worker:  # perhaps in the other environment, which has few packages
         task = Task(options.models[0], options.batches[0], options.epochs, options.data, options.seed, options.weights)
         print(json.dumps(work(options.worker, task)))
         return 0
@@ -171,37 +142,30 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _main(options: argparse.Namespace) -> int:
     from trainers.running import provenance
 
-    check(options)
-    runs: Answers = []
-    limits: Answers = []
-    rounds, code = 0, 0
-    try:
-        with tempfile.TemporaryDirectory() as folder:
-            for turn in range(options.rounds):
-                found = one_round(options, turn, folder)
-                runs += found[0]
-                limits += found[1]
-                rounds += 1
-    except (WorkerError, KeyboardInterrupt) as error:  # complete rounds are still worth printing
-        code = 1 if isinstance(error, WorkerError) else 130
-        print(f"epoch: {str(error) or 'interrupted'}; {rounds} of {options.rounds} rounds are complete",
-              file=sys.stderr)
-        if not rounds:
-            return code
+    named = [peer for peer in options.peers if peer != LIMIT]
+    outside = [peer for peer in named if peer in OUTSIDE]
+    if outside and not command.outside_python().exists():
+        raise UsageError(f"{', '.join(outside)}: need an environment of their own, {command.OUTSIDE}, which does not "
+                         "exist; benchmarks/requirements.txt says how to make it")
+    if not named:
+        raise UsageError(f"--peers={LIMIT}: name a peer beside it, such as tape,{LIMIT}")
+    with tempfile.TemporaryDirectory() as folder:
+        rounds = [one_round(options, turn, folder) for turn in range(options.rounds)]
+    runs, limits = ([answer for found in side for answer in found] for side in zip(*rounds))
     versions = {run["peer"]: run.pop("versions") for run in runs}
     versions.update({f"limit, {answer['library']}": answer.pop("version") for answer in limits})
     summaries = []
     for place in itertools.product(options.models, options.batches):
         mine, bounds = ([one for one in found if (one["model"], one["batch"]) == place] for found in (runs, limits))
-        summaries.append(summarize(mine, [peer for peer in options.peers if peer != LIMIT], bounds))
+        summaries.append(summarize(mine, named, bounds))
     print("\n\n".join(map(describe, summaries)))
     if options.json:
         given = command.free_threads(dict(os.environ))  # by the user, not by us
         machine = {**processor.machine(), "settings": {name: given[name] for name in SETTINGS if name in given}}
-        content = {"machine": machine, "versions": versions, "commit": provenance.commit(), "rounds": rounds,
+        content = {"machine": machine, "versions": versions, "commit": provenance.commit(), "rounds": options.rounds,
                    "epochs": options.epochs, "runs": runs, "limits": limits, "summaries": summaries}
-        options.json.write_text(json.dumps(content, indent=1) + "\n")
-    return code or (0 if all(summary["agree"] for summary in summaries) else 1)
+        options.json.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    return 0 if all(summary["agree"] for summary in summaries) else 1
 
 
 if __name__ == "__main__":

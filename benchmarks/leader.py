@@ -97,8 +97,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         folder.mkdir(parents=True, exist_ok=True)
         print(f"{'trials':>7} {'ms a trial':>10} {'of all':>8} {'load s':>7} {'replay s':>8} {'show s':>7} {'MB':>6}")
         for count in values.trials:
-            whole = _child(values.tuner, folder, count)
-            more = _child(values.tuner, folder, count + FURTHER)
+            whole, more = (command.ask(["benchmarks.leader", f"--tuner={values.tuner}", f"--folder={folder}",
+                                        f"--lead={trials}"], "the leader") for trials in (count, count + FURTHER))
             watch = time.perf_counter()
             subprocess.run([sys.executable, "-m", "trainers.sweep", f"--show={folder}"], check=True,
                            stdout=subprocess.DEVNULL)
@@ -106,12 +106,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print(f"{count:>7} {1000 * more['trial']:>10.2f} {1000 * whole['trial']:>8.2f} {more['load']:>7.2f} "
                   f"{more['replay']:>8.2f} {show:>7.2f} {more['memory']:>6.0f}", flush=True)
     return 0
-
-
-def _child(tuner: str, folder: pathlib.Path, count: int) -> dict[str, float]:
-    done = subprocess.run([sys.executable, "-m", "benchmarks.leader", f"--tuner={tuner}", f"--folder={folder}",
-                           f"--lead={count}"], check=True, capture_output=True, text=True)
-    return json.loads(done.stdout.splitlines()[-1])
 
 
 if __name__ == "__main__":

@@ -3,9 +3,8 @@
 `benchmarks.epoch` measures this in each of its rounds, each library in a process of its own.
 
 - Products: each layer's forward product, the gradient of its kernel, and that of its input except for the pixels, as
-  one chain, repeated, on all cores, by each available library: TensorFlow in the product's environment; NumPy, PyTorch
-  and JAX in the other one (NumPy in the product's if there is no other). The fastest one counts. An epoch has
-  images / batch such chains: a smaller last batch counts in proportion.
+  one chain, repeated, on all cores, by TensorFlow, NumPy and, if its environment exists, JAX. The fastest one counts.
+  An epoch has images / batch such chains: a smaller last batch counts in proportion.
 - Bytes: a step of Adam reads parameter, two moments and gradient, and writes all but the gradient: 7 float32, 28 bytes
   a parameter. They are divided by the bandwidth of `a += b` on all cores (two reads and one write, in place as Adam's),
   on arrays as large as the 16 bytes a parameter that Adam works on, at least 1 MB (below that, starting the threads
@@ -60,7 +59,7 @@ def bandwidth(size: int) -> float:
     return 12 * length * cores() / seconds
 
 
-def _arrays(spec: ModelSpec, batch: int) -> tuple[Any, list[Any]]:
+def arrays(spec: ModelSpec, batch: int) -> tuple[Any, list[Any]]:
     """Pixels (batch, 784) and kernels, float32, scaled so that the chain stays finite."""
     import numpy as np
 
@@ -70,7 +69,7 @@ def _arrays(spec: ModelSpec, batch: int) -> tuple[Any, list[Any]]:
     return random.random((batch, spec.widths[0]), np.float32), kernels
 
 
-def _chain(multiply: Callable[..., Any], pixels: Any, kernels: Sequence[Any]) -> list[Any]:
+def chain(multiply: Callable[..., Any], pixels: Any, kernels: Sequence[Any]) -> list[Any]:
     """All products of a step; returns the kernels' gradients. `multiply(a, b, transpose_a, transpose_b)`."""
     flows = [pixels]
     for kernel in kernels:
@@ -83,28 +82,21 @@ def _chain(multiply: Callable[..., Any], pixels: Any, kernels: Sequence[Any]) ->
     return gradients
 
 
-def _multiply(a: Any, b: Any, transpose_a: bool, transpose_b: bool) -> Any:
-    """For arrays of NumPy, PyTorch and JAX."""
+def multiply(a: Any, b: Any, transpose_a: bool, transpose_b: bool) -> Any:
+    """For arrays of NumPy and JAX."""
     return (a.T if transpose_a else a) @ (b.T if transpose_b else b)
 
 
-def _eager(pixels: Any, kernels: Sequence[Any]) -> Callable[[int], Any]:
+def _numpy(pixels: Any, kernels: Sequence[Any]) -> Callable[[int], Any]:
     def run(turns: int) -> None:
         for _ in range(turns):
-            _chain(_multiply, pixels, kernels)
+            chain(multiply, pixels, kernels)
 
     return run
 
 
-def _torch(pixels: Any, kernels: Sequence[Any]) -> Callable[[int], Any]:
-    import torch
-
-    return _eager(torch.from_numpy(pixels), [torch.from_numpy(kernel) for kernel in kernels])
-
-
 def _tensorflow(pixels: Any, kernels: Sequence[Any]) -> Callable[[int], Any]:
-    if "tensorflow" not in sys.modules:  # otherwise its number of threads is fixed, and is read from the environment
-        command.free_threads()
+    command.free_threads()
     from fmnist_zoo.backend import tf
 
     pixels, kernels = tf.Variable(pixels), [tf.Variable(kernel) for kernel in kernels]
@@ -114,7 +106,7 @@ def _tensorflow(pixels: Any, kernels: Sequence[Any]) -> Callable[[int], Any]:
         total = tf.zeros(())
         for _ in tf.range(turns):
             tf.autograph.experimental.set_loop_options(parallel_iterations=1)  # one step after another
-            gradients = _chain(tf.matmul, pixels, kernels)
+            gradients = chain(tf.matmul, pixels, kernels)
             total += tf.add_n([gradient[0, 0] for gradient in gradients])  # so that none is optimized away
         return total
 
@@ -129,7 +121,7 @@ def _jax(pixels: Any, kernels: Sequence[Any]) -> Callable[[int], Any]:
 
     def turn(_: Any, state: Any) -> Any:
         pixels, kernels, _ = state
-        gradients = _chain(_multiply, pixels, kernels)
+        gradients = chain(multiply, pixels, kernels)
         # The next turn's pixels depend on this turn's result, so that XLA cannot move products out of the loop.
         return pixels.at[0, 0].set(jnp.tanh(gradients[-1][0, 0])), kernels, gradients
 
@@ -141,22 +133,13 @@ def _jax(pixels: Any, kernels: Sequence[Any]) -> Callable[[int], Any]:
     return lambda turns: jax.block_until_ready(loop(turns, pixels, kernels))
 
 
-LIBRARIES = {"tensorflow": _tensorflow, "numpy": _eager, "torch": _torch, "jax": _jax}
-
-
-def available() -> tuple[str, ...]:
-    """The libraries that can be measured here: without the other environment, those of the product's."""
-    return tuple(LIBRARIES) if command.outside_python().exists() else ("tensorflow", "numpy")
-
-
-def make(library: str, spec: ModelSpec, batch: int) -> Callable[[int], Any]:
-    """`run(turns)`: computes a step's products by `library`, so many times, and waits for the last."""
-    return LIBRARIES[library](*_arrays(spec, batch))
+LIBRARIES = {"tensorflow": _tensorflow, "numpy": _numpy, "jax": _jax}
 
 
 def measure(library: str, spec: ModelSpec, batch: int) -> dict[str, Any]:
     """Seconds of a step's products by `library`; with NumPy also the bandwidth in bytes a second."""
-    answer: dict[str, Any] = {"library": library, "step_seconds": seconds_a_turn(make(library, spec, batch))}
+    run = LIBRARIES[library](*arrays(spec, batch))
+    answer: dict[str, Any] = {"library": library, "step_seconds": seconds_a_turn(run)}
     if library == "numpy":
         answer["bandwidth"] = bandwidth(WORKING_BYTES_A_PARAMETER * spec.parameters)
     answer["version"] = sys.modules[library].__version__

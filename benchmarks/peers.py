@@ -1,30 +1,29 @@
 """The peers of `benchmarks.epoch`: functions that train a model on a split and tell a clock when each epoch ends.
 
 A peer imports its libraries inside its function, because it runs in a process of its own. PyTorch and JAX run in an
-environment of their own, where `fmnist_zoo` has specs and data but no models. A new peer is a function like `tape` and
-`fit`, and an entry of `benchmarks.epoch.PEERS`.
+environment of their own, where `fmnist_zoo` has specs and data but no models: they start from the weights in a file.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 import time
-from typing import Any
+from typing import Any, Callable
 
 from benchmarks import command
-from fmnist_zoo.spec import FULL_BATCH
+from fmnist_zoo import get_spec
+from fmnist_zoo.spec import FULL_BATCH, ModelSpec
 
 LEARNING_RATE, EPSILON = 0.001, 1e-7  # Adam's, for all peers
-# Several ways to write the same peer: all are measured, the fastest counts.
-FAMILIES = {"torch": ("torch_eager", "torch_fused", "torch_compile")}
 
 
 @dataclasses.dataclass(frozen=True)
 class Task:
     """What a peer trains: 1 + `epochs` epochs of a model at a batch size, everything random from `seed`.
 
-    `weights` is a file of `save_weights`, for peers that cannot build the Keras model themselves.
+    `weights` is a file of `save_weights`, for the peers outside TensorFlow.
     """
 
     model: str
@@ -56,7 +55,7 @@ class Clock:
         self.times.append(time.perf_counter())
 
 
-def tape(task: Task, clock: Clock, split: Any) -> None:
+def tape(task: Task, clock: Clock, split: Any, *, trainer: str = "tape") -> None:
     """Our engine as a run builds it, deterministic operations included."""
     from fmnist_zoo import models
     from fmnist_zoo.backend import keras, tf
@@ -65,7 +64,8 @@ def tape(task: Task, clock: Clock, split: Any) -> None:
 
     tf.config.experimental.enable_op_determinism()
     keras.utils.set_random_seed(task.seed)
-    config = resolve(task.model, batch_size=task.batch, seed=task.seed, optimizer="adam", learning_rate=LEARNING_RATE)
+    config = resolve(task.model, trainer=trainer, batch_size=task.batch, seed=task.seed, optimizer="adam",
+                     learning_rate=LEARNING_RATE)
     model = models.build(config.spec, task.seed)
     clock.start()
     engine = factory.make_engine(config, model, split)
@@ -90,6 +90,144 @@ def fit(task: Task, clock: Clock, split: Any) -> None:
     timer = keras.callbacks.LambdaCallback(on_epoch_end=lambda epoch, logs: clock.epoch_done(logs["loss"]))
     model.fit(pixels, split.labels, batch_size=task.batch_size(len(pixels)), epochs=1 + task.epochs, verbose=0,
               callbacks=[timer])
+
+
+def torch(task: Task, clock: Clock, split: Any) -> None:
+    """PyTorch as its tutorials teach it, with Adam in one kernel.
+
+    All images are one float32 tensor in memory. Each epoch takes them in a new random order by `index_select`, which is
+    several times as fast as `pixels[chosen]`; a `DataLoader` would gather the same images one by one.
+    """
+    import torch
+    from torch import nn
+
+    torch.manual_seed(task.seed)
+    spec = get_spec(task.model)
+    pixels = torch.from_numpy(split.images).float() / 255
+    labels = torch.from_numpy(split.labels).long()
+    model = _torch_model(spec, read_weights(task))
+    kernels = [layer.weight for layer in model if isinstance(layer, nn.Linear)]
+    clock.start()
+    loss_function = nn.CrossEntropyLoss()
+    optimizer = torch.optim.Adam(model.parameters(), lr=LEARNING_RATE, eps=EPSILON, fused=True)
+
+    def step(inputs: Any, targets: Any) -> Any:
+        loss = loss_function(model(inputs), targets)
+        if spec.l1:
+            loss = loss + spec.l1 * sum(kernel.abs().sum() for kernel in kernels)
+        if spec.l2:
+            loss = loss + spec.l2 * sum(kernel.square().sum() for kernel in kernels)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        return loss.detach() * len(targets)
+
+    model.train()
+    images = len(labels)
+    batch = task.batch_size(images)
+    for _ in range(1 + task.epochs):
+        if batch == images:
+            total = step(pixels, labels)
+        else:
+            total = torch.zeros(())
+            for chosen in torch.randperm(images).split(batch):
+                total += step(pixels.index_select(0, chosen), labels.index_select(0, chosen))
+        clock.epoch_done(total / images)
+
+
+def _torch_model(spec: ModelSpec, weights: list[Any]) -> Any:
+    """`nn.Sequential` of a spec, from (batch, 784) to logits (batch, 10), with kernels and biases `weights`."""
+    import torch
+    from torch import nn
+
+    layers: list[Any] = []
+    for index, (fan_in, fan_out) in enumerate(zip(spec.widths, spec.widths[1:])):
+        layer = nn.Linear(fan_in, fan_out)
+        with torch.no_grad():
+            layer.weight.copy_(torch.from_numpy(weights[2 * index].T))
+            layer.bias.copy_(torch.from_numpy(weights[2 * index + 1]))
+        layers.append(layer)
+        if index < len(spec.hidden):
+            layers.append(nn.ReLU())
+            if spec.dropout and spec.dropout[index]:
+                layers.append(nn.Dropout(spec.dropout[index]))
+    return nn.Sequential(*layers)
+
+
+def jax(task: Task, clock: Clock, split: Any) -> None:
+    """JAX as its documentation teaches it: a pure step, `lax.scan` over an epoch's steps under `jit`, optax.
+
+    Random bits come from the default generator, threefry: on the CPU `rbg` was not faster. All images are one float32
+    array in memory (uint8 was not faster). Parameters and optimizer state are donated, and updated in place.
+    """
+    import jax
+    import jax.numpy as jnp
+    import numpy as np
+    import optax
+
+    spec, random = get_spec(task.model), np.random.default_rng(task.seed)
+    pixels, labels = jnp.asarray(split.images, jnp.float32) / 255, jnp.asarray(split.labels, jnp.int32)
+    count, batch = len(labels), task.batch_size(len(labels))
+    weights = [jnp.asarray(array) for array in read_weights(task)]
+    parameters = list(zip(weights[::2], weights[1::2]))
+    optimizer, gradient = optax.adam(LEARNING_RATE, eps=EPSILON), jax.value_and_grad(_jax_objective(spec))
+    carry = parameters, optimizer.init(parameters), jax.random.key(task.seed)
+    jax.block_until_ready(pixels)
+
+    def update(carry: Any, inputs: Any, targets: Any) -> Any:
+        parameters, state, key = carry
+        key, own = jax.random.split(key)
+        loss, gradients = gradient(parameters, inputs, targets, own)
+        updates, state = optimizer.update(gradients, state, parameters)
+        return (optax.apply_updates(parameters, updates), state, key), loss * len(targets)
+
+    @functools.partial(jax.jit, donate_argnums=0)
+    def steps(carry: Any, pixels: Any, labels: Any, order: Any) -> Any:
+        carry, sums = jax.lax.scan(lambda carry, chosen: update(carry, pixels[chosen], labels[chosen]), carry, order)
+        return carry, sums.sum()
+
+    step = jax.jit(update, donate_argnums=0)
+    clock.start()
+    for _ in range(1 + task.epochs):
+        if batch == count:
+            carry, total = step(carry, pixels, labels)
+        else:
+            order = random.permutation(count).astype(np.int32)
+            whole = count - count % batch
+            carry, total = steps(carry, pixels, labels, order[:whole].reshape(-1, batch))
+            if whole < count:  # a smaller batch is another shape, which is compiled on its own
+                carry, rest = step(carry, pixels[order[whole:]], labels[order[whole:]])
+                total += rest
+        clock.epoch_done(total / count)
+
+
+def _jax_objective(spec: ModelSpec) -> Callable[..., Any]:
+    """(parameters, images (batch, 784), labels (batch,), key) -> mean cross entropy plus penalty."""
+    import jax
+    import jax.numpy as jnp
+    import optax
+
+    def objective(parameters: Any, images: Any, labels: Any, key: Any) -> Any:
+        flow = images
+        for layer, (kernel, bias) in enumerate(parameters[:-1]):
+            flow = jax.nn.relu(flow @ kernel + bias)
+            rate = spec.dropout[layer] if spec.dropout else 0.0
+            if rate:
+                keep = jax.random.bernoulli(jax.random.fold_in(key, layer), 1 - rate, flow.shape)
+                flow = jnp.where(keep, flow / (1 - rate), 0)
+        logits = flow @ parameters[-1][0] + parameters[-1][1]
+        loss = optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean()
+        if spec.l1:
+            loss += spec.l1 * sum(jnp.abs(kernel).sum() for kernel, _ in parameters)
+        if spec.l2:
+            loss += spec.l2 * sum(jnp.square(kernel).sum() for kernel, _ in parameters)
+        return loss
+
+    return objective
+
+
+INSIDE = {"tape": tape, "fit": fit, "scratch": functools.partial(tape, trainer="scratch")}
+OUTSIDE = {"torch": torch, "jax": jax}  # in the other environment
 
 
 def save_weights(task: Task) -> None:

@@ -1,76 +1,68 @@
-"""What each setting of a recipe is worth: alone (the table in docs/recipes.md), or as a part of a good recipe.
+"""What recipes reach: each change to a recipe, compared with it, or short trainings, timed.
 
-    python -m benchmarks.recipes                    # each added to 4L: 3 seeds, about half an hour on two cores
-    python -m benchmarks.recipes --table=left_out   # each left out of a good recipe, or added: about an hour and a half
+    python -m benchmarks.recipes                    # each setting added to 4L: 3 seeds, half an hour on two cores
+    python -m benchmarks.recipes --table=left_out   # each left out of a good recipe, or added: an hour and a half
     python -m benchmarks.recipes --settings=ema=0.999 --settings=shift=1,flip=true
+    python -m benchmarks.recipes --table=short      # prints the table of short trainings
+    python -m benchmarks.recipes --table=short --model=4L --settings=hidden=512_512,epochs=4,weights=last
 
-Each line is the same recipe with one change, measured on the validation images: the test images are not opened.
-Differences are paired by seed. Runs that the log folder holds are used, so an interrupted table continues. With
-`--rows=benchmarks/recipes.csv` the figures of each run are kept in that file, too, and a run that it holds is not
-trained again: a table may come from several machines.
+Comparisons are measured on the validation images: the test images are not opened. Differences are paired by seed. Runs
+that the log folder or the file of rows holds are not trained again, so an interrupted table continues, and a table may
+come from several machines.
+
+Of a short training, each seed trains in a process of its own that compiles everything, and is evaluated once on the
+test images. The seconds are those of training, with tracing and compiling; imports, reading data, validation and
+logging do not count.
 """
 
 from __future__ import annotations
 
 import argparse
 import csv
+import json
 import os
 import pathlib
 import statistics
 import sys
+import tempfile
 from typing import Any, NamedTuple, Sequence
 
 from benchmarks import command
 from fmnist_zoo import settings
-from fmnist_zoo.files import atomic_write, exclusive
+from fmnist_zoo.files import atomic_write
 from trainers import cli
-from trainers.config import SETTINGS, ConfigError, RunConfig, resolve
+from trainers.config import SETTINGS, ConfigError, resolve
 from trainers.engine.processor import machine
 from trainers.running import provenance
 from trainers.running.folder import RunFolder
 
-ROWS_FILE, SEEDS = pathlib.Path(__file__).with_name("recipes.csv"), (1, 2, 3)
-BEGIN, END = "<!-- recipes: python -m benchmarks.recipes --table={} -->", "<!-- /recipes: {} -->"
-FIGURES = ("nll", "accuracy", "epoch", "seconds")  # the numbers of a row
+SHORT = "short"
+KEY = ("model", "data", "settings", "seed")  # of a run, in a file of rows
 HEAD = ("change", "validation NLL", "difference", "p", "validation accuracy", "difference", "p", "best epoch",
         "s an epoch")
+Row = dict[str, Any]
 
 
-class Key(NamedTuple):
-    """What a run is, as text that a file can hold."""
-
-    model: str
-    data: str
-    settings: str
-    seed: int
-
-
-class Table(NamedTuple):
+class Comparison(NamedTuple):
     """A recipe, and the changes to it that are compared; each is settings, such as `shift=1,flip=true`."""
 
     model: str
-    base: str
+    recipe: str
     changes: tuple[str, ...]
-    data: str = "fashion_mnist"
 
-    def keys(self, seeds: Sequence[int]) -> dict[str, list[Key]]:
-        """The runs of the recipe, whose name is "", and of each change, which replaces what the recipe says."""
-        return {text: [Key(self.model, self.data, self._merged(text), seed) for seed in seeds]
-                for text in ("", *self.changes)}
-
-    def _merged(self, text: str) -> str:
-        merged = {name: value for name, _, value in (part.partition("=") for part in f"{self.base},{text}".split(",")
-                                                     if part)}
+    def settings(self, change: str) -> str:
+        """Of the changed recipe: a change replaces what the recipe says."""
+        merged = dict(part.split("=", 1) for part in f"{self.recipe},{change}".split(",") if part)
         return ",".join(f"{name}={value}" for name, value in merged.items())
 
 
-TABLES = {
-    "alone": Table("4L", "", (
+COMPARISONS = {
+    "alone": Comparison("4L", "", (
         "schedule=cosine", "schedule=one_cycle", "schedule=cosine,warmup=0.05", "label_smoothing=0.1", "ema=0.999",
         "clip_norm=1", "optimizer=adamw", "shift=1", "flip=true", "erase=8", "mixup=0.2", "teacher=4D_drop03",
         "dropout=0.3", "activation=gelu", "normalization=batch",
         "schedule=cosine,ema=0.999,label_smoothing=0.1,dropout=0.3,flip=true")),
-    "left_out": Table("4L", (
+    "left_out": Comparison("4L", (
         "hidden=256_256_256,activation=gelu,normalization=batch,dropout=0.1,epochs=20,optimizer=adamw,"
         "learning_rate=0.004,weight_decay=0.05,schedule=cosine,warmup=0.05,label_smoothing=0.05,mixup=0.2,"
         "weights=last"), (
@@ -95,107 +87,152 @@ def parse(text: str) -> dict[str, Any]:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = command.make_parser("benchmarks.recipes", __doc__)
-    parser.add_argument("--table", choices=tuple(TABLES), default="alone", help="which recipe and which changes")
-    parser.add_argument("--model", help="another than the table's")
-    parser.add_argument("--seeds", type=command.list_of(command.count), default=list(SEEDS))
-    parser.add_argument("--settings", action="append", help="one change instead of the table's, such as ema=0.999")
-    parser.add_argument("--epochs", type=command.count)
+    parser.add_argument("--table", choices=(*COMPARISONS, SHORT), default="alone", help="which recipes")
+    parser.add_argument("--model", help="of a short training, or another than the comparison's")
+    parser.add_argument("--settings", action="append", help="one change instead of the comparison's, such as "
+                        "ema=0.999; or what a short training has in place of its model's recipe")
+    parser.add_argument("--seeds", type=command.list_of(int), help="default: 1,2,3; of short trainings 0,1,2,3,4")
+    parser.add_argument("--epochs", type=command.count, help="of a comparison")
     parser.add_argument("--data", choices=command.DATA, default="fashion_mnist")
-    parser.add_argument("--logdir", default="tb_logs/recipes")
-    parser.add_argument("--rows", type=pathlib.Path, help="a CSV file with the figures of each run, which grows")
+    parser.add_argument("--logdir", default="tb_logs/recipes", help="of a comparison's runs")
+    parser.add_argument("--rows", type=command.file_to_write, help="the CSV file of rows; default: that of the table "
+                        "beside this module")
     parser.add_argument("--page", type=pathlib.Path, help="the page whose table is replaced, such as docs/recipes.md")
+    parser.add_argument("--worker", action="store_true", help="train a short training's first seed here; prints JSON")
     options = parser.parse_args(arguments)
-    return cli.run("recipes", lambda: _main(options))
+    options.rows = options.rows or pathlib.Path(__file__).with_name(f"{options.table}.csv")
+    return cli.run("recipes", lambda: _short(options) if options.table == SHORT else _compare(options))
 
 
-def _main(options: argparse.Namespace) -> int:
+def _compare(options: argparse.Namespace) -> int:
+    """Trains the runs of a comparison that are missing, and shows its table."""
     from trainers.running import batch
 
-    plan = TABLES[options.table]._replace(data=options.data)
-    plan = plan._replace(model=options.model or plan.model, changes=tuple(options.settings or plan.changes),
-                         base=f"{plan.base},epochs={options.epochs}" if options.epochs else plan.base)
-    keys, rows, commit = plan.keys(options.seeds), read(options.rows), provenance.commit()
-    runs = {key: _config(key) for seed in zip(*keys.values()) for key in seed if key not in rows}
+    plan = COMPARISONS[options.table]
+    recipe = f"{plan.recipe},epochs={options.epochs}" if options.epochs else plan.recipe
+    plan = Comparison(options.model or plan.model, recipe, tuple(options.settings or plan.changes))
+    rows = {_key(row): row for row in read(options.rows)}
+    seeds = options.seeds or (1, 2, 3)
+    keys = {change: [(plan.model, options.data, plan.settings(change), str(seed)) for seed in seeds]
+            for change in ("", *plan.changes)}
+    runs = {key: resolve(key[0], **{"data": key[1], "histogram_every": 0, "seed": int(key[3]), **parse(key[2])})
+            for seed in zip(*keys.values()) for key in seed if key not in rows}
+    commit = provenance.commit()  # of the start: the file of rows may be a part of what it says
     with cli.StopSignal() as stop:
         for key, folder in zip(runs, batch.finish(list(runs.values()), os.path.expanduser(options.logdir), stop)):
-            rows[key] = _measure(folder)
-            _add(options.rows, key, rows[key], commit)
+            rows[key] = {**dict(zip(KEY, key)), **_measure(folder), "processor": machine()["cpu"], "commit": commit}
+            put(options.rows, rows[key], KEY)
         if stop():
             print("interrupted; the same command continues")
             return 128 + stop.number
-    return _show(options, table({text: [rows[key] for key in keys[text]] for text in keys}))
-
-
-def _show(options: argparse.Namespace, text: str) -> int:
-    """Prints the table, and puts it into the page."""
-    print(text)
-    if options.page:
-        command.replace_between(options.page, BEGIN.format(options.table), END.format(options.table), text)
+    found = comparison_table({change: [rows[key] for key in keys[change]] for change in keys})
+    command.show(found, options.page, f"recipes: python -m benchmarks.recipes --table={options.table}")
     return 0
 
 
-def _config(key: Key) -> RunConfig:
-    return resolve(key.model, **{"data": key.data, "histogram_every": 0, "seed": key.seed, **parse(key.settings)})
+def _key(row: Row) -> tuple[str, ...]:
+    return tuple(str(row[name]) for name in KEY)
 
 
-def _measure(folder: RunFolder) -> dict[str, Any]:
+def _measure(folder: RunFolder) -> Row:
     """Of a finished run: the validation figures of the weights that count, and the median time of an epoch."""
     final = (folder.read_result() or {})["final"]
     return {"nll": final["val_loss"], "accuracy": final["val_accuracy"], "epoch": final["epoch"],
             "seconds": statistics.median(row["seconds"] for row in folder.rows())}
 
 
-def read(path: pathlib.Path | None) -> dict[Key, dict[str, Any]]:
-    """The figures of the runs that a file holds; none without a file."""
-    if path is None or not path.exists():
-        return {}
+def read(path: pathlib.Path) -> list[Row]:
+    """The rows of a file, as text; none without a file."""
+    if not path.exists():
+        return []
     with open(path, newline="", encoding="utf-8") as file:
-        return {Key(row["model"], row["data"], row["settings"], int(row["seed"])):
-                {name: float(row[name]) for name in FIGURES} for row in csv.DictReader(file)}
+        return list(csv.DictReader(file))
 
 
-def _add(path: pathlib.Path | None, key: Key, figures: dict[str, Any], commit: str) -> None:
-    """Adds a run's figures to the file, with the processor and the commit; other processes may do so too.
-
-    The commit is that of the start: the file itself may be a part of what it says.
-    """
-    if path is None:
-        return
-    columns = (*Key._fields, *FIGURES, "processor", "commit")
-    with exclusive(path.absolute().parent):
-        before = path.read_text(encoding="utf-8") if path.exists() else ",".join(columns) + "\n"
-        with atomic_write(path, "w") as file:
-            file.write(before)
-            values = (*key, *(figures[name] for name in FIGURES), machine()["cpu"], commit)
-            csv.writer(file, lineterminator="\n").writerow(values)
+def put(path: pathlib.Path, row: Row, key: Sequence[str]) -> None:
+    """Adds a row to a file, in place of one that has the same in the columns of `key`."""
+    others = [one for one in read(path) if any(one[name] != str(row[name]) for name in key)]
+    with atomic_write(path, "w") as file:
+        writer = csv.DictWriter(file, list(row), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows([*others, row])
 
 
-def table(by_change: dict[str, list[dict[str, float]]]) -> str:
+def comparison_table(by_change: dict[str, list[Row]]) -> str:
     """The table as Markdown. The first change is what all others are compared with."""
-    base, *others = by_change
-    rows = [HEAD, ("---", *["---:"] * (len(HEAD) - 1)), _row("as it is", by_change[base], None)]
-    rows += [_row(f"`{text}`", by_change[text], by_change[base]) for text in others]
-    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+    base = next(iter(by_change.values()))
+    lines = [HEAD, ("---", *["---:"] * (len(HEAD) - 1))]
+    for change, runs in by_change.items():
+        cells = [f"`{change}`" if change else "as it is"]
+        for figure in ("nll", "accuracy"):
+            values = [float(run[figure]) for run in runs]
+            cells += [f"{statistics.mean(values):.4f}", *(_difference(runs, base, figure) if change else ("", ""))]
+        epoch = statistics.mean(float(run["epoch"]) for run in runs)
+        lines.append((*cells, f"{epoch:.0f}", f"{statistics.median(float(run['seconds']) for run in runs):.2f}"))
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
 
 
-def _row(name: str, runs: list[dict[str, float]], base: list[dict[str, float]] | None) -> tuple[str, ...]:
-    cells = []
-    for figure in ("nll", "accuracy"):
-        cells.append(f"{statistics.mean(run[figure] for run in runs):.4f}")
-        cells += _difference(runs, base, figure) if base else ["", ""]
-    epoch = statistics.mean(run["epoch"] for run in runs)
-    return (name, *cells, f"{epoch:.0f}", f"{statistics.median(run['seconds'] for run in runs):.2f}")
-
-
-def _difference(runs: list[dict[str, float]], base: list[dict[str, float]], figure: str) -> list[str]:
+def _difference(runs: list[Row], base: list[Row], figure: str) -> tuple[str, str]:
     """The mean difference, and the p of a paired t-test over seeds."""
     import numpy as np
 
     from fmnist_zoo.statistics import compare
 
-    ours, theirs = (np.array([run[figure] for run in one]) for one in (runs, base))
+    ours, theirs = (np.array([float(run[figure]) for run in one]) for one in (runs, base))
     found = compare(ours, theirs, lower_is_better=figure == "nll")
-    return [f"{found.difference:+.4f}", "" if found.p is None else f"{found.p:.2g}"]
+    return f"{found.difference:+.4f}", "" if found.p is None else f"{found.p:.2g}"
+
+
+def _short(options: argparse.Namespace) -> int:
+    """Trains and times what is named, and shows the table of short trainings."""
+    given = ",".join(options.settings or [])
+    if options.model:
+        resolve(options.model, data=options.data, **parse(given))  # refuses wrong settings
+        if options.worker:
+            print(json.dumps(_train(options, given)))
+            return 0
+        put(options.rows, _time(options, given), ("model", "settings"))
+    command.show(short_table(read(options.rows)), options.page, "short: python -m benchmarks.recipes --table=short")
+    return 0
+
+
+def _train(options: argparse.Namespace, given: str) -> dict[str, float]:
+    """Trains in this process, in a temporary folder; returns seconds and test accuracy."""
+    from trainers.publishing.evaluation import evaluate
+    from trainers.running import trained
+    from trainers.train import train
+
+    with tempfile.TemporaryDirectory() as logdir:
+        run = train(options.model, data=options.data, seed=options.seeds[0], histogram_every=0, logdir=logdir,
+                    verbose=False, **parse(given))
+        assert run.result  # nothing interrupts it
+        return {"seconds": run.result["seconds"], "test_accuracy": evaluate(trained.from_run(run.folder))["accuracy"]}
+
+
+def _time(options: argparse.Namespace, given: str) -> Row:
+    """The row of a recipe: mean and standard deviation of the accuracy, median of the seconds."""
+    answers, seeds, commit = [], options.seeds or range(5), provenance.commit()
+    for seed in seeds:
+        answers.append(command.ask(
+            ["benchmarks.recipes", "--worker", f"--table={SHORT}", f"--model={options.model}", f"--settings={given}",
+             f"--seeds={seed}", f"--data={options.data}"], f"seed {seed}"))
+        print(f"seed {seed}: {answers[-1]['seconds']:.1f} s", file=sys.stderr, flush=True)
+    accuracies = [one["test_accuracy"] for one in answers]
+    return {"model": options.model, "settings": given, "seeds": " ".join(map(str, seeds)),
+            "test_accuracy": statistics.mean(accuracies),
+            "deviation": statistics.stdev(accuracies) if len(accuracies) > 1 else 0.0,
+            "seconds": statistics.median(one["seconds"] for one in answers),
+            "processor": machine()["cpu"], "commit": commit}
+
+
+def short_table(rows: Sequence[Row]) -> str:
+    """The rows as Markdown, the shortest training first."""
+    lines = ["| test accuracy | s | network and recipe | processor |", "| ---: | ---: | --- | --- |"]
+    for row in sorted(rows, key=lambda row: float(row["seconds"])):
+        given = "".join(f" `{one}`" for one in row["settings"].split(",") if one)
+        reached = f"{float(row['test_accuracy']):.4f} ± {float(row['deviation']):.4f}"
+        lines.append(f"| {reached} | {float(row['seconds']):.1f} | `{row['model']}`{given} | {row['processor']} |")
+    return "\n".join(lines)
 
 
 if __name__ == "__main__":

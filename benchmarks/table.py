@@ -1,48 +1,123 @@
-"""The README's table of speed, from the last full run: `python -m benchmarks.table`.
+"""Figures of speed from the answers of `benchmarks.epoch`'s workers, for a terminal and as the README's table.
 
-`python -m benchmarks.epoch --json=benchmarks/results.json` writes the file (CONTRIBUTING.md has the whole line); nobody
-types numbers.
+    python -m benchmarks.epoch --models=softmax,2L --peers=tape,fit,torch,jax,limit --json=benchmarks/results.json
+    python -m benchmarks.table         # prints that file's table; nobody types numbers
 """
 
 from __future__ import annotations
 
 import json
+import math
 import pathlib
 import statistics
 import sys
+import textwrap
 from typing import Any, Sequence
 
 from benchmarks import command
-from benchmarks.peers import FAMILIES
+from benchmarks.limit import BYTES_A_PARAMETER
+from fmnist_zoo import card, get_spec
 from fmnist_zoo.errors import ZooError
-from trainers import cli
 
 RESULTS = command.ROOT / "benchmarks" / "results.json"
-TITLES = {"tape": "`tape`", "fit": "`Model.fit`", "torch": "PyTorch", "jax": "JAX"}
-PACKAGES = {"tensorflow": "TensorFlow", "keras": "Keras", "torch": "PyTorch", "jax": "JAX", "sklearn": "scikit-learn",
-            "numpy": "NumPy"}
+TITLES = {"tape": "`tape`", "scratch": "`scratch`", "fit": "`Model.fit`", "torch": "PyTorch", "jax": "JAX"}
+PACKAGES = {"tensorflow": "TensorFlow", "keras": "Keras", "torch": "PyTorch", "jax": "JAX", "numpy": "NumPy"}
+# Shuffle orders and dropout masks differ between peers. An epoch of mini has so few updates that chance alone makes
+# 12 % (4D_drop03) or 25 % (4L, batch 256): only a gross error shows there, such as dropout left out.
+LOSS_TOLERANCE = {"fashion_mnist": 0.03, "mini": 0.3}
 
 
 class TableError(ZooError, ValueError):
     """A file without a run of `benchmarks.epoch`."""
 
 
+def summarize(runs: list[dict[str, Any]], peers: Sequence[str], limits: Sequence[dict[str, Any]] = ()
+              ) -> dict[str, Any]:
+    """Figures of one model and batch size, from the answers of all `peers` and of `benchmarks.limit` in all rounds.
+
+    Ratios are against the first peer, in the order of rounds.
+    """
+    rows, medians = {}, {}
+    for peer in peers:
+        mine = [run for run in runs if run["peer"] == peer]
+        seconds = [second for run in mine for second in run["epoch_seconds"]]
+        low, median, high = statistics.quantiles(seconds, method="inclusive") if len(seconds) > 1 else seconds * 3
+        rows[peer] = {"seconds": median, "quartiles": [low, high], "memory_mb": max(run["memory_mb"] for run in mine),
+                      **{name: statistics.fmean(run[name] for run in mine) for name in ("first_epoch_seconds", "loss")}}
+        medians[peer] = [statistics.median(run["epoch_seconds"]) for run in mine]
+    ratios = {f"{peer}/{peers[0]}": [own / first for own, first in zip(medians[peer], medians[peers[0]])]
+              for peer in peers[1:]}
+    losses = [row["loss"] for row in rows.values()]
+    spread = max(losses) / min(losses) - 1 if all(map(math.isfinite, losses)) else math.inf
+    tolerance = LOSS_TOLERANCE[runs[0]["data"]]
+    summary = {**{name: runs[0][name] for name in ("model", "batch", "data", "images")}, "peers": rows,
+               "ratios": ratios, "loss_spread": spread, "loss_tolerance": tolerance, "agree": spread <= tolerance}
+    if limits:
+        summary["limit"] = _limit(summary, medians, limits)
+    return summary
+
+
+def _limit(summary: dict[str, Any], medians: dict[str, list[float]],
+           limits: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Seconds of an epoch's products and bytes, and each peer's share of them: one a round, by its fastest library."""
+    spec, images = get_spec(summary["model"]), summary["images"]
+    batch = images if summary["batch"] == "full" else min(summary["batch"], images)
+    steps: dict[str, list[float]] = {}
+    for answer in limits:
+        steps.setdefault(answer["library"], []).append(answer["step_seconds"])
+    bandwidths = [answer["bandwidth"] for answer in limits if "bandwidth" in answer]
+    products = [min(seconds) * images / batch for seconds in zip(*steps.values())]
+    moved = BYTES_A_PARAMETER * spec.parameters * math.ceil(images / batch)
+    bounds = [product + moved / bandwidth for product, bandwidth in zip(products, bandwidths)]
+    product, bandwidth = statistics.median(products), statistics.median(bandwidths)
+    return {"seconds": statistics.median(bounds), "products_seconds": product,
+            "flops_per_second": spec.training_flops * images / product,
+            "libraries": {name: statistics.median(seconds) * images / batch for name, seconds in steps.items()},
+            "bytes_seconds": moved / bandwidth, "bandwidth": bandwidth,
+            "shares": {peer: [bound / own for bound, own in zip(bounds, found)] for peer, found in medians.items()}}
+
+
+def describe(summary: dict[str, Any]) -> str:
+    """A summary as text for a terminal: a line a peer."""
+    first = next(iter(summary["peers"]))
+    head = ("", "s an epoch", "quartiles", f"times {first}", "of limit", "first epoch", "peak MB", "loss")
+    rows = [head]
+    for peer, row in summary["peers"].items():
+        low, high = row["quartiles"]
+        ratios = summary["ratios"].get(f"{peer}/{first}")
+        ratio = f"{statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})" if ratios else ""
+        share = f"{statistics.median(summary['limit']['shares'][peer]):.0%}" if "limit" in summary else ""
+        rows.append((peer, f"{row['seconds']:.3f}", f"{low:.3f} to {high:.3f}", ratio, share,
+                     f"{row['first_epoch_seconds']:.1f}", f"{row['memory_mb']:.0f}", f"{row['loss']:.4f}"))
+    lines = [f"{summary['model']}, batch {summary['batch']}, {summary['images']} images",
+             textwrap.indent(card.aligned(rows, numeric=(head[1], *head[4:])), "  ")]
+    if "limit" in summary:
+        limit = summary["limit"]
+        libraries = ", ".join(f"{name} {seconds:.3f} s" for name, seconds in limit["libraries"].items())
+        lines.append(f"  limit {limit['seconds']:.3f} s an epoch: {limit['products_seconds']:.3f} s of matrix products "
+                     f"({limit['flops_per_second'] / 1e9:.0f} GFLOP/s; {libraries}) and {limit['bytes_seconds']:.3f} s "
+                     f"of Adam's bytes ({limit['bandwidth'] / 1e9:.0f} GB/s)")
+    spread = f"{summary['loss_spread']:.1%} apart, {summary['loss_tolerance']:.0%} allowed"
+    if not summary["agree"]:
+        lines.append(f"  *** MISMATCH: training losses are {spread}: the peers do other work, compare no times ***")
+    elif summary["ratios"]:
+        lines.append(f"  the peers reach the same training loss: {spread}")
+    return "\n".join(lines)
+
+
 def read(path: pathlib.Path) -> str:
     """The table of a file that `benchmarks.epoch --json` wrote; `TableError` if it is missing or something else."""
-    advice = f"make it with: python -m benchmarks.epoch --json={path}"
     try:
-        return table(json.loads(path.read_text()))
-    except OSError as error:
-        raise TableError(f"{path}: cannot be read: {error.strerror}; {advice}") from error
-    except (ValueError, LookupError, TypeError, AttributeError) as error:
-        raise TableError(f"{path}: not a file of benchmarks.epoch ({error!r}); {advice}") from error
+        return table(json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
+        raise TableError(f"{path}: not a file of benchmarks.epoch ({error!r}); make it with: python -m "
+                         f"benchmarks.epoch --json={path}") from error
 
 
 def table(content: dict[str, Any]) -> str:
     """The Markdown of a run: a row a model and batch size, a column an engine, and where the numbers come from."""
     summaries = content["summaries"]
-    used = {column for summary in summaries for column in _peers(summary)}
-    columns = [column for column in TITLES if column in used]
+    columns = [peer for peer in TITLES if any(peer in summary["peers"] for summary in summaries)]
     rows = [["model", "batch", *(TITLES[column] for column in columns), "limit"],
             ["---", "---:"] + ["---:"] * (len(columns) + 1), *(_row(summary, columns) for summary in summaries)]
     lines = "\n".join(f"| {' | '.join(row)} |" for row in rows)
@@ -50,19 +125,11 @@ def table(content: dict[str, Any]) -> str:
                 for name, version in loaded.items()}
     named = ", ".join(f"{title} {versions[name]}" for name, title in PACKAGES.items() if name in versions)
     own = next(iter(summaries[0]["peers"]))
-    best = sorted({member for summary in summaries for member in summary["best"].values()})
-    note = f" The best of PyTorch's ways: {', '.join(best)}." if best else ""
     return (f"{lines}\n\nSeconds an epoch of {summaries[0]['images']} images, medians of {content['rounds']} "
             f"interleaved rounds. In brackets: how many times as long as `{own}` in the same round; in the column "
             f"limit, the share of it that `{own}` reaches. Both are medians over rounds, and may differ from the "
-            f"quotient of two cells.{note} {content['machine']['cpu']}, {content['machine']['cores']} cores; {named}; "
+            f"quotient of two cells. {content['machine']['cpu']}, {content['machine']['cores']} cores; {named}; "
             f"commit {content['commit'][:12]}{content['commit'][40:]}.")
-
-
-def _peers(summary: dict[str, Any]) -> dict[str, str]:
-    """Column to peer: a family's fastest member, and every other peer under its own name."""
-    members = {member for family in FAMILIES.values() for member in family}
-    return {**{peer: peer for peer in summary["peers"] if peer not in members}, **summary["best"]}
 
 
 def _row(summary: dict[str, Any], columns: Sequence[str]) -> list[str]:
@@ -70,13 +137,10 @@ def _row(summary: dict[str, Any], columns: Sequence[str]) -> list[str]:
     first = next(iter(summary["peers"]))
     cells = [summary["model"] + ("" if summary["agree"] else " (losses differ)"), str(summary["batch"])]
     for column in columns:
-        peer = _peers(summary).get(column)
-        if peer is None:
-            cells.append("-")
-            continue
-        ratios = summary["ratios"].get(f"{peer}/{first}")
+        ratios = summary["ratios"].get(f"{column}/{first}")
         ratio = f" ({_digits(statistics.median(ratios))}x)" if ratios else ""
-        cells.append(f"{_digits(summary['peers'][peer]['seconds'])} s{ratio}")
+        found = summary["peers"].get(column)
+        cells.append(f"{_digits(found['seconds'])} s{ratio}" if found else "-")
     limit = summary.get("limit")
     share = f"{_digits(limit['seconds'])} s ({statistics.median(limit['shares'][first]):.0%})" if limit else "-"
     return [*cells, share]
@@ -88,15 +152,17 @@ def _digits(value: float) -> str:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
+    from trainers import cli
+
     parser = command.make_parser("benchmarks.table", __doc__)
     parser.add_argument("path", nargs="?", type=pathlib.Path, default=RESULTS, help="a file of `epoch --json`")
     path = parser.parse_args(arguments).path
-    return cli.run("table", lambda: _main(path))
 
+    def show() -> int:
+        print(read(path))
+        return 0
 
-def _main(path: pathlib.Path) -> int:
-    print(read(path))
-    return 0
+    return cli.run("table", show)
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 import fmnist_zoo.__main__ as listing
-from benchmarks import recipe, table
+from benchmarks import recipes, table
 from fmnist_zoo import registry
 from fmnist_zoo.data import load_data
 from tests import idx_files, workers
@@ -36,11 +36,8 @@ COMMANDS = list(dict.fromkeys(
 # What a command is given beside what a page says, so that it trains for seconds.
 QUICK = {
     "benchmarks.epoch": ["--data=mini", "--epochs=1", "--rounds=1", "--batches=256"],
-    "benchmarks.full_batch": ["--data=mini", "--rounds=2"],
-    "benchmarks.recipes": ["--data=mini", "--epochs=1", "--seeds=1", "--settings=ema=0.9", "--logdir=others",
-                           "--page=recipes.md"],
-    "benchmarks.recipe": ["--data=mini", "--settings=hidden=8,epochs=1,weights=last", "--seeds=0"],
-    "benchmarks.sweep": ["--data=mini", "--epochs=1", "--trials=1", "--rounds=1", "--batches=128", "--workers=1"],
+    "benchmarks.recipes": ["--data=mini", "--epochs=1", "--seeds=1", "--settings=hidden=8,epochs=1", "--logdir=others",
+                           "--rows=rows.csv"],
     "trainers.evaluate": ["--data=mini", "--logdir=others"],
     "trainers.report": ["--data=mini", "--quick", "--only=softmax_2l"],
     "trainers.sweep": ["--data=mini", "--epochs=1", "--max_trials=2", "--logdir=others"],
@@ -48,7 +45,7 @@ QUICK = {
 }
 RECORDED = ("--resume", "--config", "--run=", "--show")  # a run or sweep of the workplace brings its own settings
 # Beside commands that cost less and show as much.
-LONG = ("benchmarks.epoch", "benchmarks.sweep", "benchmarks.full_batch", "--epochs=40", "first/config.json",
+LONG = ("benchmarks.epoch", "--epochs=40", "first/config.json",
         "how-to/own_data.md")
 SLOW = ("--format=tflite", "--ensemble", "--seed=1", "--schedule_epochs=60", "--run_name=winner", "seed0/0001",
         "--hidden=512,256", "--model=5L_unrolled", "--model=5L_distilled", "benchmarks.recipes", "how-to/python.md")
@@ -77,8 +74,8 @@ def workplace(tmp_path_factory):
     for name in ("photo.jpg", "folder_of_images/another.png"):
         image.resize((120, 120)).save(folder / name)
     idx_files.copy_mini(folder / "my_idx_files")
-    shutil.copyfile(ROOT / "docs" / "recipes.md", folder / "recipes.md")
-    shutil.copyfile(ROOT / "benchmarks" / "recipes.csv", folder / "recipes.csv")
+    (folder / "docs").mkdir()
+    shutil.copy(ROOT / "docs" / "recipes.md", folder / "docs")
     with pytest.MonkeyPatch.context() as here:
         replace_pool(here, Inline())
         for name in ("", "dropout_l2"):
@@ -160,12 +157,10 @@ def test_the_table_is_what_the_listing_prints(capsys):
         assert block == capsys.readouterr().out.strip()
 
 
-def test_short_trainings_are_those_of_their_rows():
-    page = (ROOT / "docs" / "record.md").read_text(encoding="utf-8")
-    block = page.split(f"{recipe.BEGIN}\n")[1].split(f"\n{recipe.END}")[0]
-    assert block == recipe.table(recipe.read())
-
-
-def test_the_speed_is_that_of_the_last_full_run():
-    block = re.search(r"<!-- speed: python -m benchmarks.table -->\n(.*?)\n<!-- /speed -->", README, re.DOTALL).group(1)
-    assert block == table.read(table.RESULTS)
+@pytest.mark.parametrize("page, name, command", [
+    ("README.md", "speed", table.main), ("docs/record.md", "short", recipes.main),
+    ("docs/record.md", "recipes", recipes.main)])
+def test_tables_of_benchmarks_are_those_of_their_rows(page, name, command, capsys):
+    flags, block = re.search(rf"<!-- {name}: python -m benchmarks.\w+ ?(.*) -->\n((?s:.*?))\n<!-- /{name} -->",
+                             (ROOT / page).read_text(encoding="utf-8")).groups()
+    assert command(flags.split()) == 0 and capsys.readouterr().out == block + "\n"
