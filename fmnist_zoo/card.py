@@ -64,7 +64,8 @@ def _tables(models: list[ModelSpec]) -> list[list[tuple[str, ...]]]:
     found: list[list[tuple[str, ...]]] = [[HEAD], [BUILT]]
     for spec in models:
         settings = () if spec.build else ("-".join(map(str, spec.widths[1:])), rates_text(spec), penalty_text(spec))
-        found[bool(spec.build)].append((spec.name, *settings, _or_dash(_parameters(spec)),
+        parameters = _parameters(spec)
+        found[bool(spec.build)].append((spec.name, *settings, "-" if parameters is None else str(parameters),
                                         *_score_cells(scores.get(spec.name)), spec.description))
     return [rows for rows in found if len(rows) > 1]
 
@@ -74,23 +75,15 @@ def _parameters(spec: ModelSpec) -> int | None:
     return None if spec.build and not spec.summary else spec.parameters
 
 
-def _or_dash(number: int | None) -> str:
-    return "-" if number is None else str(number)
-
-
 def _score_cells(score: Score | None) -> tuple[str, ...]:
     if score is None:
         return ("-",) * 4
     return (_spread(score.accuracy, score.accuracy_deviation, score) + "*" * score.earlier, f"{score.nll:.3f}",
-            f"{score.ece:.3f}", _seconds(score))
+            f"{score.ece:.3f}", "-" if score.seconds is None else f"{score.seconds:.0f}")
 
 
 def _spread(mean: float, deviation: float, score: Score) -> str:
     return f"{mean:.4f} ± {deviation:.4f}" if score.seeds > 1 else f"{mean:.4f}"
-
-
-def _seconds(score: Score) -> str:
-    return "-" if score.seconds is None else f"{score.seconds:.0f}"
 
 
 def _footnote(models: list[ModelSpec], mark: str) -> list[str]:
@@ -193,7 +186,7 @@ def card(spec: ModelSpec, recipe: Recipe, *, published: bool = True) -> str:
             f"  accuracy {_spread(score.accuracy, score.accuracy_deviation, score)}",
             f"  NLL      {_spread(score.nll, score.nll_deviation, score)}",
             f"  ECE      {_spread(score.ece, score.ece_deviation, score)}",
-            f"  trained in {_seconds(score)} s (median)",
+            f"  trained in {_score_cells(score)[-1]} s (median)",
             *([f"  together, as an ensemble: accuracy {score.together:.4f}"] if score.together else []),
             *([f"  {EARLIER}"] if score.earlier else []),
         ]

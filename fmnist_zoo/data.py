@@ -18,6 +18,7 @@ import numpy as np
 
 from fmnist_zoo import idx, sources
 from fmnist_zoo.idx import DataError
+from fmnist_zoo.settings import Size
 
 SPLITS = ("fit", "validation", "test")
 SETS = ("fashion_mnist", "mini")
@@ -138,20 +139,14 @@ def _load(
     name: str, folder: pathlib.Path, known: dict[str, str], splits: Sequence[str], validation_size: float,
 ) -> Data:
     """Reads the files that `splits` need from one folder; `known` are the payloads' digests, empty for other data."""
-    files = _Files(folder, known)
-    arrays: dict[str, Split] = {}
-    split_digest = ""
+    files, arrays, split_digest = _Files(folder, known), {}, ""
     if {"fit", "validation"} & set(splits):
-        labels = files.labels(sources.TRAIN_LABELS)
-        held_out = validation_mask(labels, validation_size)
+        whole = files.pair(sources.TRAIN_IMAGES, sources.TRAIN_LABELS)
+        held_out = validation_mask(whole.labels, validation_size)
         split_digest = hashlib.sha256(np.flatnonzero(held_out).astype("<i8").tobytes()).hexdigest()
-        whole = Split(files.images(sources.TRAIN_IMAGES, len(labels)), labels)
-        for split, mask in (("fit", ~held_out), ("validation", held_out)):
-            if split in splits:
-                arrays[split] = whole.where(mask)
+        arrays = {"fit": whole.where(~held_out), "validation": whole.where(held_out)}
     if "test" in splits:
-        labels = files.labels(sources.TEST_LABELS)
-        arrays["test"] = Split(files.images(sources.TEST_IMAGES, len(labels)), labels)
+        arrays["test"] = files.pair(sources.TEST_IMAGES, sources.TEST_LABELS)
     joined = "".join((known or files.digests).get(file, "") for file in sources.FASHION_MNIST)
     return Data(name, folder, hashlib.sha256(joined.encode()).hexdigest(), split_digest,
                 {split: arrays[split] for split in splits})
@@ -164,28 +159,22 @@ class _Files:
         self._folder, self._known = folder, known
         self.digests: dict[str, str] = {}
 
-    def labels(self, name: str) -> np.ndarray:
-        """(n,) uint8, n > 0."""
-        path, labels = self._read(name, row=())
-        if not labels.size:
+    def pair(self, images: str, labels: str) -> Split:
+        """The images and the labels in two files."""
+        path, classes = self._read(labels, ())
+        if not classes.size:
             raise DataError(f"{path}: no labels in it")
-        if labels.max() > 9:
-            raise DataError(f"{path}: a label of {labels.max()}; ten classes have labels 0 to 9")
-        return labels
+        if classes.max() > 9:
+            raise DataError(f"{path}: a label of {classes.max()}; ten classes have labels 0 to 9")
+        _, pixels = self._read(images, (28, 28), len(classes))
+        return Split(pixels.reshape(len(classes), 784), classes)
 
-    def images(self, name: str, count: int) -> np.ndarray:
-        """(count, 784) uint8."""
-        _, images = self._read(name, row=(28, 28), count=count)
-        return images.reshape(count, 784)
-
-    def _read(self, name: str, *, row: tuple[int, ...], count: int | None = None) -> tuple[pathlib.Path, np.ndarray]:
+    def _read(self, name: str, row: tuple[int, ...], count: int | None = None) -> tuple[pathlib.Path, np.ndarray]:
         path = sources.find_file(self._folder, name)
         if path is None:
             raise DataError(f"{self._folder / name}.gz: no such file")
-        digest = hashlib.sha256()
-        blocks = idx.blocks(path, row=row, count=count, digest=digest)
-        rows = np.concatenate([np.empty((0, *row), np.uint8), *blocks])
-        received = self.digests[name] = digest.hexdigest()
+        rows, received = idx.read(path, row=row, count=count)
+        self.digests[name] = received
         if self._known and received != self._known[name]:
             raise DataError(f"{path}: not Fashion-MNIST's {name}: payload SHA-256 {received}, expected "
                             f"{self._known[name]} (for another 28x28 ten-class set: --allow_other_data)")
@@ -201,12 +190,10 @@ def validation_count(size: float, images: int) -> int:
     """How many of `images` training images a validation size holds out.
 
     Raises:
-        DataError: for a size that is neither a share nor a number of images, or leaves none on one of the two sides.
+        SpecError: for a size that is neither a share nor a number of images.
+        DataError: for one that leaves no image on one of the two sides.
     """
-    number = isinstance(size, (int, float, np.integer, np.floating)) and not isinstance(size, bool)
-    if not number or not 0 <= size < float("inf") or size == 1 or size > 1 and size != int(size):
-        raise DataError("validation_size must be a share below 1 or a whole number of images above 1, "
-                        f"received {size!r}")
+    size = Size().check("validation_size", size)
     total = round(size * images) if size < 1 else int(size)
     if size and not total:
         raise DataError(f"validation_size={size} of {images} training images rounds to no image; a share of "

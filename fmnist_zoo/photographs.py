@@ -17,7 +17,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from fmnist_zoo import idx
 from fmnist_zoo.errors import ZooError
-from fmnist_zoo.idx import ROWS_A_BLOCK, DataError
+from fmnist_zoo.idx import DataError
 from fmnist_zoo.spec import PIXELS
 
 SIDE = 28
@@ -90,8 +90,8 @@ def expand(words: Sequence[str]) -> Iterator[tuple[str, str]]:
             yield word, f"holds no file that ends with one of {' '.join(SUFFIXES)}"
 
 
-def blocks(path: str | os.PathLike[str], invert: str = "auto") -> Iterator[np.ndarray]:
-    """The images of a file, a bright garment on black: (n, 28, 28) uint8, at most `ROWS_A_BLOCK` at a time.
+def read(path: str | os.PathLike[str], invert: str = "auto") -> np.ndarray:
+    """The images of a file, a bright garment on black: (n, 28, 28) uint8, n > 0.
 
     Args:
         path: PNG, JPEG, WebP, BMP or GIF (its first frame), one image of any size; IDX, plain or `.gz`, of 28x28 bytes;
@@ -100,17 +100,16 @@ def blocks(path: str | os.PathLike[str], invert: str = "auto") -> Iterator[np.nd
             IDX and npy are not, since they are taken to be in Fashion-MNIST's own form.
 
     Raises:
-        PhotographError: if the file is none of these, damaged or without images. This may show after some blocks.
+        PhotographError: if the file is none of these, damaged or without images.
     """
-    path, images = pathlib.Path(path), 0
+    path = pathlib.Path(path)
     try:
-        for block in _read(path, invert):
-            images += len(block)
-            yield block
+        images = _read(path, invert)
     except Exception as error:  # decoders raise anything for damaged files
         raise PhotographError(_reason(path, error)) from error
-    if not images:
+    if not len(images):
         raise PhotographError("holds no image: its shape begins with 0")
+    return images
 
 
 def _reason(path: pathlib.Path, error: Exception) -> str:
@@ -124,7 +123,7 @@ def _reason(path: pathlib.Path, error: Exception) -> str:
     return known.get(type(error), f"damaged: {' '.join(f'{type(error).__name__} {error}'.split())}")
 
 
-def _read(path: pathlib.Path, invert: str) -> Iterator[np.ndarray]:
+def _read(path: pathlib.Path, invert: str) -> np.ndarray:
     if path.is_dir():
         raise PhotographError("is a folder; name the files in it")
     if path.exists() and not path.is_file():  # opening a pipe would wait for a writer
@@ -136,17 +135,16 @@ def _read(path: pathlib.Path, invert: str) -> Iterator[np.ndarray]:
     if start.startswith(_GZIP) and path.suffix != ".gz":
         raise PhotographError("is compressed by gzip; let its name end with .gz if it is IDX, or unpack it")
     if start.startswith((_NPY, _GZIP, *_IDX)):
-        for block in _npy(path) if start == _NPY else idx.blocks(path, row=(SIDE, SIDE)):
-            yield 255 - block if invert == "yes" else block
-        return
+        images = _npy(path) if start == _NPY else idx.read(path, row=(SIDE, SIDE))[0]
+        return 255 - images if invert == "yes" else images
     picture = photograph(path, invert)
     if picture.min() == picture.max():
         raise PhotographError("the picture holds nothing: no part of it differs from its ground, the colour of its "
                               "corners")
-    yield picture[None]
+    return picture[None]
 
 
-def _npy(path: pathlib.Path) -> Iterator[np.ndarray]:
+def _npy(path: pathlib.Path) -> np.ndarray:
     try:
         with warnings.catch_warnings(action="ignore"):  # about old headers that can be read
             array: np.ndarray = np.load(path, mmap_mode="r")  # refuses objects, and sizes beyond the file
@@ -154,11 +152,9 @@ def _npy(path: pathlib.Path) -> Iterator[np.ndarray]:
         raise PhotographError(f"no npy file of numbers, or cut short: {error}") from error
     array = array[None] if array.shape == (SIDE, SIDE) else array
     _checked(array)
-    for start in range(0, len(array), ROWS_A_BLOCK):
-        block = array[start:start + ROWS_A_BLOCK]
-        if block.dtype != np.uint8:
-            block = np.rint(as_pixels(block) * 255).astype(np.uint8)
-        yield np.asarray(block).reshape(-1, SIDE, SIDE)
+    if array.dtype != np.uint8:
+        array = np.rint(as_pixels(array) * 255).astype(np.uint8)
+    return np.array(array).reshape(-1, SIDE, SIDE)
 
 
 def photograph(file: str | os.PathLike[str] | IO[bytes], invert: str = "auto") -> np.ndarray:
@@ -173,7 +169,7 @@ def photograph(file: str | os.PathLike[str] | IO[bytes], invert: str = "auto") -
     Args:
         file: a path or an open file, of one of `FORMATS`. EXIF's orientation is honoured. Transparent parts become
             ground: of the colour of the opaque corners, else black or white, whichever contrasts with the garment.
-        invert: as for `blocks`; "auto" negates if the ground, the median of the corners, is bright.
+        invert: as for `read`; "auto" negates if the ground, the median of the corners, is bright.
 
     Raises:
         Pillow's errors for other formats and damaged files, and its warning of too many pixels as an error.

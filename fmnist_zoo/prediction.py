@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Sequence
 import numpy as np
 
 from fmnist_zoo import custom, metrics, weights
-from fmnist_zoo.photographs import INVERT, PhotographError, PredictionError, as_pixels, blocks
+from fmnist_zoo.photographs import INVERT, PhotographError, PredictionError, as_pixels, read
 from fmnist_zoo.registry import get_spec
 from fmnist_zoo.spec import PIXELS, ModelSpec
 
@@ -99,7 +99,7 @@ def _paths(images: Any) -> list[str | os.PathLike[str]]:
 
 def _read(path: str | os.PathLike[str], invert: str) -> np.ndarray:
     try:
-        return np.concatenate([as_pixels(block) for block in blocks(path, invert)])
+        return as_pixels(read(path, invert))
     except PhotographError as error:
         raise PhotographError(f"{os.fspath(path)}: {error}") from error
 

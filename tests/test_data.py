@@ -7,7 +7,7 @@ import re
 import numpy as np
 import pytest
 
-from fmnist_zoo import idx, sources
+from fmnist_zoo import sources
 from fmnist_zoo.data import DataError, Split, load_data, validation_mask
 from tests.idx_files import copy_mini, payload, write, write_set
 
@@ -70,13 +70,6 @@ def test_images_keep_their_labels_and_the_order_of_the_file(mini):
         np.testing.assert_array_equal(mini[split].labels, labels[mask])
     np.testing.assert_array_equal(mini["test"].images, mini_array(sources.TEST_IMAGES, 16).reshape(-1, 784))
     np.testing.assert_array_equal(mini["test"].labels, mini_array(sources.TEST_LABELS, 8))
-
-
-def test_splits_do_not_depend_on_the_size_of_blocks(mini, monkeypatch):
-    monkeypatch.setattr(idx, "ROWS_A_BLOCK", 170)  # the real set is read in fifteen blocks, mini in one
-    for split, again in zip(mini.splits.values(), load_data(SPLITS, data="mini").splits.values()):
-        np.testing.assert_array_equal(split.images, again.images)
-        np.testing.assert_array_equal(split.labels, again.labels)
 
 
 def test_splits_are_disjoint_and_complete(mini):

@@ -61,10 +61,11 @@ def test_damaged_checkpoint_is_refused_before_data_are_read(copy, capsys, monkey
     assert str(path) in error and error.count("\n") == 1
 
 
-def test_rows_that_a_packed_file_honestly_claims_have_a_limit(tmp_path):
+def test_what_a_packed_file_may_hold_has_a_limit(tmp_path, monkeypatch):
+    monkeypatch.setattr(idx, "LARGEST", 30 * MEGABYTE)
     path = tmp_path / "labels.gz"
     with gzip.open(path, "wb") as file:
-        file.write(struct.pack(">2I", idx.LABELS_MAGIC, idx.MOST_ROWS + 1) + bytes(idx.MOST_ROWS + 1))
+        file.write(struct.pack(">2I", idx.LABELS_MAGIC, 31 * MEGABYTE) + bytes(31 * MEGABYTE))
     assert path.stat().st_size < MEGABYTE
-    with pytest.raises(DataError, match="claims 10000001 rows; at most 10000000 are read"):
-        list(idx.blocks(path, row=()))
+    with pytest.raises(DataError, match="labels.gz: holds more than 31"):
+        idx.read(path, row=())

@@ -106,16 +106,16 @@ def _check(values: cli.Flags, words: Sequence[str]) -> tuple[list[str], list[str
 
 
 def _look(file: str, invert: str, source: Callable[[], tuple[list[Any], float]]) -> list[dict[str, Any]]:
-    """What the models see in a file, of which one block of images is in memory at a time: a dict for each image."""
+    """What the models see in a file: a dict for each image."""
     import numpy as np
 
     from fmnist_zoo import photographs, prediction
 
     try:
-        logits = np.concatenate([prediction.logits_of(source()[0], photographs.as_pixels(block))
-                                 for block in photographs.blocks(file, invert)])
+        images = photographs.read(file, invert)
     except photographs.PhotographError as error:
         return [{"file": file, "error": str(error)}]
+    logits = prediction.logits_of(source()[0], photographs.as_pixels(images))
     probabilities = prediction.from_logits(logits, source()[1]).probabilities
     entries = []
     for index, best in enumerate(np.argsort(-logits, axis=1, kind="stable")[:, :BEST].tolist()):
