@@ -4,9 +4,10 @@ import numpy as np
 
 from fmnist_zoo import models
 from fmnist_zoo.spec import Recipe
-from trainers.engine import network, optimizers
+from trainers.engine import network
 from trainers.engine.fit import FitEngine
 from trainers.engine.loop import Sums, TapeEngine
+from trainers.engine.optimizers import Optimizer
 
 BATCH = 250  # does not divide the 1,800 fit images of the mini set
 
@@ -15,14 +16,14 @@ def tape(spec, split, *, batch=BATCH, seed=0, bfloat16=False, xla=False, teacher
     """A network and its engine; without XLA, because compiling takes longer than training does here."""
     net = network.Network(models.build(spec, 0), spec, bfloat16=bfloat16, jit_compile=xla)
     recipe = Recipe(**settings)
-    rule = optimizers.make(recipe, net.trainable, net.names, net.is_kernel)
+    rule = Optimizer(recipe, net.trainable, net.is_kernel)
     return net, TapeEngine(net, rule, recipe, split, batch_size=batch, seed=seed, jit_compile=xla, teachers=teachers)
 
 
 def fit(spec, split, *, batch=BATCH, **settings):
     """A Keras model and its engine."""
     model = models.build(spec, 0)
-    return model, FitEngine(model, network.Network(model, spec), Recipe(**settings), split, batch_size=batch, seed=0)
+    return model, FitEngine(network.Network(model, spec), Recipe(**settings), split, batch_size=batch, seed=0)
 
 
 def arrays(engine):
@@ -47,5 +48,5 @@ def compiled(engine, batch=BATCH, stage="optimized_hlo"):
     from fmnist_zoo.backend import tf
 
     inputs = (engine._of_epoch(0), tf.constant(0), tf.constant(1), tf.zeros(len(Sums._fields), tf.float64))
-    steps = engine.program(batch).experimental_get_compiler_ir(*inputs, engine._arguments)
+    steps = engine._program(batch).experimental_get_compiler_ir(*inputs, engine._arguments)
     return steps(stage=stage)

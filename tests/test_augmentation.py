@@ -11,7 +11,7 @@ from fmnist_zoo.data import Split
 from fmnist_zoo.spec import Recipe
 from tests.engines import tape
 from trainers.engine import randomness
-from trainers.engine.augmentation import Amounts, Augmentation, mix, next_row, shares_of_mixup
+from trainers.engine.augmentation import apply, mix, next_row, shares_of_mixup
 from trainers.engine.epoch import epoch_order
 
 
@@ -57,9 +57,8 @@ def augmented(images, recipe, *, seed, step):
 
 
 def shown(images, recipe, *, seed=0, step=0):
-    amounts = Amounts(tf.constant(recipe.shift), tf.constant(recipe.erase))
-    return Augmentation.of(recipe).apply(tf.constant(images), amounts, seed=tf.constant(seed, tf.uint32),
-                                         step=tf.constant(step, tf.int64)).numpy()
+    return apply(tf.constant(images), shift=recipe.shift or None, erase=recipe.erase or None, flip=recipe.flip,
+                 seed=tf.constant(seed, tf.uint32), step=tf.constant(step, tf.int64)).numpy()
 
 
 def test_random_words_equal_their_definition():
@@ -122,13 +121,12 @@ def test_chances_are_functions_of_seed_step_and_place():
 
 
 def test_shares_of_mixup_are_beta_and_of_each_image_and_epoch():
-    recipe = Recipe(mixup=0.4)
-    shares = shares_of_mixup(recipe, 20000, seed=3, epoch=2)
+    shares = shares_of_mixup(0.4, 20000, seed=3, epoch=2)
     assert shares.dtype == np.float32 and scipy.stats.kstest(shares, scipy.stats.beta(0.4, 0.4).cdf).pvalue > 1e-4
-    np.testing.assert_array_equal(shares, shares_of_mixup(recipe, 20000, seed=3, epoch=2))
+    np.testing.assert_array_equal(shares, shares_of_mixup(0.4, 20000, seed=3, epoch=2))
     for seed, epoch in ((4, 2), (3, 3)):
-        assert abs(np.corrcoef(shares, shares_of_mixup(recipe, 20000, seed=seed, epoch=epoch))[0, 1]) < 0.03
-    assert not len(shares_of_mixup(Recipe(), 100, seed=0, epoch=0))
+        assert abs(np.corrcoef(shares, shares_of_mixup(0.4, 20000, seed=seed, epoch=epoch))[0, 1]) < 0.03
+    assert shares_of_mixup(0.0, 100, seed=0, epoch=0) is None
 
 
 def test_mixtures_are_of_neighbours_and_never_of_the_images_that_fill_up_a_batch():
@@ -147,31 +145,31 @@ EVERYTHING = dict(shift=2, flip=True, erase=6, mixup=0.4)
 @pytest.mark.parametrize("xla", [pytest.param(True, marks=pytest.mark.long), False], ids=["xla", "kernels"])
 def test_training_columns_are_of_the_images_as_they_were_shown(split, xla):
     """An epoch at a learning rate that changes nothing, against the reference: two batches, the second one smaller."""
-    _, engine = tape(fmnist_zoo.get_spec("2L", hidden=(16,), l2=1e-3), split, batch=400, seed=9, xla=xla,
-                     optimizer="sgd", learning_rate=1e-12, **EVERYTHING)
+    net, engine = tape(fmnist_zoo.get_spec("2L", hidden=(16,), l2=1e-3), split, batch=400, seed=9, xla=xla,
+                       optimizer="sgd", learning_rate=1e-12, **EVERYTHING)
     recipe, order = Recipe(**EVERYTHING), epoch_order(600, seed=9, epoch=0)
-    shares = shares_of_mixup(recipe, 800, seed=9, epoch=0)
+    shares = shares_of_mixup(recipe.mixup, 800, seed=9, epoch=0)
     losses, hits = [], []
     for step, chosen in enumerate((order[:400], order[400:])):
         share = shares[400 * step:400 * step + len(chosen)]
         images = augmented(split.images[chosen], recipe, seed=9, step=step) / np.float32(255)
         images = share[:, None] * images + (1 - share[:, None]) * np.roll(images, -1, axis=0)
         labels, others = split.labels[chosen], np.roll(split.labels[chosen], -1)
-        logits = engine.network.forward(tf.constant(images, tf.float32)).numpy()
+        logits = net.forward(tf.constant(images, tf.float32)).numpy()
         losses += list(share * metrics.cross_entropy(logits, labels)
                        + (1 - share) * metrics.cross_entropy(logits, others))
         hits += list(logits.argmax(axis=1) == np.where(share >= 0.5, labels, others))
     means = engine.run_epoch(0)
     assert means.loss == pytest.approx(np.mean(losses), rel=1e-5)
     assert means.accuracy == pytest.approx(np.mean(hits), abs=1.5 / 600)
-    assert means.objective == pytest.approx(np.mean(losses) + engine.penalty(), rel=1e-5)
+    assert means.objective == pytest.approx(np.mean(losses) + float(net.penalty(net.rates)), rel=1e-5)
 
 
 def test_pictures_of_the_first_batch_are_what_the_network_sees(split):
     _, engine = tape(fmnist_zoo.get_spec("softmax"), split, seed=9, **EVERYTHING)
     chosen = epoch_order(600, seed=9, epoch=0)[:250]
     seen = augmented(split.images[chosen], Recipe(**EVERYTHING), seed=9, step=0).astype(np.float32)
-    share = shares_of_mixup(Recipe(**EVERYTHING), 750, seed=9, epoch=0)[:250, None]
+    share = shares_of_mixup(EVERYTHING["mixup"], 750, seed=9, epoch=0)[:250, None]
     expected = share * seen + (1 - share) * np.roll(seen, -1, axis=0)
     np.testing.assert_allclose(engine.augmented(24), expected[:24], atol=0.51)
     assert tape(fmnist_zoo.get_spec("softmax"), split, schedule="cosine", ema=0.9)[1].augmented(24) is None

@@ -13,7 +13,7 @@ from fmnist_zoo.data import Split
 from fmnist_zoo.spec import Recipe, SpecError
 from tests.engines import arrays, assert_equal_arrays, compiled, fit, restart, tape
 from trainers.config import TAPE_ALONE, ConfigError, resolve
-from trainers.engine import distillation, network
+from trainers.engine import network, objective
 from trainers.engine.epoch import epoch_order
 
 SMALL = fmnist_zoo.get_spec("2L", hidden=(16,))
@@ -96,13 +96,14 @@ def test_mean_of_weights_equals_a_loop_in_numpy(split):
             assert np.abs(variable.numpy() - own[name].numpy()).max() > 1e-4
     assert sum("moving_variance" in name for name in own) == 2
     kept = {name: variable.numpy() for name, variable in own.items()}
-    averaged = engine.predict(split.images)
+    with engine.counting():
+        averaged = engine.predict(split.images)
     for name, variable in own.items():
         variable.assign(means[name])
-    np.testing.assert_allclose(network.make_predictor(engine.network)(split.images), averaged, atol=1e-4)
+    np.testing.assert_allclose(engine.predict(split.images), averaged, atol=1e-4)
     for name, variable in own.items():
         variable.assign(kept[name])
-    assert np.abs(network.make_predictor(engine.network)(split.images) - averaged).max() > 1e-3
+    assert np.abs(engine.predict(split.images) - averaged).max() > 1e-3
 
 
 def test_start_of_the_mean_ends_at_its_decay(split):
@@ -170,7 +171,7 @@ def test_size_of_the_gradient_does_not_grow_with_the_temperature():
     for temperature in (20.0, 200.0):
         with tf.GradientTape() as tape_:
             tape_.watch(logits)
-            taught = distillation.loss(tf.fill((50, 10), 0.1), logits, temperature)
+            taught = objective.distillation(tf.fill((50, 10), 0.1), logits, temperature)
         sizes.append(float(tf.norm(tape_.gradient(taught, logits))))
     assert sizes[0] == pytest.approx(sizes[1], rel=0.05)
 

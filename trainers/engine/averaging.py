@@ -9,47 +9,44 @@ from fmnist_zoo.backend import tf
 from trainers.engine.network import Network
 
 
-def averages(network: Network) -> dict[str, Any]:
-    """A variable for the mean of each weight and moving statistic, by path, at the value that it has now."""
-    return {name: tf.Variable(variable, trainable=False) for name, variable in _averaged(network).items()}
+class Averages:
+    """A mean of each weight and moving statistic of a network; of nothing, if it is not `on`.
 
-
-def restart(means: dict[str, Any], network: Network) -> None:
-    """Sets the means to the values that the network has now."""
-    current = _averaged(network)
-    for name, mean in means.items():
-        mean.assign(current[name])
-
-
-def update(means: dict[str, Any], network: Network, decay: Any, step: Any) -> None:
-    """The means after update number `step` + 1: mean = d * mean + (1 - d) * weight, d = min(decay, (1 + t) / (10 + t)).
-
-    t = `step` + 1. The bound on d lets the mean follow the fast first updates, as TensorFlow's ExponentialMovingAverage
-    does with `num_updates`.
+    Attributes:
+        means: a variable for each, by path, at first with the value that the network has.
     """
-    if not means:
-        return
-    t = tf.cast(step + 1, tf.float32)
-    rate = 1 - tf.minimum(decay, (1 + t) / (10 + t))
-    current = _averaged(network)
-    for name, mean in means.items():
-        mean.assign_add(rate * (current[name] - mean))
 
+    def __init__(self, network: Network, *, on: bool):
+        own = {name: variable for name, variable in network.state.items() if variable.dtype.is_floating}
+        self._own = {**dict(zip(network.names, network.variables)), **own} if on else {}
+        self.means = {name: tf.Variable(variable, trainable=False) for name, variable in self._own.items()}
 
-@contextlib.contextmanager
-def in_place(means: dict[str, Any], network: Network) -> Iterator[None]:
-    """Within the block, the network has the means instead of its own weights."""
-    current = {name: variable for name, variable in _averaged(network).items() if name in means}
-    own = {name: tf.identity(variable) for name, variable in current.items()}
-    try:
-        for name, variable in current.items():
-            variable.assign(means[name])
-        yield
-    finally:
-        for name, variable in current.items():
-            variable.assign(own[name])
+    def restart(self) -> None:
+        """Sets the means to the values that the network has now."""
+        for name, mean in self.means.items():
+            mean.assign(self._own[name])
 
+    def update(self, decay: Any, step: Any) -> None:
+        """After update number t = `step` + 1: mean = d * mean + (1 - d) * weight, d = min(decay, (1 + t) / (10 + t)).
 
-def _averaged(network: Network) -> dict[str, Any]:
-    floating = {name: variable for name, variable in network.state.items() if variable.dtype.is_floating}
-    return {**dict(zip(network.names, network.variables)), **floating}
+        The bound on d lets the mean follow the fast first updates, as TensorFlow's ExponentialMovingAverage does with
+        `num_updates`.
+        """
+        if not self.means:
+            return
+        t = tf.cast(step + 1, tf.float32)
+        rate = 1 - tf.minimum(decay, (1 + t) / (10 + t))
+        for name, mean in self.means.items():
+            mean.assign_add(rate * (self._own[name] - mean))
+
+    @contextlib.contextmanager
+    def in_place(self) -> Iterator[None]:
+        """Within the block, the network has the means instead of its own weights."""
+        kept = {name: tf.identity(variable) for name, variable in self._own.items()}
+        try:
+            for name, variable in self._own.items():
+                variable.assign(self.means[name])
+            yield
+        finally:
+            for name, variable in self._own.items():
+                variable.assign(kept[name])

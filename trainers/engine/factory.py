@@ -8,22 +8,24 @@ architecture begins without tracing and compiling.
 from __future__ import annotations
 
 import collections
-from typing import Any, Hashable
+from typing import Any, Hashable, Sequence
 
 from fmnist_zoo.backend import keras
 from fmnist_zoo.data import Split
 from trainers.config import ConfigError, RunConfig
-from trainers.engine import lowlevel, optimizers, processor
-from trainers.engine.augmentation import Augmentation
+from trainers.engine import lowlevel, processor
 from trainers.engine.fit import FitEngine
 from trainers.engine.loop import TapeEngine
 from trainers.engine.network import Network
+from trainers.engine.optimizers import Optimizer
 
 KEPT = 4  # engines of runs that have ended, each with its images, variables and compiled program
+SWITCHES = ("weight_decay", "label_smoothing", "ema", "clip_norm", "shift", "flip", "erase", "mixup")
+"""The settings of a recipe whose parts of a program are there or not; what they are is an argument."""
 _kept: collections.OrderedDict[Hashable, TapeEngine] = collections.OrderedDict()
 
 
-def take(config: RunConfig, model: Any, split: Split, *, origin: Hashable, teachers: tuple[Any, ...] = ()) -> Any:
+def take(config: RunConfig, model: Any, split: Split, *, origin: Hashable, teachers: Sequence[Any] = ()) -> Any:
     """The engine that trains a run, compiled already if a run of its architecture has ended in this process.
 
     Give it back by `keep` when the run has ended.
@@ -42,7 +44,8 @@ def take(config: RunConfig, model: Any, split: Split, *, origin: Hashable, teach
     if key is None:
         return make_engine(config, model, split, teachers)
     engine = _kept.pop(key, None) or make_engine(config, keras.models.clone_model(model), split)
-    engine.restart(model, config)
+    engine.network.restart(model, config.spec)
+    engine.restart(config.recipe, config.seed)
     engine.key = key
     return engine
 
@@ -61,37 +64,35 @@ def _key(config: RunConfig, images: tuple[Hashable, int]) -> Hashable:
     if config.trainer != "tape" or spec.build:
         return None
     architecture = tuple(value for name, value in spec.architecture.items() if name not in ("l1", "l2", "dropout"))
-    drops = tuple(rate > 0 for rate in spec.dropout)
-    on = tuple(bool(getattr(recipe, name)) for name in ("weight_decay", "label_smoothing", "ema", "clip_norm"))
-    return (architecture, drops, bool(spec.l1), bool(spec.l2), recipe.optimizer, on, Augmentation.of(recipe),
-            config.batch(images[1]), config.precision, config.compiles, images)
+    rates = *(rate > 0 for rate in spec.dropout), spec.l1 > 0, spec.l2 > 0
+    on = tuple(bool(getattr(recipe, name)) for name in SWITCHES)
+    return architecture, rates, recipe.optimizer, on, config.batch(images[1]), config.precision, config.compiles, images
 
 
-def make_engine(config: RunConfig, model: Any, split: Split, teachers: tuple[Any, ...] = ()) -> Any:
+def make_engine(config: RunConfig, model: Any, split: Split, teachers: Sequence[Any] = ()) -> Any:
     """An engine that trains `model` (or, with `scratch`, variables of its own) on the images of `split`.
 
     Raises:
         ConfigError: as `take`.
     """
-    recipe, batch_size = config.recipe, config.batch(len(split.labels))
-    mixed = config.precision == "mixed_bfloat16"
+    recipe, mixed = config.recipe, config.precision == "mixed_bfloat16"
     if mixed and not processor.has_bfloat16():
         raise ConfigError("--precision=mixed_bfloat16: this processor multiplies no bfloat16 matrices (it has neither "
                           f"avx512_bf16 nor amx_bf16: {processor.machine()['cpu']}); train in float32")
-    options: dict[str, Any] = {"batch_size": batch_size, "seed": config.seed}
+    options: dict[str, Any] = {"batch_size": config.batch(len(split.labels)), "seed": config.seed,
+                               "jit_compile": config.compiles}
     if config.trainer == "scratch":
         low: Any = lowlevel.LowLevelNetwork(config.spec, config.seed)
         rule = lowlevel.OPTIMIZERS[recipe.optimizer](low.variables, low.names)
-        return TapeEngine(low, rule, recipe, split, jit_compile=config.compiles, **options)
+        return TapeEngine(low, rule, recipe, split, **options)
     network = Network(model, config.spec, bfloat16=mixed, jit_compile=config.compiles)
-    idle = network.without_gradient(batch_size) if config.spec.build else []
+    idle = network.without_gradient(options["batch_size"]) if config.spec.build else []
     if config.trainer == "fit":
-        asked = config.jit_compile if config.jit_compile == "auto" else config.compiles
-        engine: Any = FitEngine(model, network, recipe, split, jit_compile=asked, **options)
+        options["jit_compile"] = "auto" if config.jit_compile == "auto" else config.compiles
+        engine: Any = FitEngine(network, recipe, split, **options)
     else:
-        optimizer = optimizers.make(recipe, network.trainable, network.names, network.is_kernel)
-        engine = TapeEngine(network, optimizer, recipe, split, jit_compile=config.compiles, teachers=teachers,
-                            **options)
+        rule = Optimizer(recipe, network.trainable, network.is_kernel)
+        engine = TapeEngine(network, rule, recipe, split, teachers=teachers, **options)
         if config.compiles and config.spec.build:
             engine.try_program()
     engine.idle = idle

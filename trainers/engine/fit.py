@@ -50,14 +50,15 @@ class Table(keras.optimizers.schedules.LearningRateSchedule):
 
 
 class FitEngine:
-    """Trains a Keras model by one `Model.fit` an epoch; other arguments and attributes are those of `TapeEngine`."""
+    """Trains the model of a network by one `Model.fit` an epoch; the rest is as in `TapeEngine`."""
 
     key = None
     idle: Sequence[str] = ()
 
-    def __init__(self, model: Any, network: Network, recipe: Recipe, split: Split, *, batch_size: int, seed: int,
+    def __init__(self, network: Network, recipe: Recipe, split: Split, *, batch_size: int, seed: int,
                  jit_compile: bool | str = "auto"):
-        self._model, self.network, self._batch_size, self._seed = model, network, batch_size, seed
+        model = self._model = network.model
+        self.network, self._batch_size, self._seed, self.predict = network, batch_size, seed, make_predictor(network)
         self._images = split.images.astype(np.float32) / np.float32(255)
         self._images, self._labels = self._images.reshape(-1, *network.shape), split.labels
         self.steps_an_epoch = -(-len(split.labels) // batch_size)
@@ -83,7 +84,6 @@ class FitEngine:
             metrics.append(keras.metrics.MeanMetricWrapper(smoothed, name="smoothed"))
         model.compile(optimizer=optimizer, loss=smoothed if smoothing else whole, metrics=metrics,
                       jit_compile=jit_compile)
-        self._predict = make_predictor(network)
 
     def run_epoch(self, epoch: int, on_part: OnPart | None = None) -> EpochMeans:
         """Runs epoch number `epoch` (0 is the first); calls `on_part` every 100 steps.
@@ -130,14 +130,6 @@ class FitEngine:
     def counting(self) -> contextlib.AbstractContextManager[None]:
         """The network always has the weights that count."""
         return contextlib.nullcontext()
-
-    def predict(self, images: np.ndarray) -> np.ndarray:
-        """Logits (n, 10) float32 of images (n, 784) uint8, dropout off."""
-        return self._predict(images)
-
-    def penalty(self) -> float:
-        """The penalty at the current weights."""
-        return float(self.network.penalty(self.network.rates))
 
     def augmented(self, count: int) -> None:
         """`Model.fit` changes no image."""

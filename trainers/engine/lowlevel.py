@@ -170,7 +170,7 @@ class LowLevelNetwork:
     cross_entropy = staticmethod(cross_entropy)
 
     def __init__(self, spec: ModelSpec, seed: int):
-        self._spec, self.variables, self.names = spec, initial_variables(spec, seed), names(spec)
+        self.variables, self.names = initial_variables(spec, seed), names(spec)
         self.weights, self.is_kernel = self.names, [True, False] * (len(self.names) // 2)
         self.state: dict[str, Any] = {}
         self.rates = Rates.of((), spec.l1, spec.l2)
@@ -184,16 +184,14 @@ class LowLevelNetwork:
         """The same in training and in evaluation."""
         return forward_pass(self.variables, images)
 
-    def penalty(self, rates: Rates) -> Any:
-        """The L1 and L2 terms of the objective."""
+    def penalty(self, rates: Rates, **unused: Any) -> Any:
+        """The L1 and L2 terms of the objective, those that are on."""
         total = tf.zeros(())
-        if self._spec.l1:
+        if rates.l1 is not None:
             total += l1_penalty(self.kernels, rates.l1)
-        if self._spec.l2:
+        if rates.l2 is not None:
             total += l2_penalty(self.kernels, rates.l2)
         return total
-
-    penalty_of_call = penalty
 
     def sync(self) -> None:
         """There is no Keras model to keep up to date."""

@@ -5,7 +5,7 @@ In evaluation the model itself is called, in training its twin (`trainers.engine
 
 from __future__ import annotations
 
-from typing import Any, Callable, Sequence
+from typing import Any, Callable
 
 import numpy as np
 
@@ -18,8 +18,8 @@ from trainers.engine.twin import Moment, Rates
 
 EVALUATION_BATCH = 2000
 _layers = keras.layers
-NORMALIZATION = (_layers.BatchNormalization, _layers.LayerNormalization, _layers.GroupNormalization,
-                 _layers.RMSNormalization, _layers.UnitNormalization)
+NO_KERNELS = (_layers.Embedding, _layers.BatchNormalization, _layers.LayerNormalization, _layers.GroupNormalization,
+              _layers.RMSNormalization, _layers.UnitNormalization)
 RANDOM = ("Random", "Multinomial", "TruncatedNormal", "ParameterizedTruncatedNormal", "StatefulUniform",
           "StatefulStandardNormal", "StatefulTruncatedNormal", "StatefulRandom", "NonDeterministicInts", "Rng")
 """How the names of TensorFlow's operations begin that draw from a state which no checkpoint has."""
@@ -55,17 +55,17 @@ class Network:
         self._spec = None if spec is None or spec.build else spec
         numbers = [index for index, rate in enumerate(spec.dropout) if rate] if spec and self._spec else None
         self._twin = twin.twin_of(model, numbers, fused=not jit_compile, bfloat16=bfloat16)
-        paths = _paths(model)
+        paths, learned = _paths(model), {id(variable): variable for variable in model.trainable_variables}
         trained = {id(theirs): ours for theirs, ours in self._twin.own}
-        learned = {id(variable) for variable in model.trainable_variables}
-        matrices = _matrices(model)
-        self.trainable = [trained.get(id(variable), variable) for variable in model.trainable_variables]
+        self.trainable = [trained.get(one, variable) for one, variable in learned.items()]
         self.variables = [variable.value for variable in self.trainable]
-        self.names = [paths[id(variable)] for variable in model.trainable_variables]
+        self.names = [paths[one] for one in learned]
         self.state = {paths[id(variable)]: trained.get(id(variable), variable).value for variable in model.variables
                       if id(variable) not in learned}
-        self.weights = weight_names(model)
-        self.is_kernel = [id(variable) in matrices for variable in model.trainable_variables]
+        self.weights = [paths[id(variable)] for variable in model.weights]
+        apart = {id(variable) for layer in model._flatten_layers() if isinstance(layer, NO_KERNELS)
+                 for variable in layer.variables}
+        self.is_kernel = [len(variable.shape) > 1 and one not in apart for one, variable in learned.items()]
         self.fills_up = self._spec is not None and self._spec.normalization != "batch"
         self.shape = custom.input_shape(model)
         l1, l2 = (self._spec.l1, self._spec.l2) if self._spec else (0.0, 0.0)
@@ -101,16 +101,21 @@ class Network:
         with twin.during(moment):
             return tf.cast(self._twin.model(flow, training=True), tf.float32)
 
-    def penalty(self, rates: Rates) -> Any:
-        """The penalty of the objective, a float32 scalar: that of the weights alone."""
-        if self._spec is not None:
-            return penalty(self.kernels, l1=rates.l1 if self._spec.l1 else None,
-                           l2=rates.l2 if self._spec.l2 else None)
-        return _sum([variable.regularizer(variable.value) for variable in self.trainable if variable.regularizer])
+    def penalty(self, rates: Rates, *, of_call: bool = False) -> Any:
+        """The penalty of the objective, a float32 scalar: l1 * sum|W| + l2 * sum W^2 over the kernels of the zoo's.
 
-    def penalty_of_call(self, rates: Rates) -> Any:
-        """The penalty right after a call of `forward` in training: with what a user's layers added to it there."""
-        return self.penalty(rates) if self._spec is not None else _sum(self._twin.model.losses)
+        That of a user's own model is what its regularizers say of the weights. `of_call`, right after a call of
+        `forward` in training: with all that its layers added there.
+        """
+        if self._spec is not None:
+            terms = [] if rates.l1 is None else [rates.l1 * tf.reduce_sum(tf.abs(kernel)) for kernel in self.kernels]
+            if rates.l2 is not None:
+                terms += [rates.l2 * tf.reduce_sum(tf.square(kernel)) for kernel in self.kernels]
+        elif of_call:
+            terms = self._twin.model.losses
+        else:
+            terms = [variable.regularizer(variable.value) for variable in self.trainable if variable.regularizer]
+        return tf.add_n([tf.cast(term, tf.float32) for term in terms]) if terms else tf.zeros(())
 
     @staticmethod
     def cross_entropy(labels: Any, logits: Any) -> Any:
@@ -130,7 +135,7 @@ class Network:
             tf.random.set_seed(0)  # of this graph; without it, determinism refuses to draw by TensorFlow
             with tf.GradientTape() as tape:
                 logits = self.forward(images, Moment(0, tf.zeros((), tf.int64), self.rates))
-                objective = tf.reduce_sum(logits) + self.penalty_of_call(self.rates)
+                objective = tf.reduce_sum(logits) + self.penalty(self.rates, of_call=True)
             gradients = tape.gradient(objective, self.variables)
             found.extend(name for name, gradient in zip(self.names, gradients) if gradient is None)
             return [gradient for gradient in gradients if gradient is not None]
@@ -155,23 +160,6 @@ class Network:
                     "and draw by keras.random, such as keras.random.dropout(x, rate, seed=self.seed_generator)")
 
 
-def weight_names(model: Any) -> list[str]:
-    """The paths of what a saved model holds, in the order of `model.get_weights()`."""
-    paths = _paths(model)
-    return [paths[id(variable)] for variable in model.weights]
-
-
-def _sum(terms: Sequence[Any]) -> Any:
-    return tf.add_n([tf.cast(term, tf.float32) for term in terms]) if terms else tf.zeros(())
-
-
-def _matrices(model: Any) -> set[int]:
-    """The identities of the weight matrices and filters among a model's variables."""
-    apart = {id(variable) for layer in model._flatten_layers()
-             if isinstance(layer, (*NORMALIZATION, keras.layers.Embedding)) for variable in layer.variables}
-    return {id(variable) for variable in model.trainable_variables if len(variable.shape) > 1} - apart
-
-
 def _paths(model: Any) -> dict[int, str]:
     """A name for each variable of a model, by its identity: its path, with a number where two have the same.
 
@@ -187,13 +175,6 @@ def _paths(model: Any) -> dict[int, str]:
             path = f"{name}_{number}"
         paths[id(variable)] = path
     return paths
-
-
-def penalty(kernels: Sequence[Any], *, l1: Any = None, l2: Any = None) -> Any:
-    """l1 * sum|W| + l2 * sum W^2 over `kernels`: a float32 scalar. None costs nothing."""
-    terms = [l1 * tf.reduce_sum(tf.abs(kernel)) for kernel in kernels if l1 is not None]
-    terms += [l2 * tf.reduce_sum(tf.square(kernel)) for kernel in kernels if l2 is not None]
-    return tf.add_n(terms) if terms else tf.zeros(())
 
 
 def scale(images: Any) -> Any:

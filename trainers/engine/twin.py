@@ -31,7 +31,7 @@ class Rates(NamedTuple):
     Attributes:
         thresholds: one for each dropout layer, (layers,) uint32: an entry is dropped if its random word is below it.
         scales: 1 / (1 - rate) of each dropout layer, (layers,) float32.
-        l1, l2: factors of the penalty, float32.
+        l1, l2: factors of the penalty, float32; None for 0.
     """
 
     thresholds: Any
@@ -43,7 +43,7 @@ class Rates(NamedTuple):
     def of(cls, dropout: Sequence[float], l1: float, l2: float) -> Rates:
         return cls(tf.constant([min(round(rate * 2**32), 2**32 - 1) for rate in dropout], tf.uint32),
                    tf.constant([1 / (1 - rate) for rate in dropout], tf.float32),
-                   tf.constant(l1, tf.float32), tf.constant(l2, tf.float32))
+                   *(tf.constant(factor, tf.float32) if factor else None for factor in (l1, l2)))
 
 
 class Moment:

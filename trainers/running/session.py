@@ -200,10 +200,10 @@ class Session:
         seconds = watch.seconds()
         state.epoch += 1
         state.seconds += seconds
-        logits = self.engine.predict(self.validation.images)
-        row = self._row(means, seconds, logits)
-        self._compare(row)
         with self.engine.counting():
+            logits = self.engine.predict(self.validation.images)
+            row = self._row(means, seconds, logits)
+            self._compare(row)
             self.observer.epoch(row, logits)
         self.observer.flush()
         self.folder.table.append(row)
@@ -226,7 +226,7 @@ class Session:
             "gradient_norm": means.gradient_norm, "weight_norm": means.weight_norm,
         }
         if len(labels):
-            penalty = self.engine.penalty()
+            penalty = float(self.engine.network.penalty(self.engine.network.rates))
             row |= {**_measured("val", logits, labels), "val_penalty": penalty,
                     "val_rounded_accuracy": metrics.rounded_accuracy(logits, labels)["value"]}
             row["val_objective"] = row["val_loss"] + penalty
@@ -279,18 +279,18 @@ class Session:
                                "has its weights")
         for name, variable in self.engine.weights().items():  # those of `scratch`, and averages, are not the model's
             variable.assign(chosen[name])
-        labels, logits = self.validation.labels, self.engine.predict(self.validation.images)
-        train_loss = metrics.mean_cross_entropy(self.engine.predict(self.fit.images), self.fit.labels)
-        final: dict[str, float] = {"epoch": epoch, "train_loss": train_loss}
-        if len(labels):
-            final |= _measured("val", logits, labels)
-        if self.ranking:
-            final |= _measured("ranking", self.engine.predict(self.ranking.images), self.ranking.labels)
-        result = {"epochs": self.state.epoch, "stopped_early": self._stopped_early(),
-                  "weights": self.config.recipe.weights, "final": final, "seconds": self.state.seconds,
-                  "weights_sha256": weights.digest(clean),
-                  "metrics_sha256": self.folder.table.digest(self.state.epoch)}
         with self.engine.counting():
+            labels, logits = self.validation.labels, self.engine.predict(self.validation.images)
+            train_loss = metrics.mean_cross_entropy(self.engine.predict(self.fit.images), self.fit.labels)
+            final: dict[str, float] = {"epoch": epoch, "train_loss": train_loss}
+            if len(labels):
+                final |= _measured("val", logits, labels)
+            if self.ranking:
+                final |= _measured("ranking", self.engine.predict(self.ranking.images), self.ranking.labels)
+            result = {"epochs": self.state.epoch, "stopped_early": self._stopped_early(),
+                      "weights": self.config.recipe.weights, "final": final, "seconds": self.state.seconds,
+                      "weights_sha256": weights.digest(clean),
+                      "metrics_sha256": self.folder.table.digest(self.state.epoch)}
             self.observer.finish(result, logits)
         write_json(self.folder.result, result)
         return result
