@@ -26,6 +26,7 @@ from trainers.settings import SettingsWithoutData
 
 if TYPE_CHECKING:
     import numpy as np
+    from keras.callbacks import Callback
 
     from fmnist_zoo.data import Data
     from trainers.running.run import Opened, Run
@@ -71,7 +72,8 @@ def define_flags() -> cli.Flags:
 
 def train(model: str | ModelSpec | Callable[[], Any], *, data: Images | None = None,
           logdir: str | os.PathLike[str] = "tb_logs", run_name: str = "", verbose: bool | None = None,
-          on_epoch: OnEpoch | None = None, **settings: Unpack[SettingsWithoutData]) -> Run:
+          on_epoch: OnEpoch | None = None, callbacks: Sequence[Callback] | None = None,
+          **settings: Unpack[SettingsWithoutData]) -> Run:
     """Trains a model in a new run folder. Settings that are not given follow the model's recipe.
 
     Args:
@@ -86,6 +88,8 @@ def train(model: str | ModelSpec | Callable[[], Any], *, data: Images | None = N
         on_epoch: called after each epoch with its row of `metrics.csv`, a dict. If it returns True, the run ends there
             as by Ctrl-C: saved, without a result, and `resume` continues it. So does one in which it raises an error,
             which `train` then raises.
+        callbacks: of `keras.callbacks`, which are called after each epoch (not each batch) with the row as `logs`.
+            `resume` needs them again.
         **settings: named as the command's flags: `epochs`, `batch_size` (an int or "full"), `dropout`, ...
 
     TensorFlow's op determinism is switched on for the whole process; no global random state is read or changed.
@@ -95,21 +99,24 @@ def train(model: str | ModelSpec | Callable[[], Any], *, data: Images | None = N
 
     Raises:
         ValueError: for settings that are not possible (`SpecError`, `ConfigError`) and for wrong data (`DataError`).
-        TypeError: if `model` or `on_epoch` is of another type.
+        TypeError: if `model`, `on_epoch` or a callback is of another type.
         RunError: if the objective becomes NaN or infinite, or the disk is full.
     """
     spec = registry.spec_of(model) if callable(model) else model
     config, given = _with_data(spec, data, settings)
-    return _start(config, logdir, run_name, reporter=progress.for_caller(verbose), data=given, on_epoch=on_epoch)
+    return _start(config, logdir, run_name, reporter=progress.for_caller(verbose), data=given, on_epoch=on_epoch,
+                  callbacks=callbacks)
 
 
 def resume(path: str | os.PathLike[str], *, epochs: int | None = None, data: Images | None = None,
-           verbose: bool | None = None, on_epoch: OnEpoch | None = None) -> Run:
+           verbose: bool | None = None, on_epoch: OnEpoch | None = None, callbacks: Sequence[Callback] | None = None
+           ) -> Run:
     """Continues the run in a folder from its last checkpoint; the arguments are those of `train`.
 
     Args:
         epochs: more than the run was planned with; None: those that it was planned with.
         data: the same images as before, if they were given in Python; other ones are refused.
+        callbacks: of the same classes as before, if there were any.
 
     Raises:
         ValueError, RunError: as `train`.
@@ -123,9 +130,15 @@ def resume(path: str | os.PathLike[str], *, epochs: int | None = None, data: Ima
             images = _images(data, config.recipe.validation_size)
         elif data not in (None, config.data):
             raise ConfigError(f"data={data!r} disagrees with the run in {found.path}, which has {config.data}")
-        else:
-            _refuse_arrays(found, config)
-        return _execute(found, config, reporter=progress.for_caller(verbose), data=images, on_epoch=on_epoch)
+        recorded = found.record.get("callbacks", []) if found.record else []
+        given = [type(one).__name__ for one in callbacks or ()]
+        if images is None and config.data == ARRAYS or callbacks is None and recorded:
+            _refuse_python(found)
+        if given != recorded:
+            raise ConfigError(f"callbacks=[{', '.join(given)}] disagree with the run in {found.path}, which has "
+                              f"[{', '.join(recorded)}]")
+        return _execute(found, config, reporter=progress.for_caller(verbose), data=images, on_epoch=on_epoch,
+                        callbacks=callbacks)
 
 
 def _with_data(spec: str | ModelSpec, data: Images | None, settings: Mapping[str, Any]
@@ -163,12 +176,12 @@ def _start(config: RunConfig, logdir: str | os.PathLike[str], run_name: str, **o
 
 def _execute(place: Opened | NewFolder, config: RunConfig, *, reporter: progress.Reporter,
              expected: dict[str, Any] | None = None, data: Data | None = None, on_epoch: OnEpoch | None = None,
-             should_stop: Callable[[], bool] = lambda: False) -> Run:
+             callbacks: Sequence[Callback] | None = None, should_stop: Callable[[], bool] = lambda: False) -> Run:
     if on_epoch is not None and not callable(on_epoch):
         raise TypeError(f"on_epoch is a function that takes an epoch's row; received {on_epoch!r:.80}")
     from trainers.running import run
 
-    given: dict[str, Any] = dict(expected=expected, data=data)
+    given: dict[str, Any] = dict(expected=expected, data=data, callbacks=callbacks or ())
     if on_epoch is None:
         return run.execute(place, config, reporter=reporter, should_stop=should_stop, **given)
     handing = progress.Handing(reporter, on_epoch)
@@ -218,6 +231,9 @@ def _new_run(values: cli.Flags) -> tuple[RunConfig, dict[str, Any] | None]:
         if old.ranking:
             print("this config is a trial's: it is trained as a run, with all validation images", file=sys.stderr)
             old = dataclasses.replace(old, ranking=False)
+        if "callbacks" in record:
+            print(f"the recorded run had callbacks ({', '.join(record['callbacks'])}), which no file holds: this "
+                  "one has none", file=sys.stderr)
         changed = {"data": {"data", "allow_other_data", "validation_size"}, "teachers": {"teacher"},
                    "initial_weights": {"initial_weights"}}
         same = {part: record[part] for part, names in changed.items() if part in record and not names & set(given)}
@@ -237,7 +253,7 @@ def _resume(values: cli.Flags) -> int:
     with run.latest_unfinished(values.logdir, spec.name if spec else "") if values.resume == "latest" \
             else run.opened(_folder(values.resume)) as found:
         config = _continued(found, given, spec)
-        _refuse_arrays(found, config)
+        _refuse_python(found)
         if values.dry_run:
             print(dry_run_text(config, found.path))
             return 0
@@ -267,10 +283,12 @@ def _folder(path: str | os.PathLike[str]) -> RunFolder:
     return folder
 
 
-def _refuse_arrays(found: Opened, config: RunConfig) -> None:
-    if config.data == ARRAYS:
-        raise ConfigError(f"{found.path}: its images were given in Python as arrays, and no file holds them; continue "
-                          f"it there: trainers.train.resume({str(found.path)!r}, data=(images, labels))")
+def _refuse_python(found: Opened) -> None:
+    """`ConfigError` if parts of a run were given in Python, and no file holds them."""
+    assert found.record, "no run has begun in this folder"
+    if given := provenance.from_python(found.record):
+        raise ConfigError(f"{found.path}: parts of it were given in Python, and no file holds them; continue it there: "
+                          f"trainers.train.resume({str(found.path)!r}{given})")
 
 
 def _continued(found: Opened, given: Mapping[str, Any], spec: ModelSpec | None = None) -> RunConfig:

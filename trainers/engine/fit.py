@@ -85,6 +85,10 @@ class FitEngine:
         model.compile(optimizer=optimizer, loss=smoothed if smoothing else whole, metrics=metrics,
                       jit_compile=jit_compile)
 
+    def set_learning_rate(self, rate: float) -> None:
+        """The constant learning rate of the epochs that follow."""
+        self._model.optimizer.learning_rate = rate
+
     def run_epoch(self, epoch: int, on_part: OnPart | None = None) -> EpochMeans:
         """Runs epoch number `epoch` (0 is the first); calls `on_part` every 100 steps.
 

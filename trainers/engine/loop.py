@@ -10,6 +10,7 @@ the program. What is off is None, and not in it.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import functools
 import math
 import time
@@ -152,6 +153,10 @@ class TapeEngine:
         steps = tf.function(functools.partial(self._steps, batch_size), jit_compile=self._jit_compile, autograph=False)
         steps.get_concrete_function(self._of_epoch(0), tf.constant(0), tf.constant(0), _no_sums(), self._arguments)
         return steps
+
+    def set_learning_rate(self, rate: float) -> None:
+        """The constant learning rate of the epochs that follow."""
+        self._recipe = dataclasses.replace(self._recipe, learning_rate=rate)
 
     def try_program(self) -> None:
         """Compiles the steps before the first of them is run.

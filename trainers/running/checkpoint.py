@@ -36,6 +36,8 @@ class Checkpoint:
         epoch: how many are done.
         best_epoch, best_loss: the epoch (from 1) with the lowest validation loss so far; 0 and infinity at first.
         seconds: of training, so far.
+        learning_rate: that of the next epoch, where a callback has set it.
+        stopped: a callback has ended the training.
         events: lengths in bytes of the event files, by their paths in the run's folder.
         identity: as the function of that name returns it.
         metrics_sha256: of the first `epoch` rows of `metrics.csv`.
@@ -46,6 +48,8 @@ class Checkpoint:
     best_epoch: int = 0
     best_loss: float = float("inf")
     seconds: float = 0.0
+    learning_rate: float | None = None
+    stopped: bool = False
     events: dict[str, int] = dataclasses.field(default_factory=dict)
     identity: list[str] = dataclasses.field(default_factory=list)
     metrics_sha256: str = ""

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from fmnist_zoo import custom
 from fmnist_zoo.errors import SpecError
-from fmnist_zoo.spec import ModelSpec
+from fmnist_zoo.spec import ARRAYS, ModelSpec
 from fmnist_zoo.version import __version__
 from trainers.config import ConfigError
 from trainers.engine import threads
@@ -54,6 +54,16 @@ def require_builder(path: str | os.PathLike[str], record: dict[str, Any]) -> Non
             custom.builder(spec.name, spec.build, record["environment"].get("modules"))
         except SpecError as error:
             raise ConfigError(f"{os.fspath(path)}: its model {error}") from None
+
+
+def from_python(record: dict[str, Any]) -> str:
+    """What `trainers.train.resume` needs beside the folder of a run, because no file holds it; empty: nothing.
+
+    For example ", data=(images, labels)".
+    """
+    given = {"data=(images, labels)": record.get("config", {}).get("data") == ARRAYS,
+             "callbacks=[...]": "callbacks" in record}
+    return "".join(f", {argument}" for argument, needed in given.items() if needed)
 
 
 def require_data(data: Data, recorded: dict[str, Any] | None) -> None:

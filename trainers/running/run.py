@@ -12,17 +12,16 @@ import errno
 import os
 import pathlib
 import sys
-from typing import Any, Callable, Iterator
+from typing import Any, Callable, Iterator, Sequence
 
 from fmnist_zoo import custom
 from fmnist_zoo.data import Data, load_data
 from fmnist_zoo.errors import ZooError
 from fmnist_zoo.files import quoted
-from fmnist_zoo.spec import ARRAYS
 from trainers.config import ConfigError, RunConfig, read_run
 from trainers.engine import compile_cache, threads
 from trainers.engine.epoch import NonFiniteError
-from trainers.running import checkpoint, listing
+from trainers.running import checkpoint, listing, provenance
 from trainers.running.checkpoint import Checkpoint, CheckpointError
 from trainers.running.folder import LockedError, NewFolder, RunFolder
 from trainers.running.progress import Reporter
@@ -41,8 +40,9 @@ class Run:
         config: the run, resolved.
         history: the rows of `metrics.csv`.
         result: the content of `result.json`; None if the run was interrupted.
-        model: the Keras model with the weights that count; after an interruption, with the last ones.
+        model: the Keras model with the weights that count; after an interruption, with the last ones. It is compiled.
         logdir: the log folder; None if the run was moved out of it.
+        record: the content of `config.json`.
     """
 
     folder: pathlib.Path
@@ -51,6 +51,7 @@ class Run:
     result: dict[str, Any] | None
     model: Any
     logdir: pathlib.Path | None = None
+    record: dict[str, Any] = dataclasses.field(default_factory=dict)
 
     def summary(self) -> str:
         """The result in one line, then the commands that may come next."""
@@ -84,14 +85,15 @@ class Run:
 
     @property
     def _in_python(self) -> bool:
-        """Whether its images, or the function that builds its model, are in this process alone."""
+        """Whether its images, its callbacks, or what builds its model are in this process alone."""
         spec = self.config.spec
-        return self.config.data == ARRAYS or bool(spec.build) and custom.builder(spec.name, spec.build).in_main
+        return bool(provenance.from_python(self.record)
+                    or spec.build and custom.builder(spec.name, spec.build).in_main)
 
     def _continue(self, epochs: int | None = None) -> str:
         """What continues the run."""
         if self._in_python:
-            more = f", epochs={epochs}" * bool(epochs) + ", data=(images, labels)" * (self.config.data == ARRAYS)
+            more = f", epochs={epochs}" * bool(epochs) + provenance.from_python(self.record)
             return f"trainers.train.resume({str(self.folder)!r}{more})"
         more = f" --epochs={epochs}" * bool(epochs) + custom.flag(self.config.spec.modules)
         return f"python -m trainers.train --resume={quoted(self.folder)}{more}"
@@ -151,7 +153,7 @@ def opened(folder: RunFolder) -> Iterator[Opened]:
 def latest_unfinished(logdir: str | os.PathLike[str], model: str = "") -> Iterator[Opened]:
     """The newest unfinished run below `logdir`, of `model` if one is named, that can continue, opened.
 
-    Runs of sweeps, those that failed or are training, and those on arrays that were given in Python do not count. One
+    Runs of sweeps, those that failed or are training, and those of which parts are in Python do not count. One
     that is damaged is passed over with a line on standard error.
 
     Raises:
@@ -175,8 +177,8 @@ def latest_unfinished(logdir: str | os.PathLike[str], model: str = "") -> Iterat
             except ZooError as error:
                 print(f"passed over: {error}", file=sys.stderr, flush=True)
                 continue
-            if found.config and found.config.data == ARRAYS:
-                reason = reason or f" but {folder.path}, whose images were given in Python as arrays: continue it there"
+            if given := provenance.from_python(found.record or {}):
+                reason = reason or f" but {folder.path}: continue it in Python, by resume(...{given})"
                 continue
             yield found
             return
@@ -185,13 +187,14 @@ def latest_unfinished(logdir: str | os.PathLike[str], model: str = "") -> Iterat
 
 
 def execute(place: Opened | NewFolder, config: RunConfig, *, reporter: Reporter, should_stop: Callable[[], bool],
-            expected: dict[str, Any] | None = None, data: Data | None = None) -> Run:
+            expected: dict[str, Any] | None = None, data: Data | None = None, callbacks: Sequence[Any] = ()) -> Run:
     """Trains a run to its end, from its last checkpoint if it has one. A new folder is made before the first update.
 
     Args:
         should_stop: asked before and after each epoch.
         expected: the record that a new run replays: other data than its own are refused, other teachers are noted.
         data: the training and validation images, for callers that train on the same more than once; None loads them.
+        callbacks: Keras' callbacks; an error of theirs is raised when the run has its checkpoint.
 
     Raises:
         ConfigError: if the data are not the expected ones, or TensorFlow already runs with another number of threads.
@@ -208,7 +211,8 @@ def execute(place: Opened | NewFolder, config: RunConfig, *, reporter: Reporter,
     past = place if isinstance(place, Opened) else Opened(RunFolder(place.path), logdir=place.logdir)
     try:
         with contextlib.ExitStack() as held:
-            session = Session(config, data, reporter, record=past.record, checkpoint=past.checkpoint, expected=expected)
+            session = Session(config, data, reporter, record=past.record, checkpoint=past.checkpoint, expected=expected,
+                              callbacks=callbacks)
             if isinstance(place, NewFolder) and should_stop():
                 return Run(past.path, config, [], None, session.model)
             if past.logdir:
@@ -217,7 +221,7 @@ def execute(place: Opened | NewFolder, config: RunConfig, *, reporter: Reporter,
                 past.folder = held.enter_context(place.made())
             session.begin(past.folder)
             result = session.run(should_stop)
-            return Run(past.path, config, past.folder.rows(), result, session.model, past.logdir)
+            done = Run(past.path, config, past.folder.rows(), result, session.model, past.logdir, session.record)
     except NonFiniteError as error:
         helps = [f"a smaller --learning_rate (this was {config.recipe.learning_rate:g})"]
         helps += ["a smaller penalty"] if config.spec.l1 or config.spec.l2 else []
@@ -240,6 +244,9 @@ def execute(place: Opened | NewFolder, config: RunConfig, *, reporter: Reporter,
     finally:
         compile_cache.add()
         reporter.close()
+    if session.callbacks and session.callbacks.error:
+        raise session.callbacks.error
+    return done
 
 
 def _checkpoint(folder: RunFolder) -> str:

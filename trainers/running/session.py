@@ -9,9 +9,11 @@ the number of threads before.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
+import functools
 import shutil
 import time
-from typing import Any, Callable
+from typing import Any, Callable, Sequence
 
 import numpy as np
 
@@ -26,7 +28,7 @@ from trainers.engine import factory, schedule
 from trainers.engine.epoch import EpochMeans, NonFiniteError
 from trainers.engine.network import Network
 from trainers.metrics_table import COLUMNS
-from trainers.running import dependencies, progress, provenance
+from trainers.running import callbacks as keras_callbacks, dependencies, progress, provenance
 from trainers.running.checkpoint import Checkpoint, CheckpointError, Due, fits, identity
 from trainers.running.folder import RunFolder
 
@@ -43,16 +45,19 @@ class Session:
         record: `config.json` of a run that continues; None for a new run.
         checkpoint: its last one; None if there is none.
         expected: the record that is replayed: other data than its own are refused, other teachers are noted.
+        callbacks: Keras' callbacks.
 
     Raises:
-        ConfigError: if data, first weights or teachers are not those of the record.
+        ConfigError: if data, first weights or teachers are not those of the record, or for a callback that cannot work.
         CheckpointError: if the checkpoint is of another model.
     """
 
     def __init__(self, config: RunConfig, data: Data, reporter: progress.Reporter, *,
                  record: dict[str, Any] | None = None, checkpoint: Checkpoint | None = None,
-                 expected: dict[str, Any] | None = None):
+                 expected: dict[str, Any] | None = None, callbacks: Sequence[Any] = ()):
+        keras_callbacks.check(callbacks, config.recipe)
         self.config, self.data, self.reporter, self.old_record = config, data, reporter, record
+        self.given, self.callbacks = callbacks, None
         for one in (record, expected):
             provenance.require_data(data, (one or {}).get("data"))
         self.fit, self.validation = data["fit"], data["validation"]
@@ -78,6 +83,8 @@ class Session:
         teachers = tuple(Network(one.model, one.spec).forward for one in found["teacher"])
         self.engine = factory.take(config, self.model, self.fit, teachers=teachers,
                                    origin=(self.data.sha256, self.data.split_sha256))
+        if config.trainer != "fit":  # `FitEngine` compiles its model itself
+            self._compile()
         if self.engine.idle:
             self.reporter.note(f"no gradient reaches {', '.join(self.engine.idle)}: the rest is trained")
 
@@ -90,6 +97,8 @@ class Session:
                                   "with --config")
         for name, variable in variables.items():
             variable.assign(checkpoint.state[name])
+        if checkpoint.learning_rate is not None:
+            self.engine.set_learning_rate(checkpoint.learning_rate)
 
     def begin(self, folder: RunFolder) -> None:
         """Records this start in the run's folder, and cuts its files back to the checkpoint."""
@@ -124,6 +133,7 @@ class Session:
                 self.reporter.note(note)
         return {"config": self.config.get_config(), **self.named, "jit_compile": self.config.compiles,
                 "data": {"name": data.name, "sha256": data.sha256, "split_sha256": data.split_sha256, **sizes},
+                **({"callbacks": [type(one).__name__ for one in self.given]} if self.given else {}),
                 "started": starts[0]["time"], "environment": starts[0]["environment"], "starts": starts}
 
     def run(self, should_stop: Callable[[], bool]) -> dict[str, Any] | None:
@@ -132,14 +142,26 @@ class Session:
         try:
             if not events.opened(self.folder.path):
                 self.observer.start(self.model, self.batch_size, self.engine.augmented(AUGMENTED))
+            if self.given:
+                if self.state.epoch:
+                    self.reporter.note("the state of callbacks is their own, and in no checkpoint: they start again")
+                self.callbacks = keras_callbacks.Callbacks(self.given, self.model, self.config.recipe,
+                                                           steps=self.engine.steps_an_epoch)
             while not self._over():
-                if should_stop():
+                if should_stop() or self._failed():
                     if self.state.epoch > self.first_epoch:
                         self._save()
                     return None
+                if self.callbacks:
+                    self._call_back(functools.partial(self.callbacks.begin, self.state.epoch))
+                if self._failed():
+                    continue
                 row = self._epoch()
                 self.reporter.epoch(row, self.config.recipe.epochs, self.state.best_epoch, self._seconds_left(0.0))
-            return self._finish()
+            result = self._finish()
+            if self.callbacks:
+                self.callbacks.finish(self.reporter)
+            return result
         except Exception as error:
             with contextlib.suppress(OSError):  # on a full disk the first error is the one to report
                 self.observer.fail(self.state.epoch, error)
@@ -148,6 +170,8 @@ class Session:
             raise
         finally:
             self._put_in_place(self._weights(), self.model)
+            if self.config.trainer == "fit":
+                self._compile()
             factory.keep(self.engine)
             self.observer.close()
 
@@ -184,7 +208,32 @@ class Session:
 
     def _stopped_early(self) -> bool:
         patience = self.config.recipe.early_stopping
-        return bool(patience) and self.state.epoch - self.state.best_epoch >= patience
+        return self.state.stopped or bool(patience) and self.state.epoch - self.state.best_epoch >= patience
+
+    def _failed(self) -> bool:
+        """Whether a callback has raised an error."""
+        return self.callbacks is not None and self.callbacks.error is not None
+
+    def _call_back(self, hook: Callable[[float], float]) -> None:
+        """Calls a hook of the callbacks with the weights that count in the model, and takes over what it sets."""
+        weights = list(self._weights().values())
+        with self.engine.counting():
+            self.model.set_weights(weights)  # some engines train a copy, or variables of their own
+            rate = hook(self._learning_rate(self.state.epoch - 1))
+            changed = self.model.get_weights()
+        if keras_callbacks.differ(weights, changed):
+            for variables in (self.engine.weights(), self.engine.weights(averaged=False)):
+                for variable, array in zip(variables.values(), changed):
+                    variable.assign(array)
+        if rate != self._learning_rate(self.state.epoch - 1):
+            self.state.learning_rate = rate
+            self.engine.set_learning_rate(rate)
+
+    def _learning_rate(self, epoch: int) -> float:
+        """That of the last update of epoch number `epoch`, 0 the first."""
+        recipe, given = self.config.recipe, self.state.learning_rate
+        recipe = recipe if given is None else dataclasses.replace(recipe, learning_rate=given)
+        return schedule.last_learning_rate(recipe, steps_an_epoch=self.engine.steps_an_epoch, epoch=max(epoch, 0))
 
     def _epoch(self) -> dict[str, Any]:
         """Trains one epoch, measures it and writes its events, row and checkpoint; returns the row."""
@@ -207,6 +256,9 @@ class Session:
             self.observer.epoch(row, logits)
         self.observer.flush()
         self.folder.table.append(row)
+        if self.callbacks:
+            self._call_back(functools.partial(self.callbacks.end, row))
+            state.stopped = self.callbacks.stop
         if self.due(state.epoch) or self._over():
             self._save()
         return row
@@ -217,8 +269,7 @@ class Session:
         row: dict[str, Any] = dict.fromkeys(COLUMNS) | {
             "epoch": self.state.epoch, "step": step, "seconds": seconds,
             "images_per_second": len(self.fit.labels) / seconds,
-            "learning_rate": schedule.last_learning_rate(
-                self.config.recipe, steps_an_epoch=self.engine.steps_an_epoch, epoch=self.state.epoch - 1),
+            "learning_rate": self._learning_rate(self.state.epoch - 1),
             "loss": means.loss, "penalty": means.penalty, "objective": means.objective,
             "accuracy": means.accuracy,
             "train_loss": metrics.mean_cross_entropy(sample, self.sample.labels),
@@ -294,6 +345,11 @@ class Session:
             self.observer.finish(result, logits)
         write_json(self.folder.result, result)
         return result
+
+    def _compile(self) -> None:
+        """The model for `evaluate` and `fit` of Keras, and for callbacks."""
+        keras_callbacks.compile_model(self.model, self.engine.network, self.config.recipe,
+                                      jit_compile=self.config.compiles)
 
     def _build(self) -> Any:
         return models.build(self.config.spec, self.config.seed)

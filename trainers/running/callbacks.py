@@ -1,0 +1,133 @@
+"""Keras' callbacks in a run: `keras.callbacks.CallbackList` calls them before and after each epoch, under any trainer.
+
+They see a compiled Keras model that has the weights that count, and the row of `metrics.csv` as `logs`. A learning rate
+or weights that they set there are the run's, and `model.stop_training` ends it. Importing this module imports
+TensorFlow.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Sequence
+
+import numpy as np
+
+from fmnist_zoo.backend import keras
+from fmnist_zoo.spec import Recipe
+from trainers.config import ConfigError
+from trainers.engine.fit import make_optimizer
+from trainers.engine.network import Network
+from trainers.running.progress import Reporter
+
+_kinds = keras.callbacks
+BATCH_HOOKS = ("on_batch_begin", "on_batch_end", "on_train_batch_begin", "on_train_batch_end")
+INSTEAD = {_kinds.BackupAndRestore: "a run has checkpoints of its own, which trainers.train.resume continues",
+           _kinds.SwapEMAWeights: "give ema=0.999: the averages are then validated and kept",
+           _kinds.ProgbarLogger: "verbose=True shows the epochs"}
+SETS_RATE = (_kinds.ReduceLROnPlateau, _kinds.LearningRateScheduler)
+
+
+def check(callbacks: Sequence[Any], recipe: Recipe) -> None:
+    """Refuses what cannot work where an epoch is a few compiled calls.
+
+    Raises:
+        TypeError: for what is not a `keras.callbacks.Callback`.
+        ConfigError: for a callback that is called after each batch, that does what a run does itself, or that sets the
+            learning rate of a schedule.
+    """
+    for callback in callbacks:
+        if not isinstance(callback, _kinds.Callback):
+            raise TypeError(f"callbacks are instances of keras.callbacks.Callback; received {callback!r:.80}")
+        if problem := _problem(callback, recipe):
+            raise ConfigError(f"callbacks: {type(callback).__name__}: {problem}")
+
+
+def _problem(callback: Any, recipe: Recipe) -> str:
+    for kind, instead in INSTEAD.items():
+        if isinstance(callback, kind):
+            return instead
+    if isinstance(callback, SETS_RATE) and recipe.horizon:
+        return ("it sets the learning rate, and the recipe's schedule does; give schedule='constant' and warmup=0, "
+                f"received schedule={recipe.schedule!r} and warmup={recipe.warmup:g}")
+    hooks = [name for name in BATCH_HOOKS if not _is_of_keras(getattr(callback, name))]
+    hooks += [f"{name}={getattr(callback, name)!r}" for name in ("save_freq", "update_freq")
+              if getattr(callback, name, "epoch") != "epoch"]
+    if isinstance(callback, _kinds.TensorBoard) and callback._start_batch:
+        hooks.append("profile_batch")
+    if hooks:
+        return (f"{', '.join(hooks)} works after each batch, and a run compiles many batches into one call; use "
+                "on_epoch_begin and on_epoch_end")
+    return ""
+
+
+def _is_of_keras(hook: Any) -> bool:
+    return getattr(hook, "__module__", "").startswith("keras.")
+
+
+def compile_model(model: Any, network: Network, recipe: Recipe, *, jit_compile: bool) -> None:
+    """Compiles the model of a run: what is minimised, but for smoothed labels and teachers, its optimizer and accuracy.
+
+    Keras adds the penalty to the loss, so `model.evaluate` returns `val_loss + val_penalty`.
+    """
+    others = [variable for variable, kernel in zip(model.trainable_variables, network.is_kernel) if not kernel]
+    keras.Model.compile(  # a subclass may have a `compile` with arguments of its own
+        model, make_optimizer(recipe, without_decay=others),
+        loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+        metrics=[keras.metrics.SparseCategoricalAccuracy(name="accuracy")], jit_compile=jit_compile)
+
+
+class Callbacks:
+    """The callbacks of a run, from its first epoch in this process to its last.
+
+    Attributes:
+        error: what one of them raised; None for nothing. The run then ends with its checkpoint first.
+    """
+
+    def __init__(self, callbacks: Sequence[Any], model: Any, recipe: Recipe, *, steps: int):
+        self._model, self._recipe = model, recipe
+        self.error: Exception | None = None
+        model.stop_training = False
+        if not model.optimizer.built:  # else Keras warns when it loads a model that `ModelCheckpoint` saved
+            model.optimizer.build(model.trainable_variables)
+        self._list = _kinds.CallbackList(list(callbacks), model=model, epochs=recipe.epochs, steps=steps, verbose=0)
+        self._list.on_train_begin()
+
+    @property
+    def stop(self) -> bool:
+        """Whether one of them wants the run to end here."""
+        return bool(self._model.stop_training)
+
+    def begin(self, epoch: int, learning_rate: float) -> float:
+        """Before epoch number `epoch` (0 is the first); returns its learning rate."""
+        return self._called(learning_rate, self._list.on_epoch_begin, epoch)
+
+    def end(self, row: dict[str, Any], learning_rate: float) -> float:
+        """After the epoch of a row; returns the learning rate of the next one."""
+        logs = {name: value for name, value in row.items() if value is not None and name != "epoch"}
+        return self._called(learning_rate, self._list.on_epoch_end, row["epoch"] - 1, logs)
+
+    def _called(self, learning_rate: float, hook: Any, *arguments: Any) -> float:
+        optimizer = self._model.optimizer
+        if not isinstance(optimizer._learning_rate, keras.optimizers.schedules.LearningRateSchedule):
+            optimizer.learning_rate = learning_rate
+        try:
+            hook(*arguments)
+        except Exception as error:
+            self.error = error
+        rate = float(optimizer.learning_rate)
+        if self._recipe.horizon or np.float32(learning_rate) == rate:
+            return learning_rate
+        return rate
+
+    def finish(self, reporter: Reporter) -> None:
+        """After the last epoch. Weights that are set now count no more: the run's are selected."""
+        before = self._model.get_weights()
+        self._list.on_train_end()
+        if differ(before, self._model.get_weights()):
+            self._model.set_weights(before)
+            reporter.note("a callback has set weights at the end; those that count are of the lowest val_loss "
+                          "(weights='best') or the last (weights='last')")
+
+
+def differ(some: Sequence[np.ndarray], others: Sequence[np.ndarray]) -> bool:
+    """Whether two lists of arrays differ."""
+    return not all(map(np.array_equal, some, others))
