@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import pathlib
 import platform
+import re
 from typing import Any
 
 
@@ -27,8 +28,18 @@ def has_bfloat16() -> bool:
 
 def features() -> str:
     """The processor's name and the instructions that it has, as one text; empty where the system does not say."""
-    known = _cpuinfo("flags") or _cpuinfo("Features")  # of x86, of ARM
+    known = _instructions()
     return f"{platform.machine()} {_cpuinfo('model name')} {known}" if known else ""
+
+
+def vector_instructions() -> list[str]:
+    """Those sets of instructions, by Linux' names, by which libraries choose how they compute."""
+    vectors = re.compile("amx|asimd|avx|bf16|f16c|fma|i8mm|s?sse|sve")
+    return sorted(name for name in _instructions().split() if vectors.match(name))
+
+
+def _instructions() -> str:
+    return _cpuinfo("flags") or _cpuinfo("Features")  # of x86, of ARM
 
 
 def _cpuinfo(name: str) -> str:

@@ -67,7 +67,12 @@ def settings(runs: Sequence[Compared]) -> dict[str, list[str]]:
     origin = {name: [str(one.record["data"][name])[:12] for one in runs] for name in ("sha256", "split_sha256")}
     origin |= {name: [str(one["versions"].get(name, "unknown")) for one in environments] for name in versions}
     origin |= {name: [str(one.get(name, "unknown"))[:60 if name == "cpu" else 12] for one in environments]
-               for name in ("cpu", "onednn", "commit")}
+               for name in ("cpu", "commit")}
+    origin |= {name: [one.get("switches", {}).get(name, "not set") for one in environments]
+               for name in provenance.SWITCHES}
+    instructions = [set(one.get("instructions", ())) for one in environments]
+    shared = set.intersection(*instructions)
+    origin["instructions"] = [" ".join(sorted(one - shared)) or "-" for one in instructions]
     return {"model": [one.line.model for one in runs],
             **{name: [known.kind.write(one[name]) for one in values]
                for name, known in SETTINGS.items() if name in differing},

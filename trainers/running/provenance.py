@@ -18,12 +18,15 @@ from fmnist_zoo.spec import ARRAYS, ModelSpec
 from fmnist_zoo.version import __version__
 from trainers.config import ConfigError
 from trainers.engine import threads
-from trainers.engine.processor import machine
+from trainers.engine.processor import machine, vector_instructions
 
 if TYPE_CHECKING:
     from fmnist_zoo.data import Data
 
 LIBRARIES = ("tensorflow", "keras", "numpy")
+# Variables by which libraries choose how they compute: the last digits of a run may depend on them.
+SWITCHES = ("DNNL_MAX_CPU_ISA", "NPY_DISABLE_CPU_FEATURES", "ONEDNN_DEFAULT_FPMATH_MODE", "ONEDNN_MAX_CPU_ISA",
+            "TF_ENABLE_ONEDNN_OPTS", "TF_XLA_FLAGS", "XLA_FLAGS")
 
 
 def record(spec: ModelSpec | None = None) -> dict[str, Any]:
@@ -40,7 +43,8 @@ def record(spec: ModelSpec | None = None) -> dict[str, Any]:
         "threads": {"intra_op": threads.in_use(),
                     "inter_op": tensorflow.config.threading.get_inter_op_parallelism_threads()
                     or threads.asked("TF_NUM_INTEROP_THREADS")},
-        "onednn": os.environ.get("TF_ENABLE_ONEDNN_OPTS", "default"),
+        "instructions": vector_instructions(),
+        "switches": {name: os.environ[name] for name in SWITCHES if name in os.environ},
         "commit": commit(),
         "command": shlex.join([pathlib.Path(sys.argv[0]).name, *sys.argv[1:]]),
     }
@@ -113,6 +117,11 @@ def differences(before: dict[str, Any], now: dict[str, Any]) -> str:
                for name, version in now["versions"].items() if before["versions"].get(name) != version]
     if before["cpu"] != now["cpu"]:
         changed.append(f"{now['cpu']} (was {before['cpu']})")
+    more, fewer = (" ".join(sorted(set(one.get("instructions", ())) - set(other.get("instructions", ()))))
+                   for one, other in ((now, before), (before, now)))
+    changed += [f"a processor {word} {names}" for word, names in (("with", more), ("without", fewer)) if names]
+    old, new = (dict.fromkeys(SWITCHES, "not set") | one.get("switches", {}) for one in (before, now))
+    changed += [f"{name} {new[name]} (was {old[name]})" for name in new if new[name] != old[name]]
     return ", ".join(changed)
 
 
