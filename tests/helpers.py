@@ -1,9 +1,15 @@
 """Reading back what a run left on disk."""
 
+import contextlib
 import csv
 import json
 import pathlib
+import random
+import socket
 import struct
+import subprocess
+import time
+import urllib.request
 
 from tensorboard.compat.proto import event_pb2
 
@@ -14,6 +20,39 @@ from trainers.running.folder import RunFolder
 
 OF_THE_REPORT = list_models()[:list_models().index("4N_512")]  # the catalog lists what goes beyond it last
 TIMES = ("seconds", "images_per_second")
+SECONDS = 300  # far more than anything that is waited for takes on an idle machine
+
+
+def until(condition, why=lambda: ""):
+    """Waits until the condition holds; fails after `SECONDS` with what `why` returns."""
+    end = time.monotonic() + SECONDS
+    while not condition():
+        assert time.monotonic() < end, why()
+        time.sleep(0.02)
+
+
+def children_of(pid):
+    """Ids of the processes that a process has started."""
+    found = subprocess.run(["pgrep", "-P", str(pid)], capture_output=True, text=True).stdout
+    return [int(child) for child in found.split()]
+
+
+def free_port():
+    """A port of this machine that nothing uses, outside of those that Linux gives to whoever asks for any."""
+    while True:
+        with socket.socket() as free, contextlib.suppress(OSError):
+            free.bind(("127.0.0.1", random.randrange(20_000, 30_000)))
+            return free.getsockname()[1]
+
+
+def session_groups(link):
+    """All that the HParams tab of the TensorBoard behind a link shows."""
+    ask = {"experimentName": "", "colParams": [], "startIndex": 0, "sliceSize": 5000, "includeMetrics": True,
+           "allowedStatuses": ["STATUS_SUCCESS", "STATUS_FAILURE", "STATUS_RUNNING", "STATUS_UNKNOWN"]}
+    request = urllib.request.Request(link.split("?")[0] + "data/plugin/hparams/session_groups",
+                                     json.dumps(ask).encode(), {"Content-Type": "application/json"})
+    with urllib.request.urlopen(request, timeout=60) as answer:
+        return json.load(answer)["sessionGroups"]
 
 
 def events(folder):

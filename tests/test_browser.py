@@ -4,10 +4,8 @@ Needs Debian's packages chromium and chromium-driver, and selenium.
 """
 
 import contextlib
-import json
 import os
 import pathlib
-import urllib.request
 
 import pytest
 
@@ -18,7 +16,6 @@ from benchmarks.browser import (
     LINES,
     PARALLEL,
     PINNED,
-    SECONDS,
     TABLE,
     chromium,
     opened,
@@ -26,6 +23,7 @@ from benchmarks.browser import (
     served,
 )
 from fmnist_zoo.files import write_json
+from tests.helpers import session_groups
 from trainers.board import events, hparams
 from trainers.config import overlay, resolve
 from trainers.metrics_table import COLUMNS, FINAL, RUN, TRAIN, scalars
@@ -111,15 +109,6 @@ def test_table_of_hparams_has_runs_trials_and_a_failure(board, browser):
     assert failed[-1].startswith("worse softmax") and len(failed) < len(groups) / 2
     screenshot(browser, "hparams")
     assert not errors(browser)
-
-
-def session_groups(link, metrics=True):
-    ask = {"experimentName": "", "colParams": [], "startIndex": 0, "sliceSize": 5000, "includeMetrics": metrics,
-           "allowedStatuses": ["STATUS_SUCCESS", "STATUS_FAILURE", "STATUS_RUNNING", "STATUS_UNKNOWN"]}
-    request = urllib.request.Request(link.split("?")[0] + "data/plugin/hparams/session_groups",
-                                     json.dumps(ask).encode(), {"Content-Type": "application/json"})
-    with urllib.request.urlopen(request, timeout=SECONDS) as answer:
-        return json.load(answer)["sessionGroups"]
 
 
 def test_parallel_coordinates_have_a_line_for_each_run_that_is_complete(board, browser):

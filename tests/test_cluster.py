@@ -8,11 +8,11 @@ import socket
 import subprocess
 import sys
 import threading
-import time
 
 import pytest
 
 from tests.conftest import ROOT
+from tests.helpers import free_port, until
 from tests.sweeps import BATCH, make_job
 from trainers import sweep
 from trainers.config import ConfigError, resolve
@@ -20,7 +20,6 @@ from trainers.running.folder import RunFolder
 from trainers.tuning import cluster, pool, study, trial
 from trainers.tuning.scheduler import Scheduler
 
-SECONDS = 300  # far more than anything here takes on an idle machine
 pytestmark = pytest.mark.filterwarnings("default")  # dask's own
 
 
@@ -56,13 +55,6 @@ def pretend(monkeypatch):
         monkeypatch.setattr(trial, "run", function)
 
     return replace
-
-
-def until(condition):
-    end = time.monotonic() + SECONDS
-    while not condition():
-        assert time.monotonic() < end
-        time.sleep(0.05)
 
 
 def gather(workers, count):
@@ -111,11 +103,10 @@ def test_error_of_a_job_is_raised(pretend):
 
 
 def test_scheduler_without_a_worker_is_named_while_a_stop_is_heard(pretend, monkeypatch):
-    monkeypatch.setattr(cluster, "FIRST_WORKER", 2.0)
     with cluster_here(0) as made, contextlib.closing(
             cluster.ClusterPool(Scheduler(made.scheduler_address), 1)) as workers:
-        began = time.monotonic()
-        assert workers.slots == 0 and time.monotonic() - began < 0.5
+        assert workers.slots == 0  # at once
+        monkeypatch.setattr(cluster, "FIRST_WORKER", 0.0)
         with pytest.raises(pool.PoolError, match="no worker has joined .* `dask worker tcp://"):
             until(lambda: workers.slots)
 
@@ -177,9 +168,7 @@ def test_sweep_over_tls_with_workers_that_share_only_a_folder(certificate, tmp_p
     """As on several hosts: a scheduler and its workers are started by hand, and the sweep knows their address."""
     pytest.importorskip("distributed")
     cert, key = certificate
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     address, tls = f"tls://127.0.0.1:{port}", ["--tls-ca-file", cert, "--tls-cert", cert, "--tls-key", key]
     start = [sys.executable, "-m", "distributed.cli.dask_scheduler", "--protocol", "tls", "--host", "127.0.0.1",
              "--port", str(port), "--no-dashboard", *tls]

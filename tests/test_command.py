@@ -8,7 +8,6 @@ import shlex
 import signal
 import subprocess
 import sys
-import time
 
 import pytest
 
@@ -155,7 +154,6 @@ def test_nohup_is_respected():
     try:
         with cli.StopSignal() as stop:
             os.kill(os.getpid(), signal.SIGHUP)
-            time.sleep(0.1)
             assert not stop() and signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
     finally:
         signal.signal(signal.SIGHUP, before)

@@ -4,7 +4,6 @@ import contextlib
 import importlib.util
 import os
 import re
-import socket
 import subprocess
 import sys
 import urllib.parse
@@ -12,6 +11,7 @@ import urllib.parse
 import pytest
 
 from tests.conftest import ROOT
+from tests.helpers import free_port
 from tests.test_readme import CLUSTER, PAGES, blocks
 
 ALL = {**PAGES, str(CLUSTER.relative_to(ROOT)): CLUSTER.read_text(),
@@ -62,9 +62,7 @@ def test_site_is_built_without_a_warning(tmp_path):
 def test_cluster_as_its_page_says(tmp_path):
     """Its commands, in a shell, on this host alone: certificate, scheduler, worker, sweep."""
     pytest.importorskip("distributed")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = str(free.getsockname()[1])
+    port = str(free_port())
     dask = f"{sys.executable} -m distributed.cli.dask_"
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     named, servers = "", contextlib.ExitStack()

@@ -7,35 +7,28 @@ import pathlib
 import signal
 import subprocess
 import sys
-import time
 
 import pytest
 
 from tests import helpers
 from tests.conftest import ROOT
+from tests.helpers import SECONDS, children_of, until
 from tests.sweeps import EPOCHS, LONG
 from trainers import sweep
 from trainers.config import resolve
 from trainers.running.folder import RunFolder
 from trainers.tuning import local, pool, study, trial
 
-SECONDS = 300  # far more than anything here takes on an idle machine
-
 
 def wait_for(workers, count=1):
-    outcomes, until = [], time.monotonic() + SECONDS
-    while len(outcomes) < count:
-        assert time.monotonic() < until
-        outcomes += workers.wait(1.0)
+    outcomes = []
+    until(lambda: outcomes.extend(workers.wait(1.0)) or len(outcomes) >= count)
     return outcomes
 
 
 def kill_after_rows(folder, count):
     """Kills the process that trains in `folder`."""
-    until = time.monotonic() + SECONDS
-    while len(RunFolder(folder).rows()) < count:
-        assert time.monotonic() < until
-        time.sleep(0.02)
+    until(lambda: len(RunFolder(folder).rows()) >= count)
     os.kill(int((folder / ".lock").read_text()), signal.SIGKILL)
 
 
@@ -147,10 +140,7 @@ def test_worker_of_this_machine_can_be_reached_by_its_leader_alone():
     workers = local.LocalPool(1)
     try:
         (pid,) = workers._workers[0]._executor._processes
-        until = time.monotonic() + SECONDS
-        while not workers._workers[0].ready:
-            assert time.monotonic() < until
-            time.sleep(0.1)
+        until(lambda: workers._workers[0].ready)
         assert not sockets_of(pid) & listening()
         if os.geteuid() == 0:  # as another user: its pipes cannot be opened
             code = f"import os; os.setuid(65534); os.listdir('/proc/{pid}/fd')"
@@ -160,28 +150,27 @@ def test_worker_of_this_machine_can_be_reached_by_its_leader_alone():
         workers.close()
 
 
-def children_of(pid):
-    return [int(child) for child in
-            subprocess.run(["pgrep", "-P", str(pid)], capture_output=True, text=True).stdout.split()]
+def ended(pid):
+    try:
+        return "\nState:\tZ" in pathlib.Path("/proc", str(pid), "status").read_text()
+    except OSError:
+        return True
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("seconds", [1.0, 4.0])  # while Python starts, and while TensorFlow is imported
-def test_workers_of_a_killed_leader_end_at_once(tmp_path, seconds):
-    (tmp_path / "leader.py").write_text("import time\nfrom trainers.tuning import local\n"
+@pytest.mark.parametrize("loading", ["python", "tensorflow"])
+def test_workers_of_a_killed_leader_end(tmp_path, loading):
+    (tmp_path / "leader.py").write_text("from trainers.tuning import local\n"
                                         "if __name__ == '__main__':\n    pool = local.LocalPool(1, 2)\n"
-                                        "    print(flush=True)\n    time.sleep(100)\n")
+                                        "    print(flush=True)\n    input()\n")
     leader = subprocess.Popen([sys.executable, tmp_path / "leader.py"], env={**os.environ, "PYTHONPATH": str(ROOT)},
-                              stdout=subprocess.PIPE)
+                              stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     leader.stdout.readline()
-    time.sleep(seconds)
     children = children_of(leader.pid)
+    until(lambda: sum(loading in pathlib.Path("/proc", str(child), "maps").read_text() for child in children) >= 2)
     leader.kill()
     leader.communicate()
-    until = time.monotonic() + 20
-    while any(os.path.exists(f"/proc/{child}") for child in children):
-        assert time.monotonic() < until
-        time.sleep(0.1)
+    until(lambda: all(map(ended, children)))
     assert len(children) == 3  # two workers, and multiprocessing's tracker
 
 

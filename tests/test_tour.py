@@ -1,29 +1,22 @@
 """The notebook docs/tour.ipynb runs from top to bottom in a kernel, and shows its progress and pictures there."""
 
-import os
-import time
-
 import pytest
 
 from tests.conftest import ROOT
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("default")]  # Jupyter's own
-LIMIT = 120  # seconds of this process and its kernel on an idle machine
 
 
 @pytest.fixture(scope="module")
 def executed(tmp_path_factory):
-    """The notebook after it was executed in an empty folder, and the seconds of processor time that this took."""
+    """The notebook after it was executed in an empty folder."""
     nbclient, nbformat = pytest.importorskip("nbclient"), pytest.importorskip("nbformat")
     notebook = nbformat.read(ROOT / "docs" / "tour.ipynb", as_version=4)
     resources = {"metadata": {"path": str(tmp_path_factory.mktemp("tour"))}}
     with pytest.MonkeyPatch.context() as here:
         here.setenv("PYTHONPATH", str(ROOT))
-        before = os.times()
         nbclient.NotebookClient(notebook, timeout=900, resources=resources).execute()
-        time.sleep(0.1)  # until the kernel was waited for
-        after = os.times()
-    return notebook, after.children_user - before.children_user
+    return notebook
 
 
 def outputs(notebook, text):
@@ -32,16 +25,12 @@ def outputs(notebook, text):
     return cell.outputs
 
 
-def test_takes_well_under_two_minutes(executed):
-    assert 0 < executed[1] < LIMIT
-
-
 def test_resumed_run_has_the_same_weights(executed):
-    assert outputs(executed[0], "weights_sha256")[-1].data["text/plain"] == "True"
+    assert outputs(executed, "weights_sha256")[-1].data["text/plain"] == "True"
 
 
 def test_progress_is_one_output_a_run_without_a_bar_at_the_end(executed):
-    shown = outputs(executed[0], "runs = {")
+    shown = outputs(executed, "runs = {")
     assert [output.output_type for output in shown] == ["display_data"] * 2
     for output in shown:
         lines = output.data["text/plain"].splitlines()
@@ -50,11 +39,11 @@ def test_progress_is_one_output_a_run_without_a_bar_at_the_end(executed):
 
 def test_pictures_are_shown(executed):
     for text in ("imshow(image.reshape(28, 28)", "val_loss"):
-        shown = [output for cell in executed[0].cells if cell.cell_type == "code" and text in cell.source
+        shown = [output for cell in executed.cells if cell.cell_type == "code" and text in cell.source
                  for output in cell.outputs if "image/png" in output.get("data", {})]
         assert shown, text
 
 
 def test_nothing_is_printed_that_the_cells_did_not_ask_for(executed):
-    assert [output.text for cell in executed[0].cells if cell.cell_type == "code" for output in cell.outputs
+    assert [output.text for cell in executed.cells if cell.cell_type == "code" for output in cell.outputs
             if output.get("name") == "stderr"] == []
