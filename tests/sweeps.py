@@ -83,6 +83,28 @@ def replace_pool(monkeypatch, inline):
     return inline
 
 
+def drive(oracle, loss, *, workers=1, polls=0, count=None):
+    """All proposals, or the first `count`, each followed by its result, which is `loss` of it; None: it failed.
+
+    An idle worker asks `polls` times more before the next result arrives.
+    """
+    found, running = [], []
+    while True:
+        answer = ""
+        while len(running) < workers and len(found) != count and answer not in ("wait", "done"):
+            answer = oracle.propose()
+            if not isinstance(answer, str):
+                running.append(answer)
+                found.append(answer)
+        for _ in range(polls if answer in ("wait", "done") else 0):
+            assert oracle.propose() == answer
+        if not running:
+            assert answer == "done" or len(found) == count
+            return found
+        ended = running.pop(0)
+        oracle.report(ended.trial, loss(ended))
+
+
 def rows_of(path):
     with open(pathlib.Path(path) / "trials.csv", newline="") as file:
         return list(csv.DictReader(file))

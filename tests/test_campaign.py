@@ -201,7 +201,4 @@ def test_faults_that_are_injected_are_noticed(tmp_path):
 @pytest.mark.parametrize("id", [f"run-{number}" for number in range(6)] + ["sweep-9", "sweep-29", "sweep-49"])
 def test_what_was_killed_at_random_equals_what_was_not(id, tmp_path):
     part = kills.Kills()
-    try:
-        assert part.run(part.find(30, id), tmp_path) is None
-    finally:
-        part.close()
+    assert part.run(part.find(30, id), tmp_path) is None

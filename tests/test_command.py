@@ -12,6 +12,7 @@ import sys
 import pytest
 
 from fmnist_zoo import registry
+from tests import helpers
 from tests.conftest import ROOT
 from trainers import cli
 from trainers.config import resolve
@@ -143,9 +144,7 @@ def test_terminal_that_closes_stops_a_command_which_then_ends_in_order(tmp_path)
 def test_what_a_batch_system_sends_before_it_ends_a_job_is_a_wish_to_stop(number):
     with cli.StopSignal() as stop:
         os.kill(os.getpid(), number)
-        until = time.monotonic() + 60
-        while not stop() and time.monotonic() < until:
-            time.sleep(0.01)
+        helpers.until(stop)
     assert stop.number == number
 
 

@@ -8,7 +8,7 @@ import shutil
 import pytest
 
 from tests import helpers
-from tests.sweeps import Inline, Pretending, replace_pool, without_times
+from tests.sweeps import Inline, Pretending, drive, replace_pool, without_times
 from trainers import sweep
 from trainers.config import RunConfig, read_record, resolve
 from trainers.running.folder import RunFolder
@@ -68,33 +68,19 @@ def test_high_objectives_are_promoted_where_high_is_good():
     assert asha.propose().parent == "0001"
 
 
-def drive(asha, *, workers=1, polls=0, loss=lambda proposal: proposal.values["dropout"] / proposal.epochs):
-    """All proposals; an idle worker asks `polls` times more before the next result arrives."""
-    found, running = [], []
-    while True:
-        answer = ""
-        while len(running) < workers and answer not in ("wait", "done"):
-            answer = asha.propose()
-            if not isinstance(answer, str):
-                running.append(answer)
-                found.append(answer)
-        for _ in range(polls if isinstance(answer, str) else 0):
-            assert asha.propose() == answer
-        if not running:
-            assert answer == "done"
-            return found
-        ended = running.pop(0)
-        asha.report(ended.trial, loss(ended))
+def falling(proposal):
+    return proposal.values["dropout"] / proposal.epochs
 
 
 @pytest.mark.parametrize("workers", [1, 4])
 def test_request_without_an_answer_changes_nothing(workers):
-    assert drive(make(combinations=30), workers=workers) == drive(make(combinations=30), workers=workers, polls=3)
+    asked, unasked = (drive(make(combinations=30), falling, workers=workers, polls=polls) for polls in (3, 0))
+    assert asked == unasked
 
 
 @pytest.mark.parametrize("combinations, workers", [(27, 1), (27, 5), (4, 1), (1, 3), (81, 2)])
 def test_best_third_of_each_rung_is_promoted_and_one_reaches_the_last(combinations, workers):
-    found = drive(make(combinations=combinations, epochs=27), workers=workers)
+    found = drive(make(combinations=combinations, epochs=27), falling, workers=workers)
     assert sum(one.parent is None for one in found) == combinations
     assert max(one.epochs for one in found) == 27
     for lower, upper in itertools.pairwise((1, 3, 9, 27)):

@@ -6,6 +6,7 @@ import itertools
 
 import pytest
 
+from tests.sweeps import drive
 from trainers.config import resolve
 from trainers.tuning.oracle import STATE, Oracle, hyperband_brackets
 from trainers.tuning.space import apply, parse, parse_start
@@ -23,35 +24,9 @@ def objective(proposal):
     return (proposal.values["dropout"] - 0.2) ** 2 - 0.001 * (proposal.epochs or 0)
 
 
-def drive(oracle, count, *, failing=()):
-    """At most `count` proposals, each followed by its result."""
-    found = []
-    for index in range(count):
-        proposal = oracle.propose()
-        if isinstance(proposal, str):
-            assert proposal == "done"
-            break
-        found.append(proposal)
-        oracle.report(proposal.trial, None if index in failing else objective(proposal))
-    return found
-
-
-def drive_two_workers(oracle, *, polls):
-    """All proposals; an idle worker asks `polls` times more before the next result arrives."""
-    found, running = [], []
-    while True:
-        answer = ""
-        while len(running) < 2 and answer not in ("wait", "done"):
-            answer = oracle.propose()
-            if not isinstance(answer, str):
-                running.append(answer)
-                found.append(answer)
-        for _ in range(polls if answer in ("wait", "done") else 0):
-            assert oracle.propose() == answer
-        if not running:
-            return found
-        ended = running.pop(0)
-        oracle.report(ended.trial, objective(ended))
+def but(*failing):
+    """The same objective, but these trials fail."""
+    return lambda proposal: None if int(proposal.trial) in failing else objective(proposal)
 
 
 def test_grid_proposes_each_combination_once_before_any_has_ended():
@@ -78,19 +53,19 @@ def test_random_depends_only_on_the_seed_and_stays_within_the_space():
 
 
 def test_many_failures_do_not_end_a_search():
-    assert len(drive(make("random", "dropout=0..0.5"), 12, failing=range(12))) == 12
+    assert len(drive(make("random", "dropout=0..0.5"), lambda one: None, count=12)) == 12
 
 
 @pytest.mark.parametrize("seed", range(4))
 def test_random_finds_all_combinations_of_a_small_space(seed):
     rates = [index / 100 for index in range(30)]
-    found = drive(make("random", f"dropout={','.join(map(str, rates))}", seed=seed), 100)
+    found = drive(make("random", f"dropout={','.join(map(str, rates))}", seed=seed), objective)
     assert sorted(one.values["dropout"] for one in found) == rates
 
 
 @pytest.mark.parametrize("epochs", [1, 2, 9, 10, 27, 30])
 def test_hyperband_continues_its_best_trials_as_planned(epochs):
-    found = drive(make("hyperband", "dropout=0..0.5", epochs=epochs), 500)
+    found = drive(make("hyperband", "dropout=0..0.5", epochs=epochs), objective)
     by_name = {one.trial: one for one in found}
     added = collections.Counter()
     for one in found:
@@ -110,10 +85,10 @@ def test_hyperband_continues_its_best_trials_as_planned(epochs):
 def test_hyperband_with_idle_workers_completes_on_the_smallest_space_that_fits(seed):
     """Nine epochs draw 9 + 5 + 3 combinations, and this space has 17. How often idle workers ask must not matter."""
     space = f"dropout={','.join(str(index / 100) for index in range(17))}"
-    found = drive_two_workers(make("hyperband", space, seed=seed), polls=0)
+    found = drive(make("hyperband", space, seed=seed), objective, workers=2)
     assert [sum(trials for trials, _ in rounds) for rounds in hyperband_brackets(9)] == [13, 7, 3]
     assert len(found) == 23 and len({one.values["dropout"] for one in found}) == 17
-    assert drive_two_workers(make("hyperband", space, seed=seed), polls=3) == found
+    assert drive(make("hyperband", space, seed=seed), objective, workers=2, polls=3) == found
 
 
 def test_request_without_a_proposal_changes_no_state():
@@ -128,10 +103,10 @@ def test_request_without_a_proposal_changes_no_state():
 @pytest.mark.parametrize("tuner, count, more", [
     ("hyperband", 20, 3), pytest.param("bayesian", 5, 2, marks=pytest.mark.long)])
 def test_repeating_proposals_and_results_restores_the_state(tuner, count, more):
-    whole = drive(make(tuner, "dropout=0..0.5"), count + more, failing=(2,))
+    whole = drive(make(tuner, "dropout=0..0.5"), but(2), count=count + more)
     again = make(tuner, "dropout=0..0.5")
-    assert drive(again, count, failing=(2,)) == whole[:count]
-    assert drive(again, more) == whole[count:]
+    assert drive(again, but(2), count=count) == whole[:count]
+    assert drive(again, objective, count=more) == whole[count:]
     if tuner == "bayesian":
         assert min(abs(one.values["dropout"] - 0.2) for one in whole[4:]) < 0.05  # near the minimum
         assert all(type(one.values["dropout"]) is float for one in whole)
@@ -145,12 +120,8 @@ def test_given_combinations_are_tried_first_and_repeating_restores_the_state(tun
     loss = {0.0: 0.3, 0.1: 0.2, "0.3_0.2_0.1": 0.1}
 
     def run(oracle, count):
-        found = []
-        for _ in range(count):
-            proposal = oracle.propose()
-            oracle.report(proposal.trial, None if len(found) in failing else loss[proposal.values["dropout"]])
-            found.append(proposal)
-        return found
+        return drive(oracle, count=count, loss=lambda one: (
+            None if int(one.trial) in failing else loss[one.values["dropout"]]))
 
     count = 13 + len(failing) if tuner == "bayesian" else 16  # the last one is of a Gaussian process
     found = run(make(tuner, space, start=start), count)
@@ -166,7 +137,7 @@ def test_given_combinations_are_tried_first_and_repeating_restores_the_state(tun
 
 def test_bayesian_tries_more_given_combinations_than_its_random_ones():
     start = [f"dropout=0.{number}" for number in range(1, 8)]
-    found = drive(make("bayesian", "dropout=0..0.9", start=start), 8)
+    found = drive(make("bayesian", "dropout=0..0.9", start=start), objective, count=8)
     assert [one.values["dropout"] for one in found[:7]] == [number / 10 for number in range(1, 8)]
     assert found[7].values["dropout"] not in [number / 10 for number in range(1, 8)]
 
@@ -175,6 +146,6 @@ def test_bayesian_tries_more_given_combinations_than_its_random_ones():
 def test_random_tries_every_combination_of_a_large_listed_space_and_given_ones_once():
     space = "dropout=0,0.1,0.3; batch_size=32,full; shift=0,1,2,3,4; erase=0,2,4,6,8,10; flip=true,false"
     oracle = make("random", space, start=["dropout=0.1; batch_size=full; shift=4; erase=10; flip=true"])
-    found = drive(oracle, 1000)
+    found = drive(oracle, lambda one: 0.5)
     assert found[0].values == {"dropout": 0.1, "batch_size": "full", "shift": 4, "erase": 10, "flip": "true"}
     assert len(found) == 360 == len({tuple(one.values.values()) for one in found}) and oracle.propose() == "done"

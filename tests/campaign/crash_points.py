@@ -5,10 +5,8 @@ What a piece of work does is recorded once and kept in the state folder, so that
 
 from __future__ import annotations
 
-import base64
-import gzip
-import json
 import pathlib
+import pickle
 import random
 import tempfile
 from typing import Any, Iterator
@@ -17,7 +15,6 @@ from fmnist_zoo.files import atomic_write
 from tests import helpers
 from tests.campaign import disk, driver, recorder, work
 from tests.campaign.disk import Disk, Tree
-from tests.campaign.recorder import Operation
 
 ROOTED = "rooted"  # a case of each piece of work: no folder is lost in which something was synced
 
@@ -25,6 +22,10 @@ ROOTED = "rooted"  # a case of each piece of work: no folder is lost in which so
 class CrashPoints(driver.Part):
     name = "crash_points"
     about = "states of the disk after a crash, of " + ", ".join(f"`{name}`" for name in work.ALL)
+
+    def __init__(self) -> None:
+        self._disks: dict[str, Disk] = {}
+        self._recordings: dict[str, dict[str, Any]] = {}
 
     def cases(self, seed: int) -> Iterator[driver.Case]:
         """The states of all pieces of work, in a random order; of a sweep as many as it says."""
@@ -62,16 +63,14 @@ class CrashPoints(driver.Part):
             self._disks[one.name] = Disk(found["before"], found["operations"])
         return self._disks[one.name]
 
-    def __init__(self) -> None:
-        self._disks: dict[str, Disk] = {}
-        self._recordings: dict[str, dict[str, Any]] = {}
-
     def _recording(self, one: work.Work) -> dict[str, Any]:
         if one.name not in self._recordings:
-            path = self.keep / f"{one.name}.json.gz"
+            path = self.keep / f"{one.name}.pickle"
             if not path.exists():
-                save(path, take(one))
-            self._recordings[one.name] = load(path)
+                path.parent.mkdir(parents=True, exist_ok=True)
+                with atomic_write(path) as file:
+                    pickle.dump(take(one), file)
+            self._recordings[one.name] = pickle.loads(path.read_bytes())
         return self._recordings[one.name]
 
 
@@ -88,27 +87,3 @@ def take(one: work.Work) -> dict[str, Any]:
     wrong = sorted(path for path in {*made, *left} if made.get(path, "") != left.get(path, ""))
     assert not wrong, f"the record does not explain {', '.join(wrong)}"
     return {"before": before, "operations": operations, "expected": expected}
-
-
-def save(path: pathlib.Path, recording: dict[str, Any]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    content = {"before": {name: _text(data) for name, data in recording["before"].items()},
-               "operations": [one._replace(data=_text(one.data)) for one in recording["operations"]],
-               "expected": recording["expected"]}
-    with atomic_write(path) as file:
-        file.write(gzip.compress(json.dumps(content).encode(), 1))
-
-
-def load(path: pathlib.Path) -> dict[str, Any]:
-    content = json.loads(gzip.decompress(path.read_bytes()))
-    operations = [Operation(*one)._replace(data=_bytes(one[-1]) or b"") for one in content["operations"]]
-    return {"before": {name: _bytes(data) for name, data in content["before"].items()}, "operations": operations,
-            "expected": content["expected"]}
-
-
-def _text(data: bytes | None) -> str | None:
-    return None if data is None else base64.b64encode(data).decode()
-
-
-def _bytes(data: str | None) -> bytes | None:
-    return None if data is None else base64.b64decode(data)

@@ -18,7 +18,7 @@ from typing import Any, Callable, Iterator, NamedTuple, Sequence
 from fmnist_zoo.errors import UsageError
 from fmnist_zoo.files import read_json, write_json
 
-SAVE_SECONDS, REPORT_SECONDS = 1.0, 60.0
+REPORT_SECONDS = 60.0
 
 
 class Case(NamedTuple):
@@ -93,53 +93,37 @@ class Campaign:
     def __init__(self, parts: Sequence[Part], seed: int, state: pathlib.Path, say: Callable[[str], None] = print):
         self.parts, self.seed, self.state, self.say = parts, seed, state, say
         self.progress = {part.name: Progress.load(state, part.name, seed) for part in parts}
-        self._saved = self._said = time.monotonic()
         for part in parts:
             part.keep = state / part.name
 
     def run(self, seconds: float) -> bool:
-        """Whether no case failed, in this call or before; saves, and raises it, after a `KeyboardInterrupt`."""
-        until, used = time.monotonic() + seconds, dict.fromkeys((part.name for part in self.parts), 0.0)
+        """Whether no case failed, in this call or before."""
+        said = time.monotonic()
+        until, used = said + seconds, dict.fromkeys((part.name for part in self.parts), 0.0)
         parts = {part.name: part for part in self.parts}
         streams = {name: itertools.islice(part.cases(self.seed), self.progress[name].cases, None)
                    for name, part in parts.items()} if seconds > 0 else {}
-        try:
-            while parts and time.monotonic() < until:
-                name = min(parts, key=lambda name: used[name])
-                start = time.monotonic()
-                case = next(streams[name], None)
-                if case is None:
-                    del parts[name]
-                    self.say(f"{self.progress[name].line()}; that was all")
-                    continue
-                failure = attempt(parts[name], case)
-                took = time.monotonic() - start
-                used[name] += took
-                self.progress[name].cases += 1
-                self.progress[name].seconds += took
-                if failure:
-                    self.progress[name].failures[case.id] = failure
-                self._tell(name, case, failure)
-        finally:
-            self._save()
+        while parts and time.monotonic() < until:
+            name = min(parts, key=lambda name: used[name])
+            start, progress = time.monotonic(), self.progress[name]
+            case = next(streams[name], None)
+            if case is None:
+                del parts[name]
+                self.say(f"{progress.line()}; that was all")
+                continue
+            failure = attempt(parts[name], case)
+            took = time.monotonic() - start
+            used[name] += took
+            progress.cases += 1
+            progress.seconds += took
+            if failure:
+                progress.failures[case.id] = failure
+                self.say(f"FAILED {failure}; repeat it with --seed={self.seed} --case={case.id} {name}")
+            progress.save(self.state)
+            if time.monotonic() - said > REPORT_SECONDS:
+                self.say(f"{time.strftime('%H:%M')}  " + "; ".join(one.line() for one in self.progress.values()))
+                said = time.monotonic()
         return not any(one.failures for one in self.progress.values())
-
-    def _tell(self, name: str, case: Case, failure: str | None) -> None:
-        """Says at once what failed; otherwise writes the state each second, and a line a minute."""
-        now = time.monotonic()
-        if failure:
-            self.say(f"FAILED {failure}; repeat it with --seed={self.seed} --case={case.id} {name}")
-        if failure or now - self._saved > SAVE_SECONDS:
-            self._save()
-            self._saved = now
-        if now - self._said > REPORT_SECONDS:
-            self.say(f"{time.strftime('%H:%M')}  " + "; ".join(one.line() for one in self.progress.values()))
-            self._said = now
-
-    def _save(self) -> None:
-        for one in self.progress.values():
-            if one.cases:
-                one.save(self.state)
 
     def repeat(self, id: str) -> bool:
         """Tries one case again, of the first part that has it; one that holds now is no failure any longer."""

@@ -1,30 +1,33 @@
 """The part `kills`: SIGKILL at any moment of a run's or a sweep's life; then the same command ends as if undisturbed.
 
 A case runs its command once undisturbed, which says how long it lives and what it leaves. Then it starts the command
-again, kills it at a moment drawn uniformly from that time, several times, and lets it end. Most runs are forked from a
-process that has imported TensorFlow: that takes longer than the rest, and writes nothing. The others and the sweeps
-are started as a person starts them, imports included.
+again, kills it at a moment drawn uniformly from that time, several times, and lets it end. Runs are forked from a
+process that has imported TensorFlow: that takes longer than the rest, and writes nothing. Sweeps are started as a
+person starts them, imports included.
 """
 
 from __future__ import annotations
 
-import collections
 import contextlib
+import multiprocessing
 import os
 import pathlib
 import random
 import signal
 import subprocess
+import sys
 import time
-from typing import Any, Iterator, Mapping, Sequence
+from typing import Any, Iterable, Iterator, Mapping, Sequence
 
 from tests import helpers, sweeps
 from tests.campaign.driver import Case, Part
-from tests.campaign.processes import BIG, SECONDS, Process, Ready, ended, flags_of, kill, started, wait
-from trainers.running.table import MetricsTable
+from tests.conftest import ROOT
+from tests.sweeps import BATCH
 
+FORKS = multiprocessing.get_context("forkserver")
+FORKS.set_forkserver_preload([__name__, "trainers.running.session"])  # TensorFlow starts its threads later
+SECONDS = 1800  # far more than most take on an idle machine
 KILLS = 3  # of a run
-READY = 0.85  # share of runs that are forked
 RUNS: tuple[dict[str, Any], ...] = (
     {"model": "softmax"}, {"model": "softmax", "trainer": "fit"}, {"model": "network_softmax", "trainer": "scratch"},
     {"model": "network_A", "trainer": "scratch", "hidden": 8, "batch_size": 600, "optimizer": "sgd"},
@@ -40,89 +43,11 @@ SWEEPS: tuple[dict[str, Any], ...] = (
     {"tuner": "random", "space": "l2=log(1e-6..1e-2)", "max_trials": 6, "epochs": 2},
     {"tuner": "grid", "space": "l2=0,1e-4,1e-3; learning_rate=1e-3,3e-3", "epochs": 2},
     {"tuner": "asha", "space": "l2=log(1e-6..1e-2)", "max_trials": 4, "epochs": 3})
-VICTIMS = ("leader", "worker", "both", "stopped worker", "stopped leader")
-
-
-def epochs_in(path: pathlib.Path) -> int:
-    return sum(MetricsTable(one).row_count() for one in path.glob("*/0/metrics.csv"))
-
-
-def workers_in_trials(path: pathlib.Path, leader: subprocess.Popen[bytes]) -> dict[int, str]:
-    """Processes of the leader that train: their ids, with the trial."""
-    children = subprocess.run(["pgrep", "-P", str(leader.pid)], capture_output=True, text=True).stdout.split()
-    found = {}
-    for lock in path.glob("*/0/.lock"):
-        if not (lock.parent.parent / "result.json").exists() and (pid := lock.read_text()) in children:
-            found[int(pid)] = lock.parent.parent.name
-    return found
-
-
-def strike(victim: str, path: pathlib.Path, leader: subprocess.Popen[bytes], dice: random.Random,
-           died: collections.Counter[str]) -> str:
-    """Kills, or stops for longer than anything waits and then kills; says whom.
-
-    No worker is killed thrice in one trial: the leader would call that the trial's fault.
-    """
-    workers = {pid: name for pid, name in workers_in_trials(path, leader).items() if died[name] < 2}
-    chosen = dice.choice(sorted(workers)) if workers and "leader" not in victim else None
-    if chosen is not None:
-        died[workers[chosen]] += 1
-        with contextlib.suppress(ProcessLookupError):
-            if victim.startswith("stopped"):
-                os.kill(chosen, signal.SIGSTOP)
-                time.sleep(3.0)
-            os.kill(chosen, signal.SIGKILL)
-        if victim != "both":
-            return "worker"
-    if victim == "stopped leader":
-        leader.send_signal(signal.SIGSTOP)
-        time.sleep(3.0)
-    leader.kill()
-    leader.wait()
-    return "leader"
-
-
-def swept(settings: Mapping[str, Any], logdir: pathlib.Path) -> tuple[list[str], pathlib.Path]:
-    """The arguments of a sweep, and its folder."""
-    asked = {"model": "softmax", "data": "mini", "batch_size": BIG, "name": "one", **settings, "logdir": logdir}
-    return flags_of(asked), logdir / "sweeps" / "one"
-
-
-def disturbed(arguments: Sequence[str], path: pathlib.Path, dice: random.Random, kills: int, *,
-              lifetime: float | None = None) -> tuple[collections.Counter[str], int]:
-    """A sweep to its end with so many kills; returns how often whom, and the exit code.
-
-    A kill comes some epochs after the start or the one before, or, with a `lifetime`, at any moment of one.
-    """
-    killed: collections.Counter[str] = collections.Counter()
-    died: collections.Counter[str] = collections.Counter()
-    leader = None
-    output = path.parents[1].with_suffix(".txt")
-    try:
-        while killed.total() < kills:
-            leader = leader or started("trainers.sweep", arguments, output)
-            if lifetime is None:
-                aim = epochs_in(path) + dice.randint(1, 3)
-                wait(lambda: epochs_in(path) >= aim or leader.poll() is not None, SECONDS)  # type: ignore[union-attr]
-                time.sleep(0.1 * dice.random())
-            else:
-                wait(lambda: leader.poll() is not None, lifetime * dice.random())  # type: ignore[union-attr]
-            if leader.poll() is not None:  # it has ended, well or not
-                break
-            killed[strike(dice.choice(VICTIMS), path, leader, dice, died)] += 1
-            leader = leader if leader.poll() is None else None
-        return killed, ended(leader or started("trainers.sweep", arguments, output))
-    finally:
-        if leader:
-            kill(leader)
 
 
 class Kills(Part):
     name = "kills"
     about = "SIGKILL at random moments of runs and sweeps; then the same command ends with the same bits"
-
-    def __init__(self) -> None:
-        self._ready: Ready | None = None
 
     def cases(self, seed: int) -> Iterator[Case]:
         for number in range(1000):
@@ -130,73 +55,111 @@ class Kills(Part):
             yield Case(f"{'sweep' if number % 20 == 9 else 'run'}-{number}", dice)
 
     def run(self, case: Case, folder: pathlib.Path) -> str | None:
-        return (self._sweep if case.id.startswith("sweep") else self._run)(case.content, folder)
+        return (kill_sweep if case.id.startswith("sweep") else kill_run)(case.content, folder)
 
-    def _train(self, arguments: Sequence[str], output: pathlib.Path, seconds: float | None, ready: bool
-               ) -> tuple[int, float]:
-        """The exit code, and the seconds that it took."""
-        if ready:
-            self._ready = self._ready or Ready()
-            process: Process = self._ready.start(arguments, output)
-        else:
-            process = started("trainers.train", arguments, output)
-        begun = time.monotonic()
-        if seconds is not None:
-            wait(lambda: process.poll() is not None, seconds)
-            process.kill()
-        return ended(process), time.monotonic() - begun
 
-    def close(self) -> None:
-        """Ends the process that runs are forked from."""
-        if self._ready:
-            self._ready.close()
-            self._ready = None
+def kill_run(dice: random.Random, folder: pathlib.Path) -> str | None:
+    """A run that is killed some times on its way; what differs from an undisturbed one."""
+    flags, output = flags_of(settings_of_a_run(dice)), folder / "output.txt"
+    calm, other = ([*flags, f"--logdir={folder / name}", "--run_name=one"] for name in ("calm", "killed"))
+    code, lifetime = trained(calm, output)
+    if code:
+        return f"{' '.join(flags)}: exit code {code} undisturbed: {output.read_text()[-300:]!r}"
+    (right,) = (folder / "calm").glob("*/one")
+    path, moments = folder / "killed" / right.parent.name / "one", [lifetime * dice.random() for _ in range(KILLS)]
+    for moment in (*moments, None):
+        again = [f"--resume={path}"] if (path / "config.json").exists() else other
+        code, _ = trained(again, output, moment)
+        if code and (moment is None or code != -signal.SIGKILL):
+            break
+    told = f"{' '.join(flags)}, killed after {', '.join(f'{moment:.3f}' for moment in moments)} s"
+    if code:
+        return f"{told}: exit code {code}: {output.read_text()[-300:]!r}"
+    found = helpers.difference(helpers.run_outcome(right), helpers.run_outcome(path))
+    return f"{told}: {found}" if found else None
 
-    def _run(self, dice: random.Random, folder: pathlib.Path) -> str | None:
-        settings = self._settings(dice)
-        ready, output = dice.random() < READY, folder / "output.txt"
-        flags = flags_of(settings)
-        calm, other = ([*flags, f"--logdir={folder / name}", "--run_name=one"] for name in ("calm", "killed"))
-        code, lifetime = self._train(calm, output, None, ready)
+
+def settings_of_a_run(dice: random.Random) -> dict[str, Any]:
+    settings = dict(dice.choice(RUNS))
+    if "trainer" not in settings:
+        settings |= dice.choice(RECIPES)
+    if settings.get("early_stopping") and settings.get("validation_size") == 0:
+        del settings["early_stopping"]
+    if settings.get("trainer") != "scratch":
+        settings["optimizer"] = dice.choice(OPTIMIZERS)
+    return {"batch_size": BATCH, "data": "mini", "epochs": dice.choice((2, 4, 8)), "seed": dice.randrange(100),
+            "checkpoint_every": dice.choice((0, 1, 1, 2)), "histogram_every": dice.choice((0, 0, 1)), **settings}
+
+
+def trained(arguments: Sequence[str], output: pathlib.Path, seconds: float | None = None) -> tuple[int, float]:
+    """Trains in a process of its own, which is killed after so many seconds; its exit code, and the seconds it took."""
+    process = FORKS.Process(target=command, args=(arguments, output))
+    process.start()
+    begun = time.monotonic()
+    process.join(SECONDS if seconds is None else seconds)
+    took = time.monotonic() - begun
+    process.kill()
+    process.join()
+    return process.exitcode or 0, took
+
+
+def command(arguments: Sequence[str], output: pathlib.Path) -> None:
+    """`trainers.train` in this process, whose output goes to a file."""
+    from trainers import train
+
+    with open(output, "ab") as file:
+        os.dup2(file.fileno(), 1), os.dup2(file.fileno(), 2)
+    sys.exit(train.main(arguments))
+
+
+def kill_sweep(dice: random.Random, folder: pathlib.Path) -> str | None:
+    """A sweep whose leader and workers are killed on its way; what differs from an undisturbed one."""
+    settings = {**dice.choice(SWEEPS), "workers": dice.choice((1, 2))}
+    if settings["tuner"] == "asha":
+        settings["workers"] = 1  # with two, promotions depend on which trial ends first
+    flags = flags_of({"model": "softmax", "data": "mini", "batch_size": BATCH, "name": "one", **settings})
+    begun, tables = time.monotonic(), []
+    for name, kills in (("calm", 0), ("killed", 2)):
+        moments = [(time.monotonic() - begun) * dice.random() for _ in range(kills)]
+        victims = [dice.choice(("leader", "workers", "both")) for _ in moments]
+        path, output = folder / name / "sweeps" / "one", folder / f"{name}.txt"
+        code = swept([*flags, f"--logdir={folder / name}"], path, output, zip(moments, victims))
         if code:
-            return f"{' '.join(flags)}: exit code {code} undisturbed: {output.read_text()[-300:]!r}"
-        (right,) = (folder / "calm").glob("*/one")
-        path, moments = folder / "killed" / right.parent.name / "one", []
-        for left in range(KILLS, -1, -1):
-            moments.append(lifetime * dice.random())
-            again = [f"--resume={path}"] if (path / "config.json").exists() else other
-            code, _ = self._train(again, output, moments[-1] if left else None, ready)
-            if code not in ((0, -signal.SIGKILL) if left else (0,)):
-                break
-        told = f"{' '.join(flags)}, killed after {', '.join(f'{moment:.3f}' for moment in moments[:KILLS])} s"
-        if code not in (0, -signal.SIGKILL):
-            return f"{told}: exit code {code}: {output.read_text()[-300:]!r}"
-        found = helpers.difference(helpers.run_outcome(right), helpers.run_outcome(path))
-        return f"{told}: {found}" if found else None
+            return f"{' '.join(flags)}, {victims}: exit code {code}: {output.read_text()[-300:]!r}"
+        tables.append(sweeps.without_times(sweeps.rows_of(path)))
+    return None if tables[0] == tables[1] else f"{' '.join(flags)}, {victims}: other trials"
 
-    @staticmethod
-    def _settings(dice: random.Random) -> dict[str, Any]:
-        settings = dict(dice.choice(RUNS))
-        if "trainer" not in settings:
-            settings |= dice.choice(RECIPES)
-        if settings.get("early_stopping") and settings.get("validation_size") == 0:
-            del settings["early_stopping"]
-        if settings.get("trainer") != "scratch":
-            settings["optimizer"] = dice.choice(OPTIMIZERS)
-        return {"batch_size": BIG, "data": "mini", "epochs": dice.choice((2, 4, 8)), "seed": dice.randrange(100),
-                "checkpoint_every": dice.choice((0, 1, 1, 2)), "histogram_every": dice.choice((0, 0, 1)), **settings}
 
-    def _sweep(self, dice: random.Random, folder: pathlib.Path) -> str | None:
-        settings = {**dice.choice(SWEEPS), "workers": dice.choice((1, 2))}
-        if settings["tuner"] == "asha":
-            settings["workers"] = 1  # with two, promotions depend on which trial ends first
-        (calm, right), (flags, path) = (swept(settings, folder / name) for name in ("calm", "killed"))
-        begun = time.monotonic()
-        if code := ended(started("trainers.sweep", calm, folder / "calm.txt")):
-            return f"{' '.join(flags)}: exit code {code} undisturbed: {(folder / 'calm.txt').read_text()[-300:]!r}"
-        killed, code = disturbed(flags, path, dice, 2, lifetime=time.monotonic() - begun)
-        if code:
-            said = (folder / "killed.txt").read_text()[-300:]
-            return f"{' '.join(flags)}, {dict(killed)}: exit code {code}: {said!r}"
-        tables = [sweeps.without_times(sweeps.rows_of(one)) for one in (path, right)]
-        return None if tables[0] == tables[1] else f"{' '.join(flags)}, {dict(killed)}: other trials"
+def swept(arguments: Sequence[str], path: pathlib.Path, output: pathlib.Path, kills: Iterable[tuple[float, str]]
+          ) -> int:
+    """The exit code of a sweep in the folder `path` that is killed after so many seconds, and started again."""
+    leader = started(arguments, output)
+    try:
+        for seconds, victim in kills:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                return leader.wait(seconds)
+            workers = {lock.read_text() for lock in path.glob("*/0/.lock")} & {
+                str(child) for child in helpers.children_of(leader.pid)}
+            for pid in workers if victim != "leader" else ():
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(int(pid), signal.SIGKILL)
+            if victim != "workers" or not workers:
+                leader.kill()
+                leader.wait()
+                leader = started(arguments, output)
+        return leader.wait(SECONDS)
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(leader.pid, signal.SIGKILL)
+
+
+def started(arguments: Sequence[str], output: pathlib.Path) -> subprocess.Popen[bytes]:
+    """`trainers.sweep` as a person starts it, in a group of its own."""
+    with open(output, "ab") as file:
+        return subprocess.Popen([sys.executable, "-m", "trainers.sweep", *arguments], cwd=ROOT, stdout=file,
+                                stderr=file, stdin=subprocess.DEVNULL, start_new_session=True,
+                                env={**os.environ, "PYTHONPATH": str(ROOT)})
+
+
+def flags_of(settings: Mapping[str, Any]) -> list[str]:
+    return [f"--{name}={value}" for name, value in settings.items()]
