@@ -91,14 +91,11 @@ class RunConfig:
             raise ConfigError(f"--precision={self.precision} is for --trainer=tape; received {self.trainer!r}")
         if self.precision != "float32" and not (self.spec.hidden or self.spec.build):
             raise ConfigError(f"--precision={self.precision} is for hidden layers; {self.spec.name} has none")
-        if not isinstance(self.ranking, bool):
-            raise ConfigError(f"ranking is true or false, received {self.ranking!r}")
         if self.ranking and not self.recipe.validation_size:
             raise ConfigError("a sweep ranks its trials by validation images; received validation_size=0")
-        if self.data == "mini" and (self.data_dir or self.allow_other_data):
-            raise ConfigError("--data=mini comes with the package: drop --data_dir and --allow_other_data")
-        if self.data == ARRAYS and (self.data_dir or self.allow_other_data):
-            raise ConfigError("the images are given as arrays: drop data_dir and allow_other_data")
+        if self.data != "fashion_mnist" and (self.data_dir or self.allow_other_data):
+            whence = "comes with the package" if self.data == "mini" else "are given in Python"
+            raise ConfigError(f"--data={self.data} {whence}: drop --data_dir and --allow_other_data")
         self._check_trainer()
 
     def _check_trainer(self) -> None:
@@ -139,7 +136,10 @@ class RunConfig:
     @property
     def identity(self) -> str:
         """The settings that decide the numbers of an epoch, without those at their default: JSON, for a checkpoint."""
-        return json.dumps(_decisive(flat(self)), sort_keys=True)
+        defaults = {name: known.default for name, known in SETTINGS.items() if known.decides}
+        defaults |= {"build": "", "ranking": False}
+        fields = flat(self)
+        return json.dumps({name: fields[name] for name in defaults if fields[name] != defaults[name]}, sort_keys=True)
 
     @property
     def data_settings(self) -> dict[str, Any]:
@@ -175,15 +175,6 @@ def flat(config: RunConfig) -> dict[str, Any]:
     everything = {**vars(config), **vars(config.recipe), **vars(config.spec),
                   "schedule_epochs": config.recipe.horizon}
     return {name: everything[name] for name in (*SETTINGS, "build", "ranking")}
-
-
-def _decisive(fields: Mapping[str, Any]) -> dict[str, Any]:
-    """Of flat fields those that decide the numbers of an epoch and are not at their default."""
-    defaults = {name: known.default for name, known in SETTINGS.items() if known.decides}
-    defaults |= {"build": "", "ranking": False}
-    canonical = {name: tuple(value) if isinstance(value, list) else value for name, value in fields.items()}
-    return {name: canonical[name] for name, default in defaults.items()
-            if name in canonical and canonical[name] != default}
 
 
 def resolve(model: str | ModelSpec, **settings: Any) -> RunConfig:
@@ -278,16 +269,19 @@ def decisive_differences(old: RunConfig, new: RunConfig) -> dict[str, tuple[Any,
 
 
 def read_record(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """A run's `config.json`: {"config": ..., "data": ..., "environment": ...}; `path` may be its folder.
-
-    Raises:
-        ConfigError: if it is missing or does not read, with the file's name.
-    """
+    """A run's `config.json`, as `read_run` returns it."""
     return read_run(path)[0]
 
 
 def read_run(path: str | os.PathLike[str]) -> tuple[dict[str, Any], RunConfig]:
-    """As `read_record`; also returns the config that the record holds."""
+    """A run's `config.json`, a dict of `config`, `data`, `environment` and more, and the config that it holds.
+
+    Args:
+        path: its own, or that of the run's folder.
+
+    Raises:
+        ConfigError: if it is missing or does not read, with the file's name.
+    """
     path = pathlib.Path(os.path.expanduser(path))
     try:
         path = path / "config.json" if path.is_dir() else path

@@ -170,7 +170,6 @@ def _images(data: Any, validation_size: float) -> Data:
 
 def _start(config: RunConfig, logdir: str | os.PathLike[str], run_name: str, **options: Any) -> Run:
     """Trains a new run; its folder is made just before the first update."""
-    dependencies.check(config)
     return _execute(NewFolder(logdir, config, run_name), config, **options)
 
 

@@ -116,7 +116,7 @@ class Measured:
     @property
     def place(self) -> int:
         """Of the weights on TensorBoard's x axis."""
-        return self.subject.place
+        return self.subject.epoch
 
 
 class Ensemble(Measured):

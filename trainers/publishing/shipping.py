@@ -79,7 +79,7 @@ def _entry(measured: Measured, report: dict[str, Any], **file: Any) -> dict[str,
     final = (folder.read_result() or {})["final"]
     names = ("accuracy", "nll", "ece", "nll_calibrated", "ece_calibrated")
     return {
-        **file, "seed": subject.seed, "epoch": final["epoch"], "step": subject.step,
+        **file, "seed": subject.seed, "epoch": final["epoch"],
         "spec": subject.spec.get_config(), "recipe": subject.recipe.get_config(),
         "temperature": measured.temperature,
         "data": {name: subject.data[name] for name in ("name", "sha256", "split_sha256")},

@@ -7,7 +7,7 @@ import pathlib
 from typing import Any, Callable, Iterator, Mapping, Sequence
 
 from trainers.config import ConfigError, RunConfig, decisive_differences, read_record, read_run
-from trainers.running import dependencies, progress, provenance
+from trainers.running import progress, provenance
 from trainers.running.folder import NewFolder, RunFolder, finished
 
 
@@ -20,7 +20,7 @@ def finish(runs: Sequence[RunConfig], logdir: str, should_stop: Callable[[], boo
     those of this process. `reporter` shows the epochs; None: nothing does.
 
     Raises:
-        ConfigError, DataError, RunError: as `run.execute` and `dependencies.check`.
+        ConfigError, DataError, RunError: as `run.execute`.
     """
     from trainers.running import run
 
@@ -37,7 +37,6 @@ def finish(runs: Sequence[RunConfig], logdir: str, should_stop: Callable[[], boo
             print(f"[{index + 1}/{len(runs)}] {config.spec.name} ({config.trainer}, seed {config.seed}){left}",
                   flush=True)
             watch = progress.Stopwatch()
-            dependencies.check(config)
             with contextlib.ExitStack() as held:
                 place = held.enter_context(run.opened(folder)) if folder else NewFolder(logdir, config)
                 config = place.config if isinstance(place, run.Opened) and place.config else config

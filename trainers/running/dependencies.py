@@ -53,43 +53,39 @@ def load(recipe: Recipe, data: Data, reporter: Reporter, recorded: Mapping[str, 
         begun: the run has a checkpoint, and no more need of its first weights, of which the recorded entry is kept.
 
     Returns:
-        The models of each setting, and entries of the record: for each model `title`, `weights_sha256`, `data`
-        (`sha256` and `split_sha256` of what it was trained on), and `same_split`, whether these are the run's own.
+        The models of each setting, and entries of the record: for each model `title`, `weights_sha256`, and `data`
+        (`sha256` and `split_sha256` of what it was trained on).
 
     Raises:
         ConfigError: if the run is resumed, and the models are not those recorded.
         ZooError: if there is no such trained model, or its run is not finished.
     """
-    models: dict[str, list[Trained]] = {}
-    entries = {"initial_weights": recorded["initial_weights"]} if begun and recipe.initial_weights else {}
+    models: dict[str, list[Trained]] = {setting: [] for setting in SETTINGS}
+    entries: dict[str, list[dict[str, Any]]] = {}
     own = {"sha256": data.sha256, "split_sha256": data.split_sha256}
+    for setting, name in _named(recipe):
+        entry = SETTINGS[setting]
+        if begun and setting == "initial_weights":
+            entries[entry] = recorded[entry]
+            continue
+        one = trained.load(**_argument(name))
+        known = {digest: one.data.get(digest, "") for digest in own}
+        models[setting].append(one)
+        entries.setdefault(entry, []).append(
+            {"title": one.title, "weights_sha256": one.weights_sha256, "data": known})
+        note = _other_data(setting, one.title, known, own)
+        if note and (known["sha256"] != data.sha256 or len(data["validation"].labels)):
+            reporter.note(note)
     for setting, entry in SETTINGS.items():
-        names = [name for one, name in _named(recipe) if one == setting and not (begun and one == "initial_weights")]
-        models[setting] = [trained.load(**_argument(name)) for name in names]
-        found = []
-        for one in models[setting]:
-            known = {name: one.data.get(name, "") for name in own}
-            found.append({"title": one.title, "weights_sha256": one.weights_sha256, "data": known,
-                          "same_split": known == own})
-            note = _other_data(setting, one.title, known, own)
-            if note and (known["sha256"] != data.sha256 or len(data["validation"].labels)):
-                reporter.note(note)
-        if found:
-            entries[entry] = found
-            for difference in _differences(found, recorded.get(entry)):
-                if resumed:
-                    raise ConfigError(f"{entry}: {difference}: put back what was there when this run began, or begin a "
-                                      f"new one with --{setting}")
-                reporter.note(f"{entry}: {difference}")
+        for what in ("title", "weights_sha256"):
+            found = entries.get(entry, [])
+            now, before = (", ".join(one[what] for one in some) for some in (found, recorded.get(entry, found)))
+            if now != before and resumed:
+                raise ConfigError(f"{entry}: {what} {now}, recorded {before}: put back what was there when this run "
+                                  f"began, or begin a new one with --{setting}")
+            if now != before:
+                reporter.note(f"{entry}: {what} {now}, recorded {before}")
     return models, entries
-
-
-def _differences(found: list[dict[str, Any]], recorded: list[dict[str, Any]] | None) -> Iterator[str]:
-    """Of models now, and those in the record of the run that is resumed or replayed; none for a new run."""
-    for name in ("title", "weights_sha256"):
-        now, before = (", ".join(one[name] for one in several) for several in (found, recorded or found))
-        if now != before:
-            yield f"{name} {now}, recorded {before}"
 
 
 def notes(texts: Mapping[str, Sequence[str]], data: Mapping[str, str]) -> list[str]:

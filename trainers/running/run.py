@@ -21,7 +21,7 @@ from fmnist_zoo.files import quoted
 from trainers.config import ConfigError, RunConfig, read_run
 from trainers.engine import compile_cache, threads
 from trainers.engine.epoch import NonFiniteError
-from trainers.running import checkpoint, listing, provenance
+from trainers.running import checkpoint, dependencies, listing, provenance
 from trainers.running.checkpoint import Checkpoint, CheckpointError
 from trainers.running.folder import LockedError, NewFolder, RunFolder
 from trainers.running.progress import Reporter
@@ -200,6 +200,8 @@ def execute(place: Opened | NewFolder, config: RunConfig, *, reporter: Reporter,
         ConfigError: if the data are not the expected ones, or TensorFlow already runs with another number of threads.
         RunError: if the objective becomes NaN or infinite, memory runs out, or a file cannot be written.
     """
+    if isinstance(place, NewFolder):
+        dependencies.check(config)
     threads.use(config.threads)
     data = data or load_data(**config.data_settings)  # what is wrong with them is said before TensorFlow is imported
     with compile_cache.enabled(config.threads):

@@ -34,8 +34,7 @@ class Trained:
         title: its name in tables: the run's folder, or the model's name.
         spec, recipe, seed: what was built and how it was trained.
         model: Keras, (batch, 784) float32 in [0, 1] to (batch, 10) logits.
-        step: how many updates its weights have seen.
-        place: of its weights on TensorBoard's x axis: their epoch.
+        epoch: how many its weights have seen: their place on TensorBoard's x axis.
         data: what it was trained on: `name`, `sha256`, `split_sha256`; empty if it may be measured on any data.
         data_settings: where those data are, as arguments of `fmnist_zoo.load_data`; empty if no file holds them.
         weights_sha256: of a run's weights, by `fmnist_zoo.weights.digest`; of their file's content, for shipped ones.
@@ -48,8 +47,7 @@ class Trained:
     recipe: Recipe
     seed: int
     model: Any
-    step: int
-    place: int
+    epoch: int
     data: dict[str, Any]
     data_settings: dict[str, Any]
     weights_sha256: str
@@ -68,10 +66,10 @@ def from_zoo(name: str, data: str = "fashion_mnist") -> Trained:
     spec = registry.get_spec(name)
     entry = weights.entry(spec.name)
     recipe = Recipe.from_config(entry["recipe"])
-    settings = {"validation_size": recipe.validation_size, "data": data}
-    return Trained(spec.name, spec, recipe, entry["seed"], models.load_model(spec), entry["step"],
-                   entry.get("epoch", entry["step"]), entry["data"] if data == entry["data"]["name"] else {}, settings,
-                   entry["sha256"], temperature=entry["temperature"])
+    return Trained(spec.name, spec, recipe, entry["seed"], models.load_model(spec), entry["epoch"],
+                   entry["data"] if data == entry["data"]["name"] else {},
+                   {"validation_size": recipe.validation_size, "data": data}, entry["sha256"],
+                   temperature=entry["temperature"])
 
 
 def from_run(path: str | os.PathLike[str]) -> Trained:
@@ -96,12 +94,9 @@ def from_run(path: str | os.PathLike[str]) -> Trained:
     model = models.build_model(config.spec, config.seed, weights=path)
     if weights.digest(model) != result["weights_sha256"]:
         raise TrainedError(f"{path}: these are not the weights that the run ended with; {again}")
-    fit = record["data"]["fit"]
-    epoch = result["final"]["epoch"]
-    step = epoch * -(-fit // config.batch(fit))
-    place = epoch
-    return Trained(str(folder.path), config.spec, config.recipe, config.seed, model, step, place, record["data"],
-                   {} if config.data == ARRAYS else config.data_settings, result["weights_sha256"], folder=folder.path)
+    return Trained(str(folder.path), config.spec, config.recipe, config.seed, model, result["final"]["epoch"],
+                   record["data"], {} if config.data == ARRAYS else config.data_settings, result["weights_sha256"],
+                   folder=folder.path)
 
 
 def _finished(path: str | os.PathLike[str]) -> tuple[RunFolder, dict[str, Any], RunConfig, dict[str, Any]]:
@@ -112,18 +107,16 @@ def _finished(path: str | os.PathLike[str]) -> tuple[RunFolder, dict[str, Any], 
         raise ConfigError(f"{folder.path}: {missing}; a run is named by its folder, such as tb_logs/4D_drop03/<run>")
     (record, config), result = read_run(folder.path), folder.read_result()
     provenance.require_builder(folder.path, record)
+    if result:
+        return folder, record, config, result
     module = custom.flag(config.spec.modules)
-    if result is None and folder.result.exists():
-        raise TrainedError(f"{folder.result}: damaged or changed; it is written again by python -m trainers.train "
-                           f"--resume={quoted(folder.path)}{module}")
-    if result is None and folder.failure.exists():
+    if folder.failure.exists():
         reason = folder.read_failure() or "for an unknown reason"
         raise TrainedError(f"{folder.path}: this run failed ({reason}); train it again with other settings: "
                            f"python -m trainers.train --config={quoted(folder.config)}{module}")
-    if result is None:
-        raise TrainedError(f"{folder.path}: this run is not finished; continue it with "
-                           f"python -m trainers.train --resume={quoted(folder.path)}{module}")
-    return folder, record, config, result
+    problem = (f"{folder.result}: damaged or changed; write it again" if folder.result.exists() else
+               f"{folder.path}: this run is not finished; continue it")
+    raise TrainedError(f"{problem} with python -m trainers.train --resume={quoted(folder.path)}{module}")
 
 
 def spec_and_data(*, run: str = "", model: str = "") -> tuple[ModelSpec, dict[str, Any]]:
@@ -160,10 +153,8 @@ def load_data(trained: Trained, split: str, data_dir: str | None = None) -> Data
         settings["data_dir"] = data_dir
     found = data.load_data((split,), **settings)
     received = {"sha256": found.sha256, "split_sha256": found.split_sha256}
-    if not found.split_sha256:  # the training files were not read
-        del received["split_sha256"]
-        if found.name == "other":  # the digest of a set of the user's is of the files that were read
-            del received["sha256"]
+    if not found.split_sha256:  # the training files were not read; the digest of other data is of what was read
+        received = {} if found.name == "other" else {"sha256": found.sha256}
     for name, digest in received.items():
         if trained.data and digest != trained.data[name]:
             raise TrainedError(f"{trained.title} was trained on other data than those in {found.folder}: {name} "
