@@ -136,20 +136,15 @@ def test_training_files_are_not_opened_for_the_test_split(folder):
     assert len(load_data(("test",), data_dir=folder, allow_other_data=True).test.labels) == 20
 
 
-def test_other_data_have_the_digests_of_what_was_read(folder):
+def test_other_data_have_the_digests_of_what_was_read_in_the_documented_order(folder):
     other = load_data(SPLITS, data_dir=folder, allow_other_data=True)
     assert (other.name, other.folder) == ("other", folder)
+    joined = "".join(sources.payload_sha256(folder / f"{name}.gz") for name in (*TRAIN_FILES, *TEST_FILES))
+    assert other.sha256 == hashlib.sha256(joined.encode()).hexdigest()
     np.testing.assert_array_equal(other["test"].labels, np.arange(20) % 10)
     write(folder / f"{sources.TEST_LABELS}.gz", payload(np.zeros(20)))
     changed = load_data(SPLITS, data_dir=folder, allow_other_data=True)
     assert changed.sha256 != other.sha256 and changed.split_sha256 == other.split_sha256
-
-
-def test_the_digest_of_other_data_is_in_the_documented_order(folder):
-    names = (*TRAIN_FILES, *TEST_FILES)
-    joined = "".join(sources.payload_sha256(folder / f"{name}.gz") for name in names)
-    other = load_data(SPLITS, data_dir=folder, allow_other_data=True)
-    assert other.sha256 == hashlib.sha256(joined.encode()).hexdigest()
 
 
 def test_other_data_are_refused_unless_allowed(folder):
@@ -171,25 +166,14 @@ def test_every_file_is_verified(tmp_path, monkeypatch, name):
     assert re.search(f"{re.escape(str(folder / name))}.gz: not .*expected {sources.MINI[name]}", refused(folder))
 
 
-DAMAGES = {
-    "a label over 9": (sources.TRAIN_LABELS, payload(np.full(40, 10)), "a label of 10"),
-    "no labels": (sources.TEST_LABELS, payload(np.zeros(0)), "no labels in it"),
-    "more images": (sources.TRAIN_IMAGES, payload(np.zeros((41, 28, 28))), "41 images for 40 labels"),
-    "fewer images": (sources.TEST_IMAGES, payload(np.zeros((19, 28, 28))), "19 images for 20 labels"),
-    "labels for images": (sources.TRAIN_IMAGES, payload(np.arange(40)), "not an IDX file of images"),
-    "images for labels": (sources.TRAIN_LABELS, payload(np.zeros((40, 28, 28))), "not an IDX file of labels"),
-    "narrow images": (sources.TEST_IMAGES, payload(np.zeros((20, 28, 20))), "rows of shape (28, 20)"),
-    "images cut short": (sources.TRAIN_IMAGES, payload(np.zeros((40, 28, 28)))[:-1], "cut short"),
-    "labels cut short": (sources.TEST_LABELS, payload(np.zeros(20))[:-1], "cut short"),
-    "extra bytes": (sources.TEST_IMAGES, payload(np.zeros((20, 28, 28))) + b"x", "more bytes than the 20 rows"),
-}
-
-
-@pytest.mark.parametrize("suffix", ["", ".gz"])
-@pytest.mark.parametrize("damage", DAMAGES)
-def test_a_damaged_file_is_named(tmp_path, damage, suffix):
-    name, content, complaint = DAMAGES[damage]
-    folder = write_set(tmp_path, suffix=suffix)
-    write(folder / f"{name}{suffix}", content)
+@pytest.mark.parametrize("name, content, complaint", [
+    (sources.TRAIN_LABELS, payload(np.full(40, 10)), "a label of 10"),
+    (sources.TEST_LABELS, payload(np.zeros(0)), "no labels in it"),
+    (sources.TRAIN_IMAGES, payload(np.zeros((41, 28, 28))), "41 images for 40 labels"),
+    (sources.TRAIN_IMAGES, payload(np.arange(40)), "not an IDX file of images"),
+    (sources.TEST_IMAGES, payload(np.zeros((20, 28, 28)))[:-1], "cut short"),
+])
+def test_a_damaged_file_is_named(folder, name, content, complaint):
+    write(folder / f"{name}.gz", content)
     received = refused(folder, allow_other_data=True)
-    assert received.startswith(f"{folder / name}{suffix}: ") and complaint in received
+    assert received.startswith(f"{folder / name}.gz: ") and complaint in received

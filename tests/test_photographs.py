@@ -68,12 +68,9 @@ def test_arrays_are_taken_as_they_are(tmp_path):
 
 @pytest.mark.parametrize("array, text", [
     (IMAGES.astype(np.int64), "received int64 of shape (30, 28, 28)"),
-    (IMAGES > 5, "received bool"), (IMAGES.astype(complex), "received complex128"),
-    (IMAGES[:, :27], "received uint8 of shape (30, 27, 28)"),
-    (IMAGES[..., None], "shape (30, 28, 28, 1)"), (np.uint8(3), "shape ()"), (IMAGES[0].ravel(), "shape (784,)"),
-    (IMAGES / 2.0, "values from 0 to 127.5: divide by 255"), (IMAGES / 255.0 - 0.1, "values from -0.1 to 0.9"),
-    (np.full((2, 784), np.nan), "nan"), (np.full((2, 784), np.inf), "inf"), (IMAGES[:0], "holds no image"),
-    (IMAGES[:0] / 1.0, "holds no image"), (np.zeros((2, 784), [("a", "f4")]), "received [('a', '<f4')]"),
+    (IMAGES[:, :27], "received uint8 of shape (30, 27, 28)"), (np.uint8(3), "shape ()"),
+    (IMAGES / 2.0, "values from 0 to 127.5: divide by 255"), (np.full((2, 784), np.nan), "nan"),
+    (IMAGES[:0], "holds no image"), (np.zeros((2, 784), [("a", "f4")]), "received [('a', '<f4')]"),
     (np.array([{}, print], object), "no npy file of numbers"),  # not unpickled
 ])
 def test_other_arrays_are_refused_with_what_was_received(tmp_path, array, text):
@@ -82,14 +79,12 @@ def test_other_arrays_are_refused_with_what_was_received(tmp_path, array, text):
 
 
 @pytest.mark.parametrize("content, name, text", [
-    (b"", "x.png", "is empty"), (b"", "x.npy", "is empty"), (b"hello, world", "x.png", "none of PNG"),
+    (b"", "x.png", "is empty"), (b"hello, world", "x.png", "none of PNG"),
     (payload(IMAGES)[:-1], "x", "the payload ends 1 bytes early"), (payload(IMAGES[:0]), "x", "holds no image"),
-    (payload(IMAGES[0, 0]), "x", "not an IDX file of images"), (payload(IMAGES[:, :20]), "x", "rows of shape (20, 28)"),
-    (PACKED, "x.idx", "let its name end with .gz"), (PACKED[:500], "x.gz", "cut short"),
-    (gzip.compress(b"text", mtime=0), "x.gz", "cut short"),
+    (payload(IMAGES[0, 0]), "x", "not an IDX file of images"), (PACKED, "x.idx", "let its name end with .gz"),
+    (PACKED[:500], "x.gz", "cut short"), (gzip.compress(b"text", mtime=0), "x.gz", "cut short"),
     (NPY.getvalue().replace(b"(30, 28, 28)", b"(9999999999, 28, 28)"), "x.npy", ""),  # claims too much
-    *((NPY.getvalue()[:cut], "x.npy", "") for cut in (3, 7, 9, 40, -1)),
-    (b"<svg xmlns='http://www.w3.org/2000/svg'/>", "x.svg", "none of PNG"), (b"P6 1 1 255\n123", "x.ppm", "none of"),
+    *((NPY.getvalue()[:cut], "x.npy", "") for cut in (3, 9, -1)), (b"P6 1 1 255\n123", "x.ppm", "none of"),
 ])
 def test_other_files_are_refused(tmp_path, content, name, text):
     (tmp_path / name).write_bytes(content)

@@ -56,11 +56,9 @@ def test_more_images_than_a_batch(monkeypatch):
 
 @pytest.mark.parametrize("images, text", [
     (IMAGES[0], r"received uint8 of shape \(28, 28\): for one image, pass images\[None\]"),
-    (IMAGES[0].ravel(), r"received uint8 of shape \(784,\): for one image"),
     (IMAGES[:, :14], r"must be \(n, 28, 28\) or \(n, 784\), received uint8 of shape \(200, 14, 28\)"),
     (IMAGES.astype(int), r"must be uint8 \(0 to 255\) or floats in \[0, 1\], received int64 of shape \(200, 28, 28\)"),
-    (IMAGES > 3, "received bool"), (IMAGES * 1.0, r"in \[0, 1\], received float64 .* from 0 to 255: divide by 255"),
-    (IMAGES / 255 - 0.5, "values from -0.5 to 0.5"), (np.full((1, 784), np.nan), "values from nan to nan"),
+    (IMAGES * 1.0, r"in \[0, 1\], received float64 .* from 0 to 255: divide by 255"),
     ([[1, 2], [3]], "must be one array, received list"), ([], r"received float64 of shape \(0,\)"),
     (None, r"received object of shape \(\)"),
 ])
