@@ -1,6 +1,6 @@
 """One place for a setting: a dataclass field that carries its kind of value, its help and where it appears.
 
-    learning_rate: float = setting(0.001, Number(above=0.0), "step size of the optimizer", group=TRAINING)
+    learning_rate: float = setting(0.001, Number(low=SMALLEST), "step size of the optimizer", group=TRAINING)
 
 From such fields of `ModelSpec`, `Recipe` and `trainers.config.RunConfig` everything else is generated: checks, flags,
 `--help`, columns of TensorBoard's HParams tab, the names of `--space`, the signatures of `train` and `sweep`, names of
@@ -31,11 +31,6 @@ class Kind:
     def words(self) -> str:
         """What it takes, as an error message says it."""
         return "text"
-
-    @property
-    def annotation(self) -> str:
-        """The type that a caller may pass, as source text."""
-        return "str | os.PathLike[str]"
 
     def check(self, name: str, value: Any) -> Any:
         """`value` in its one canonical form; `SpecError` if setting `name` cannot have it."""
@@ -69,37 +64,30 @@ def parse(name: str, kind: Kind, text: str) -> Any:
 
 @dataclasses.dataclass(frozen=True)
 class Number(Kind):
-    """A finite float: at least `low`, or above `above` where that is given, and less than `below`.
+    """A finite number in [low, high], and less than `below`.
 
-    Training computes in float32. What that takes for infinity is refused, and for 0 where 0 is refused.
+    Training computes in float32: what that takes for infinity is refused. `low=SMALLEST` refuses what it takes for 0.
     """
 
     low: float = 0.0
+    high: float = LARGEST
     below: float = math.inf
-    above: float | None = None
-    annotation = "float"
 
     @property
     def words(self) -> str:
-        if self.above is not None:
-            return f"a finite number above {self.above:g}"
         if self.below < math.inf:
-            largest = math.nextafter(self.below, -math.inf)  # 1 is a bound that is allowed, 0.999... is none
-            end = f"{largest:g}]" if largest == round(largest, 6) else f"{self.below:g})"
-            return f"a number in [{self.low:g}, {end}"
-        return f"a finite number of at least {self.low:g}"
+            return f"a number in [{self.low:g}, {self.below:g})"
+        if self.high < LARGEST:
+            return f"a number in [{self.low:g}, {self.high:g}]"
+        return "a float32 above 0" if self.low == SMALLEST else f"a float32 of at least {self.low:g}"
 
     def check(self, name: str, value: Any) -> float:
         try:
             number = float(value)
         except (TypeError, ValueError, OverflowError):
             raise refuse(name, self, value) from None
-        inside = self.low <= number < self.below  # False for NaN
-        if isinstance(value, bool) or not inside or self.above is not None and number <= self.above:
+        if isinstance(value, bool) or not self.low <= number <= self.high or number >= self.below:  # True for NaN
             raise refuse(name, self, value)
-        if number > LARGEST or self.above is not None and number < SMALLEST:
-            raise SpecError(f"{name} is computed in float32, which has numbers from {SMALLEST:.2g} to {LARGEST:.2g}; "
-                            f"received {value!r:.80}")
         return number
 
     def read(self, text: str) -> float:
@@ -115,10 +103,6 @@ class Whole(Kind):
     low: int = 0
     below: int = 2**31
     word: str = ""
-
-    @property
-    def annotation(self) -> str:
-        return "int | str" if self.word else "int"
 
     @property
     def words(self) -> str:
@@ -169,10 +153,6 @@ class Choice(Kind):
     unwritten: tuple[str, ...] = ()
 
     @property
-    def annotation(self) -> str:
-        return f"Literal[{', '.join(map(repr, self.values))}]"
-
-    @property
     def words(self) -> str:
         return f"one of {', '.join(self.values)}"
 
@@ -191,7 +171,6 @@ class Choice(Kind):
 class Switch(Kind):
     """True or false."""
 
-    annotation = "bool"
     words = "true or false"
 
     def check(self, name: str, value: Any) -> bool:
@@ -210,7 +189,6 @@ class Switch(Kind):
 class Automatic(Switch):
     """True, false, or "auto": as other settings suggest."""
 
-    annotation = "bool | Literal['auto']"
     words = "auto, true or false"
 
     def check(self, name: str, value: Any) -> Any:
@@ -234,10 +212,6 @@ class Each(Kind):
     """
 
     of: Number | Whole
-
-    @property
-    def annotation(self) -> str:
-        return f"{self.of.annotation} | Sequence[{self.of.annotation}]"
 
     @property
     def words(self) -> str:

@@ -17,6 +17,7 @@ from fmnist_zoo.errors import SpecError
 from fmnist_zoo.settings import (
     DATA,
     MODEL,
+    SMALLEST,
     TRAINING,
     Choice,
     Each,
@@ -276,7 +277,7 @@ class Recipe:
                                     searched=True)
     optimizer: str = setting("adam", Choice(tuple(OPTIMIZERS)), "a new one comes with Keras' learning rate for it",
                              group=TRAINING, searched=True)
-    learning_rate: float = setting(0.001, Number(above=0.0), "constant over the run, or the highest of --schedule",
+    learning_rate: float = setting(0.001, Number(low=SMALLEST), "constant over the run, or the highest of --schedule",
                                    group=TRAINING, searched=True)
     weight_decay: float = setting(0.0, Number(), "decoupled decay of the weight matrices (AdamW's)", group=TRAINING,
                                   searched=True)
@@ -309,9 +310,9 @@ class Recipe:
                                    "with weights; convolutions become dense layers", group=TRAINING)
     teacher: str = setting("", Text(), "a finished run's folder, or a trained model's name, whose probabilities the "
                            "model learns too; several separated by commas: their mean", group=TRAINING, searched=True)
-    teacher_weight: float = setting(0.5, Number(below=1.0 + 2**-52), "share of the teacher's part in the loss",
+    teacher_weight: float = setting(0.5, Number(high=1.0), "share of the teacher's part in the loss",
                                     group=TRAINING, searched=True)
-    teacher_temperature: float = setting(2.0, Number(above=0.0), "divides both logits in the teacher's part",
+    teacher_temperature: float = setting(2.0, Number(low=SMALLEST), "divides both logits in the teacher's part",
                                          group=TRAINING, searched=True)
     weights: str = setting("best", Choice(("best", "last")), "the weights that count in the end: of the lowest "
                            "validation loss, or the last", group=TRAINING)

@@ -7,7 +7,7 @@ generated and committed.
 import pathlib
 import textwrap
 
-from fmnist_zoo.settings import Setting
+from fmnist_zoo.settings import Automatic, Choice, Each, Kind, Number, Setting, Size, Switch, Text, Whole
 from trainers.config import SETTINGS
 
 PATH = pathlib.Path(__file__).parent.parent / "trainers" / "settings.py"
@@ -39,8 +39,20 @@ def text() -> str:
     return "\n".join(lines) + "\n"
 
 
+def _type(kind: Kind) -> str:
+    """What a caller may pass."""
+    if isinstance(kind, Each):
+        return f"{_type(kind.of)} | Sequence[{_type(kind.of)}]"
+    if isinstance(kind, Choice):
+        return f"Literal[{', '.join(map(repr, kind.values))}]"
+    if isinstance(kind, Whole) and kind.word:
+        return "int | str"
+    return {Whole: "int", Switch: "bool", Automatic: "bool | Literal['auto']", Text: "str | os.PathLike[str]",
+            Number: "float", Size: "float"}[type(kind)]
+
+
 def _line(known: Setting) -> str:
-    line = f"    {known.name}: {known.kind.annotation} | None"
+    line = f"    {known.name}: {_type(known.kind)} | None"
     if len(line) <= WIDTH:
         return line
     start, bracket, words = line.partition("[")

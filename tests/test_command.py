@@ -41,8 +41,8 @@ from trainers.train import main, train
     (["--model=4L", "--run_name=../x", "--dry_run"], "received '../x'"),
     (["--model=4L", f"--epochs={10**30}"], f"--epochs must be a whole number below {2**31}, received {10**30}"),
     (["--model=4L", "--learning_rate=1e-320"],
-     "--learning_rate is computed in float32, which has numbers from 1.2e-38 to"),
-    (["--model=4L", "--l2=1e39"], "--l2 is computed in float32"),
+     "--learning_rate must be a float32 above 0, received 1e-320"),
+    (["--model=4L", "--l2=1e39"], "--l2 must be a float32 of at least 0, received 1e+39"),
     (["--model=4L", "--logdir=setup.cfg"], "choose another --logdir"),
 ])
 def test_mistake_is_one_line(flags, text, capsys):

@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from fmnist_zoo.errors import SpecError
-from fmnist_zoo.settings import Choice, Each, Number, Size, Switch, Text, Whole, parse
+from fmnist_zoo.settings import SMALLEST, Choice, Each, Number, Size, Switch, Text, Whole, parse
 from tests import make_settings
 from tests.conftest import ROOT
 from trainers.config import SETTINGS, RunConfig, resolve
@@ -75,8 +75,8 @@ def test_each_kind_reads_what_it_writes(kind, text, value):
 
 
 @pytest.mark.parametrize("kind, text", [
-    (Number(), "1_0"), (Number(), "nan"), (Number(above=0.0), "0"), (Whole(), "1.0"), (Whole(), "full"), (Size(), "1"),
-    (Choice(("a",)), "b"), (Switch(), "yes"), (Each(Number()), "0.1,,0.2"), (Each(Whole(low=1)), "0"),
+    (Number(), "1_0"), (Number(), "nan"), (Number(low=SMALLEST), "0"), (Whole(), "1.0"), (Whole(), "full"),
+    (Size(), "1"), (Choice(("a",)), "b"), (Switch(), "yes"), (Each(Number()), "0.1,,0.2"), (Each(Whole(low=1)), "0"),
 ])
 def test_text_that_spells_no_value_is_refused(kind, text):
     with pytest.raises(SpecError, match=rf"x must be .*, received '?{text.split(',')[0]}"):
