@@ -22,6 +22,7 @@ from fmnist_zoo.errors import SpecError
 
 SHAPES = ((784,), (28, 28), (28, 28, 1))  # of an image, as a model may take it
 CLASSES = 10
+FAINT = 0.02  # a difference of logits that no new model has between black and white images in [0, 1]
 IMAGES = 4  # of noise, that a new model is tried on
 _MAIN = "__main__"
 # Keras' state of this thread that layers are made from: counters of automatic names, and random numbers.
@@ -52,6 +53,7 @@ class Builder:
         modules: SHA-256 of the source of the module that registers it, and of the function's if that is another one;
             none for a model of the zoo.
         summary: of the model that this process built last; None before, unless it was registered with one.
+        notes: what to tell the user of that model, a line each.
 
     Raises:
         SpecError: if it is not a function that can be called without arguments.
@@ -74,6 +76,7 @@ class Builder:
         zoo = home.startswith("fmnist_zoo.")  # its version says what such a model is
         self.modules = {} if zoo else {one: _digest(one, inner) for one in (module, home)}
         self.summary: ModelSummary | None = None
+        self.notes: list[str] = []
 
     @property
     def in_main(self) -> bool:
@@ -147,7 +150,7 @@ def _digest(module: str, function: Any) -> str:
 
 
 def build(known: Builder, seed: int) -> Any:
-    """A new model of a build function, with initial weights that follow from the seed.
+    """A new model of a build function, with initial weights that follow from the seed, without a softmax at its end.
 
     Raises:
         SpecError: for a function that raises, or returns anything but a new model from images to logits; in one line.
@@ -158,7 +161,16 @@ def build(known: Builder, seed: int) -> Any:
         model = _called_until_built(known.function, seed)
         _check_variables(model)
         with isolated(seed):
+            known.notes = ["what its function gives to compile is not used: the recipe says how it is trained"
+                           ] * model.compiled
+            model, dropped = _without_softmax(model)
+            if dropped:
+                known.notes.append("its last softmax is dropped, since training is on logits: the model returns logits")
             _check_outputs(model, _on_images(model, input_shape(model)))
+            contrast = _contrast(model)
+            if 0 < contrast < FAINT:
+                known.notes.append(f"its logits for a black and for a white image differ by {contrast:.1g} at most: "
+                                   "images come in [0, 1], so a Rescaling(1/255) makes them all black")
     except SpecError as error:
         raise SpecError(f"{known.name}, built by {readable(known.build)}, cannot be trained: {error}"
                         ) from error.__cause__
@@ -316,6 +328,36 @@ def _check_variables(model: Any) -> None:
         if "float" in variable.dtype and variable.dtype != "float32":
             raise SpecError(f"its variable {variable.path} is {variable.dtype}; weights are float32 "
                             "(--precision=mixed_bfloat16 computes in bfloat16, and keeps weights in float32)")
+
+
+def _without_softmax(model: Any) -> tuple[Any, bool]:
+    """The model without a softmax at its end, in a layer of its own or as the activation of the last one.
+
+    Also whether there was one. What is last in a subclassed model, only its own code knows.
+    """
+    from fmnist_zoo.backend import keras
+
+    outputs = getattr(model, "outputs", None) or ()
+    if len(outputs) != 1:
+        return model, False
+    last = outputs[0]._keras_history.operation
+    if type(last).__name__ == "Softmax":  # the layer, or keras.ops.softmax
+        return keras.Model(model.inputs[0], last.input, name=model.name), True
+    dropped = getattr(last, "activation", None) is keras.activations.softmax
+    if dropped:
+        last.activation = keras.activations.linear
+    return model, dropped
+
+
+def _contrast(model: Any) -> float:
+    """The largest difference between the logits of a black image and of a white one."""
+    import numpy as np
+
+    from fmnist_zoo.backend import keras
+
+    both = np.stack([np.zeros(input_shape(model), np.float32), np.ones(input_shape(model), np.float32)])
+    black, white = keras.ops.convert_to_numpy(_run("a call on images", lambda: model(both, training=False)))
+    return float(np.abs(white - black).max())
 
 
 def _check_outputs(model: Any, outputs: Any) -> None:

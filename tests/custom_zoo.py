@@ -102,6 +102,24 @@ def softmax_at_the_end():
     return keras.Sequential([keras.Input((784,)), layers.Dense(10), layers.Softmax()])
 
 
+def softmax_in_the_last_layer():
+    return _dense(activation="softmax")
+
+
+def softmax_of_keras_ops():
+    pixels = keras.Input((28, 28))
+    return keras.Model(pixels, keras.ops.softmax(layers.Dense(10)(layers.Flatten()(pixels))))
+
+
+class Probabilities(keras.Model):
+    def __init__(self):
+        super().__init__()
+        self.last = layers.Dense(10, activation="softmax")
+
+    def call(self, pixels):
+        return self.last(pixels)
+
+
 def raising():
     raise OSError("no file\nof that name")
 
@@ -149,8 +167,7 @@ REFUSED = {
     Unfinished: "a call on images raises AttributeError: .*'missing'",
     two_outputs: r"it returns 2 outputs; logits are \(batch, 10\)",
     lambda: _dense(11): r"it returns \(batch, 11\); logits are \(batch, 10\)",
-    softmax_at_the_end: "it returns probabilities; return logits: drop the softmax",
-    lambda: _dense(activation="softmax"): "it returns probabilities; return logits: drop the softmax",
+    Probabilities: "it returns probabilities; return logits: drop the softmax",
     lambda: _dense(activation="sigmoid"): "it returns probabilities; return logits: drop the sigmoid",
     raising: "its function raises OSError: no file of that name$",
     returning_nothing: "returns None, not a keras.Model; is there a return?",

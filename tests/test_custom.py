@@ -142,6 +142,33 @@ def test_model_that_cannot_be_trained_is_refused_in_one_line(function):
     assert str(caught.value).startswith("mine, built by tests.custom_zoo.") and str(caught.value).isprintable()
 
 
+@pytest.mark.parametrize("function", [custom_zoo.softmax_at_the_end, custom_zoo.softmax_in_the_last_layer,
+                                      custom_zoo.softmax_of_keras_ops])
+def test_a_last_softmax_is_dropped_with_a_note(function):
+    spec = registry.spec_of(function)
+    model = models.build_model(spec, seed=3)
+    assert "its last softmax is dropped" in custom.builder(spec.name, spec.build).notes[0]
+    kernel, bias = model.get_weights()
+    pixels = np.random.default_rng(0).random((5, 784), np.float32)
+    logits = model(pixels.reshape(5, *custom.input_shape(model))).numpy()
+    np.testing.assert_allclose(logits, pixels @ kernel + bias, rtol=1e-5, atol=1e-5)
+
+
+def test_what_a_beginner_brings_along_is_noted():
+    def scaled_again():
+        model = keras.Sequential([keras.Input((28, 28, 1)), keras.layers.Rescaling(1 / 255), keras.layers.Flatten(),
+                                  keras.layers.Dense(32, "relu"), keras.layers.Dense(10)])
+        model.compile("adam", "mse")
+        return model
+
+    for function, notes in ((scaled_again, ["compile is not used", "a Rescaling(1/255) makes them all black"]),
+                            (custom_zoo.cnn, [])):
+        spec = registry.spec_of(function)
+        models.build_model(spec)
+        found = custom.builder(spec.name, spec.build).notes
+        assert len(found) == len(notes) and all(text in note for text, note in zip(notes, found))
+
+
 @pytest.mark.parametrize("function", [custom_zoo.the_same_model, custom_zoo.the_same_layer])
 def test_layers_of_an_earlier_model_are_refused(function):
     """Otherwise a second run would start from the trained weights of the first."""

@@ -76,6 +76,9 @@ class Session:
         """The model with its first weights, and the engine that trains it."""
         config = self.config
         self.model = self._build()
+        if config.spec.build:
+            for note in custom.builder(config.spec.name, config.spec.build).notes:
+                self.reporter.note(f"{config.spec.name}: {note}")
         found, self.named = dependencies.load(config.recipe, self.data, self.reporter, recorded,
                                               resumed=self.old_record is not None, begun=bool(self.state.epoch))
         for one in found["initial_weights"]:
