@@ -10,13 +10,11 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import pathlib
 import subprocess
 import sys
-from typing import Any, Callable, MutableMapping, Sequence
+from typing import Any, Callable, Sequence
 
-import trainers
 from fmnist_zoo import get_spec
 from fmnist_zoo.errors import ZooError
 from fmnist_zoo.files import atomic_write
@@ -36,23 +34,13 @@ def outside_python() -> pathlib.Path:
     return OUTSIDE / "bin" / "python"
 
 
-def free_threads(environment: MutableMapping[str, str] = os.environ) -> MutableMapping[str, str]:
-    """Removes the number of threads that `trainers` asks TensorFlow for, unless the user gave it; returns the rest.
-
-    Call it before a peer imports TensorFlow: those compared with us have their own defaults.
-    """
-    if not trainers.THREADS_GIVEN:
-        environment.pop(trainers.THREADS_VARIABLE, None)
-    return environment
-
-
 def ask(arguments: Sequence[str], what: str, python: str | pathlib.Path = sys.executable) -> Any:
     """The answer of `python -m arguments` in a new process: its last line, as JSON.
 
     `WorkerError` with `what` it did if it fails.
     """
     done = subprocess.run([str(python), "-m", *arguments], cwd=ROOT, stdin=subprocess.DEVNULL, capture_output=True,
-                          text=True, env=free_threads(dict(os.environ)))
+                          text=True)
     if done.returncode:
         lines = done.stderr.strip().splitlines() or [f"exit code {done.returncode}, no message"]
         raise WorkerError(f"{what} failed: {lines[-1]}")

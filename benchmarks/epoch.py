@@ -160,8 +160,8 @@ def _main(options: argparse.Namespace) -> int:
         summaries.append(summarize(mine, named, bounds))
     print("\n\n".join(map(describe, summaries)))
     if options.json:
-        given = command.free_threads(dict(os.environ))  # by the user, not by us
-        machine = {**processor.machine(), "settings": {name: given[name] for name in SETTINGS if name in given}}
+        settings = {name: os.environ[name] for name in SETTINGS if name in os.environ}
+        machine = {**processor.machine(), "settings": settings}
         content = {"machine": machine, "versions": versions, "commit": provenance.commit(), "rounds": options.rounds,
                    "epochs": options.epochs, "runs": runs, "limits": limits, "summaries": summaries}
         options.json.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")

@@ -22,7 +22,6 @@ import sys
 import timeit
 from typing import Any, Callable, Sequence
 
-from benchmarks import command
 from fmnist_zoo.spec import ModelSpec
 from trainers.engine.processor import cores
 
@@ -96,7 +95,6 @@ def _numpy(pixels: Any, kernels: Sequence[Any]) -> Callable[[int], Any]:
 
 
 def _tensorflow(pixels: Any, kernels: Sequence[Any]) -> Callable[[int], Any]:
-    command.free_threads()
     from fmnist_zoo.backend import tf
 
     pixels, kernels = tf.Variable(pixels), [tf.Variable(kernel) for kernel in kernels]

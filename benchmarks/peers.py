@@ -12,7 +12,6 @@ import math
 import time
 from typing import Any, Callable
 
-from benchmarks import command
 from fmnist_zoo import get_spec
 from fmnist_zoo.spec import FULL_BATCH, ModelSpec
 
@@ -57,15 +56,18 @@ class Clock:
 
 def tape(task: Task, clock: Clock, split: Any, *, trainer: str = "tape") -> None:
     """Our engine as a run builds it, deterministic operations included."""
+    from trainers.config import resolve
+    from trainers.engine import process
+
+    config = resolve(task.model, trainer=trainer, batch_size=task.batch, seed=task.seed, optimizer="adam",
+                     learning_rate=LEARNING_RATE)
+    process.start_tensorflow(config.threads)
     from fmnist_zoo import models
     from fmnist_zoo.backend import keras, tf
-    from trainers.config import resolve
     from trainers.engine import factory
 
     tf.config.experimental.enable_op_determinism()
     keras.utils.set_random_seed(task.seed)
-    config = resolve(task.model, trainer=trainer, batch_size=task.batch, seed=task.seed, optimizer="adam",
-                     learning_rate=LEARNING_RATE)
     model = models.build(config.spec, task.seed)
     clock.start()
     engine = factory.make_engine(config, model, split)
@@ -76,7 +78,6 @@ def tape(task: Task, clock: Clock, split: Any, *, trainer: str = "tape") -> None
 
 def fit(task: Task, clock: Clock, split: Any) -> None:
     """`Model.fit` on float arrays with its defaults, in one call, so that its input pipeline is built once."""
-    command.free_threads()
     from fmnist_zoo import models
     from fmnist_zoo.backend import keras
 

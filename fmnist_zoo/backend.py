@@ -34,6 +34,8 @@ _NOISE = re.compile(
     r"|TF-TRT Warning: Could not find TensorRT|Error parsing text-format tensorflow.XlaSerializedCacheEntry"
 )
 
+_forked = False  # whether TensorFlow ran in the process that this one was forked from
+
 
 @contextlib.contextmanager
 def without_noise(noise: re.Pattern[str] = _NOISE) -> Iterator[None]:
@@ -66,6 +68,23 @@ def without_noise(noise: re.Pattern[str] = _NOISE) -> Iterator[None]:
 
 class BackendError(ZooError, ValueError):
     """Keras' backend cannot be imported, or is not the one that is needed: says which, and how another is chosen."""
+
+
+def _note_fork() -> None:
+    """TensorFlow's threads do not outlive a fork, so that its next operation would wait for them for ever."""
+    global _forked
+    context = getattr(sys.modules.get("tensorflow.python.eager.context"), "_context", None)
+    _forked = _forked or bool(context and context._context_handle)
+
+
+os.register_at_fork(after_in_child=_note_fork)
+
+
+def refuse_fork() -> None:
+    """`BackendError` if TensorFlow ran in the process that this one was forked from."""
+    if _forked:
+        raise BackendError("TensorFlow ran before this process was forked, and cannot run in it; start processes by "
+                           "multiprocessing.get_context('spawn')")
 
 
 def need_tensorflow() -> None:

@@ -15,6 +15,7 @@ import os
 import random
 import re
 import sys
+import threading
 import weakref
 from typing import Any, Callable, Iterator, Mapping
 
@@ -27,6 +28,8 @@ IMAGES = 4  # of noise, that a new model is tried on
 _MAIN = "__main__"
 # Keras' state of this thread that layers are made from: counters of automatic names, and random numbers.
 _KERAS_STATE = ("object_name_uids", "name_scope_stack", "global_seed_generator", "global_random_seed")
+
+_one_at_a_time = threading.RLock()  # what `isolated` replaces is of the whole process
 
 
 @dataclasses.dataclass(frozen=True)
@@ -202,14 +205,14 @@ def isolated(seed: int) -> Iterator[None]:
 
     Afterwards the random states of Python, NumPy, Keras and TensorFlow (PyTorch, where it is imported), Keras' counters
     of names and its dtypes are what they were. TensorFlow forgets how far operations with a seed of their own have
-    come; there is no way to ask.
+    come; there is no way to ask. Another thread waits until the block ends.
     """
     import numpy as np
     from keras.src.backend.common import global_state
     from keras.src.random import seed_generator
 
     before = {name: global_state.get_global_attribute(name) for name in _KERAS_STATE}
-    with contextlib.ExitStack() as after:
+    with _one_at_a_time, contextlib.ExitStack() as after:
         after.callback(random.setstate, random.getstate())
         after.callback(np.random.set_state, np.random.get_state())
         # Keras draws seeds from Python's generator, and so do other threads, such as those of a dask worker.

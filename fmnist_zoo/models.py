@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from fmnist_zoo import custom
-from fmnist_zoo.backend import keras
+from fmnist_zoo.backend import keras, refuse_fork
 from fmnist_zoo.errors import SpecError
 from fmnist_zoo.registry import derive, get_spec
 from fmnist_zoo.settings import Whole
@@ -111,6 +111,7 @@ def load_weights(model: Any, spec: ModelSpec, source: str | os.PathLike[str]) ->
 @custom.in_float32()
 def build(spec: ModelSpec, seed: int = 0) -> Any:
     """The model of a spec with initial weights, float32 whatever Keras' default is; see `build_model`."""
+    refuse_fork()
     seed = int(Whole(below=2**32).check("seed", seed))
     if spec.build:
         return custom.build(custom.builder(spec.name, spec.build), seed)

@@ -120,8 +120,9 @@ def logits_of(models: Sequence[Any], pixels: np.ndarray) -> np.ndarray:
 
 def outputs_of(model: Any, pixels: np.ndarray) -> np.ndarray:
     """Outputs (n, units) float32 of a Keras model on pixels (n, 784), without dropout, in batches of `BATCH`."""
-    from fmnist_zoo.backend import keras
+    from fmnist_zoo.backend import keras, refuse_fork
 
+    refuse_fork()
     pixels = as_input(model, pixels)
     chunks = [keras.ops.convert_to_numpy(model(pixels[start:start + BATCH], training=False))
               for start in range(0, max(len(pixels), 1), BATCH)]

@@ -13,6 +13,7 @@ from tests import sweeps
 from trainers.tuning import start
 
 ROOT = pathlib.Path(__file__).parent.parent
+os.environ.setdefault("TF_NUM_INTRAOP_THREADS", "2")  # as a run's default, whichever test starts TensorFlow
 # TensorFlow asks the processor whether oneDNN computes bfloat16, not oneDNN: limited to AVX2, that ends the process.
 computes_bfloat16 = pytest.mark.skipif("AVX2" in os.environ.get("ONEDNN_MAX_CPU_ISA", ""),
                                        reason="under ONEDNN_MAX_CPU_ISA=AVX2 oneDNN refuses bfloat16")

@@ -9,7 +9,6 @@ import re
 import numpy as np
 import pytest
 
-import trainers
 from benchmarks import command, epoch, limit, peers, recipes, table
 from fmnist_zoo import get_spec
 from tests import workers
@@ -142,12 +141,6 @@ def test_rounds_alternate_in_order_and_outside_peers_start_from_the_same_weights
                                          "tape"]
     assert [one[1] for one in asked] == ["0"] * 5 + ["1"] * 5 and all(one[2] for one in asked)
     assert [len(runs) for runs, _ in rounds] == [4, 4] and "weights" not in rounds[0][0][0]
-
-
-def test_number_of_threads_is_removed_for_peers_unless_the_user_gave_it(monkeypatch):
-    for given, left in (("", {}), ("8", {trainers.THREADS_VARIABLE: "8"})):
-        monkeypatch.setattr(trainers, "THREADS_GIVEN", given)
-        assert command.free_threads({trainers.THREADS_VARIABLE: given or str(trainers.THREADS)}) == left
 
 
 def test_outside_peers_read_the_keras_models_initial_weights(tmp_path):

@@ -10,7 +10,6 @@ import fmnist_zoo
 from fmnist_zoo import registry
 from fmnist_zoo.errors import SpecError
 from fmnist_zoo.spec import OPTIMIZERS, Recipe
-from trainers import THREADS_GIVEN
 from trainers.config import ConfigError, RunConfig, differences, overlay, read_record, resolve
 
 
@@ -114,8 +113,9 @@ def test_folder_of_data_is_recorded_so_that_it_serves_in_any_working_folder(tmp_
 
 
 def test_threads_of_the_environment_are_recorded(monkeypatch):
-    assert resolve("softmax").threads == int(THREADS_GIVEN or 2)
-    monkeypatch.setattr("trainers.config.THREADS_GIVEN", "8")
+    monkeypatch.delenv("TF_NUM_INTRAOP_THREADS")
+    assert resolve("softmax").threads == 2
+    monkeypatch.setenv("TF_NUM_INTRAOP_THREADS", "8")
     assert resolve("softmax").threads == 8 and resolve("softmax", threads=1).threads == 1
     assert resolve("softmax").identity != resolve("softmax", threads=2).identity
 

@@ -16,8 +16,8 @@ from fmnist_zoo.backend import tf
 from fmnist_zoo.spec import OPTIMIZERS
 from tests.conftest import ROOT, computes_bfloat16
 from tests.engines import arrays, assert_equal_arrays, compiled, fit, restart, tape
-from trainers import THREADS_VARIABLE
-from trainers.engine import threads
+from trainers.config import THREADS_VARIABLE
+from trainers.engine import process
 from trainers.engine.epoch import NonFiniteError, epoch_order
 
 XLA = pytest.mark.parametrize("xla", [True, False], ids=["xla", "kernels"])
@@ -173,7 +173,7 @@ def test_one_core_computes_the_same_numbers(split):
         split = fmnist_zoo.load_data(data="mini")["fit"]
         _, engine = engines.tape(fmnist_zoo.get_spec("2L"), split, batch=32, xla=True)
         print(test_loop.digest_after_an_epoch(engine))"""
-    environment = {**os.environ, THREADS_VARIABLE: str(threads.in_use()), "PYTHONPATH": str(ROOT)}
+    environment = {**os.environ, THREADS_VARIABLE: str(process.threads_in_use()), "PYTHONPATH": str(ROOT)}
     done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, env=environment, text=True, capture_output=True)
     _, engine = tape(fmnist_zoo.get_spec("2L"), split, batch=32, xla=True)
     assert done.stdout.strip() == digest_after_an_epoch(engine), done.stderr

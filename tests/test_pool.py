@@ -85,7 +85,7 @@ def test_workers_import_tensorflow_with_the_threads_of_the_runs(monkeypatch, tmp
         raise pool.PoolError("no workers")
 
     monkeypatch.setattr(pool, "make", make)
-    monkeypatch.setattr(trial.threads, "use", asked.append)
+    monkeypatch.setattr(trial.process, "start_tensorflow", asked.append)
     assert sweep.main(["--model=softmax", "--data=mini", "--threads=3", f"--logdir={tmp_path}"]) == 1
     trial.warm(3)
     assert asked == [3, 3]

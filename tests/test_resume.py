@@ -362,16 +362,3 @@ def test_reused_run_of_another_commit_and_version_is_named(tmp_path, capsys):
     printed = capsys.readouterr().out
     assert printed.count("\n") == 1 and f"{folder.path} is used, and was trained with commit cccccccccccc" in printed
     assert "tensorflow 2.21.0" in printed and provenance.commit()[:12] in printed
-
-
-def test_run_is_imported_without_tensorflow_and_sets_threads_before_it():
-    code = ("import sys; from trainers.running import batch, progress, run; assert 'tensorflow' not in sys.modules\n"
-            "from trainers.config import resolve; from trainers.engine import threads\n"
-            "class Stop(Exception): pass\n"
-            "def use(count):\n"
-            "    assert 'tensorflow' not in sys.modules and count == 3; raise Stop\n"
-            "threads.use = use\n"
-            "try: run.execute(None, resolve('2L', threads=3), reporter=None, should_stop=None)\n"
-            "except Stop: sys.exit(7)")
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
-    assert done.returncode == 7, done.stderr

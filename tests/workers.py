@@ -20,7 +20,6 @@ def ask(arguments, what, python=None):
 
 
 def in_process(monkeypatch):
-    """Makes `benchmarks` start no process. This process keeps its number of threads, and has no PyTorch and no JAX."""
+    """Makes `benchmarks` start no process. This one has no PyTorch and no JAX."""
     monkeypatch.setattr(command, "ask", ask)
     monkeypatch.setattr(command, "OUTSIDE", pathlib.Path("no", "environment"))
-    monkeypatch.setattr(command, "free_threads", lambda environment=None: environment or {})

@@ -21,8 +21,8 @@ from absl import flags
 from fmnist_zoo import backend, card, registry, settings
 from fmnist_zoo.errors import SpecError, UsageError, ZooError
 from fmnist_zoo.settings import Choice, Kind, Switch, Whole
-from trainers.config import SETTINGS
-from trainers.engine import threads
+from trainers.config import SETTINGS, THREADS, THREADS_VARIABLE
+from trainers.engine import process
 
 USAGE, FAILURE = 2, 1
 LONGEST_FLAG = 60
@@ -175,11 +175,11 @@ def main(name: str, arguments: Sequence[str] | None, *, usage: str, groups: Mapp
         rest = parse(values, received, words=words)
         if not any_backend:
             backend.need_tensorflow()
-        if values.zoo_module:  # it imports Keras, and TensorFlow's threads are set before or never
-            if "threads" in values and values.threads:
-                threads.use(values.threads)
-            registry.load_zoo_module(values.zoo_module)
-        return body(values, rest) if words else body(values)
+        threads = "threads" in values and values.threads or os.environ.get(THREADS_VARIABLE) or THREADS
+        with process.environment(THREADS_VARIABLE, str(threads)):  # whatever starts TensorFlow, such as a zoo module
+            if values.zoo_module:
+                registry.load_zoo_module(values.zoo_module)
+            return body(values, rest) if words else body(values)
 
     return run(name, answer)
 

@@ -28,9 +28,9 @@ from fmnist_zoo.settings import (
     settings_of,
 )
 from fmnist_zoo.spec import ARRAYS, FULL_BATCH, OPTIMIZERS, ModelSpec, Recipe, SpecError
-from trainers import THREADS, THREADS_GIVEN
 
 DATA_VARIABLE = "FMNIST_ZOO_DATA"
+THREADS, THREADS_VARIABLE = 2, "TF_NUM_INTRAOP_THREADS"
 DEPENDENT = ("learning_rate", "weight_decay")  # settings that a new optimizer resets to its own defaults
 SEEDS = 2**32  # how many there are
 MIXED = "mixed_bfloat16"
@@ -192,8 +192,9 @@ def resolve(model: str | ModelSpec, **settings: Any) -> RunConfig:
     except SpecError:  # a spec that was never registered
         recipe = Recipe()
     given = {name: getattr(recipe, name) for name in TRAINED} | _given(settings)  # a recipe may name a folder, too
-    if THREADS_GIVEN.isdecimal() and int(THREADS_GIVEN):
-        given.setdefault("threads", int(THREADS_GIVEN))
+    threads = os.environ.get(THREADS_VARIABLE, "")
+    if threads.isdecimal() and int(threads):
+        given.setdefault("threads", int(threads))
     if given.get("allow_other_data") and not given.get("data_dir") and given.get("data") != "mini":
         given["data_dir"] = os.environ.get(DATA_VARIABLE, "")
         if not given["data_dir"]:

@@ -92,7 +92,8 @@ def train(model: str | ModelSpec | Callable[[], Any], *, data: Images | None = N
             `resume` needs them again.
         **settings: named as the command's flags: `epochs`, `batch_size` (an int or "full"), `dropout`, ...
 
-    TensorFlow's op determinism is switched on for the whole process; no global random state is read or changed.
+    The process is left as it was found: TensorFlow's determinism, Keras' dtypes, random states, the environment. A call
+    in another thread waits until this one ends.
 
     Returns:
         A `Run`: `history` (rows of `metrics.csv`), `model` (Keras, the weights that count), `folder`, `result`.

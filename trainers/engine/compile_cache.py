@@ -26,8 +26,8 @@ import tempfile
 from typing import Iterator
 
 from fmnist_zoo.files import cache_folder, sha256_of
+from trainers.engine.process import environment
 from trainers.engine.processor import features
-from trainers.engine.threads import environment
 
 VARIABLE = "FMNIST_ZOO_COMPILE_CACHE"
 FLAGS = "TF_XLA_FLAGS"

@@ -17,7 +17,7 @@ from fmnist_zoo.errors import SpecError
 from fmnist_zoo.spec import ARRAYS, ModelSpec
 from fmnist_zoo.version import __version__
 from trainers.config import ConfigError
-from trainers.engine import threads
+from trainers.engine import process
 from trainers.engine.processor import machine, vector_instructions
 
 if TYPE_CHECKING:
@@ -40,9 +40,9 @@ def record(spec: ModelSpec | None = None) -> dict[str, Any]:
         **({"modules": spec.modules} if spec and spec.build else {}),
         **machine(),
         "versions": versions(),
-        "threads": {"intra_op": threads.in_use(),
+        "threads": {"intra_op": process.threads_in_use(),
                     "inter_op": tensorflow.config.threading.get_inter_op_parallelism_threads()
-                    or threads.asked("TF_NUM_INTEROP_THREADS")},
+                    or process.threads_asked("TF_NUM_INTEROP_THREADS")},
         "instructions": vector_instructions(),
         "switches": {name: os.environ[name] for name in SWITCHES if name in os.environ},
         "commit": commit(),
@@ -111,12 +111,15 @@ def environments(record: dict[str, Any]) -> list[dict[str, Any]]:
 def differences(before: dict[str, Any], now: dict[str, Any]) -> str:
     """What may change the last digits of a run from one environment to another; empty if nothing does.
 
-    For example "tensorflow 2.22.0 (was 2.21.0)". The number of threads is a setting of the run and cannot differ.
+    For example "tensorflow 2.22.0 (was 2.21.0)".
     """
     changed = [f"{name} {version} (was {before['versions'].get(name, 'unknown')})"
                for name, version in now["versions"].items() if before["versions"].get(name) != version]
     if before["cpu"] != now["cpu"]:
         changed.append(f"{now['cpu']} (was {before['cpu']})")
+    threads, earlier = (environment["threads"]["intra_op"] for environment in (now, before))
+    if threads != earlier:
+        changed.append(f"{threads} threads (was {earlier})")
     more, fewer = (" ".join(sorted(set(one.get("instructions", ())) - set(other.get("instructions", ()))))
                    for one, other in ((now, before), (before, now)))
     changed += [f"a processor {word} {names}" for word, names in (("with", more), ("without", fewer)) if names]

@@ -1,6 +1,6 @@
 """A run as a whole: what it returns, and what can go wrong in it.
 
-Importing this module must not import TensorFlow: `execute` sets the number of threads first. What needs TensorFlow is
+Importing this module must not import TensorFlow: `execute` starts it with the run's number of threads. What needs it is
 in `session.py`.
 """
 
@@ -19,7 +19,7 @@ from fmnist_zoo.data import Data, load_data
 from fmnist_zoo.errors import ZooError
 from fmnist_zoo.files import quoted
 from trainers.config import ConfigError, RunConfig, read_run
-from trainers.engine import compile_cache, threads
+from trainers.engine import compile_cache, process
 from trainers.engine.epoch import NonFiniteError
 from trainers.running import checkpoint, dependencies, listing, provenance
 from trainers.running.checkpoint import Checkpoint, CheckpointError
@@ -197,22 +197,26 @@ def execute(place: Opened | NewFolder, config: RunConfig, *, reporter: Reporter,
         callbacks: Keras' callbacks; an error of theirs is raised when the run has its checkpoint.
 
     Raises:
-        ConfigError: if the data are not the expected ones, or TensorFlow already runs with another number of threads.
+        ConfigError: if the data are not the expected ones.
         RunError: if the objective becomes NaN or infinite, memory runs out, or a file cannot be written.
     """
     if isinstance(place, NewFolder):
         dependencies.check(config)
-    threads.use(config.threads)
     data = data or load_data(**config.data_settings)  # what is wrong with them is said before TensorFlow is imported
     with compile_cache.enabled(config.threads):
-        from fmnist_zoo.backend import tf
+        threads = process.start_tensorflow(config.threads)
+    if isinstance(place, NewFolder) and threads != config.threads:
+        reporter.note(f"TensorFlow runs in this process already, with {threads} threads: this run has as many, not "
+                      f"{config.threads}")
+        config = dataclasses.replace(config, threads=threads)
+    from fmnist_zoo.backend import tf
     from trainers.board import hparams
     from trainers.running.session import Session
 
-    tf.config.experimental.enable_op_determinism()
     past = place if isinstance(place, Opened) else Opened(RunFolder(place.path), logdir=place.logdir)
     try:
         with contextlib.ExitStack() as held:
+            held.enter_context(process.borrowed())
             session = Session(config, data, reporter, record=past.record, checkpoint=past.checkpoint, expected=expected,
                               callbacks=callbacks)
             if isinstance(place, NewFolder) and should_stop():

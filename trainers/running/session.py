@@ -2,8 +2,8 @@
 
 The engine does the updates; a session measures each epoch, reports it and saves it. At the end of an epoch it flushes
 the events, then writes the CSV row, then the checkpoint. So a process that is killed at any moment can be resumed from
-the last checkpoint: what was written after it is cut off. Importing this module imports TensorFlow; `run.execute` sets
-the number of threads before.
+the last checkpoint: what was written after it is cut off. Importing this module imports TensorFlow, which `run.execute`
+has started.
 """
 
 from __future__ import annotations
@@ -192,7 +192,7 @@ class Session:
             "training": f"{self.config.trainer}, {recipe.optimizer} {recipe.learning_rate:g}{varying}, "
                         f"batch {self.batch_size}, {card.counted(recipe.epochs, 'epoch')} of "
                         f"{card.counted(self.engine.steps_an_epoch, 'step')}, seed {self.config.seed}",
-            "device": gpus or f"{environment['cpu']}, {card.counted(environment['cores'], 'core')}",
+            "device": gpus or f"{environment['cpu']}, {_threads(environment)}",
             "folder": str(self.folder.path),
         }
         if self.config.spec.build and self.config.jit_compile == "auto" and self.config.trainer == "tape":
@@ -359,6 +359,13 @@ class Session:
 
     def _put_in_place(self, arrays: dict[str, np.ndarray], model: Any) -> None:
         model.set_weights([arrays[name] for name in self.engine.network.weights])
+
+
+def _threads(environment: dict[str, Any]) -> str:
+    """`2 of 16 threads` of a recorded environment, and on fewer cores `2 threads on 1 core`."""
+    threads, cores = environment["threads"]["intra_op"], environment["cores"]
+    return f"{threads} of {card.counted(cores, 'thread')}" if threads <= cores else \
+        f"{card.counted(threads, 'thread')} on {card.counted(cores, 'core')}"
 
 
 def _measured(on: str, logits: np.ndarray, labels: np.ndarray) -> dict[str, float]:

@@ -18,7 +18,7 @@ from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import connection, resource_tracker
 from typing import Any, Iterator
 
-from trainers.engine import threads
+from trainers.engine import process
 from trainers.tuning import trial
 from trainers.tuning.workers import AT_ONCE, DIED, Outcome, PoolError, drain
 
@@ -67,7 +67,8 @@ class _Worker:
         self._first_mb = 0.0  # memory after its first job
         self._executor = concurrent.futures.ProcessPoolExecutor(
             1, mp_context=multiprocessing.get_context("spawn"), initializer=_end_with_parent)
-        with _no_ctrl_c_for_children(), threads.inherited(self._threads):  # the user's script may load TensorFlow
+        # The user's script, which it imports first, may start TensorFlow.
+        with _no_ctrl_c_for_children(), process.threads_of_children(self._threads):
             self._warming = self._executor.submit(trial.warm, self._threads, self._share)
 
     @property
@@ -112,8 +113,8 @@ class _Worker:
     def kill_if_busy(self) -> None:
         """Ends a process that is in a job or in its imports, and would finish them."""
         if self.job or not self._warming.done():
-            for process in list((self._executor._processes or {}).values()):
-                process.kill()
+            for child in list((self._executor._processes or {}).values()):
+                child.kill()
 
     def close(self) -> None:
         self._executor.shutdown(wait=True, cancel_futures=True)

@@ -27,7 +27,7 @@ from fmnist_zoo.data import DataError, load_data
 from fmnist_zoo.errors import SpecError, ZooError
 from fmnist_zoo.files import sync
 from trainers.config import ConfigError, RunConfig, differences, read_run
-from trainers.engine import threads
+from trainers.engine import process
 from trainers.running.checkpoint import CheckpointError
 from trainers.running.folder import LockedError, RunFolder, finished
 from trainers.running.table import TableError
@@ -87,7 +87,7 @@ def warm(number: int, share: tuple[int, int] | None = None) -> None:
     with _one_at_a_time:
         if share:
             take_share(*share)
-        threads.use(number)
+        process.start_tensorflow(number)
         import trainers.running.session  # noqa: F401
         gc.collect()
         gc.freeze()  # what was imported stays: looking for garbage in it would take each trial a fifth of a second

@@ -1,0 +1,93 @@
+"""What a run needs of the process that it shares with its caller, who gets it back as it was.
+
+The order in which TensorFlow sums a matrix product depends on its number of threads within an operation, and the last
+digits of a run depend on the order. So the number is a setting of a run, two by default: a run then has the same
+numbers on any number of cores. TensorFlow takes it once, when it starts. Importing this module must not import it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+import threading
+from typing import Iterator
+
+from fmnist_zoo import backend, custom
+from trainers.config import THREADS_VARIABLE
+from trainers.engine.processor import cores
+
+_one_run = threading.Lock()
+
+
+@contextlib.contextmanager
+def borrowed() -> Iterator[None]:
+    """Within the block TensorFlow's operations are deterministic, and Keras' defaults are float32.
+
+    Both are of the whole process, and what the caller has chosen is back afterwards. A run of another thread waits
+    until the block ends.
+
+    Raises:
+        BackendError: in a process that was forked from one in which TensorFlow ran.
+    """
+    backend.refuse_fork()
+    from tensorflow.python.framework import config  # the public module has no way back
+
+    from fmnist_zoo.backend import tf
+
+    with _one_run, custom.in_float32():
+        before = config.is_op_determinism_enabled()
+        tf.config.experimental.enable_op_determinism()
+        try:
+            yield
+        finally:
+            if not before:
+                config.disable_op_determinism()
+
+
+def start_tensorflow(threads: int) -> int:
+    """Imports TensorFlow, and starts it with so many threads within an operation, unless it runs already.
+
+    Returns the number that it has.
+    """
+    backend.need_tensorflow()
+    with backend.without_noise():
+        import tensorflow
+
+        with contextlib.suppress(RuntimeError):  # it runs
+            tensorflow.config.threading.set_intra_op_parallelism_threads(threads)
+    from fmnist_zoo.backend import tf  # noqa: F401  (which starts it)
+
+    return threads_in_use()
+
+
+def threads_in_use() -> int:
+    """Threads within an operation: as set in TensorFlow, else as the environment says, else one for each core."""
+    tensorflow = sys.modules.get("tensorflow")
+    number = tensorflow.config.threading.get_intra_op_parallelism_threads() if tensorflow else 0
+    return number or threads_asked(THREADS_VARIABLE)
+
+
+def threads_asked(variable: str) -> int:
+    """Threads that an environment variable asks TensorFlow for; without a number, or with 0, one for each core."""
+    text = os.environ.get(variable, "")
+    return int(text) if text.isdecimal() and int(text) else cores()
+
+
+def threads_of_children(threads: int) -> contextlib.AbstractContextManager[None]:
+    """A process that starts within the block uses so many threads, whatever it imports first; nothing changes here."""
+    return environment(THREADS_VARIABLE, str(threads))
+
+
+@contextlib.contextmanager
+def environment(variable: str, value: str) -> Iterator[None]:
+    """Within the block an environment variable has a value; afterwards it is as it was."""
+    before = os.environ.get(variable)
+    os.environ[variable] = value
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[variable]
+        else:
+            os.environ[variable] = before
