@@ -1,16 +1,20 @@
-"""`fmnist_zoo.models`: layers, initial weights and logits are those of the spec."""
+"""`fmnist_zoo.models`: layers, counts, initial weights and logits are those of the spec."""
+
+import math
 
 import numpy as np
 import pytest
 
 import fmnist_zoo
+from fmnist_zoo import models, weights
 from fmnist_zoo.backend import keras
 from fmnist_zoo.models import build_model
 from fmnist_zoo.registry import get_spec
-from fmnist_zoo.spec import ModelSpec, SpecError
-from tests import helpers
+from fmnist_zoo.spec import ACTIVATIONS, INITIALIZERS, ModelSpec, SpecError
 
 IMAGES = np.random.default_rng(0).random((8, 784), np.float32)
+EVERYTHING = ModelSpec("x", hidden=(7, 5), dropout=(0.1,), l1=0.1, l2=0.2, normalization="batch",
+                       activation="leaky_relu", initializer="he_normal")
 
 
 def kernels(model):
@@ -24,56 +28,52 @@ def equal(left, right):
     return all(np.array_equal(ours, theirs) for ours, theirs in pairs)
 
 
-@pytest.fixture(scope="module", params=helpers.OF_THE_REPORT)
-def registered(request):
-    """A model of the zoo, its weights changed so that biases are not zero, and its spec."""
-    model = build_model(request.param, seed=1)
-    model.set_weights([weights + np.float32(0.01) for weights in model.get_weights()])
-    return model, get_spec(request.param)
+def with_random_arrays(spec, seed=0):
+    """The model with all arrays random; those that divide are positive."""
+    model, random = models.build(spec, 1), np.random.default_rng(seed)
+    model.set_weights([np.float32(0.1) + random.random(array.shape, np.float32) if "variance" in name else
+                       random.normal(0, 0.3, array.shape).astype(np.float32)
+                       for name, array in zip(weights.shapes(model), model.get_weights(), strict=True)])
+    return model
 
 
-def test_parameters_equal_the_closed_form(registered):
-    model, spec = registered
-    assert model.count_params() == spec.parameters
-    assert sum(matrix.size for matrix in kernels(model)) == spec.weight_count
+def reference(spec, arrays, images):
+    """Logits by the equations in the docstring of `ModelSpec`, in float64, moving statistics where there are any."""
+    def dense(name, flow):
+        return flow @ arrays[f"{name}/kernel"] + arrays[f"{name}/bias"]
+
+    def norm(number, flow):
+        if spec.normalization == "none":
+            return flow
+        if spec.normalization == "layer":
+            mean, variance = flow.mean(axis=1, keepdims=True), flow.var(axis=1, keepdims=True)
+        else:
+            mean, variance = (arrays[f"norm_{number}/moving_{name}"] for name in ("mean", "variance"))
+        unit = (flow - mean) / np.sqrt(variance + 1e-5)
+        return arrays[f"norm_{number}/gamma"] * unit + arrays[f"norm_{number}/beta"]
+
+    flow = images.astype(float)
+    for number in range(1, len(spec.hidden) + 1):
+        flow = np.tanh(norm(number, dense(f"dense_{number}", flow)))
+    return dense("logits", flow)
 
 
-def test_layers_are_those_of_the_spec(registered):
-    model, spec = registered
-    expected = ["pixels"]
-    for place, _ in enumerate(spec.hidden, 1):
-        expected += [f"dense_{place}", f"dropout_{place}"] if spec.dropout else [f"dense_{place}"]
-    assert [layer.name for layer in model.layers] == [*expected, "logits"]
-    assert (model.name, model.input_shape, model.output_shape) == (spec.name, (None, 784), (None, 10))
-    assert bool(model.losses) == bool(spec.l1 or spec.l2)
-    dense = [layer for layer in model.layers if isinstance(layer, keras.layers.Dense)]
-    assert tuple(layer.units for layer in dense) == (*spec.hidden, 10)
-    assert [layer.activation.__name__ for layer in dense] == ["relu"] * len(spec.hidden) + ["linear"]
-    rates = [layer.rate for layer in model.layers if isinstance(layer, keras.layers.Dropout)]
-    assert tuple(rates) == spec.dropout
-
-
-def test_logits_are_the_matrix_products(registered):
-    model, _ = registered
-    flow = IMAGES.astype(np.float64)
-    for kernel, bias in zip(model.get_weights()[::2], model.get_weights()[1::2]):
-        logits = flow @ kernel + bias
-        flow = np.maximum(logits, 0)
-    received = model(IMAGES)
-    assert (received.shape, received.dtype) == ((8, 10), "float32")
-    # float32 sums: the absolute error is some 1e-7 of the largest terms, in each layer
-    np.testing.assert_allclose(received.numpy(), logits, rtol=1e-4, atol=1e-4)
-
-
-@pytest.mark.parametrize("name, l1, l2", [
-    ("network_A_l1", 1e-3, 0), ("network_B_l1", 1e-3, 0), ("network_A_l2", 0, 1e-3), ("network_B_l2", 0, 1e-3),
-    ("4D_drop02,l1=0.25,l2=0.5", 0.25, 0.5)])
-def test_the_penalty_is_of_all_kernels_and_no_bias(name, l1, l2):
-    model = build_model(name)
-    model.set_weights([weights if weights.ndim == 2 else weights + 7 for weights in model.get_weights()])
-    expected = sum(l1 * np.abs(matrix.astype(float)).sum() + l2 * np.square(matrix.astype(float)).sum()
-                   for matrix in kernels(model))
-    assert float(sum(model.losses)) == pytest.approx(expected, rel=1e-4)  # float32 sums of up to 235,200 terms
+@pytest.mark.parametrize("normalization", ["none", "batch", "layer"])
+@pytest.mark.parametrize("hidden, dropout", [((), ()), ((7, 7, 5), (0.1, 0, 0.4))])
+def test_names_counts_penalty_and_logits_are_those_of_the_spec(normalization, hidden, dropout):
+    spec = ModelSpec("x", hidden=hidden, dropout=dropout, l1=0.1, l2=0.2, activation="tanh" if hidden else "relu",
+                     normalization=normalization if hidden else "none")
+    model = with_random_arrays(spec)
+    assert [layer.name for layer in model.layers] == ["pixels", *(layer.name for layer in spec.layers)]
+    assert spec.parameters == sum(math.prod(variable.shape) for variable in model.trainable_variables)
+    assert spec.parameters + spec.fixed_parameters == model.count_params()
+    kernels = [layer.kernel.numpy().astype(float) for layer in model.layers if isinstance(layer, keras.layers.Dense)]
+    assert spec.weight_count == sum(kernel.size for kernel in kernels)
+    assert spec.training_flops == 6 * spec.weight_count - 2 * kernels[0].size
+    penalty = sum(0.1 * np.abs(kernel).sum() + 0.2 * np.square(kernel).sum() for kernel in kernels)
+    assert float(sum(model.losses)) == pytest.approx(penalty, rel=1e-4)
+    arrays = dict(zip(weights.shapes(model), model.get_weights(), strict=True))
+    np.testing.assert_allclose(model(IMAGES), reference(spec, arrays, IMAGES), rtol=1e-3, atol=1e-4)
 
 
 @pytest.mark.parametrize("name", ["softmax", "4D_drop03", "network_B"])
@@ -86,12 +86,6 @@ def test_initial_weights_are_a_function_of_the_seed(name):
         assert np.isclose(ours, theirs).mean() <= 0.01
 
 
-def test_initial_weights_do_not_depend_on_name_dropout_or_penalty():
-    plain = build_model("4L", seed=3)
-    for name in ("4D_drop03_02_01", ModelSpec("mine", hidden=(600, 400, 200), l2=0.5)):
-        assert equal(plain, build_model(name, seed=3))
-
-
 def test_layers_of_equal_shape_start_uncorrelated():
     first, second, third = kernels(build_model(ModelSpec("square", hidden=(784, 784, 784)), seed=0))[:3]
     next_seed = kernels(build_model(ModelSpec("square", hidden=(784,)), seed=1))[0]
@@ -99,21 +93,66 @@ def test_layers_of_equal_shape_start_uncorrelated():
         assert abs(np.corrcoef(first.ravel(), other.ravel())[0, 1]) < 0.01
 
 
-@pytest.mark.parametrize("name", ["softmax", "2L", "5D_drop03"])
-def test_kernels_start_uniform_within_the_bound_of_glorot(name):
-    for matrix in kernels(build_model(name)):
-        bound = np.sqrt(6 / sum(matrix.shape))
-        assert np.abs(matrix).max() <= np.float32(bound)
-        assert matrix.std() == pytest.approx(bound / np.sqrt(3), rel=0.05)  # uniform over the whole range
-        assert abs(matrix.mean()) < 5 * bound / np.sqrt(3 * matrix.size)
+ERF = np.vectorize(math.erf)
+FORMULAS = {
+    "relu": lambda x: np.maximum(x, 0), "leaky_relu": lambda x: np.where(x > 0, x, 0.2 * x),
+    "elu": lambda x: np.where(x > 0, x, np.expm1(x)),
+    "selu": lambda x: 1.0507009873554805 * np.where(x > 0, x, 1.6732632423543772 * np.expm1(x)),
+    "gelu": lambda x: x * (1 + ERF(x / math.sqrt(2))) / 2, "silu": lambda x: x / (1 + np.exp(-x)),
+    "hard_silu": lambda x: x * np.clip(x + 3, 0, 6) / 6, "mish": lambda x: x * np.tanh(np.log1p(np.exp(x))),
+    "softplus": lambda x: np.log1p(np.exp(x)), "tanh": np.tanh, "sigmoid": lambda x: 1 / (1 + np.exp(-x)),
+}
 
 
-@pytest.mark.parametrize("name", ["network_softmax", "network_A_l2", "network_B"])
-def test_networks_start_normal_with_deviation_0_05(name):
-    values = np.concatenate([matrix.ravel() for matrix in kernels(build_model(name))])
-    assert values.std() == pytest.approx(0.05, rel=0.03)
-    assert abs(values.mean()) < 5 * 0.05 / np.sqrt(values.size)
-    assert np.mean(np.abs(values) > 0.1) == pytest.approx(0.0455, abs=0.01)  # not cut off at two deviations
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+def test_activations_are_the_functions_of_their_names(activation):
+    for normalization in ("none", "layer"):  # within the dense layer, and as a layer of its own
+        spec = ModelSpec("x", hidden=(5,), activation=activation, normalization=normalization)
+        model = with_random_arrays(spec)
+        name = "activation_1" if normalization == "layer" else "dense_1"
+        last = model.get_layer(name)
+        before = keras.Model(model.input, last.input)(IMAGES).numpy().astype(float)
+        if name == "dense_1":
+            before = before @ last.kernel.numpy() + last.bias.numpy()
+        after = keras.Model(model.input, last.output)(IMAGES).numpy()
+        np.testing.assert_allclose(after, FORMULAS[activation](before), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("initializer", INITIALIZERS)
+def test_initializers_have_the_deviations_of_their_names(initializer):
+    model = models.build(ModelSpec("x", hidden=(400, 600), initializer=initializer))
+    for name in ("dense_1", "dense_2"):
+        kernel = model.get_layer(name).kernel.numpy()
+        fan_in, fan_out = kernel.shape
+        deviation = {"glorot": math.sqrt(2 / (fan_in + fan_out)), "he": math.sqrt(2 / fan_in),
+                     "lecun": math.sqrt(1 / fan_in), "normal": 0.05}[initializer.split("_")[0]]
+        assert kernel.std() == pytest.approx(deviation, rel=0.02)
+        uniform = np.abs(kernel).max() < 1.75 * deviation
+        assert uniform == initializer.endswith("uniform")
+
+
+def test_initial_weights_depend_on_seed_and_layer_alone():
+    plain = models.build(ModelSpec("x", hidden=(6, 6, 6)), 3)
+    for changes in ({"activation": "gelu"}, {"normalization": "batch"}, {"dropout": 0.3}):
+        other = models.build(ModelSpec("y", hidden=(6, 6, 6), **changes), 3)
+        for name in ("dense_1", "dense_2", "dense_3", "logits"):
+            np.testing.assert_array_equal(plain.get_layer(name).kernel, other.get_layer(name).kernel)
+
+
+def test_dropout_is_where_the_docstring_says():
+    def order(**changes):
+        return [layer.name for layer in ModelSpec("x", hidden=(6, 6), dropout=(0, 0.5), **changes).layers]
+
+    assert order() == ["dense_1", "dense_2", "dropout_2", "logits"]
+    assert order(normalization="batch") == [
+        "dense_1", "norm_1", "activation_1", "dense_2", "norm_2", "activation_2", "dropout_2", "logits"]
+
+
+@pytest.mark.parametrize("changes", ["activation=gelu", "normalization=batch"])
+def test_setting_that_would_change_nothing_is_refused(changes):
+    name, _, value = changes.partition("=")
+    with pytest.raises(SpecError, match=f"{changes} is for hidden layers, and there are none"):
+        ModelSpec("x", **{name: value})
 
 
 def test_dropout_drops_its_share_in_training_only():
@@ -126,11 +165,6 @@ def test_dropout_drops_its_share_in_training_only():
         assert np.mean(dropped == 0) == pytest.approx(rate, abs=0.03)
         np.testing.assert_allclose(dropped[dropped > 0], 1 / (1 - rate), rtol=1e-6)
     assert not np.array_equal(model(IMAGES, training=True), model(IMAGES, training=False))
-
-
-def test_a_layer_with_rate_0_has_no_dropout_layer():
-    names = [layer.name for layer in build_model("4L", dropout=(0.5, 0, 0.25)).layers]
-    assert names == ["pixels", "dense_1", "dropout_1", "dense_2", "dense_3", "dropout_3", "logits"]
 
 
 @pytest.mark.parametrize("seed", [-1, 1.5, True, 2**32, None, "1"])
@@ -156,12 +190,13 @@ def test_overrides_change_the_name():
         build_model("4M")
 
 
-def test_a_saved_model_opens_with_plain_keras(tmp_path):
-    model = build_model("4D_drop03,l2=0.5", seed=1)
+def test_saved_model_opens_with_plain_keras(tmp_path):
+    model = with_random_arrays(EVERYTHING)
     model.save(tmp_path / "model.keras")
     opened = keras.models.load_model(tmp_path / "model.keras")
-    assert equal(opened, model)
-    np.testing.assert_allclose(opened(IMAGES), model(IMAGES), rtol=1e-4, atol=1e-5)
+    np.testing.assert_array_equal(opened(IMAGES), model(IMAGES))
+    assert [variable.path for variable in opened.trainable_variables] == [
+        variable.path for variable in model.trainable_variables]
 
 
 @pytest.mark.parametrize("model, name", [

@@ -51,17 +51,11 @@ def test_places_in_a_fresh_home(monkeypatch, tmp_path):
         "/usr/share/datasets/fashion-mnist"]
 
 
-@pytest.mark.parametrize("place", ["cache", "keras", "debian"])
-def test_each_folder_is_searched(places, place):
-    folder = copy_mini(getattr(places, place))
-    loaded = load_data()
-    assert (loaded.name, loaded.folder, len(loaded["fit"].labels)) == ("fashion_mnist", folder, 1800)
-
-
 def test_folders_are_searched_in_order(places):
     for folder in (places.debian, places.keras, places.cache):
         copy_mini(folder)
-        assert load_data().folder == folder
+        loaded = load_data()
+        assert (loaded.name, loaded.folder, len(loaded["fit"].labels)) == ("fashion_mnist", folder, 1800)
 
 
 def test_an_incomplete_folder_is_skipped(places):
@@ -71,7 +65,7 @@ def test_an_incomplete_folder_is_skipped(places):
     assert load_data().folder == places.debian
 
 
-@pytest.mark.parametrize("break_it", [damage, write_set, lambda folder: (folder / FILES[2]).write_bytes(b"no")])
+@pytest.mark.parametrize("break_it", [damage, lambda folder: (folder / FILES[2]).write_bytes(b"no")])
 def test_a_wrong_file_is_skipped_with_a_warning(places, break_it):
     break_it(copy_mini(places.cache))
     copy_mini(places.keras)
@@ -141,11 +135,9 @@ def test_a_damaged_cache_is_replaced(places):
 
 
 @pytest.mark.parametrize("break_it", [
-    damage, write_set, lambda folder: damage(folder, sources.TEST_LABELS),
+    lambda folder: damage(folder, sources.TEST_LABELS), lambda folder: (folder / FILES[0]).unlink(),
     lambda folder: (folder / FILES[3]).write_bytes(b"<html>sign in first</html>"),
-    lambda folder: (folder / FILES[0]).write_bytes((folder / FILES[0]).read_bytes()[:-100]),
-    lambda folder: (folder / FILES[0]).unlink(),
-], ids=["a pixel", "other data", "a label", "a web page", "cut short", "missing"])
+], ids=["a label", "missing", "a web page"])
 def test_wrong_files_never_enter_the_cache(places, break_it):
     break_it(copy_mini(places.mirror))
     with pytest.raises(DataError, match="every source failed") as caught:
@@ -157,19 +149,12 @@ def test_wrong_files_never_enter_the_cache(places, break_it):
     assert lines[2].endswith("no package here") and "--data_dir" in lines[-1] and "--data=mini" in lines[-1]
 
 
-def test_the_next_mirror_is_used_after_a_wrong_one(places, tmp_path, monkeypatch):
+def test_the_next_source_is_used_after_a_wrong_one(places, tmp_path, monkeypatch):
     wrong = copy_mini(tmp_path / "wrong")
     damage(wrong, sources.TEST_IMAGES)
-    copy_mini(places.mirror)
-    monkeypatch.setattr(sources, "MIRRORS", (
-        (tmp_path / "nobody").as_uri() + "/", wrong.as_uri() + "/", *sources.MIRRORS))
-    assert load_data(("test",)).folder == places.cache
-    assert sorted(os.listdir(places.cache)) == FILES
-
-
-def test_the_debian_package_is_used_after_all_mirrors(places, monkeypatch):
+    monkeypatch.setattr(sources, "MIRRORS", ((tmp_path / "nobody").as_uri() + "/", wrong.as_uri() + "/"))
     monkeypatch.setattr(sources, "_from_debian", copy_mini)
-    assert load_data().folder == places.cache
+    assert load_data(("test",)).folder == places.cache
     assert sorted(os.listdir(places.cache)) == FILES
 
 
