@@ -187,7 +187,7 @@ def test_model_of_a_module_that_is_not_imported(tmp_path, capsys):
     (["--json", "--csv"], "two formats"), (["--limit=0"], "--limit must be a whole number of at least 1, received 0"),
     (["--limit=x"], "--limit must be a whole number of at least 1, received 'x'"), (["one"], "received 'one'"),
     (["--plot=x.png"], "--plot goes with --compare"), (["--yes"], "--yes goes with --prune"),
-    (["--prune", "--compare"], "are two things"),
+    (["--prune", "--compare"], "--prune does not go with --compare"),
     (["--prune", "--model=4L"], "--model does not go with --prune"),
     (["--compare"], "two runs or more"), (["--compare", "4L/done"], "two runs or more"),
     (["--compare", "4L/done", "4L/done"], "received 4L/done, 4L/done"),

@@ -6,11 +6,10 @@
 from __future__ import annotations
 
 import csv
-import itertools
 import json
 import os
 import sys
-from typing import Any, Iterator, Sequence
+from typing import Any, Sequence
 
 from fmnist_zoo.card import printable
 from fmnist_zoo.errors import UsageError, ZooError
@@ -32,8 +31,8 @@ the scores of its best trial on the half of the validation images that ranks; --
 """
 GROUPS = {"Which runs": ("logdir", "model", "seeds", "sort", "limit"), "How they are printed": ("json", "csv"),
           "Side by side": ("compare", "plot"), "Less on the disk": ("prune", "yes", "dry_run")}
-MODES = {"compare": ("plot", "json", "csv"), "prune": ("yes", "dry_run")}
-PLAIN = ("model", "seeds", "sort", "limit", "json", "csv")
+MODES = {"list": ("model", "seeds", "sort", "limit", "json", "csv"), "compare": ("plot", "json", "csv"),
+         "prune": ("yes", "dry_run")}  # and the flags that each takes
 SHOWN = 5  # reasons below a table
 
 
@@ -67,7 +66,8 @@ def _main(values: cli.Flags, words: list[str]) -> int:
         return _compare(comparison.read(words, logdir), values)
     if values.prune:
         return _prune(logdir, values)
-    lines = list(_lines(logdir, values.model))
+    every = (*listing.runs(logdir), *map(sweep_line, listing.sweeps(logdir)))
+    lines = [line for line in every if line.matches(values.model)]
     lines = listing.ordered(listing.over_seeds(lines) if values.seeds else lines, values.sort)
     shown = lines[:values.limit]
     if values.json or values.csv:
@@ -84,24 +84,16 @@ def _main(values: cli.Flags, words: list[str]) -> int:
 
 
 def _check(values: cli.Flags, words: Sequence[str]) -> None:
-    modes = [name for name in MODES if values[name].value]
-    if len(modes) > 1:
-        raise UsageError(f"--{modes[0]} and --{modes[1]} are two things; give one of them")
-    mode = modes[0] if modes else ""
-    for name in cli.given(values) & {name for names in GROUPS.values() for name in names} - {"logdir", *MODES}:
-        if name not in (MODES[mode] if mode else PLAIN):
-            partners = [f"--{other}" for other, names in MODES.items() if name in names]
-            raise UsageError(f"--{name} does not go with --{mode}" if mode else
-                             f"--{name} goes with {' or '.join(partners)}")
+    mode = next((name for name in ("compare", "prune") if values[name].value), "list")
+    wrong = sorted(cli.given(values) - {"logdir", "zoo_module", mode, *MODES[mode]})
+    if wrong and mode == "list":
+        raise UsageError(f"--{wrong[0]} goes with --{next(name for name in MODES if wrong[0] in MODES[name])}")
+    if wrong:
+        raise UsageError(f"--{wrong[0]} does not go with --{mode}")
     if values.json and values.csv:
         raise UsageError("--json and --csv are two formats; give one of them")
     if words and mode != "compare":
         raise UsageError(f"received {words[0]!r}, which belongs to no flag; --compare takes folders of runs")
-
-
-def _lines(logdir: str, pattern: str) -> Iterator[Line]:
-    lines = itertools.chain(listing.runs(logdir), map(sweep_line, listing.sweeps(logdir)))
-    return (line for line in lines if line.matches(pattern))
 
 
 def sweep_line(path: str) -> Line:

@@ -63,20 +63,18 @@ def settings(runs: Sequence[Compared]) -> dict[str, list[str]]:
     differing = {name for one in runs[1:] for name in decisive_differences(runs[0].config, one.config)}
     values = [flat(one.config) for one in runs]
     environments = [provenance.environments(one.record)[-1] for one in runs]
-    versions = dict.fromkeys(name for one in environments for name in one["versions"])
-    origin = {name: [str(one.record["data"][name])[:12] for one in runs] for name in ("sha256", "split_sha256")}
-    origin |= {name: [str(one["versions"].get(name, "unknown")) for one in environments] for name in versions}
-    origin |= {name: [str(one.get(name, "unknown"))[:60 if name == "cpu" else 12] for one in environments]
-               for name in ("cpu", "commit")}
-    origin |= {name: [one.get("switches", {}).get(name, "not set") for one in environments]
-               for name in provenance.SWITCHES}
+    origins = [{"sha256": one.record["data"]["sha256"][:12], "split_sha256": one.record["data"]["split_sha256"][:12],
+                **provenance.numerics(environment), "commit": environment["commit"][:12]}
+               for one, environment in zip(runs, environments)]
     instructions = [set(one.get("instructions", ())) for one in environments]
-    shared = set.intersection(*instructions)
-    origin["instructions"] = [" ".join(sorted(one - shared)) or "-" for one in instructions]
+    for origin, its in zip(origins, instructions):
+        origin["instructions"] = " ".join(sorted(its - set.intersection(*instructions))) or "-"
+    names = dict.fromkeys(name for origin in origins for name in origin)
+    found = {name: [origin.get(name, "unknown") for origin in origins] for name in names}
     return {"model": [one.line.model for one in runs],
             **{name: [known.kind.write(one[name]) for one in values]
                for name, known in SETTINGS.items() if name in differing},
-            **{name: cells for name, cells in origin.items() if len(set(cells)) > 1}}
+            **{name: cells for name, cells in found.items() if len(set(cells)) > 1}}
 
 
 def results(one: Compared) -> dict[str, Any]:

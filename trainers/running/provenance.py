@@ -108,23 +108,23 @@ def environments(record: dict[str, Any]) -> list[dict[str, Any]]:
     return [start["environment"] for start in record["starts"]]
 
 
+def numerics(environment: dict[str, Any]) -> dict[str, str]:
+    """What the last digits of a run may depend on, by name: versions, the processor, threads, and `SWITCHES`."""
+    return {**environment["versions"], "cpu": environment["cpu"], "threads": str(environment["threads"]["intra_op"]),
+            **dict.fromkeys(SWITCHES, "not set"), **environment.get("switches", {})}
+
+
 def differences(before: dict[str, Any], now: dict[str, Any]) -> str:
     """What may change the last digits of a run from one environment to another; empty if nothing does.
 
     For example "tensorflow 2.22.0 (was 2.21.0)".
     """
-    changed = [f"{name} {version} (was {before['versions'].get(name, 'unknown')})"
-               for name, version in now["versions"].items() if before["versions"].get(name) != version]
-    if before["cpu"] != now["cpu"]:
-        changed.append(f"{now['cpu']} (was {before['cpu']})")
-    threads, earlier = (environment["threads"]["intra_op"] for environment in (now, before))
-    if threads != earlier:
-        changed.append(f"{threads} threads (was {earlier})")
+    old, new = numerics(before), numerics(now)
+    changed = [f"{name} {value} (was {old.get(name, 'unknown')})" for name, value in new.items()
+               if old.get(name) != value]
     more, fewer = (" ".join(sorted(set(one.get("instructions", ())) - set(other.get("instructions", ()))))
                    for one, other in ((now, before), (before, now)))
     changed += [f"a processor {word} {names}" for word, names in (("with", more), ("without", fewer)) if names]
-    old, new = (dict.fromkeys(SWITCHES, "not set") | one.get("switches", {}) for one in (before, now))
-    changed += [f"{name} {new[name]} (was {old[name]})" for name in new if new[name] != old[name]]
     return ", ".join(changed)
 
 
