@@ -86,7 +86,7 @@ def assert_equal_runs(one, other):
 
 
 @pytest.mark.long
-def test_run_that_is_killed_twice_equals_uninterrupted_run(tmp_path):
+def test_run_that_is_killed_twice_equals_uninterrupted_run(tmp_path, capsys):
     """Within an epoch: by a second Ctrl-C, which leaves at once, and when it was resumed by SIGKILL."""
     settings = dict(data="mini", epochs=8, batch_size=1, seed=11, histogram_every=2, checkpoint_every=1)
     whole = train("4D_drop03", hidden=(16, 16, 16), logdir=tmp_path, run_name="whole", **settings).folder
@@ -105,6 +105,7 @@ def test_run_that_is_killed_twice_equals_uninterrupted_run(tmp_path):
     process.communicate()
     assert not (folder / "result.json").exists(), "too late: the run had ended"
     assert main([f"--resume={folder}"]) == 0
+    assert f"process {process.pid}, the last one in this folder, ended without a word" in capsys.readouterr().out
     assert_equal_runs(folder, whole)
 
 
@@ -264,10 +265,14 @@ def test_second_trainer_in_one_folder_is_refused(unfinished, capsys):
     assert f"process {os.getpid()} is training in this folder" in capsys.readouterr().err
 
 
-def test_lock_of_a_dead_process_does_not_count(unfinished):
-    (unfinished / ".lock").write_text("999999")
-    with RunFolder(unfinished).locked():
-        assert (unfinished / ".lock").read_text() == str(os.getpid())
+def test_resumed_run_says_that_the_last_process_was_killed(quick, copy, capsys):
+    (copy / ".lock").write_text("999999")
+    assert main([f"--resume={copy}"]) == 0
+    assert "process 999999" in (said := capsys.readouterr().out) and "out of memory" in said
+    assert main([f"--resume={copy}", "--epochs=7"]) == 0  # the last one released it
+    assert "out of memory" not in capsys.readouterr().out
+    with RunFolder(copy).locked():
+        assert (copy / ".lock").read_text() == str(os.getpid())
 
 
 def test_run_in_a_moved_folder_resumes_and_writes_nothing_above_it(quick, copy, tmp_path):

@@ -41,7 +41,7 @@ class RunFolder:
         self.checkpoint = self.path / "checkpoints" / "latest.safetensors"
         self.evaluation = self.path / "evaluation"
 
-    def locked(self) -> contextlib.AbstractContextManager[None]:
+    def locked(self) -> contextlib.AbstractContextManager[str]:
         """Holds the folder for this process."""
         return locked(self.path, "training")
 
@@ -103,21 +103,29 @@ class RunFolder:
 
 
 @contextlib.contextmanager
-def locked(folder: pathlib.Path, doing: str) -> Iterator[None]:
+def locked(folder: pathlib.Path, doing: str) -> Iterator[str]:
     """Holds a folder for this process. The lock ends with the process, so no stale lock is ever left.
+
+    Yields:
+        The number of the process that held it last, if that one was killed, or the machine stopped; else nothing.
 
     Raises:
         LockedError: if another process holds it, naming that process.
     """
     with open(folder / LOCK, "a+b", buffering=0) as file:  # closing a buffer would write again what the disk refused
-        if not any(_hold(file, wait) for wait in (0, 0.02, 0.04)):  # `in_use` holds it for microseconds
-            file.seek(0)
-            raise LockedError(f"{folder}: process {file.read().decode().strip() or 'unknown'} is {doing} in this "
-                              "folder; wait for it to end")
+        held = any(_hold(file, wait) for wait in (0, 0.02, 0.04))  # `in_use` holds it for microseconds
+        file.seek(0)
+        holder = file.read().decode(errors="replace").strip()
+        if not held:
+            raise LockedError(f"{folder}: process {holder or 'unknown'} is {doing} in this folder; wait for it to end")
         with naming(folder / LOCK):
             file.truncate(0)
             file.write(str(os.getpid()).encode())
-        yield
+        try:
+            yield holder
+        finally:
+            with contextlib.suppress(OSError):  # the disk may have become read-only
+                file.truncate(0)
 
 
 def _hold(file: IO, wait: float) -> bool:

@@ -107,6 +107,7 @@ class Opened:
         record: `config.json`, and `config`, which it holds; None in a folder where no run has begun.
         checkpoint: the last one; None if there is none.
         logdir: the log folder; None if the folder was moved, and is not below one.
+        killed: the number of the process that held the folder last, if that ended without releasing it.
     """
 
     folder: RunFolder
@@ -114,6 +115,7 @@ class Opened:
     config: RunConfig | None = None
     checkpoint: Checkpoint | None = None
     logdir: pathlib.Path | None = None
+    killed: str = ""
 
     @property
     def path(self) -> pathlib.Path:
@@ -129,13 +131,14 @@ def opened(folder: RunFolder) -> Iterator[Opened]:
         ConfigError: for a record that is damaged, and for a checkpoint that is gone.
         CheckpointError, TableError: for a checkpoint or rows that are damaged, or are of another run than the record.
     """
-    with folder.locked():
+    with folder.locked() as killed:
         if not folder.config.exists():
             yield Opened(folder)
             return
         record, config = read_run(folder.path)
         parent = folder.path.absolute().parent
-        found = Opened(folder, record, config, logdir=parent.parent if parent.name == config.spec.folder else None)
+        logdir = parent.parent if parent.name == config.spec.folder else None
+        found = Opened(folder, record, config, logdir=logdir, killed=killed)
         if folder.checkpoint.exists():
             found.checkpoint = checkpoint.load(folder.checkpoint)
             data = record["data"]
@@ -202,6 +205,10 @@ def execute(place: Opened | NewFolder, config: RunConfig, *, reporter: Reporter,
     """
     if isinstance(place, NewFolder):
         dependencies.check(config)
+    past = place if isinstance(place, Opened) else Opened(RunFolder(place.path), logdir=place.logdir)
+    if past.killed:
+        reporter.note(f"process {past.killed}, the last one in this folder, ended without a word: killed by signal 9, "
+                      "probably out of memory, or the machine stopped")
     data = data or load_data(**config.data_settings)  # what is wrong with them is said before TensorFlow is imported
     with compile_cache.enabled(config.threads):
         threads = process.start_tensorflow(config.threads)
@@ -213,7 +220,6 @@ def execute(place: Opened | NewFolder, config: RunConfig, *, reporter: Reporter,
     from trainers.board import hparams
     from trainers.running.session import Session
 
-    past = place if isinstance(place, Opened) else Opened(RunFolder(place.path), logdir=place.logdir)
     try:
         with contextlib.ExitStack() as held:
             held.enter_context(process.borrowed())
