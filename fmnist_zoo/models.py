@@ -18,25 +18,23 @@ from fmnist_zoo.errors import SpecError
 from fmnist_zoo.registry import derive, get_spec
 from fmnist_zoo.settings import Whole
 from fmnist_zoo.spec import ACTIVATION, BATCH_NORM, DENSE, DROPOUT, PIXELS, Layer, ModelSpec
-from fmnist_zoo.weights import SHIPPED, WeightsError, read, read_shipped
+from fmnist_zoo.weights import WeightsError, entry, read, read_shipped
 
 MOMENTUM, EPSILON = 0.9, 1e-5  # of normalization, as in PyTorch; Keras' 0.99 needs thousands of updates
 
 
 def build_model(name: str | ModelSpec, seed: int = 0, *, weights: str | os.PathLike[str] | None = None,
-                features: bool = False, **overrides: Any) -> Any:
-    """A model of the zoo, new or with trained weights.
+                **overrides: Any) -> Any:
+    """A new model of the zoo, or one with the weights in a file; `load_model` gives those that come with the package.
 
     Args:
         name: a name that `list_models` knows, one with changes (`4L,dropout=0.1_0.1_0.1`), or a spec.
         seed: in [0, 2**32). Initial weights are a function of the seed and the layer's index, not of the name: `4L`
             and `4D_drop03` start equal. They are drawn by the generator of Keras' backend: jax, torch and TensorFlow
             draw other numbers from the same seed, of the same distribution.
-        weights: None for initial weights, "fashion_mnist" for those in the package, or a file: `.safetensors`, as
-            a run leaves it in `weights/`, or Keras' `.keras`, which tells models apart by the shapes of their layers
-            alone, not by dropout, penalties or activations.
-        features: return what the logits are computed from, the activations of the last hidden layer, (batch, units)
-            float32; without hidden layers, the pixels.
+        weights: None for initial weights, or a file: `.safetensors`, as a run leaves it in `weights/`, or Keras'
+            `.keras`, which tells models apart by the shapes of their layers alone, not by dropout, penalties or
+            activations.
         **overrides: settings of `ModelSpec`, such as `hidden` (widths), `dropout` (a rate or one for each layer), `l2`.
 
     A model that was registered with a build function is what that function returns; its input may have the shape of
@@ -56,18 +54,25 @@ def build_model(name: str | ModelSpec, seed: int = 0, *, weights: str | os.PathL
     model = build(spec, seed)
     if weights is not None:
         load_weights(model, spec, weights)
-    return feature_model(model) if features else model
+    return model
 
 
-def load_model(name: str | ModelSpec, *, weights: str | os.PathLike[str] = SHIPPED, features: bool = False) -> Any:
-    """A trained model of the zoo, offline: `build_model` with the weights in the package, which are of seed 0."""
-    if weights is None:
-        raise WeightsError("load_model gives trained models, received weights=None; build_model makes new ones")
-    return build_model(name, weights=weights, features=features)
+def load_model(name: str | ModelSpec) -> Any:
+    """A trained model of the zoo, offline, as `build_model` makes it, with the weights in the package, of seed 0.
+
+    Raises:
+        SpecError: for an unknown name.
+        WeightsError: if no weights come with it, or they are damaged.
+    """
+    spec = name if isinstance(name, ModelSpec) else get_spec(name)
+    entry(spec.name)  # refuses a model without weights before it is built
+    model = build(spec)
+    model.set_weights(read_shipped(spec, model))
+    return model
 
 
 def feature_model(model: Any) -> Any:
-    """The part of a model before its last layer, from its pixels to the last hidden activations.
+    """The part of a model before its last layer, from pixels to the last hidden activations, (batch, units) float32.
 
     `model` is a Keras model, which shares its layers and weights with the result, or the name or spec of a trained one.
 
@@ -86,17 +91,14 @@ def feature_model(model: Any) -> Any:
 
 def load_weights(model: Any, spec: ModelSpec, source: str | os.PathLike[str]) -> None:
     """Loads weights into the model of `spec`; `source` as `weights` of `build_model`."""
-    if source == SHIPPED:
-        model.set_weights(read_shipped(spec, model))
-        return
     path = pathlib.Path(source)
     if path.suffix == ".safetensors":
         model.set_weights(read(path, spec, model))
         return
     if path.suffix != ".keras" or not path.is_file():
         problem = "this is no such file" if path.exists() else "there is no such file"
-        raise WeightsError(f"weights={os.fspath(source)!r}: expected {SHIPPED!r} or a file .safetensors or "
-                           f".keras; {problem}")
+        raise WeightsError(f"weights={os.fspath(source)!r}: expected a file .safetensors or .keras; {problem} "
+                           "(load_model gives the weights of the package)")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error")  # for layers that differ from the model's, Keras only warns

@@ -18,7 +18,6 @@ from fmnist_zoo.spec import ModelSpec
 if TYPE_CHECKING:
     import numpy as np
 
-SHIPPED = "fashion_mnist"  # the value of `weights=` for the weights that come with the package
 FOLDER = pathlib.Path(__file__).parent / "trained"
 
 
