@@ -1,5 +1,6 @@
 """The command line of training: help, `--dry_run`, piped output; a mistake of the user is one line and exit code 2."""
 
+import importlib
 import io
 import json
 import os
@@ -14,7 +15,7 @@ import pytest
 from fmnist_zoo import registry
 from tests import helpers
 from tests.conftest import ROOT
-from trainers import cli
+from trainers import cli, sweep
 from trainers.config import resolve
 from trainers.engine.epoch import EpochMeans
 from trainers.running import progress
@@ -138,6 +139,24 @@ def test_terminal_that_closes_stops_a_command_which_then_ends_in_order(tmp_path)
         os.close(ours)
         assert process.wait(timeout=60) == 0
     assert (tmp_path / "number").read_text() == str(int(signal.SIGHUP))
+
+
+@pytest.mark.parametrize("command", ["train", "sweep", "evaluate", "results", "report", "runs"])
+def test_log_folder_in_a_bucket_is_refused(command, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert importlib.import_module(f"trainers.{command}").main(["--logdir=gs://bucket/logs"]) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1 and "--logdir=gs://bucket/logs: is an address" in error
+    assert not any(tmp_path.iterdir())
+
+
+def test_log_folder_in_a_bucket_is_refused_from_python(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for call in (lambda: train("softmax", data="mini", epochs=1, logdir="gs://bucket/logs"),
+                 lambda: sweep.sweep("softmax", {"l2": [0, 1]}, data="mini", tuner="grid", logdir="gs://bucket/logs")):
+        with pytest.raises(ValueError, match="logdir=gs://bucket/logs: is an address"):
+            call()
+    assert not any(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])

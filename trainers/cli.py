@@ -21,7 +21,7 @@ from absl import flags
 from fmnist_zoo import backend, card, registry, settings
 from fmnist_zoo.errors import SpecError, UsageError, ZooError
 from fmnist_zoo.settings import Choice, Kind, Switch, Whole
-from trainers.config import SETTINGS, THREADS, THREADS_VARIABLE
+from trainers.config import SETTINGS, THREADS, THREADS_VARIABLE, local_folder
 from trainers.engine import process
 
 USAGE, FAILURE = 2, 1
@@ -34,6 +34,10 @@ class Flags(flags.FlagValues):
 
     def text(self, name: str, help: str, default: str | None = None) -> None:
         flags.DEFINE(_TextParser(name), name, default, help, flag_values=self)
+
+    def folder(self, name: str, help: str, default: str | None = None) -> None:
+        """A folder on this machine, with `~` expanded."""
+        flags.DEFINE(_FolderParser(name), name, default, help, flag_values=self)
 
     def texts(self, name: str, help: str) -> None:
         """It may be given several times."""
@@ -106,6 +110,11 @@ class _TextParser(flags.ArgumentParser):
     def parse(self, argument: Any) -> Any:
         _refuse_flag(self._name, argument)
         return argument
+
+
+class _FolderParser(_TextParser):
+    def parse(self, argument: Any) -> Any:
+        return local_folder(self._name, super().parse(argument))
 
 
 def _refuse_flag(name: str, argument: str) -> None:

@@ -205,6 +205,14 @@ def resolve(model: str | ModelSpec, **settings: Any) -> RunConfig:
     return dataclasses.replace(config, histogram_every=max(1, config.recipe.epochs // 5))
 
 
+def local_folder(name: str, path: str | os.PathLike[str]) -> str:
+    """A folder on this machine, such as `logdir`, with `~` expanded; `SpecError` for an address, as of a bucket."""
+    path = os.path.expanduser(path)
+    if "://" in path:
+        raise SpecError(f"{name}={path}: is an address; name a folder on this machine, such as one where it is mounted")
+    return path
+
+
 def names_in(text: str) -> list[str]:
     """The trained models that a setting names. The name of a changed model has commas of its own."""
     return re.split(rf",(?!(?:{'|'.join(settings_of(ModelSpec))})=)", text) if text else []

@@ -43,8 +43,8 @@ def define_flags() -> cli.Flags:
     values.choice("data", ("fashion_mnist", "mini"), "for --model only; mini: the 500 test images in the package, to "
                   "try things out; a run is evaluated on its own data", "fashion_mnist")
     values.text("data_dir", "a folder with the four IDX files; default: where a run had them")
-    values.text("logdir", "the log folder: --model writes to <logdir>/<model>/shipped, --ensemble to "
-                "<logdir>/ensembles", "tb_logs")
+    values.folder("logdir", "the log folder: --model writes to <logdir>/<model>/shipped, --ensemble to "
+                  "<logdir>/ensembles", "tb_logs")
     values.switch("projector", "show the last hidden layer's features of 2,000 validation images in TensorBoard's "
                   "projector")
     values.switch("json", "print JSON instead of text")

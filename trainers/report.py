@@ -40,8 +40,8 @@ def define_flags() -> cli.Flags:
     values.switch("quick", "a few epochs each, to see that it works")
     values.choice("data", ("fashion_mnist", "mini"), "mini: the package's 2,000 images", "fashion_mnist")
     values.text("data_dir", "a folder with the four IDX files")
-    values.text("logdir", "the log folder, for TensorBoard too", "tb_logs")
-    values.text("out", "the folder that the page is written to; default: `report` in the log folder")
+    values.folder("logdir", "the log folder, for TensorBoard too", "tb_logs")
+    values.folder("out", "the folder that the page is written to; default: `report` in the log folder")
     return values
 
 
@@ -66,14 +66,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _main(values: cli.Flags) -> int:
     chosen = experiments.select(values.only)
     configs = plan(chosen, seeds=values.seeds, quick=values.quick, data=values.data, data_dir=values.data_dir)
-    logdir = os.path.expanduser(values.logdir)
-    out = pathlib.Path(os.path.expanduser(values.out or os.path.join(logdir, "report")))
+    out = pathlib.Path(values.out or os.path.join(values.logdir, "report"))
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UsageError(f"--out={out}: cannot be made: {error.strerror}") from None
     with cli.StopSignal() as stop:
-        folders = list(batch.finish(configs, logdir, stop))
+        folders = list(batch.finish(configs, values.logdir, stop))
     if len(folders) < len(configs):
         print("interrupted; the same command continues where it stopped")
         return 128 + stop.number

@@ -44,7 +44,7 @@ def define_flags() -> cli.Flags:
     values.switch("dry_run", "print the runs and train nothing")
     values.choice("data", ("fashion_mnist", "mini"), "mini: 2,000 images in the package; needs --out", "fashion_mnist")
     values.text("data_dir", "a folder with the four IDX files")
-    values.text("logdir", "the log folder; runs that it already holds are used", "tb_logs")
+    values.folder("logdir", "the log folder; runs that it already holds are used", "tb_logs")
     values.text("out", "the table; default: the package's results.csv")
     values.switch("ship", "also write the package's trained weights: those of the first seed")
     return values
@@ -86,7 +86,7 @@ def _main(values: cli.Flags) -> int:
     with cli.StopSignal() as stop:
         if values.check:
             return _check(runs, published, data_dir, stop)
-        finished = batch.finish(runs, os.path.expanduser(values.logdir), stop)
+        finished = batch.finish(runs, values.logdir, stop)
         measured = _write(finished, out, data_dir, len(seeds) if values.ensemble else 0)
         if len(measured) < len(runs):
             print("interrupted; the same command continues")

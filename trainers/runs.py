@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import csv
 import json
-import os
 import sys
 from typing import Any, Sequence
 
@@ -38,7 +37,7 @@ SHOWN = 5  # reasons below a table
 
 def define_flags() -> cli.Flags:
     values = cli.Flags()
-    values.text("logdir", "the log folder", "tb_logs")
+    values.folder("logdir", "the log folder", "tb_logs")
     values.text("model", "a name or a pattern such as 4D*", "*")
     values.text("sort", f"a column, the best first; with - before it, the worst: {', '.join(SORTS)}", "started")
     values.switch("seeds", "show finished runs that differ in their seed alone as one line, with the means")
@@ -61,12 +60,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _main(values: cli.Flags, words: list[str]) -> int:
     _check(values, words)
-    logdir = os.path.expanduser(values.logdir)
     if values.compare:
-        return _compare(comparison.read(words, logdir), values)
+        return _compare(comparison.read(words, values.logdir), values)
     if values.prune:
-        return _prune(logdir, values)
-    every = (*listing.runs(logdir), *map(sweep_line, listing.sweeps(logdir)))
+        return _prune(values)
+    every = (*listing.runs(values.logdir), *map(sweep_line, listing.sweeps(values.logdir)))
     lines = [line for line in every if line.matches(values.model)]
     lines = listing.ordered(listing.over_seeds(lines) if values.seeds else lines, values.sort)
     shown = lines[:values.limit]
@@ -152,8 +150,8 @@ def _compare(runs: list[comparison.Compared], values: cli.Flags) -> int:
     return 0
 
 
-def _prune(logdir: str, values: cli.Flags) -> int:
-    found = pruning.find(logdir)
+def _prune(values: cli.Flags) -> int:
+    found = pruning.find(values.logdir)
     if not found:
         print(f"nothing to remove below {values.logdir}")
         return 0

@@ -74,7 +74,7 @@ def define_flags() -> cli.Flags:
     values.text("tls_cert", "the file with this client's certificate", "")
     values.text("tls_key", "the file with its key, if that is not in --tls_cert", "")
     values.whole("max_failures", "failed trials of this start after which the sweep ends", 5)
-    values.text("logdir", "the log folder, for TensorBoard too", "tb_logs")
+    values.folder("logdir", "the log folder, for TensorBoard too", "tb_logs")
     values.text("name", "the sweep's folder below <logdir>/sweeps; default: model, tuner and seed", "")
     values.switch("overwrite", "rename the sweep that has this name, and start a new one")
     values.text("show", "a sweep's folder: print its table and what it has taught, finished or running, and stop")
@@ -140,15 +140,14 @@ def _main(values: cli.Flags) -> int:
                 objective=values.objective, executions=values.executions, factor=values.factor, start=values.start,
                 **cli.given_settings(values))
     scheduler = _scheduler(values.scheduler, values.tls_ca, values.tls_cert, values.tls_key)
-    logdir = os.path.expanduser(values.logdir)
     if values.dry_run:
-        path = sweep_folder(plan, logdir, values.name)
+        path = sweep_folder(plan, values.logdir, values.name)
         check(plan, scheduler, path, overwrite=values.overwrite)
         print(plan.text(str(path)))
         return 0
     with cli.StopSignal() as stop:
         study, ended = execute(plan, workers=values.workers, scheduler=scheduler, verbose=True,
-                               max_failures=values.max_failures, logdir=logdir, name=values.name,
+                               max_failures=values.max_failures, logdir=values.logdir, name=values.name,
                                overwrite=values.overwrite, should_stop=stop)
     print(_summary(study))
     if not ended:

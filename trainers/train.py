@@ -58,7 +58,6 @@ def define_flags() -> cli.Flags:
     cli.define_settings(values)
     for name, default, help in (
         ("model", None, "a name from `python -m fmnist_zoo`"),
-        ("logdir", "tb_logs", "the log folder, for TensorBoard too"),
         ("run_name", "", "the run's folder below <logdir>/<model>; default: the time and the seed"),
         ("resume", None, "a run's folder, or latest: continues from its last checkpoint; only --epochs may change, to "
          "more"),
@@ -66,6 +65,7 @@ def define_flags() -> cli.Flags:
         ("from_sweep", None, "a sweep's folder (its best trial) or a trial's: trained in full; other flags change it"),
     ):
         values.text(name, help, default)
+    values.folder("logdir", "the log folder, for TensorBoard too", "tb_logs")
     values.switch("dry_run", "print the resolved run and stop")
     return values
 
@@ -196,7 +196,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _main(values: cli.Flags) -> int:
-    values.logdir = os.path.expanduser(values.logdir)
     if values.resume:
         return _resume(values)
     config, expected = _new_run(values)
