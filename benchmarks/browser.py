@@ -91,10 +91,10 @@ def opened(browser: Any, link: str, tab: str) -> None:
     browser.get(link.replace("#timeseries", f"#{tab}"))
 
 
-def seen(browser: Any, script: str, enough: Callable[[Any], bool]) -> tuple[Any, float]:
-    """What a script finds on the page, as soon as it is enough; and the seconds until then."""
-    began = time.monotonic()
+def seen(browser: Any, script: str, enough: Callable[[Any], bool]) -> Any:
+    """What a script finds on the page, as soon as it is enough."""
+    until = time.monotonic() + SECONDS
     while not enough(found := browser.execute_script(script)):
-        assert time.monotonic() < began + SECONDS, found
+        assert time.monotonic() < until, found
         time.sleep(0.2)
-    return found, time.monotonic() - began
+    return found

@@ -227,8 +227,9 @@ def _jax_objective(spec: ModelSpec) -> Callable[..., Any]:
     return objective
 
 
-INSIDE = {"tape": tape, "fit": fit, "scratch": functools.partial(tape, trainer="scratch")}
-OUTSIDE = {"torch": torch, "jax": jax}  # in the other environment
+INSIDE: dict[str, Callable[[Task, Clock, Any], None]] = {
+    "tape": tape, "fit": fit, "scratch": functools.partial(tape, trainer="scratch")}
+OUTSIDE: dict[str, Callable[[Task, Clock, Any], None]] = {"torch": torch, "jax": jax}  # in the other environment
 
 
 def save_weights(task: Task) -> None:

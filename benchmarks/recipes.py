@@ -28,7 +28,7 @@ import tempfile
 from typing import Any, NamedTuple, Sequence
 
 from benchmarks import command
-from fmnist_zoo import settings
+from fmnist_zoo import card, settings
 from fmnist_zoo.files import atomic_write
 from trainers import cli
 from trainers.config import SETTINGS, ConfigError, resolve
@@ -161,15 +161,15 @@ def put(path: pathlib.Path, row: Row, key: Sequence[str]) -> None:
 def comparison_table(by_change: dict[str, list[Row]]) -> str:
     """The table as Markdown. The first change is what all others are compared with."""
     base = next(iter(by_change.values()))
-    lines = [HEAD, ("---", *["---:"] * (len(HEAD) - 1))]
+    rows = [HEAD]
     for change, runs in by_change.items():
         cells = [f"`{change}`" if change else "as it is"]
         for figure in ("nll", "accuracy"):
             values = [float(run[figure]) for run in runs]
             cells += [f"{statistics.mean(values):.4f}", *(_difference(runs, base, figure) if change else ("", ""))]
         epoch = statistics.mean(float(run["epoch"]) for run in runs)
-        lines.append((*cells, f"{epoch:.0f}", f"{statistics.median(float(run['seconds']) for run in runs):.2f}"))
-    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
+        rows.append((*cells, f"{epoch:.0f}", f"{statistics.median(float(run['seconds']) for run in runs):.2f}"))
+    return card.markdown_table(rows, numeric=HEAD[1:])
 
 
 def _difference(runs: list[Row], base: list[Row], figure: str) -> tuple[str, str]:
@@ -227,12 +227,12 @@ def _time(options: argparse.Namespace, given: str) -> Row:
 
 def short_table(rows: Sequence[Row]) -> str:
     """The rows as Markdown, the shortest training first."""
-    lines = ["| test accuracy | s | network and recipe | processor |", "| ---: | ---: | --- | --- |"]
+    lines = [("test accuracy", "s", "network and recipe", "processor")]
     for row in sorted(rows, key=lambda row: float(row["seconds"])):
         given = "".join(f" `{one}`" for one in row["settings"].split(",") if one)
         reached = f"{float(row['test_accuracy']):.4f} ± {float(row['deviation']):.4f}"
-        lines.append(f"| {reached} | {float(row['seconds']):.1f} | `{row['model']}`{given} | {row['processor']} |")
-    return "\n".join(lines)
+        lines.append((reached, f"{float(row['seconds']):.1f}", f"`{row['model']}`{given}", row["processor"]))
+    return card.markdown_table(lines, numeric=lines[0][:2])
 
 
 if __name__ == "__main__":

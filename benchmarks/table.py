@@ -118,9 +118,8 @@ def table(content: dict[str, Any]) -> str:
     """The Markdown of a run: a row a model and batch size, a column an engine, and where the numbers come from."""
     summaries = content["summaries"]
     columns = [peer for peer in TITLES if any(peer in summary["peers"] for summary in summaries)]
-    rows = [["model", "batch", *(TITLES[column] for column in columns), "limit"],
-            ["---", "---:"] + ["---:"] * (len(columns) + 1), *(_row(summary, columns) for summary in summaries)]
-    lines = "\n".join(f"| {' | '.join(row)} |" for row in rows)
+    head = ["model", "batch", *(TITLES[column] for column in columns), "limit"]
+    lines = card.markdown_table([head, *(_row(summary, columns) for summary in summaries)], numeric=head[1:])
     versions = {name: version for loaded in content["versions"].values() if isinstance(loaded, dict)
                 for name, version in loaded.items()}
     named = ", ".join(f"{title} {versions[name]}" for name, title in PACKAGES.items() if name in versions)

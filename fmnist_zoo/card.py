@@ -94,10 +94,7 @@ def _footnote(models: list[ModelSpec], mark: str) -> list[str]:
 
 def markdown(models: list[ModelSpec]) -> str:
     """The tables as Markdown, for the README."""
-    tables = []
-    for head, *rows in _tables(models):
-        lines = [head, tuple("---:" if name in NUMERIC else "---" for name in head), *rows]
-        tables.append("\n".join(f"| {' | '.join(row)} |" for row in lines))
+    tables = (markdown_table(rows, numeric=NUMERIC) for rows in _tables(models))
     return "\n\n".join([*tables, *_footnote(models, "\\*")])
 
 
@@ -114,6 +111,13 @@ def aligned(rows: Sequence[Sequence[str]], *, numeric: Sequence[str]) -> str:
         adjust = str.rjust if column[0] in numeric else str.ljust
         columns.append([adjust(cell, width) for cell in column])
     return "\n".join("  ".join(row).rstrip() for row in zip(*columns))
+
+
+def markdown_table(rows: Sequence[Sequence[str]], *, numeric: Sequence[str] = ()) -> str:
+    """A table as `aligned`, in Markdown; a vertical bar within a cell is escaped."""
+    head, *others = ([cell.replace("|", "\\|") for cell in row] for row in rows)
+    rule = ["---:" if name in numeric else "---" for name in head]
+    return "\n".join(f"| {' | '.join(row)} |" for row in (head, rule, *others))
 
 
 def counted(number: int, what: str) -> str:

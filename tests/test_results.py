@@ -173,19 +173,6 @@ def test_rows_of_other_models_are_kept(scored, tmp_path):
     assert [row["model"] for row in results.read(tmp_path / "others.csv")] == ["softmax", "softmax", "2L", "gone"]
 
 
-def test_row_that_another_process_writes_during_a_measurement_is_kept(scored, tmp_path, monkeypatch):
-    flags, path, _ = scored
-    rows, table = results.read(path), tmp_path / "table.csv"
-
-    def row(*arguments):
-        results.write([{**rows[0], "model": "2L"}], table)
-        return rows[0]
-
-    monkeypatch.setattr(scores, "row", row)
-    assert command.main([*flags[:2], f"--out={table}", flags[3], "--seeds=0"]) == 0
-    assert [row["model"] for row in results.read(table)] == ["softmax", "2L"]
-
-
 def test_rows_that_are_written_at_the_same_time_are_all_kept(scored, tmp_path):
     row, table = results.read(scored[1])[0], tmp_path / "table.csv"
 

@@ -33,6 +33,11 @@ FOLDERS = ("", "train")  # of a run, with events; "" is its own
 CURVES = ".curves"  # ends the names of files in a run's own folder that hold what was measured
 
 
+def tensor_summary(tag: str, metadata: Any, tensor: Any) -> Any:
+    """A summary of one tensor. TensorBoard's helpers for pictures, graphs and HParams import TensorFlow."""
+    return summary_pb2.Summary(value=[summary_pb2.Summary.Value(tag=tag, metadata=metadata, tensor=tensor)])
+
+
 class EventWriter:
     """Writes events to a new file in `folder`, with `suffix` in its name; creates neither before the first event."""
 
@@ -73,11 +78,9 @@ class EventWriter:
     def image(self, tag: str, picture: Image.Image, step: int, *, description: str) -> bytes:
         """Writes a picture, and returns it as PNG."""
         metadata = image_metadata.create_summary_metadata(display_name=None, description=description)
-        width, height = (str(pixels).encode() for pixels in picture.size)
         png = pictures.png(picture)
-        strings = np.array([width, height, png], dtype=object)
-        value = summary_pb2.Summary.Value(tag=tag, metadata=metadata, tensor=tensor_util.make_tensor_proto(strings))
-        self.summary(summary_pb2.Summary(value=[value]), step)
+        strings = np.array([*(str(pixels).encode() for pixels in picture.size), png], dtype=object)
+        self.summary(tensor_summary(tag, metadata, tensor_util.make_tensor_proto(strings)), step)
         return png
 
     def pr_curve(self, tag: str, labels: np.ndarray, probabilities: np.ndarray, step: int) -> None:
@@ -103,8 +106,7 @@ class EventWriter:
         metadata = summary_pb2.SummaryMetadata(plugin_data={
             "plugin_name": graph_metadata.PLUGIN_NAME_KERAS_MODEL, "content": b"1"})
         tensor = tensor_util.make_tensor_proto(model_as_json.encode(), shape=())
-        value = summary_pb2.Summary.Value(tag="keras", metadata=metadata, tensor=tensor)
-        self.summary(summary_pb2.Summary(value=[value]), 0)
+        self.summary(tensor_summary("keras", metadata, tensor), 0)
 
     def flush(self) -> None:
         if self._file is not None:

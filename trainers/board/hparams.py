@@ -10,13 +10,14 @@ from typing import Any, Iterable, Sequence
 
 import numpy as np
 from google.protobuf.message import DecodeError
-from tensorboard.compat.proto import event_pb2, summary_pb2
+from tensorboard.compat.proto import event_pb2
 from tensorboard.plugins.hparams import api_pb2, metadata, plugin_data_pb2
 from tensorboard.summary.writer.record_writer import RecordWriter
 
 from fmnist_zoo.errors import ZooError
 from fmnist_zoo.files import atomic_write, exclusive, make_folder
 from fmnist_zoo.settings import Number, Whole
+from trainers.board.events import tensor_summary
 from trainers.config import SETTINGS, RunConfig, flat, read_run
 from trainers.metrics_table import HPARAMS
 
@@ -191,7 +192,6 @@ def session_end(*, success: bool) -> Any:
 
 
 def _hparams(tag: str, **content: Any) -> Any:
-    """A record for the HParams tab. TensorBoard has a helper for it, but that one imports TensorFlow."""
+    """A record for the HParams tab."""
     described = metadata.create_summary_metadata(plugin_data_pb2.HParamsPluginData(**content))
-    value = summary_pb2.Summary.Value(tag=tag, metadata=described, tensor=metadata.NULL_TENSOR)
-    return summary_pb2.Summary(value=[value])
+    return tensor_summary(tag, described, metadata.NULL_TENSOR)

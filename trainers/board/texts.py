@@ -44,7 +44,8 @@ def result(config: RunConfig, found: dict[str, Any], logits: np.ndarray, labels:
     """
     final = found["final"]
     problem = worse_than_chance(final)
-    rows = [("training", f"{final['train_loss']:.4f}", "")]
+    head = ("dropout off", "loss", "accuracy")
+    rows = [head, ("training", f"{final['train_loss']:.4f}", "")]
     for part, prefix in (("validation", "val"), ("ranking", "ranking")):
         if f"{prefix}_loss" in final:
             rows.append((part, f"{final[f'{prefix}_loss']:.4f}", f"{final[f'{prefix}_accuracy']:.4f}"))
@@ -53,7 +54,7 @@ def result(config: RunConfig, found: dict[str, Any], logits: np.ndarray, labels:
     lines = [f"## {config.spec.name}: {f'failed, {problem}' if problem else 'finished'}", "",
              f"{kept} weights, of epoch {final['epoch']} of {found['epochs']}{early}; "
              f"{found['seconds']:.0f} s of training", "",
-             "| dropout off | loss | accuracy |", "|---|---:|---:|", *(f"| {' | '.join(row)} |" for row in rows)]
+             card.markdown_table(rows, numeric=head[1:])]
     if len(labels):
         lines += ["", _worst_classes(metrics.confusion_matrix(logits, labels))]
     score = results.scores().get(config.spec.name) if published(config) else None
@@ -75,9 +76,9 @@ def _command(replay: str) -> str:
 def _worst_classes(matrix: np.ndarray, count: int = 3) -> str:
     """The classes of the fewest right images, each with the class that it is taken for most often."""
     shares = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
-    lines = ["| worst classes | right | most often taken for |", "|---|---:|---|"]
+    rows = [("worst classes", "right", "most often taken for")]
     for label in np.argsort(np.diag(shares), kind="stable")[:count]:
         others = np.where(np.arange(len(matrix)) == label, -1, shares[label])
-        lines.append(f"| {CLASS_NAMES[label]} | {shares[label, label]:.3f} | {CLASS_NAMES[others.argmax()]} "
-                     f"{others.max():.3f} |")
-    return "\n".join(lines)
+        rows.append((CLASS_NAMES[label], f"{shares[label, label]:.3f}",
+                     f"{CLASS_NAMES[others.argmax()]} {others.max():.3f}"))
+    return card.markdown_table(rows, numeric=["right"])

@@ -24,6 +24,7 @@ from trainers.running import trained
 from trainers.running.trained import Trained
 
 TOLERANCE = 1e-5  # between two probabilities; float32 sums in another order differ by 1e-6
+
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
@@ -79,7 +80,6 @@ def export(model: str | Trained, format: str, out: str | os.PathLike[str] | None
             written = pathlib.Path(work, f"model{chosen.suffix}")
             difference = _write(chosen, source, written, path, prediction.as_pixels(images))
             size = _synced_size(written)
-            destination(spec.folder, format, out, overwrite)  # again: something may have been created there meanwhile
             _publish(written, path)
     except OSError as error:
         message = " ".join((error.strerror or str(error)).split())
@@ -106,12 +106,9 @@ def destination(model: str, format: str, out: str | os.PathLike[str] | None, ove
         return path
     if not overwrite:
         raise UsageError(f"{path} exists already: name another with --out, or replace it with --overwrite")
-    if is_file and not path.is_file():
-        raise UsageError(f"--out={path} is not a file, and --overwrite replaces only files; name another")
-    foreign = "" if is_file else formats.no_saved_model(path)
-    if foreign:
-        raise UsageError(f"--out={path}: --overwrite replaces only a SavedModel of this zoo, and {foreign}; "
-                         "name another")
+    if not (path.is_file() if is_file else formats.is_saved_model(path)):
+        only = "a file" if is_file else "the folder of a SavedModel with nothing else in it"
+        raise UsageError(f"--out={path}: --overwrite replaces only {only}; name another")
     return path
 
 

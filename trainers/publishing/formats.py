@@ -26,7 +26,7 @@ NOISE = re.compile(  # log level "info" of TensorFlow, XNNPACK and ONNX Runtime,
     r"|Ignored (output_format|drop_control_dependency)\.|device_discovery\.cc|cpuid_info\.cc"
     r"|OP_REQUIRES failed at save_restore"  # a full disk, which is also raised
 )
-_PARTS = ("saved_model.pb", "fingerprint.pb", "variables/variables.index", "variables/variables.data-*-of-*")
+_SAVED_MODEL = ("saved_model.pb", "fingerprint.pb", "variables/variables.index", "variables/variables.data-*-of-*")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,16 +56,11 @@ def version(runtime: str) -> str:
     return f"{runtime} {importlib.import_module(runtime).__version__}"
 
 
-def no_saved_model(path: pathlib.Path) -> str:
-    """Why a path is not a SavedModel as written here, with nothing else in its folder; empty if it is one."""
-    if path.is_symlink() or not path.is_dir():
-        return "this is not a folder"
-    found = [entry.relative_to(path).as_posix() for entry in path.rglob("*")
-             if entry.is_symlink() or not entry.is_dir()]
-    others = [name for name in found if not any(fnmatch.fnmatchcase(name, part) for part in _PARTS)]
-    if others:
-        return f"this holds {min(others)}"
-    return "" if _PARTS[0] in found else f"this holds no {_PARTS[0]}"
+def is_saved_model(path: pathlib.Path) -> bool:
+    """Whether a path is the folder of a SavedModel as written here, with nothing else in it."""
+    found = [entry.relative_to(path).as_posix() for entry in path.rglob("*") if entry.is_symlink() or entry.is_file()]
+    return not path.is_symlink() and _SAVED_MODEL[0] in found and all(
+        any(fnmatch.fnmatchcase(name, part) for part in _SAVED_MODEL) for name in found)
 
 
 def _load_keras(path: pathlib.Path) -> Runner:

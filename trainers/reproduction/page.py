@@ -12,7 +12,7 @@ from typing import Any, Sequence
 
 import numpy as np
 
-from fmnist_zoo import get_recipe, get_spec, metrics, models
+from fmnist_zoo import card, get_recipe, get_spec, metrics, models
 from fmnist_zoo.data import load_data
 from fmnist_zoo.files import atomic_write
 from fmnist_zoo.statistics import compare
@@ -106,7 +106,9 @@ def numbers_table(experiment: Experiment, runs: Runs) -> str:
     """The report's numbers beside ours; a model without a printed number has a row too."""
     named = {printed.model for printed in experiment.printed}
     unnamed = [Printed(model) for model in experiment.models if model not in named]
-    rows = []
+    rows = [["model", "epoch"]]
+    for column in COLUMNS:
+        rows[0] += [f"report: {column.replace('_', ' ')}", "ours"]
     for printed in [*experiment.printed, *unnamed]:
         histories = runs[printed.model]
         epochs = len(histories[0])
@@ -117,10 +119,7 @@ def numbers_table(experiment: Experiment, runs: Runs) -> str:
             row += ["" if number is None else f"{number:g}",
                     _mean_and_deviation(figures.values(histories, column)[:, epoch - 1])]
         rows.append(row)
-    head = ["model", "epoch"]
-    for column in COLUMNS:
-        head += [f"report: {column.replace('_', ' ')}", "ours"]
-    return table(head, rows)
+    return card.markdown_table(rows)
 
 
 def _mean_and_deviation(over_seeds: np.ndarray) -> str:
@@ -129,26 +128,25 @@ def _mean_and_deviation(over_seeds: np.ndarray) -> str:
 
 
 def claims_table(experiment: Experiment, runs: Runs) -> str:
-    rows = []
+    rows = [["the report's claim", "difference over seeds", "p (paired t)", "our reading"]]
     for claim in experiment.claims:
         better, worse = (figures.values(runs[model], claim.column)[:, -1] for model in (claim.better, claim.worse))
         found = compare(better, worse, lower_is_better=claim.column.endswith("loss"))
         error = "" if found.error is None else f" ± {found.error:.4f}"
         rows.append([claim.text, f"{found.difference:+.4f}{error} {claim.column.replace('_', ' ')}, last epoch",
                      "" if found.p is None else f"{found.p:.2g}", found.verdict])
-    return table(["the report's claim", "difference over seeds", "p (paired t)", "our reading"], rows)
+    return card.markdown_table(rows)
 
 
 def fit_section(runs: Runs, runs_by_fit: Runs) -> str:
     """The models that `Model.fit` trained too, by both engines."""
     columns = ("loss", "val_loss", "val_accuracy")
-    rows = []
+    rows = [["model", "engine", *(column.replace("_", " ") for column in columns)]]
     for model in runs_by_fit:
         for engine, histories in (("tape", runs[model]), ("fit", runs_by_fit[model])):
             rows.append([model, engine, *(f"{figures.values(histories, column)[:, -1].mean():.5f}"
                                           for column in columns)])
-    head = ["model", "engine", *(column.replace("_", " ") for column in columns)]
-    return f"## The same through Model.fit\n\n{table(head, rows)}\n"
+    return f"## The same through Model.fit\n\n{card.markdown_table(rows)}\n"
 
 
 def part_b_section() -> str:
@@ -207,17 +205,10 @@ def opposite_moves(history: History) -> str:
 
 
 def mistakes_section(runs: Runs) -> str:
-    rows = [[str(number), mistake.text, mistake.shown(runs), mistake.remedy]
-            for number, mistake in enumerate(MISTAKES, start=1)]
-    return f"## What the report got wrong\n\n{table(['', 'in the report', 'evidence', 'what we do'], rows)}\n"
-
-
-def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A Markdown table; a vertical bar within a cell is escaped."""
-    lines = []
-    for cells in (head, ["---"] * len(head), *rows):
-        lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
-    return "\n".join(lines)
+    rows = [["", "in the report", "evidence", "what we do"],
+            *([str(number), mistake.text, mistake.shown(runs), mistake.remedy]
+              for number, mistake in enumerate(MISTAKES, start=1))]
+    return f"## What the report got wrong\n\n{card.markdown_table(rows)}\n"
 
 
 def to_html(text: str, folder: pathlib.Path) -> str:
