@@ -1,4 +1,4 @@
-"""What the benchmarks share: flags that are lists, worker processes, and the environment of PyTorch and JAX.
+"""What the benchmarks share: values of flags, worker processes, and the environment of PyTorch and JAX.
 
 PyTorch and JAX are not installed beside the product: they pin NumPy and thread pools in ways of their own, and nobody
 who trains needs them. `benchmarks/requirements.txt` says how to make their environment.
@@ -13,7 +13,7 @@ import json
 import pathlib
 import subprocess
 import sys
-from typing import Any, Callable, Sequence
+from typing import Any, Sequence
 
 from fmnist_zoo import get_spec
 from fmnist_zoo.errors import ZooError
@@ -62,20 +62,6 @@ def make_parser(module: str, description: str | None) -> argparse.ArgumentParser
                                    formatter_class=argparse.RawDescriptionHelpFormatter)
 
 
-def list_of(parse: Callable[[str], Any]) -> Callable[[str], list[Any]]:
-    """The parser of a flag with values between commas; each value counts once."""
-    return lambda text: list(dict.fromkeys(map(parse, text.split(","))))
-
-
-def one_of(*known: str) -> Callable[[str], str]:
-    def parse(text: str) -> str:
-        if text not in known:
-            raise argparse.ArgumentTypeError(f"must be some of {', '.join(known)}; received {text!r}")
-        return text
-
-    return parse
-
-
 def count(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"must be a whole number of at least 1, received {text!r}")
@@ -87,16 +73,10 @@ def batch(text: str) -> int | str:
     return text if text == FULL_BATCH else count(text)
 
 
-def models(text: str) -> list[str]:
-    """Names of models. A word with `=` changes the model before it: `4L,l2=1e-05,2L` are two."""
-    names: list[str] = []
-    for word in text.split(","):
-        if "=" in word and names:
-            names[-1] += f",{word}"
-        else:
-            names.append(word)
+def model(text: str) -> str:
+    """The name of a model of the zoo, or of a changed one."""
     try:
-        return list(dict.fromkeys(get_spec(name).name for name in names))
+        return get_spec(text).name
     except ZooError as error:
         raise argparse.ArgumentTypeError(str(error)) from None
 

@@ -1,4 +1,4 @@
-"""How many seconds a training epoch takes, ours against others: `python -m benchmarks.epoch --peers=tape,fit,torch`.
+"""How many seconds a training epoch takes, ours against others: `python -m benchmarks.epoch --peers tape fit torch`.
 
 Each peer trains the same model from the same initial weights on the same images (54,000; 1,800 of mini) with Adam at
 0.001, in a process of its own. `tape` is our engine as a run builds it, and `scratch` the one from the equations, which
@@ -17,8 +17,8 @@ All peers must reach the same training loss (mean over the last epoch's updates,
 within 3 %, on mini within 30 %. If they do not, one of them does other work, the times cannot be compared, and the exit
 code is 1.
 
-Time and memory against size: name models and batch sizes, such as --peers=tape --batches=32,1024,full
---models=2L,4L,5L,2L,hidden=1600_1600.
+Time and memory against size: name models and batch sizes, such as --peers tape --batches 32 1024 full
+--models 2L 4L 5L 2L,hidden=1600_1600.
 """
 
 from __future__ import annotations
@@ -111,12 +111,12 @@ def one_round(options: argparse.Namespace, turn: int, folder: str) -> tuple[Answ
 def make_parser() -> argparse.ArgumentParser:
     """The command's flags; a worker takes the same ones, with one model and one batch size."""
     parser = command.make_parser("benchmarks.epoch", __doc__)
-    parser.add_argument("--models", type=command.models, default="4D_drop03", help="names from `python -m fmnist_zoo`")
-    parser.add_argument("--batches", type=command.list_of(command.batch), default="32,128,256",
+    parser.add_argument("--models", nargs="+", type=command.model, default=["4D_drop03"],
+                        help="names from `python -m fmnist_zoo`")
+    parser.add_argument("--batches", nargs="+", type=command.batch, default=[32, 128, 256],
                         help="images an update; full: all")
-    parser.add_argument("--peers", type=command.list_of(command.one_of(*INSIDE, *OUTSIDE, LIMIT)),
-                        default="tape,fit,limit",
-                        help="of tape, fit, scratch, torch, jax, limit; the others are compared with the first")
+    parser.add_argument("--peers", nargs="+", choices=(*INSIDE, *OUTSIDE, LIMIT), default=["tape", "fit", LIMIT],
+                        help="the others are compared with the first")
     parser.add_argument("--rounds", type=command.count, default=5)
     parser.add_argument("--epochs", type=command.count, default=2, help="timed epochs a process, after the first")
     parser.add_argument("--data", choices=command.DATA, default="fashion_mnist")
@@ -148,7 +148,7 @@ def _main(options: argparse.Namespace) -> int:
         raise UsageError(f"{', '.join(outside)}: need an environment of their own, {command.OUTSIDE}, which does not "
                          "exist; benchmarks/requirements.txt says how to make it")
     if not named:
-        raise UsageError(f"--peers={LIMIT}: name a peer beside it, such as tape,{LIMIT}")
+        raise UsageError(f"--peers={LIMIT}: name a peer beside it, such as tape {LIMIT}")
     with tempfile.TemporaryDirectory() as folder:
         rounds = [one_round(options, turn, folder) for turn in range(options.rounds)]
     runs, limits = ([answer for found in side for answer in found] for side in zip(*rounds))

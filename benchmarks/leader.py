@@ -1,4 +1,4 @@
-"""What the leader of a sweep costs, with trials that train nothing: `python -m benchmarks.leader --trials=100,1000`.
+"""What the leader of a sweep costs, with trials that train nothing: `python -m benchmarks.leader --trials 100 1000`.
 
 For each count of finished trials N, one line: the leader's time a further trial (100 of them), and a trial on the way
 from the count before; seconds to load the sweep and to restore the tuner from it; seconds of `--show`; the process's
@@ -81,7 +81,7 @@ def lead(folder: str, tuner: str, trials: int) -> dict[str, float]:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = command.make_parser("benchmarks.leader", __doc__)
-    parser.add_argument("--trials", type=command.list_of(command.count), default="100,1000,3000,10000",
+    parser.add_argument("--trials", nargs="+", type=command.count, default=[100, 1000, 3000, 10_000],
                         help="counts of finished trials")
     parser.add_argument("--tuner", default="random", help="of the sweep")
     parser.add_argument("--folder", help="one that is kept; default: a temporary one")

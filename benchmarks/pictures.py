@@ -1,7 +1,7 @@
 """The pictures of the documentation, and the tour: `python -m benchmarks.pictures`.
 
     python -m benchmarks.pictures                      # ten minutes on two cores
-    python -m benchmarks.pictures --only=worst,tour
+    python -m benchmarks.pictures --only worst tour
 
 Runs the commands of the tutorials, on the real data, and copies the pictures that they write to docs/pictures. Runs and
 sweeps that the log folder holds already are used. `board` and `hparams` need Debian's chromium and chromium-driver.
@@ -147,8 +147,7 @@ def _do(main: Callable[[Sequence[str]], int], *arguments: str) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = command.make_parser("benchmarks.pictures", __doc__)
-    parser.add_argument("--only", type=command.list_of(command.one_of(*PARTS)), default=list(PARTS),
-                        help=f"some of {','.join(PARTS)}")
+    parser.add_argument("--only", nargs="+", choices=PARTS, default=list(PARTS))
     parser.add_argument("--logdir", type=pathlib.Path, default="tb_logs/pictures")
     options = parser.parse_args(arguments)
 

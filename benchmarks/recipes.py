@@ -2,7 +2,7 @@
 
     python -m benchmarks.recipes                    # each setting added to 4L: 3 seeds, half an hour on two cores
     python -m benchmarks.recipes --table=left_out   # each left out of a good recipe, or added: an hour and a half
-    python -m benchmarks.recipes --settings=ema=0.999 --settings=shift=1,flip=true
+    python -m benchmarks.recipes --settings ema=0.999 shift=1,flip=true
     python -m benchmarks.recipes --table=short      # prints the table of short trainings
     python -m benchmarks.recipes --table=short --model=4L --settings=hidden=512_512,epochs=4,weights=last
 
@@ -89,9 +89,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = command.make_parser("benchmarks.recipes", __doc__)
     parser.add_argument("--table", choices=(*COMPARISONS, SHORT), default="alone", help="which recipes")
     parser.add_argument("--model", help="of a short training, or another than the comparison's")
-    parser.add_argument("--settings", action="append", help="one change instead of the comparison's, such as "
-                        "ema=0.999; or what a short training has in place of its model's recipe")
-    parser.add_argument("--seeds", type=command.list_of(int), help="default: 1,2,3; of short trainings 0,1,2,3,4")
+    parser.add_argument("--settings", nargs="+", help="changes instead of the comparison's, such as ema=0.999; or what "
+                        "a short training has in place of its model's recipe")
+    parser.add_argument("--seeds", nargs="+", type=int, help="default: 1 2 3; of short trainings 0 1 2 3 4")
     parser.add_argument("--epochs", type=command.count, help="of a comparison")
     parser.add_argument("--data", choices=command.DATA, default="fashion_mnist")
     parser.add_argument("--logdir", default="tb_logs/recipes", help="of a comparison's runs")

@@ -1,6 +1,6 @@
 """Figures of speed from the answers of `benchmarks.epoch`'s workers, for a terminal and as the README's table.
 
-    python -m benchmarks.epoch --models=softmax,2L --peers=tape,fit,torch,jax,limit --json=benchmarks/results.json
+    python -m benchmarks.epoch --models softmax 2L --peers tape fit torch jax limit --json=benchmarks/results.json
     python -m benchmarks.table         # prints that file's table; nobody types numbers
 """
 

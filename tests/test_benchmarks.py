@@ -33,7 +33,7 @@ def test_epoch_times_peers_and_writes_all_numbers(model, batch, other, tmp_path,
     monkeypatch.setattr(limit, "SAMPLE_SECONDS", 0.001)
     path = tmp_path / "epoch.json"
     code = epoch.main(["--data=mini", f"--models={model}", f"--batches={batch}", "--rounds=1", "--epochs=1",
-                       f"--peers=tape,{other},limit", f"--json={path}"])
+                       "--peers", "tape", other, "limit", f"--json={path}"])
     printed = capsys.readouterr()
     assert code == 0, printed.out + printed.err
     assert f"{model}, batch {batch}, 1800 images" in printed.out
@@ -57,7 +57,7 @@ def test_recipes_compares_changes_with_the_recipe_and_writes_the_page(tmp_path, 
     page, rows = tmp_path / "page.md", tmp_path / "rows.csv"
     begin, end = "<!-- recipes: python -m benchmarks.recipes --table=left_out -->", "<!-- /recipes -->"
     page.write_text(f"Before.\n{begin}\nold\n{end}\nAfter.\n")
-    flags = ["--table=left_out", "--data=mini", "--seeds=1,2", "--epochs=1", "--settings=hidden=16,mixup=0",
+    flags = ["--table=left_out", "--data=mini", "--seeds", "1", "2", "--epochs=1", "--settings=hidden=16,mixup=0",
              f"--logdir={tmp_path / 'here'}", f"--page={page}", f"--rows={rows}"]
     assert recipes.main(flags) == 0
     text = page.read_text()
@@ -75,7 +75,7 @@ def test_recipes_compares_changes_with_the_recipe_and_writes_the_page(tmp_path, 
 def test_short_training_is_timed_and_put_into_its_table(tmp_path, capsys, monkeypatch):
     workers.in_process(monkeypatch)
     rows = tmp_path / "rows.csv"
-    flags = ["--table=short", "--model=softmax", "--seeds=0,1", "--data=mini", f"--rows={rows}"]
+    flags = ["--table=short", "--model=softmax", "--seeds", "0", "1", "--data=mini", f"--rows={rows}"]
     for _ in range(2):  # the second row takes the place of the first
         assert recipes.main([*flags, "--settings=epochs=1"]) == 0
         (row,) = recipes.read(rows)
@@ -97,16 +97,16 @@ def test_worker_that_fails_is_reported_with_its_last_line():
 
 
 def test_names_of_peers_models_and_batch_sizes():
-    options = epoch.make_parser().parse_args(["--peers=tape,torch,limit,tape", "--batches=32,full,32",
-                                              "--models=2L,l2=1e-05,4L,l2=1e-05,2L,l2=1e-05"])
-    assert options.peers == ["tape", "torch", "limit"]
-    assert options.batches == [32, "full"] and options.models == ["2L,l2=1e-05", "4L,l2=1e-05"]
+    options = epoch.make_parser().parse_args(["--peers", "tape", "torch", "--batches", "32", "full", "--models", "4L",
+                                              "2L,l2=0.00001"])
+    assert options.peers == ["tape", "torch"]
+    assert options.batches == [32, "full"] and options.models == ["4L", "2L,l2=1e-05"]
     sizes = [peers.Task("2L", batch, 1, "mini", 0).batch_size(1800) for batch in ("full", 32, 5000)]
     assert sizes == [1800, 32, 1800]
 
 
 @pytest.mark.parametrize("flag, text", [
-    ("--peers=tape,theano", "received 'theano'"), ("--batches=32,ful", "received 'ful'"),
+    ("--peers=theano", "'theano'"), ("--batches=ful", "received 'ful'"),
     ("--batches=0", "received '0'"), ("--models=2M", "no model is named '2M'"), ("--rounds=0", "at least 1"),
     ("--json=nowhere/to/be/found.json", "nowhere/to/be is not a folder")])
 def test_wrong_flag_is_refused(flag, text, capsys):
@@ -116,7 +116,7 @@ def test_wrong_flag_is_refused(flag, text, capsys):
 
 
 @pytest.mark.parametrize("flags, text", [
-    (["--peers=tape,torch,jax"], "epoch: torch, jax: need an environment of their own"),
+    (["--peers", "tape", "torch", "jax"], "epoch: torch, jax: need an environment of their own"),
     (["--peers=limit"], "epoch: --peers=limit: name a peer beside it")])
 def test_peers_that_cannot_run_are_refused_before_the_first_round(flags, text, capsys, monkeypatch, tmp_path):
     monkeypatch.setattr(command, "OUTSIDE", tmp_path)
@@ -135,7 +135,8 @@ def test_rounds_alternate_in_order_and_outside_peers_start_from_the_same_weights
         return {**run(flags["worker"], [1.0]), "versions": {}}
 
     monkeypatch.setattr(command, "ask", ask)
-    options = epoch.make_parser().parse_args(["--peers=tape,jax", "--models=2L", "--batches=128,full", "--rounds=2"])
+    options = epoch.make_parser().parse_args(["--peers", "tape", "jax", "--models", "2L", "--batches", "128", "full",
+                                              "--rounds=2"])
     rounds = [epoch.one_round(options, turn, str(tmp_path)) for turn in (0, 1)]
     assert [one[0] for one in asked] == ["weights", "tape", "jax", "tape", "jax", "weights", "jax", "tape", "jax",
                                          "tape"]
@@ -228,8 +229,8 @@ def test_table_refuses_other_files(changes, tmp_path, capsys):
 def test_all_peers_take_the_same_steps(tmp_path, capsys):
     """One update of all images an epoch: neither order nor dropout masks can differ, so the losses must agree."""
     path = tmp_path / "epoch.json"
-    code = epoch.main(["--data=mini", "--models=2L,network_B_l1,network_B_l2", "--batches=full", "--rounds=1",
-                       "--epochs=4", "--peers=tape,fit,torch,jax,limit", f"--json={path}"])
+    code = epoch.main(["--data=mini", "--models", "2L", "network_B_l1", "network_B_l2", "--batches=full", "--rounds=1",
+                       "--epochs=4", "--peers", "tape", "fit", "torch", "jax", "limit", f"--json={path}"])
     assert code == 0, capsys.readouterr()
     found = json.loads(path.read_text())["summaries"]
     assert [len(one["peers"]) for one in found] == [4, 4, 4] and max(one["loss_spread"] for one in found) < 0.005

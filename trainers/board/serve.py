@@ -18,6 +18,7 @@ import re
 import signal
 import socket
 import sys
+import time
 import types
 import urllib.parse
 import warnings
@@ -119,11 +120,11 @@ def main(arguments: Sequence[str]) -> int:
     logdir = board.flags.logdir
     if said := warning(logdir):
         print(said, file=sys.stderr)
-    print("\n".join(lines(address, pathlib.Path(logdir or "."))), flush=True)
     for ending in (signal.SIGINT, signal.SIGTERM):  # at once: a second one during Python's own end would print an error
         signal.signal(ending, lambda *_: os._exit(0))
+    print("\n".join(lines(address, pathlib.Path(logdir or "."))), flush=True)
     while True:
-        signal.pause()
+        time.sleep(1)  # `signal.pause` would miss a signal that comes just before it
 
 
 if __name__ == "__main__":
