@@ -25,7 +25,7 @@ from tests.conftest import ROOT
 from tests.sweeps import BATCH
 
 FORKS = multiprocessing.get_context("forkserver")
-FORKS.set_forkserver_preload([__name__, "trainers.running.session"])  # TensorFlow starts its threads later
+FORKS.set_forkserver_preload([__name__, "tensorflow", "keras"])  # their threads start with the first operation
 SECONDS = 1800  # far more than most take on an idle machine
 KILLS = 3  # of a run
 RUNS: tuple[dict[str, Any], ...] = (
