@@ -1,6 +1,6 @@
 # make train   trains a model on the real data:  make train MODEL=5L EPOCHS=3
 # make test    lint, types, tests
-# make test-long   the tests that make test leaves out because they take ten seconds each
+# make test-long   the tests that make test leaves out because each takes seconds and shows a variation
 # make test-all   all tests, also the slow ones: a browser, the site, the notebook, killed sweeps; an hour and more
 # make board   TensorBoard on tb_logs, served to this machine alone, and a link to the charts that one looks at first
 # make docs    the documentation as a site, in build/docs

@@ -54,7 +54,9 @@ def _in_the_workplace(workplace, monkeypatch):
 
 
 @pytest.mark.parametrize("function, trainer", [
-    *((function, "tape") for function in custom_zoo.TRAINABLE[:-1]), (custom_zoo.Subclassed, "fit")])
+    (custom_zoo.cnn, "tape"), (custom_zoo.Subclassed, "fit"), *(
+        pytest.param(function, "tape", marks=pytest.mark.long)
+        for function in (custom_zoo.normalized, custom_zoo.undeclared, custom_zoo.Subclassed))])
 def test_run_learns_and_its_folder_gives_the_model_back(function, trainer, tmp_path):
     spec = registry.spec_of(function)
     run = train.train(spec, trainer=trainer, logdir=tmp_path, **QUICK)
@@ -64,6 +66,7 @@ def test_run_learns_and_its_folder_gives_the_model_back(function, trainer, tmp_p
     assert run.result["final"]["val_loss"] == min(row["val_loss"] for row in run.history)
 
 
+@pytest.mark.long
 def test_engines_agree_on_a_model_without_dropout(tmp_path):
     spec = registry.spec_of(custom_zoo.normalized)
     tape, fit = (train.train(spec, trainer=trainer, logdir=tmp_path / trainer, **QUICK) for trainer in ("tape", "fit"))
@@ -72,6 +75,7 @@ def test_engines_agree_on_a_model_without_dropout(tmp_path):
         assert abs(ours["val_loss"] - keras["val_loss"]) < 1e-3
 
 
+@pytest.mark.long
 def test_regularizers_of_the_model_are_the_penalty(tmp_path):
     for trainer in ("tape", "fit"):
         run = train.train(registry.spec_of(custom_zoo.cnn), trainer=trainer, logdir=tmp_path / trainer, **QUICK)
@@ -156,6 +160,7 @@ def test_export_is_checked_on_images_and_says_their_shape(format, tmp_path, caps
     assert np.asarray(values["logits"]).shape == (1, 10)
 
 
+@pytest.mark.long
 def test_subclassed_model_is_exported_but_not_to_keras(tmp_path):
     run = train.train(registry.spec_of(custom_zoo.Subclassed), logdir=tmp_path, **{**QUICK, "epochs": 1})
     subject = trained.from_run(run.folder)
@@ -204,6 +209,7 @@ def test_the_engine_from_equations_is_refused(capsys):
     assert "my_cnn is built by zoo_of_runs.cnn: use --trainer=tape or fit" in capsys.readouterr().err
 
 
+@pytest.mark.long
 def test_scores_of_a_users_model_go_to_a_table_of_their_own(tmp_path, capsys):
     flags = ["--zoo_module=zoo_of_runs", "--models=my_cnn", "--seeds=0"]
     assert results.main([*flags, "--dry_run"]) == 2

@@ -94,6 +94,7 @@ def test_5l_unrolled_begins_as_the_shipped_conv_strided():
         assert fmnist_zoo.get_spec(name).architecture == unrolled.architecture
 
 
+@pytest.mark.long
 def test_run_starts_from_a_convolutional_run_and_resumes_to_the_same_bits(logdir, monkeypatch, capsys):
     monkeypatch.setattr(registry, "_MODELS", dict(registry._MODELS))
     source = train(tiny_conv, epochs=1, data="mini", logdir=logdir, run_name="source", histogram_every=0).folder
@@ -160,6 +161,7 @@ def test_student_learns_from_its_teachers_and_records_them(trained_run, logdir):
     assert record[0]["data"]["sha256"] == read_record(trained_run)["data"]["sha256"]
 
 
+@pytest.mark.long
 def test_model_that_was_trained_on_other_data_or_another_split_is_noted(trained_run, logdir, tmp_path, capsys,
                                                                         pretending_pool):
     other = ["--allow_other_data", f"--data_dir={idx_files.write_set(tmp_path / 'other')}", *QUICK[1:]]
@@ -175,6 +177,7 @@ def test_model_that_was_trained_on_other_data_or_another_split_is_noted(trained_
     assert "teacher 4L: trained on other data" in said and f"{trained_run}: trained" not in said
 
 
+@pytest.mark.long
 def test_model_that_changed_is_refused_on_resume_and_noted_by_a_replay(logdir, capsys):
     source = train("2L", hidden=(8,), data="mini", epochs=1, logdir=logdir, run_name="source").folder
     settings = dict(model="2L", hidden=(8,), epochs=3, teacher=str(source), initial_weights=str(source))

@@ -38,6 +38,7 @@ def shipped(runs, tmp_path, monkeypatch):
         cached.cache_clear()
 
 
+@pytest.mark.long
 def test_python_predicts_with_an_ensemble(shipped):
     images, labels = mini("validation")
     models = [fmnist_zoo.load_model(name) for name in shipped]

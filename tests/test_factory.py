@@ -92,6 +92,7 @@ def test_engine_in_use_is_not_shared(split, without_xla):
     assert first is not second
 
 
+@pytest.mark.long
 def test_only_some_programs_are_kept(split, without_xla):
     for width in range(factory.KEPT + 2):
         factory.keep(leased(split, **{**FAST, "hidden": (8 + width,)}))

@@ -145,6 +145,7 @@ def test_sweep_without_a_completed_trial_has_no_lessons_and_its_page_says_so(tmp
     assert "No trial has completed yet." in (tmp_path / "page.html").read_text()
 
 
+@pytest.mark.long
 @pytest.mark.page
 def test_sweep_writes_its_page_when_it_ends(finished_sweep, tmp_path):
     logdir, table = finished_sweep

@@ -20,7 +20,7 @@ from trainers.config import THREADS_VARIABLE
 from trainers.engine import process
 from trainers.engine.epoch import NonFiniteError, epoch_order
 
-XLA = pytest.mark.parametrize("xla", [True, False], ids=["xla", "kernels"])
+XLA = pytest.mark.parametrize("xla", [pytest.param(True, marks=pytest.mark.long), False], ids=["xla", "kernels"])
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +33,9 @@ def digest_after_an_epoch(engine):
     return hashlib.sha256(b"".join(array.tobytes() for array in arrays(engine))).hexdigest()
 
 
-@pytest.mark.parametrize("optimizer, decay, l1", [("momentum", 0.01, 1e-5), ("adam", 0.0, 0.0), ("adamw", 0.01, 0.0)])
+@pytest.mark.parametrize("optimizer, decay, l1", [
+    ("adam", 0.0, 0.0), pytest.param("momentum", 0.01, 1e-5, marks=pytest.mark.long),
+    pytest.param("adamw", 0.01, 0.0, marks=pytest.mark.long)])
 def test_tape_and_fit_agree(split, optimizer, decay, l1):
     """Three epochs with L2.
 
@@ -114,11 +116,8 @@ def test_means_are_weighted_by_images(split):
     assert steps[-1] == engine.steps_an_epoch == 3
 
 
-QUICK = ("adam", "momentum", "nadam")  # TensorFlow's fused kernel, and Keras' rules with one slot and with several
-
-
 @pytest.mark.parametrize("optimizer", [  # Keras' lion updates its slot early
-    pytest.param(name, marks=[pytest.mark.slow] * (name not in QUICK)) for name in OPTIMIZERS if name != "lion"])
+    pytest.param(name, marks=[pytest.mark.long] * (name != "adam")) for name in OPTIMIZERS if name != "lion"])
 def test_compiled_steps_copy_no_kernel(split, optimizer):
     """XLA changes a kernel in place only if every read of it is ordered before its update."""
     tf.random.set_seed(0)  # TensorFlow finds the device by a random operation, which needs a seed under determinism
@@ -140,6 +139,7 @@ def test_xla_and_kernels_do_the_same_work(split):
     assert means[0] != means[1]
 
 
+@pytest.mark.long
 @computes_bfloat16
 def test_bfloat16_learns_what_float32_learns(split):
     losses = []

@@ -34,7 +34,7 @@ def ours(name, learned, weight_decay=None):
     return optimizer, functools.partial(optimizer.apply, learning_rate=0.01, weight_decay=weight_decay)
 
 
-@pytest.mark.parametrize("weight_decay", [0.0, 0.05])
+@pytest.mark.parametrize("weight_decay", [pytest.param(0.0, marks=pytest.mark.long), 0.05])
 @pytest.mark.parametrize("name", OPTIMIZERS)
 def test_equals_keras(name, weight_decay):
     """Both as TensorFlow's kernels and compiled by XLA; the order of float32 operations differs from that of Keras."""
