@@ -220,11 +220,6 @@ class ModelSpec:
         return (*found, Layer("logits", DENSE, self.widths[-2], CLASSES, len(self.hidden)))
 
     @property
-    def weight_count(self) -> int:
-        """Entries of all weight matrices that are trained."""
-        return sum(map(operator.mul, self.widths, self.widths[1:]))
-
-    @property
     def parameters(self) -> int:
         """Parameters that gradients change: weight matrices, biases, scales and offsets of normalization.
 
@@ -246,7 +241,8 @@ class ModelSpec:
         """
         if self.build:
             return 0
-        return 6 * self.weight_count - 2 * PIXELS * self.widths[1]
+        first, *others = map(operator.mul, self.widths, self.widths[1:])
+        return 4 * first + 6 * sum(others)
 
     @property
     def architecture(self) -> dict[str, Any]:

@@ -17,29 +17,16 @@ from fmnist_zoo.version import __version__
 from tests.conftest import ROOT
 
 
-@pytest.fixture
-def umask():
-    """`os.umask`, restored after the test."""
-    before = os.umask(0o022)
-    yield os.umask
-    os.umask(before)
-
-
-def test_a_new_file_is_written(tmp_path):
-    with atomic_write(tmp_path / "new.bin") as file:
-        file.write(b"\x00content")
-    assert (tmp_path / "new.bin").read_bytes() == b"\x00content"
-    assert os.listdir(tmp_path) == ["new.bin"]
-
-
-def test_the_old_content_is_replaced_when_the_block_ends(tmp_path):
+@pytest.mark.parametrize("mode, old, new", [("wb", None, b"\x00new"), ("w", "a long old content\n", "new\n")])
+def test_content_is_replaced_when_the_block_ends(tmp_path, mode, old, new):
     path = tmp_path / "notes.txt"
-    path.write_text("a long old content\n")
-    with atomic_write(str(path), "w") as file:
-        file.write("new\n")
+    if old:
+        path.write_text(old)
+    with atomic_write(str(path), mode) as file:
+        file.write(new)
         file.flush()
-        assert path.read_text() == "a long old content\n"
-    assert path.read_text() == "new\n"
+        assert path.read_text() == old if old else not path.exists()
+    assert path.read_bytes() == (new if mode == "wb" else new.encode())
     assert os.listdir(tmp_path) == ["notes.txt"]
 
 
@@ -51,16 +38,12 @@ def test_after_an_error_the_old_content_is_kept_and_nothing_is_left_beside(tmp_p
             with atomic_write(tmp_path / name, "w") as file:
                 file.write("half of the n")
                 raise error
-    assert (tmp_path / "notes.txt").read_text() == "old"
-    assert os.listdir(tmp_path) == ["notes.txt"]
-
-
-def test_nothing_is_left_beside_when_the_rename_fails(tmp_path):
     (tmp_path / "taken" / "by_a_folder").mkdir(parents=True)
     with pytest.raises(OSError):
-        with atomic_write(tmp_path / "taken") as file:
-            file.write(b"content")
-    assert os.listdir(tmp_path) == ["taken"]
+        with atomic_write(tmp_path / "taken"):
+            pass
+    assert (tmp_path / "notes.txt").read_text() == "old"
+    assert sorted(os.listdir(tmp_path)) == ["notes.txt", "taken"]
 
 
 def test_folder_in_which_no_file_can_be_made_is_named(tmp_path):
@@ -79,27 +62,23 @@ def test_a_file_under_the_temporary_name_is_not_overwritten(tmp_path, monkeypatc
     assert (tmp_path / ".new.bin.00000000").read_bytes() == b"another writer's"
 
 
-@pytest.mark.parametrize("mask, mode", [(0o022, 0o644), (0o077, 0o600), (0o002, 0o664)])
-def test_the_mode_follows_the_umask_which_is_never_changed(tmp_path, umask, monkeypatch, mask, mode):
+def test_the_mode_follows_the_umask_which_is_never_changed(tmp_path, monkeypatch):
     """Another thread would create its files with the umask of that moment."""
-    umask(mask)
-    with monkeypatch.context() as patch:
-        patch.setattr(os, "umask", lambda mask: pytest.fail("the umask was changed"))
-        with atomic_write(tmp_path / "new.bin") as file:
-            file.write(b"content")
-    assert stat.S_IMODE((tmp_path / "new.bin").stat().st_mode) == mode
-    assert umask(mask) == mask
-
-
-def test_json_record_names_the_version_that_wrote_it(tmp_path):
-    write_json(tmp_path / "record.json", {"one": 1, "version": "an earlier one"})
-    assert files.read_json(tmp_path / "record.json") == {"one": 1, "version": __version__}
+    before = os.umask(0o027)
+    try:
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "umask", lambda mask: pytest.fail("the umask was changed"))
+            with atomic_write(tmp_path / "new.bin"):
+                pass
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE((tmp_path / "new.bin").stat().st_mode) == 0o640
 
 
 @pytest.mark.parametrize("old, new", [("0.25", "0.26"), ("score", "scare"), ("first", "worst"), ('"3"', '"4"')])
 def test_record_that_was_changed_is_refused(tmp_path, old, new):
     path = tmp_path / "record.json"
-    write_json(path, {"score": 0.25, "of": {3: ["first", None]}})
+    write_json(path, {"score": 0.25, "of": {3: ["first", None]}, "version": "an earlier one"})
     record = files.read_json(path)
     assert record == {"score": 0.25, "of": {"3": ["first", None]}, "version": __version__}
     path.write_text(json.dumps(json.loads(path.read_text()), sort_keys=True))  # another order and other spaces
@@ -107,13 +86,11 @@ def test_record_that_was_changed_is_refused(tmp_path, old, new):
     path.write_text(path.read_text().replace(old, new))
     with pytest.raises(ValueError, match="its content does not fit its content_sha256"):
         files.read_json(path)
-    write_json(path, json.loads(path.read_text()))  # written again, with the digest that it now has
+    changed = json.loads(path.read_text())
+    write_json(path, changed)  # written again, with the digest that it now has
     assert files.read_json(path)
-
-
-def test_record_of_an_earlier_version_has_no_digest(tmp_path):
-    (tmp_path / "record.json").write_text('{"one": 1}')
-    assert files.read_json(tmp_path / "record.json") == {"one": 1}
+    path.write_text(json.dumps({"one": 1}))  # a person's own, without a digest
+    assert files.read_json(path) == {"one": 1}
 
 
 def test_exclusive_keeps_concurrent_changes_of_a_file_apart(tmp_path):
