@@ -77,49 +77,6 @@ def test_images_equal_the_reference(split, settings, seed, step):
                                   augmented(split.images, recipe, seed=seed, step=step))
 
 
-def dots(count):
-    """Images that are black but for one white pixel in row 14, column 10."""
-    images = np.zeros((count, 28, 28), np.uint8)
-    images[:, 14, 10] = 255
-    return images.reshape(count, 784)
-
-
-def test_shifts_are_uniform_in_both_directions_and_flips_are_half():
-    recipe = Recipe(shift=2, flip=True)
-    seen = np.concatenate([shown(dots(2000), recipe, step=step) for step in range(5)]).reshape(-1, 28, 28)
-    assert (seen.reshape(-1, 784) > 0).sum(axis=1).tolist() == [1] * 10000  # none is lost, none is doubled
-    _, rows, columns = np.nonzero(seen)
-    flipped = columns > 13
-    assert abs(flipped.mean() - 0.5) < 0.02
-    across = np.where(flipped, 27 - columns, columns) - 10
-    counts = np.histogram2d(rows - 14, across, bins=5, range=((-2.5, 2.5),) * 2)[0]
-    assert counts.sum() == 10000 and scipy.stats.chisquare(counts.ravel()).pvalue > 1e-4
-    assert scipy.stats.chi2_contingency(np.histogram2d(flipped, across, bins=(2, 5))[0]).pvalue > 1e-4
-
-
-def test_an_erased_square_has_its_side_and_is_cut_at_the_borders():
-    seen = np.concatenate([shown(np.full((2000, 784), 255, np.uint8), Recipe(erase=8), step=step) for step in range(5)])
-    black = seen.reshape(-1, 28, 28) == 0
-    heights, widths = black.any(axis=2).sum(axis=1), black.any(axis=1).sum(axis=1)
-    np.testing.assert_array_equal(black.sum(axis=(1, 2)), heights * widths)  # a full rectangle
-    assert heights.max() == widths.max() == 8 and heights.min() == widths.min() == 4
-    tops = black.any(axis=2).argmax(axis=1)
-    inside = tops[heights == 8]
-    assert scipy.stats.chisquare(np.bincount(inside, minlength=21)).pvalue > 1e-4
-    assert abs((heights == 8).mean() - 21 / 28) < 0.02  # centres in rows 4 to 24
-
-
-def test_chances_are_functions_of_seed_step_and_place():
-    recipe, same = Recipe(shift=2, flip=True, erase=8), np.tile(dots(1), (300, 1))
-    base = shown(same, recipe)
-    np.testing.assert_array_equal(base, shown(same, recipe))
-    np.testing.assert_array_equal(base[:100], shown(same[:100], recipe))  # of no other image
-    for seed, step in ((1, 0), (0, 1), (0, 2**32)):
-        differing = (base != shown(same, recipe, seed=seed, step=step)).any(axis=1)
-        assert differing.mean() > 0.9, (seed, step)
-    assert len(np.unique(base, axis=0)) > 40  # of 50 places, erased or not: neighbours have chances of their own
-
-
 def test_shares_of_mixup_are_beta_and_of_each_image_and_epoch():
     shares = shares_of_mixup(0.4, 20000, seed=3, epoch=2)
     assert shares.dtype == np.float32 and scipy.stats.kstest(shares, scipy.stats.beta(0.4, 0.4).cdf).pvalue > 1e-4

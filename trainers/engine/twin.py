@@ -105,8 +105,6 @@ def twin_of(model: Any, numbers: Sequence[int] | None = None, *, fused: bool = T
                               "keras.Model, which cannot be copied; build it as a functional or Sequential model, or "
                               "train in float32")
         return Twin(model, [], [])
-    drops = [layer for layer in model.layers if type(layer) is keras.layers.Dropout]
-    numbered = {id(layer): number for layer, number in zip(drops, numbers)} if numbers is not None else {}
     dropout: list[Any] = []
     copies: list[tuple[Any, Any]] = []
 
@@ -114,7 +112,8 @@ def twin_of(model: Any, numbers: Sequence[int] | None = None, *, fused: bool = T
         policy = MIXED if bfloat16 and layer is not _last_layer(model) else layer.dtype_policy
         if type(layer) is keras.layers.Dropout:
             dropout.append(layer)
-            return Dropout(layer, policy, number=numbered.get(id(layer)), place=len(dropout) - 1)
+            place = len(dropout) - 1
+            return Dropout(layer, policy, number=None if numbers is None else numbers[place], place=place)
         ours = layer
         if bfloat16:
             ours = _copied(layer, policy)
