@@ -63,7 +63,7 @@ def _is_of_keras(hook: Any) -> bool:
     return getattr(hook, "__module__", "").startswith("keras.")
 
 
-def compile_model(model: Any, network: Network, recipe: Recipe, *, jit_compile: bool) -> None:
+def compile_model(model: Any, network: Network, recipe: Recipe) -> None:
     """Compiles the model of a run: what is minimised, but for smoothed labels and teachers, its optimizer and accuracy.
 
     Keras adds the penalty to the loss, so `model.evaluate` returns `val_loss + val_penalty`.
@@ -72,7 +72,7 @@ def compile_model(model: Any, network: Network, recipe: Recipe, *, jit_compile: 
     keras.Model.compile(  # a subclass may have a `compile` with arguments of its own
         model, make_optimizer(recipe, without_decay=others),
         loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
-        metrics=[keras.metrics.SparseCategoricalAccuracy(name="accuracy")], jit_compile=jit_compile)
+        metrics=[keras.metrics.SparseCategoricalAccuracy(name="accuracy")])
 
 
 class Callbacks:

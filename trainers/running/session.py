@@ -351,8 +351,7 @@ class Session:
 
     def _compile(self) -> None:
         """The model for `evaluate` and `fit` of Keras, and for callbacks."""
-        keras_callbacks.compile_model(self.model, self.engine.network, self.config.recipe,
-                                      jit_compile=self.config.compiles)
+        keras_callbacks.compile_model(self.model, self.engine.network, self.config.recipe)
 
     def _build(self) -> Any:
         return models.build(self.config.spec, self.config.seed)
