@@ -17,11 +17,12 @@ from tensorflow.python.framework import config as framework
 
 from fmnist_zoo import data, models, registry
 from fmnist_zoo.backend import keras, tf
-from tests import custom_zoo
+from tests import custom_zoo, helpers
 from tests.conftest import ROOT
 from trainers.config import read_run
 from trainers.engine import process
-from trainers.train import train
+from trainers.running.folder import RunFolder
+from trainers.train import main, resume, train
 
 
 def python(code, *, cores=None, **environment):
@@ -117,6 +118,47 @@ def test_own_models_built_in_threads_are_those_built_alone():
     alone = [weights(seed) for seed in range(12)]
     with concurrent.futures.ThreadPoolExecutor(4) as pool:
         assert list(pool.map(weights, range(12))) == alone
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGUSR1])
+def test_a_signal_from_python_is_raised_after_the_checkpoint(without_xla, tmp_path, number):
+    before = signal.getsignal(number)
+    with pytest.raises(KeyboardInterrupt, match="interrupted after epoch 2; continue with\n.*--resume=") as caught:
+        train("softmax", data="mini", epochs=9, logdir=tmp_path, run_name="one",
+              on_epoch=lambda row: row["epoch"] == 2 and os.kill(os.getpid(), number))
+    assert caught.value.number == number and signal.getsignal(number) == before
+    folder = RunFolder(tmp_path / "softmax" / "one")
+    assert helpers.checkpoint_of(folder.path).epoch == len(folder.rows()) == 2
+    assert resume(folder.path).result["epochs"] == 9
+
+
+@pytest.mark.parametrize("every, said", [(1, "after epoch 2; continue"), (0, "with nothing saved yet; continue")])
+def test_a_second_signal_says_what_is_saved(without_xla, tmp_path, every, said, capsys):
+    def twice(row):
+        if row["epoch"] == 2:
+            os.kill(os.getpid(), signal.SIGTERM)
+            os.kill(os.getpid(), signal.SIGINT)
+            pytest.fail("it goes on")
+
+    with pytest.raises(KeyboardInterrupt, match=f"{said}.*\n.*--resume="):
+        train("softmax", data="mini", epochs=9, checkpoint_every=every, logdir=tmp_path, on_epoch=twice)
+    assert capsys.readouterr().err.count("once more to leave at once") == 1
+    code = main(["--resume=latest", "--dry_run", f"--logdir={tmp_path}"])
+    error = capsys.readouterr().err
+    assert (code, "of which nothing is saved" in error) == ((0, False) if every else (2, True))
+
+
+def interrupted():
+    os.kill(os.getpid(), signal.SIGINT)
+    return custom_zoo.cnn()
+
+
+def test_a_signal_before_the_first_update_leaves_at_once_and_no_folder(tmp_path, capsys):
+    with pytest.raises(KeyboardInterrupt, match="before the first update"):
+        train(interrupted, data="mini", logdir=tmp_path)
+    assert main(["--model=interrupted", "--data=mini", f"--logdir={tmp_path}"]) == 130
+    said = capsys.readouterr()
+    assert not list(tmp_path.iterdir()) and not said.err and said.out.count("\n") == 1
 
 
 def _in_a_fork(folder, said):

@@ -217,8 +217,10 @@ def run(name: str, body: Callable[[], int]) -> int:
         print(f"{name}: {where}: {error.strerror}{'; make room' if full else ''}", file=sys.stderr)
         _settle_output()
         return FAILURE
-    except KeyboardInterrupt:
-        return 128 + signal.SIGINT
+    except KeyboardInterrupt as error:
+        if str(error):
+            print(error, flush=True)
+        return 128 + (error.number if isinstance(error, Interrupted) else signal.SIGINT)
 
 
 def _settle_output() -> None:
@@ -230,56 +232,56 @@ def _settle_output() -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
+class Interrupted(KeyboardInterrupt):
+    """A signal, `number`, ended what ran; the text says what is saved, and how to continue."""
+
+    def __init__(self, number: int, text: str = ""):
+        super().__init__(text)
+        self.number = number
+
+
 class StopSignal:
-    """Turns the first Ctrl-C, SIGTERM or SIGUSR1 into a wish to stop after this epoch; the second leaves at once.
+    """Turns the first Ctrl-C (or SIGTERM, or SIGUSR1) into a wish to stop after this epoch; the second one raises
+    `Interrupted`. So does the first one until somebody asks whether to stop, since nothing has begun by then.
 
     A terminal that closes (SIGHUP) is such a wish, too. It may send the signal twice, so a second one changes nothing;
     output to the terminal is then discarded. Under `nohup`, which ignores the signal, it stays ignored.
 
-    Signals are read from a pipe by a thread of its own: Python's handlers wait until a compiled call returns, and two
-    signals within one call would be one. A context manager; call it to ask whether to stop.
+    A context manager, after which the caller's handlers are back; call it to ask whether to stop. Python takes handlers
+    in its main thread alone: in another one, signals are the caller's.
     """
 
     def __init__(self) -> None:
-        self.number = 0
+        self.number, self._asked = 0, False
+        self._before: dict[int, Any] = {}
 
     def __call__(self) -> bool:
+        self._asked = True
         return bool(self.number)
 
     def __enter__(self) -> StopSignal:
-        self._read, self._write = os.pipe()
-        os.set_blocking(self._write, False)
-        self._old_descriptor = signal.set_wakeup_fd(self._write, warn_on_full_buffer=False)
-        self._old = {number: signal.signal(number, lambda number, frame: None) for number in STOPPING
-                     if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN}
         self._terminals = [descriptor for descriptor in (1, 2) if os.isatty(descriptor)]
-        self._thread = threading.Thread(target=self._watch, daemon=True)
-        self._thread.start()
+        if threading.current_thread() is threading.main_thread():
+            for number in STOPPING:
+                before = signal.getsignal(number)  # None: a handler that is not Python's
+                if before is not None and (number, before) != (signal.SIGHUP, signal.SIG_IGN):
+                    self._before[number] = signal.signal(number, self._receive)
         return self
 
     def __exit__(self, *error: Any) -> None:
-        for number, handler in self._old.items():
+        for number, handler in self._before.items():
             signal.signal(number, handler)
-        signal.set_wakeup_fd(self._old_descriptor)
-        os.close(self._write)  # ends the thread
-        self._thread.join()
-        os.close(self._read)
 
-    def _watch(self) -> None:
-        while received := os.read(self._read, 1):
-            if received[0] not in self._old:
-                continue
-            if received[0] == signal.SIGHUP:
-                self._leave_terminal()
-                if self.number:
-                    continue
+    def _receive(self, number: int, frame: Any) -> None:
+        if number == signal.SIGHUP:
+            self._leave_terminal()
             if self.number:
-                if sys.stdout is not None and sys.stdout.isatty():
-                    os.write(sys.stdout.fileno(), b"\x1b[?25h\n")  # the bar hid the cursor
-                os._exit(128 + received[0])
-            self.number = received[0]
-            with contextlib.suppress(OSError, ValueError):
-                print("\nfinishing this epoch, then saving; once more to leave at once", file=sys.stderr, flush=True)
+                return
+        if self.number or not self._asked:
+            raise Interrupted(number)
+        self.number = number
+        with contextlib.suppress(OSError, ValueError, RuntimeError):  # the signal may come within another print
+            print("\nfinishing this epoch, then saving; once more to leave at once", file=sys.stderr, flush=True)
 
     def _leave_terminal(self) -> None:
         """A terminal that is gone refuses output, which would end the run with an error before it has saved."""

@@ -74,8 +74,7 @@ def _main(values: cli.Flags) -> int:
     with cli.StopSignal() as stop:
         folders = list(batch.finish(configs, values.logdir, stop))
     if len(folders) < len(configs):
-        print("interrupted; the same command continues where it stopped")
-        return 128 + stop.number
+        raise cli.Interrupted(stop.number, "interrupted; the same command continues where it stopped")
     with plotting.own_settings():
         from trainers.reproduction import page
 

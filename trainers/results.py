@@ -89,8 +89,7 @@ def _main(values: cli.Flags) -> int:
         finished = batch.finish(runs, values.logdir, stop)
         measured = _write(finished, out, data_dir, len(seeds) if values.ensemble else 0)
         if len(measured) < len(runs):
-            print("interrupted; the same command continues")
-            return 128 + stop.number
+            raise cli.Interrupted(stop.number, "interrupted; the same command continues")
     print(f"written: {out}")
     if values.ship:
         from trainers.publishing import shipping
@@ -132,8 +131,7 @@ def _check(runs: Sequence[RunConfig], published: list[dict[str, Any]], data_dir:
             print(lines, flush=True)
             verdicts.append(reproduced)
     if len(verdicts) < len(runs):
-        print("interrupted")
-        return 128 + stop.number
+        raise cli.Interrupted(stop.number, "interrupted")
     return 0 if all(verdicts) else cli.FAILURE
 
 

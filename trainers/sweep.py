@@ -105,15 +105,30 @@ def sweep(model: str | ModelSpec, space: str | Mapping[str, Any] | None = None, 
         The rows of `trials.csv` as dicts: completed trials ranked, best first, then the others.
 
     Raises:
+        KeyboardInterrupt: after Ctrl-C or SIGTERM, once the running epochs are saved; after a second one, at once.
         ValueError: for settings that are not possible (`SpaceError`, `ConfigError`, `SpecError`, `DataError`).
         SweepError, TrialError, PoolError: if the sweep cannot continue; finished trials are kept.
     """
     plan = Plan(model, space, tuner=tuner, max_trials=max_trials, objective=objective, executions=executions,
                 factor=factor, start=start, **settings)
-    study, _ = execute(plan, workers=workers, scheduler=_scheduler(scheduler, tls_ca, tls_cert, tls_key),
-                       max_failures=max_failures, logdir=logdir, name=name, overwrite=overwrite, verbose=verbose,
-                       should_stop=lambda: False)
-    return study.rows()
+    return _lead(plan, workers=workers, scheduler=_scheduler(scheduler, tls_ca, tls_cert, tls_key), logdir=logdir,
+                 max_failures=max_failures, name=name, overwrite=overwrite, verbose=verbose).rows()
+
+
+def _lead(plan: Plan, *, verbose: bool, **options: Any) -> Study:
+    """Runs the sweep; `cli.Interrupted` once its running epochs are saved if a signal has asked for it."""
+    stop = cli.StopSignal()
+    try:
+        with stop:
+            study, ended = execute(plan, verbose=verbose, should_stop=stop, **options)
+    except cli.Interrupted as error:
+        raise cli.Interrupted(error.number, "left at once; trials that ended are kept, those that ran continue from "
+                              "their checkpoints: the same command continues") from None
+    if verbose:
+        print(_summary(study))
+    if not ended:
+        raise cli.Interrupted(stop.number, "interrupted; the same command continues")
+    return study
 
 
 def _scheduler(address: str, tls_ca: str, tls_cert: str, tls_key: str) -> Scheduler | None:
@@ -145,14 +160,8 @@ def _main(values: cli.Flags) -> int:
         check(plan, scheduler, path, overwrite=values.overwrite)
         print(plan.text(str(path)))
         return 0
-    with cli.StopSignal() as stop:
-        study, ended = execute(plan, workers=values.workers, scheduler=scheduler, verbose=True,
-                               max_failures=values.max_failures, logdir=values.logdir, name=values.name,
-                               overwrite=values.overwrite, should_stop=stop)
-    print(_summary(study))
-    if not ended:
-        print("interrupted; the same command continues")
-        return 128 + stop.number
+    _lead(plan, workers=values.workers, scheduler=scheduler, verbose=True, max_failures=values.max_failures,
+          logdir=values.logdir, name=values.name, overwrite=values.overwrite)
     return 0
 
 

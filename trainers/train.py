@@ -99,6 +99,8 @@ def train(model: str | ModelSpec | Callable[[], Any], *, data: Images | None = N
         A `Run`: `history` (rows of `metrics.csv`), `model` (Keras, the weights that count), `folder`, `result`.
 
     Raises:
+        KeyboardInterrupt: after Ctrl-C, SIGTERM, SIGHUP or SIGUSR1, once the epoch is finished and saved; the text says
+            how to continue. After a second signal, and before the first update, at once.
         ValueError: for settings that are not possible (`SpecError`, `ConfigError`) and for wrong data (`DataError`).
         TypeError: if `model`, `on_epoch` or a callback is of another type.
         RunError: if the objective becomes NaN or infinite, or the disk is full.
@@ -176,18 +178,23 @@ def _start(config: RunConfig, logdir: str | os.PathLike[str], run_name: str, **o
 
 def _execute(place: Opened | NewFolder, config: RunConfig, *, reporter: progress.Reporter,
              expected: dict[str, Any] | None = None, data: Data | None = None, on_epoch: OnEpoch | None = None,
-             callbacks: Sequence[Callback] | None = None, should_stop: Callable[[], bool] = lambda: False) -> Run:
+             callbacks: Sequence[Callback] | None = None) -> Run:
+    """Trains; `cli.Interrupted` after the checkpoint if a signal has asked for it."""
     if on_epoch is not None and not callable(on_epoch):
         raise TypeError(f"on_epoch is a function that takes an epoch's row; received {on_epoch!r:.80}")
     from trainers.running import run
 
-    given: dict[str, Any] = dict(expected=expected, data=data, callbacks=callbacks or ())
-    if on_epoch is None:
-        return run.execute(place, config, reporter=reporter, should_stop=should_stop, **given)
-    handing = progress.Handing(reporter, on_epoch)
-    done = run.execute(place, config, reporter=handing, should_stop=lambda: handing.stop, **given)
+    handing, stop = progress.Handing(reporter, on_epoch or (lambda row: None)), cli.StopSignal()
+    try:
+        with stop:
+            done = run.execute(place, config, reporter=handing, should_stop=lambda: stop() or handing.stop,
+                               expected=expected, data=data, callbacks=callbacks or ())
+    except cli.Interrupted as error:
+        raise cli.Interrupted(error.number, run.left(place, config).summary()) from None
     if handing.error:
         raise handing.error
+    if stop.number and not done.result:
+        raise cli.Interrupted(stop.number, done.summary())
     return done
 
 
@@ -203,10 +210,9 @@ def _main(values: cli.Flags) -> int:
         dependencies.check(config)
         print(dry_run_text(config, NewFolder(values.logdir, config, values.run_name).path))
         return 0
-    with cli.StopSignal() as stop:
-        run = _start(config, values.logdir, values.run_name, expected=expected, should_stop=stop,
-                     reporter=progress.for_output())
-        return _report(run, stop)
+    run = _start(config, values.logdir, values.run_name, expected=expected, reporter=progress.for_output())
+    print(run.summary())
+    return 0
 
 
 def _new_run(values: cli.Flags) -> tuple[RunConfig, dict[str, Any] | None]:
@@ -259,8 +265,8 @@ def _resume(values: cli.Flags) -> int:
         if finished(found.folder.read_result(), config):
             print(f"{found.path} is finished: {_longer(found.folder, config)}")
             return 0
-        with cli.StopSignal() as stop:
-            return _report(_execute(found, config, reporter=progress.for_output(), should_stop=stop), stop)
+        print(_execute(found, config, reporter=progress.for_output()).summary())
+        return 0
 
 
 def _longer(folder: RunFolder, config: RunConfig) -> str:
@@ -310,12 +316,6 @@ def _continued(found: Opened, given: Mapping[str, Any], spec: ModelSpec | None =
                           "on resume only --epochs may change, to more")
     stored = dataclasses.replace(new.recipe, schedule_epochs=old.recipe.schedule_epochs)
     return dataclasses.replace(new, recipe=stored)
-
-
-def _report(run: Run, stop: cli.StopSignal) -> int:
-    """Prints what the run came to; returns the exit code."""
-    print(run.summary())
-    return 0 if run.result else 128 + stop.number
 
 
 def dry_run_text(config: RunConfig, folder: pathlib.Path) -> str:

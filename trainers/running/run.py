@@ -56,10 +56,11 @@ class Run:
     def summary(self) -> str:
         """The result in one line, then the commands that may come next."""
         recipe = self.config.recipe
-        if self.result is None and not self.history:
+        if self.result is None and not (self.record or self.history):
             return "interrupted before the first update; the same command starts again"
         if self.result is None:
-            return f"interrupted after epoch {len(self.history)}; continue with\n  {self._continue()}"
+            saved = f"after epoch {len(self.history)}" if self.history else "with nothing saved yet"
+            return f"interrupted {saved}; continue with\n  {self._continue()}"
         final = self.result["final"]
         validation, kept = "", "last"  # without validation the best weights are the last ones
         if "val_loss" in final:
@@ -156,8 +157,8 @@ def opened(folder: RunFolder) -> Iterator[Opened]:
 def latest_unfinished(logdir: str | os.PathLike[str], model: str = "") -> Iterator[Opened]:
     """The newest unfinished run below `logdir`, of `model` if one is named, that can continue, opened.
 
-    Runs of sweeps, those that failed or are training, and those of which parts are in Python do not count. One
-    that is damaged is passed over with a line on standard error.
+    Runs of sweeps, those that failed, are training, or have saved nothing, and those of which parts are in Python do
+    not count. One that is damaged is passed over with a line on standard error.
 
     Raises:
         ConfigError: if there is none.
@@ -183,6 +184,9 @@ def latest_unfinished(logdir: str | os.PathLike[str], model: str = "") -> Iterat
             if given := provenance.from_python(found.record or {}):
                 reason = reason or f" but {folder.path}: continue it in Python, by resume(...{given})"
                 continue
+            if not found.checkpoint:
+                reason = reason or f" but {folder.path}, of which nothing is saved: name it, or start it again"
+                continue
             yield found
             return
     of_model = f" of {model}" if model else ""
@@ -194,7 +198,7 @@ def execute(place: Opened | NewFolder, config: RunConfig, *, reporter: Reporter,
     """Trains a run to its end, from its last checkpoint if it has one. A new folder is made before the first update.
 
     Args:
-        should_stop: asked before and after each epoch.
+        should_stop: asked before the run begins, and after each epoch.
         expected: the record that a new run replays: other data than its own are refused, other teachers are noted.
         data: the training and validation images, for callers that train on the same more than once; None loads them.
         callbacks: Keras' callbacks; an error of theirs is raised when the run has its checkpoint.
@@ -225,8 +229,8 @@ def execute(place: Opened | NewFolder, config: RunConfig, *, reporter: Reporter,
             held.enter_context(process.borrowed())
             session = Session(config, data, reporter, record=past.record, checkpoint=past.checkpoint, expected=expected,
                               callbacks=callbacks)
-            if isinstance(place, NewFolder) and should_stop():
-                return Run(past.path, config, [], None, session.model)
+            if should_stop():
+                return Run(past.path, config, past.folder.rows(), None, session.model, past.logdir, past.record or {})
             if past.logdir:
                 hparams.declare(past.logdir, [hparams.hyperparameters(config)])
             if isinstance(place, NewFolder):
@@ -259,6 +263,15 @@ def execute(place: Opened | NewFolder, config: RunConfig, *, reporter: Reporter,
     if session.callbacks and session.callbacks.error:
         raise session.callbacks.error
     return done
+
+
+def left(place: Opened | NewFolder, config: RunConfig) -> Run:
+    """A run that was left within an epoch, as its last checkpoint has it; without a model."""
+    folder = RunFolder(place.path)
+    if not folder.config.exists():
+        return Run(folder.path, config, [], None, None)
+    epoch = checkpoint.load(folder.checkpoint).epoch if folder.checkpoint.exists() else 0
+    return Run(folder.path, config, folder.rows()[:epoch], None, None, record=read_run(folder.path)[0])
 
 
 def _checkpoint(folder: RunFolder) -> str:

@@ -151,8 +151,9 @@ class Session:
                 self.callbacks = keras_callbacks.Callbacks(self.given, self.model, self.config.recipe,
                                                            steps=self.engine.steps_an_epoch)
             while not self._over():
-                if should_stop() or self._failed():
-                    if self.state.epoch > self.first_epoch:
+                begun = self.state.epoch > self.first_epoch
+                if begun and should_stop() or self._failed():
+                    if begun:
                         self._save()
                     return None
                 if self.callbacks:

@@ -65,7 +65,7 @@ def execute(plan: Plan, *, workers: int, scheduler: Scheduler | None, max_failur
                 finished = _finished(study, plan) or _lead(
                     study, plan, environment, workers=workers, scheduler=scheduler, max_failures=max_failures,
                     verbose=verbose, should_stop=should_stop)
-            except ZooError:
+            except (ZooError, KeyboardInterrupt):
                 if new and not study.trials:  # it must not take its name from another sweep
                     shutil.rmtree(path, ignore_errors=True)
                 raise
@@ -73,7 +73,7 @@ def execute(plan: Plan, *, workers: int, scheduler: Scheduler | None, max_failur
                 with contextlib.suppress(OSError):  # on a full disk, the error that is being raised says so already
                     if study.trials:
                         study.write_tables()
-                    if study.ranked:
+                    if study.ranked and not isinstance(sys.exc_info()[1], KeyboardInterrupt):  # it takes seconds
                         _write_page(study)
             return study, finished
     except OSError as error:
