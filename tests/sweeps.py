@@ -74,7 +74,7 @@ def make_job(sweep_folder, name, *, model="softmax", parent=None, **settings):
     defaults = {"epochs": 1, "data": "mini", "histogram_every": 0, "checkpoint_every": 1, "batch_size": BATCH}
     return {"config": resolve(model, ranking=True, **{**defaults, **settings}).get_config(),
             "folder": str(sweep_folder / name / "0"), "parent": parent, "sweep": str(sweep_folder), "leader": "me",
-            "expected": {"sha256": data.sha256, "split_sha256": data.split_sha256}}
+            "expected": {"data": {"sha256": data.sha256, "split_sha256": data.split_sha256}}}
 
 
 def replace_pool(monkeypatch, inline):

@@ -8,7 +8,6 @@ import socket
 import subprocess
 import sys
 import time
-import types
 import urllib.parse
 
 import numpy as np
@@ -23,7 +22,7 @@ from tests.runs import make
 from trainers.board import events, hparams, serve, texts
 from trainers.config import overlay, resolve
 from trainers.tuning import start
-from trainers.tuning.space import parse
+from trainers.tuning.study import Study
 
 VISIBLE = 5  # metrics that TensorBoard shows at first
 
@@ -111,32 +110,28 @@ def test_true_schedule_of_dropout_is_a_column_of_its_own(tmp_path):
 def test_schedule_of_a_trial_is_one_of_the_declared_values(tmp_path, space, schedule):
     """TensorBoard filters out a value that was not declared, and a range for each layer has too many to declare."""
     base = resolve("4L", ranking=True)
-    write_json(tmp_path / "sweep.json", {"base": base.get_config(), "space": parse(space, base).text})
+    study = Study(tmp_path, {"base": base.get_config(), "space": space, "tuner": "random", "objective": "val_loss",
+                             "executions": 1, "data": {}, "versions": {}})
     trial = overlay(base, dropout=(0.1, 0.2, 0.3))
-    assert started(tmp_path / "0003" / "0", trial).hparams["dropout.schedule"].string_value == schedule
-    study = types.SimpleNamespace(base=base, space=parse(space, base), manifest={})
+    start_info = started(tmp_path / "0003" / "0", trial, study.shown)
+    assert start_info.hparams["dropout.schedule"].string_value == schedule
     assert schedule in {values["dropout.schedule"] for values in start._columns(study)}
 
 
-def started(folder, config):
-    summary = hparams.session_start(pathlib.Path(folder), config, 256)
+def started(folder, config, sweep):
+    summary = hparams.session_start(pathlib.Path(folder), config, 256, sweep)
     event = event_pb2.Event.FromString(event_pb2.Event(summary=summary).SerializeToString())
     return metadata.parse_session_start_info_plugin_data(event.summary.value[0].metadata.plugin_data.content)
 
 
 def test_trial_is_named_by_its_number_and_has_the_model_of_the_sweep(tmp_path):
     """4L with dropout 0.3 is 4D_drop03, but in a sweep of 4L it must not leave the others on the axis of models."""
-    base = resolve("4L", ranking=True)
-    trial = resolve("4D_drop03", ranking=True)
-    write_json(tmp_path / "sweep.json", {"base": base.get_config()})
     groups = set()
     for execution in "01":
-        found = started(tmp_path / "0003" / execution, trial)
+        found = started(tmp_path / "0003" / execution, resolve("4D_drop03", ranking=True), {"model": "4L"})
         assert found.hparams["model"].string_value == "4L" and found.hparams["dropout"].number_value == 0.3
         groups.add(found.group_name)
     assert groups == {f"#0003 {tmp_path.name}"}
-    (tmp_path / "sweep.json").write_text("damaged")
-    assert started(tmp_path / "0003" / "0", trial).hparams["model"].string_value == "4D_drop03"
 
 
 @pytest.mark.parametrize("name, settings, shown", [

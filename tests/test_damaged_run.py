@@ -147,7 +147,7 @@ def test_trial_with_damaged_rows_is_trained_again(tmp_path):
     data = fmnist_zoo.load_data(data="mini")
     job = {"config": config.get_config(), "folder": str(tmp_path / "0000" / "0"), "parent": None,
            "sweep": str(tmp_path), "leader": "me",
-           "expected": {"sha256": data.sha256, "split_sha256": data.split_sha256}}
+           "expected": {"data": {"sha256": data.sha256, "split_sha256": data.split_sha256}}}
     (tmp_path / trial.LEADER).write_text("me")
     first = trial.run(job)
     (tmp_path / "0000" / "0" / "result.json").unlink()

@@ -46,7 +46,7 @@ def test_job_runs_once_nothing_prevents_it(job, tmp_path, monkeypatch):
     with pytest.raises(trial.TrialError, match="does not see .*elsewhere"):
         trial.run({**asked, "sweep": str(tmp_path / "elsewhere")})
     with pytest.raises(trial.TrialError, match="not those of the recorded run: sha256"):
-        trial.run({**asked, "expected": {"sha256": "0", "split_sha256": "0"}})
+        trial.run({**asked, "expected": {"data": {"sha256": "0", "split_sha256": "0"}}})
     with monkeypatch.context() as full:
         error = OSError(errno.ENOSPC, "No space left on device")
         full.setattr(MetricsTable, "append", lambda self, row: (_ for _ in ()).throw(error))

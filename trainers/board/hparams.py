@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import io
-import json
 import pathlib
 import time
-from typing import Any, Iterable, Sequence
+from typing import Any, Iterable, Mapping, Sequence
 
 import numpy as np
 from google.protobuf.message import DecodeError
@@ -151,38 +150,20 @@ def _recorded(logdir: pathlib.Path) -> dict[str, set[Any]]:
     return known
 
 
-def session_start(run: pathlib.Path, config: RunConfig, batch_size: int) -> Any:
+def session_start(run: pathlib.Path, config: RunConfig, batch_size: int, sweep: Mapping[str, Any] | None = None) -> Any:
     """The HParams record at the start of the run in a folder.
 
     TensorBoard shows 15 characters of a group's name: the trial's number, or the run's name. The executions of a trial
     are one group. All trials of a sweep bear the name of its base: what they change has columns of its own.
+
+    Args:
+        sweep: of a trial: the `model` that its sweep starts from, and `by_layer`; None for a run.
     """
-    model, by_layer, group = config.spec.name, False, f"{run.name} {run.parent.name}"
-    if config.ranking:
-        sweep = run.parent.parent
-        base, by_layer = _of_sweep(sweep)
-        model, group = base or model.split(",")[0], f"#{run.parent.name} {sweep.name}"
+    group = f"#{run.parent.name} {run.parent.parent.name}" if sweep else f"{run.name} {run.parent.name}"
     info = plugin_data_pb2.SessionStartInfo(start_time_secs=time.time(), group_name=group)
-    for name, value in hyperparameters(config, batch_size, model=model, by_layer=by_layer).items():
+    for name, value in hyperparameters(config, batch_size, **sweep or {}).items():
         setattr(info.hparams[name], "string_value" if isinstance(value, str) else "number_value", value)
     return _hparams(metadata.SESSION_START_INFO_TAG, session_start_info=info)
-
-
-def _of_sweep(sweep: pathlib.Path) -> tuple[str, bool]:
-    """By the manifest of a sweep, the name of the model whose settings it searches, and `by_layer`.
-
-    The name is empty if the manifest does not read.
-    """
-    try:
-        manifest = json.loads((sweep / "sweep.json").read_text(encoding="utf-8"))
-        return str(manifest["base"]["spec"]["name"]), searches_layers(manifest.get("space", "").split("; "))
-    except (OSError, ValueError, LookupError, TypeError, AttributeError):
-        return "", False
-
-
-def searches_layers(names: Iterable[str]) -> bool:
-    """Whether one of the searched hyper-parameters is the rate of a single layer, such as `dropout.1`."""
-    return any(name.startswith("dropout.") for name in names)
 
 
 def session_end(*, success: bool) -> Any:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import pathlib
-from typing import Any
+from typing import Any, Mapping
 
 import numpy as np
 
@@ -28,13 +28,14 @@ class Observer:
         probe: training images; the histograms show gradients on the first of them, with dropout off.
         validation: the images that the pictures are about; may be empty.
         replay: the command that trains this run again.
+        sweep: of a trial, as of `hparams.session_start`.
     """
 
     def __init__(self, folder: pathlib.Path, config: RunConfig, network: Network, probe: Split, validation: Split, *,
-                 replay: str):
+                 replay: str, sweep: Mapping[str, Any] | None = None):
         self._folder, self._config, self._network, self._validation = folder, config, network, validation
         self._probe = Split(probe.images[:GRADIENT_PROBE], probe.labels[:GRADIENT_PROBE])
-        self._replay = replay
+        self._replay, self._sweep = replay, sweep
         self._settings, self._run = events.EventWriter(folder), events.EventWriter(folder, events.CURVES)
         self._train = events.EventWriter(folder / "train")
 
@@ -43,7 +44,7 @@ class Observer:
 
         Also the `augmented` images, (n, 784) uint8, if there are some.
         """
-        self._settings.summary(hparams.session_start(self._folder, self._config, batch_size), 0)
+        self._settings.summary(hparams.session_start(self._folder, self._config, batch_size, self._sweep), 0)
         self._settings.text("settings", texts.model(self._config, self._replay))
         images = tf.TensorSpec((None, *custom.input_shape(model)), tf.float32, name="images")
         traced = tf.function(lambda images: tf.identity(model(images), name="logits"), autograph=False)

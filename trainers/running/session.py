@@ -68,7 +68,9 @@ class Session:
         self.batch_size = config.batch(len(self.fit.labels))
         self.state = checkpoint or Checkpoint(identity=identity(config, data.sha256, data.split_sha256))
         self.first_epoch = self.state.epoch
-        self._build_engine(record or expected or {})
+        recorded = record or expected or {}
+        self.sweep: dict[str, Any] | None = recorded.get("sweep")
+        self._build_engine(recorded)
         if checkpoint:
             self._load(checkpoint)
 
@@ -119,7 +121,7 @@ class Session:
         folder.table.cut(self.state.epoch)
         replay = f"python -m trainers.train --config={quoted(folder.config)}{custom.flag(self.config.spec.modules)}"
         self.observer = Observer(folder.path, self.config, self.engine.network, self.sample, self.validation,
-                                 replay=replay)
+                                 replay=replay, sweep=self.sweep)
         self.watch, self.due = progress.Stopwatch(), Due(self.config.checkpoint_every)
 
     def _record(self) -> dict[str, Any]:
@@ -134,7 +136,8 @@ class Session:
         if len(starts) > 1:
             for note in provenance.notes(starts[-2]["environment"], start["environment"]):
                 self.reporter.note(note)
-        return {"config": self.config.get_config(), **self.named, "jit_compile": self.config.compiles,
+        return {"config": self.config.get_config(), **self.named, **({"sweep": self.sweep} if self.sweep else {}),
+                "jit_compile": self.config.compiles,
                 "data": {"name": data.name, "sha256": data.sha256, "split_sha256": data.split_sha256, **sizes},
                 **({"callbacks": [type(one).__name__ for one in self.given]} if self.given else {}),
                 "started": starts[0]["time"], "environment": starts[0]["environment"], "starts": starts}

@@ -181,7 +181,8 @@ class Leader:
             parent = str(study.folder(study.trials[trial.parent], execution).absolute())
         self._running[name] = (trial, execution)
         self.pool.submit(name, {
-            "config": study.config(trial, execution).get_config(), "expected": study.manifest["data"],
+            "config": study.config(trial, execution).get_config(),
+            "expected": {"data": study.manifest["data"], "sweep": study.shown},
             "folder": str(study.folder(trial, execution).absolute()), "parent": parent,
             "sweep": str(study.path.absolute()), "leader": self._leader,
             "modules": self.environment.get("modules", {}), "directory": os.getcwd()})

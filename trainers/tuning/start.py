@@ -127,12 +127,11 @@ def _columns(study: Study) -> Iterator[dict[str, Any]]:
     """For TensorBoard's HParams tab: trials that have, between them, all values that are searched."""
     from trainers.board import hparams
 
-    by_layer = hparams.searches_layers(study.space.names)
     for parameter in study.space.parameters:
         for value in parameter.values:
             with contextlib.suppress(ZooError):  # a value that is possible beside certain others alone
                 config = apply(study.base, {parameter.name: value}, given=study.manifest.get("given", ()))
-                yield hparams.hyperparameters(config, model=study.base.spec.name, by_layer=by_layer)
+                yield hparams.hyperparameters(config, **study.shown)
 
 
 def _write_page(study: Study) -> None:

@@ -119,6 +119,11 @@ class Study:
         self._best: Trial | None = None  # that `best.json` holds
         self._read_trials()
 
+    @property
+    def shown(self) -> dict[str, Any]:
+        """What TensorBoard's HParams tab shows alike for all trials, as of `hparams.session_start`."""
+        return {"model": self.base.spec.name, "by_layer": any(name.startswith("dropout.") for name in self.space.names)}
+
     def _read_trials(self) -> None:
         self._left = self.journal.read()
         with os.scandir(self.path) as entries:

@@ -53,7 +53,7 @@ def run(job: dict[str, Any], share: tuple[int, int] | None = None) -> dict[str, 
 
     Args:
         job: `config` (a RunConfig as a dict), `folder`, `parent` (a run folder whose training this one continues, or
-            None), `expected` (digests of the data), `sweep` (its folder), `leader` (content of its LEADER file),
+            None), `expected` (as of `run.execute`), `sweep` (its folder), `leader` (content of its LEADER file),
             `modules` (of the user's, that the model needs, with the digests of their source), `directory` (where the
             leader finds them).
         share: as of `take_share`; None: it has the one that it took before.
@@ -111,7 +111,7 @@ def _run(job: dict[str, Any]) -> dict[str, Any]:
         with contextlib.suppress(OSError):
             with open(folder.path / LOG, "a", encoding="utf-8") as log:
                 log.write(traceback.format_exc())
-            _show_failure(folder, config)
+            _show_failure(folder, config, job["expected"].get("sweep"))
         text = re.sub(r"\{\{.*?\}\} ?", "", str(error))  # without the names of TensorFlow's nodes
         first = textwrap.shorten(text.split("\n", 1)[0], 140, placeholder=" ...")
         return {"status": FAILED, "reason": f"{type(error).__name__}: {first} (see {folder.path / LOG})"}
@@ -217,7 +217,7 @@ def _execute(folder: RunFolder, config: RunConfig, expected: dict[str, Any],
         try:
             with open(folder.path / LOG, "a", encoding="utf-8") as log, opened(folder) as found:
                 result = execute(found, config, reporter=progress.Lines(log), should_stop=should_stop,
-                                 expected={"data": expected}, data=_data(**config.data_settings)).result
+                                 expected=expected, data=_data(**config.data_settings)).result
         except RunError as error:
             cause = error.__cause__
             if isinstance(cause, OSError):
@@ -229,14 +229,14 @@ def _execute(folder: RunFolder, config: RunConfig, expected: dict[str, Any],
     return {"status": COMPLETED, **{name: result[name] for name in ("epochs", "final", "seconds")}}
 
 
-def _show_failure(folder: RunFolder, config: RunConfig) -> None:
+def _show_failure(folder: RunFolder, config: RunConfig, sweep: dict[str, Any] | None) -> None:
     """Lets TensorBoard show a trial that failed before it wrote any events."""
     from trainers.board import events, hparams
 
     if not events.opened(folder.path):
         writer = events.EventWriter(folder.path)
         batch_size = config.batch(len(_data(**config.data_settings)["fit"].labels))
-        writer.summary(hparams.session_start(folder.path, config, batch_size), 0)
+        writer.summary(hparams.session_start(folder.path, config, batch_size, sweep), 0)
         writer.summary(hparams.session_end(success=False), 0)
         writer.close()
 
