@@ -101,7 +101,8 @@ def test_local_workers_share_the_cores_and_a_killed_one_loses_nothing(job, undis
         kill_after_rows(tmp_path / "long" / "0", 3)
         first = wait_for(workers)
         first += [] if "long" in dict(first) else wait_for(workers)  # the other may have ended before
-        assert ("long", {"status": pool.DIED, "begun": True}) in first
+        killed = {"status": pool.DIED, "begun": True, "reason": "killed by signal 9, probably out of memory"}
+        assert ("long", killed) in first
         assert 3 <= len(RunFolder(tmp_path / "long" / "0").rows()) < EPOCHS
         workers.submit("long", job("long", **LONG))
         outcomes = dict([*first, *wait_for(workers, 3 - len(first))])

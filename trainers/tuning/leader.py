@@ -199,7 +199,7 @@ class Leader:
                     self.study.complete(trial, [done[index] for index in sorted(done)])
                     self._ended(trial)
             elif status == DIED and outcome["begun"]:
-                self._died(name, trial, execution)
+                self._died(name, trial, execution, outcome.get("reason", "killed, or out of memory"))
             elif status == DIED:
                 self._jobs.appendleft((trial, execution))
             elif status == STOPPED:
@@ -211,7 +211,7 @@ class Leader:
                                         for other in range(self.study.executions)):
                 self._keeper.ended(trial)  # if its result is lost, its own folder still has it
 
-    def _died(self, name: str, trial: Trial, execution: int) -> None:
+    def _died(self, name: str, trial: Trial, execution: int, reason: str) -> None:
         """Runs a trial again whose worker died, from its checkpoint; one that keeps dying in the same epoch fails."""
         epoch = RunFolder(self.study.folder(trial, execution)).table.row_count()
         epoch_before, deaths = self._deaths.get(name, (epoch, 0))
@@ -220,7 +220,7 @@ class Leader:
         if deaths < DEATHS:
             self._jobs.appendleft((trial, execution))
         else:
-            self._fail(trial, f"its worker died {deaths} times in epoch {epoch + 1}: killed, or out of memory")
+            self._fail(trial, f"its worker died {deaths} times in epoch {epoch + 1}: {reason}")
 
     def _fail(self, trial: Trial, reason: str) -> None:
         if trial.result is None:  # else another of its executions has failed already

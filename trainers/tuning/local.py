@@ -92,12 +92,24 @@ class _Worker:
         try:
             outcome = self._future.result(timeout=0)
         except BrokenProcessPool:
-            return name, {"status": DIED, "begun": self._restart()}
+            reason = self._end()
+            return name, {"status": DIED, "begun": self._restart(), "reason": reason}
         self._first_mb = self._first_mb or outcome["memory_mb"]
         if outcome["memory_mb"] - self._first_mb > GROWTH_MB:
             self._executor.shutdown(wait=False)
             self._start()
         return name, outcome
+
+    def _end(self) -> str:
+        """How the process has ended, in words."""
+        for child in list((self._executor._processes or {}).values()):
+            child.join(timeout=10)
+            code = child.exitcode
+            if code == -signal.SIGKILL:
+                return f"killed by signal {-code}, probably out of memory"
+            if code is not None:
+                return f"ended by signal {-code}" if code < 0 else f"ended with exit code {code}"
+        return "killed"
 
     def _restart(self) -> bool:
         """Starts a new process after one died; returns whether that one had been ready for a job."""

@@ -37,7 +37,7 @@ class Pool(Protocol):
         """Waits at most `timeout` seconds for the end of a job; returns (name, outcome) of up to `AT_ONCE` that ended.
 
         The outcome of a job whose worker died has the status `DIED`, and `begun`: False if that worker never took a
-        job.
+        job; and `reason`, where it is known how it ended.
 
         Raises:
             TrialError: as `trial.run`.
