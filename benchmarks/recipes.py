@@ -161,7 +161,7 @@ def put(path: pathlib.Path, row: Row, key: Sequence[str]) -> None:
 def comparison_table(by_change: dict[str, list[Row]]) -> str:
     """The table as Markdown. The first change is what all others are compared with."""
     base = next(iter(by_change.values()))
-    rows = [HEAD]
+    rows: list[Sequence[str]] = [HEAD]
     for change, runs in by_change.items():
         cells = [f"`{change}`" if change else "as it is"]
         for figure in ("nll", "accuracy"):

@@ -41,7 +41,7 @@ def evaluate(trained: Trained, *, logdir: str | os.PathLike[str] = "tb_logs", da
 def write(measured: Measured, *, logdir: str | os.PathLike[str] = "tb_logs", projector: bool = False) -> dict[str, Any]:
     """As `evaluate`, of what may have predicted already, and of ensembles."""
     backend.need_tensorflow()
-    if projector and not len(measured.load("validation")["validation"].labels):
+    if projector and not len(measured.split("validation").labels):
         raise TrainedError(f"{measured.subject.title} has no validation images for --projector to show; drop it")
     folder = folder_of(measured, logdir)
     make_folder(folder.parent)
@@ -50,7 +50,7 @@ def write(measured: Measured, *, logdir: str | os.PathLike[str] = "tb_logs", pro
         if projector:
             from trainers.board.projector import write as write_projector
 
-            write_projector(folder, measured.subject.model, measured.load("validation")["validation"])
+            write_projector(folder, measured.subject.model, measured.split("validation"))
     return measured.report
 
 
@@ -69,7 +69,7 @@ def _write(folder: pathlib.Path, measured: Measured) -> None:
     charts."""
     from trainers.board import events, pictures
 
-    report, (probabilities, labels), place = measured.report, measured.tested, measured.place
+    report, (probabilities, labels), epoch = measured.report, measured.tested, measured.epoch
     if folder.exists():
         shutil.rmtree(folder)
     make_folder(folder)
@@ -81,12 +81,12 @@ def _write(folder: pathlib.Path, measured: Measured) -> None:
                                                             "ece_calibrated")}}
     with contextlib.closing(events.EventWriter(folder)) as writer:
         for name, image in images.items():
-            png = writer.image(f"pictures/{name}", image, place, description=f"{report['images']} images")
+            png = writer.image(f"pictures/{name}", image, epoch, description=f"{report['images']} images")
             with atomic_write(folder / f"{name}.png") as file:
                 file.write(png)
-        writer.scalars(scalars, place)
+        writer.scalars(scalars, epoch)
         for label, name in enumerate(CLASS_NAMES):
-            writer.pr_curve(f"pr_curve/{name}", labels == label, probabilities[:, label], place)
+            writer.pr_curve(f"pr_curve/{name}", labels == label, probabilities[:, label], epoch)
         writer.sync()
     write_json(folder / EVALUATION, report)
 

@@ -20,7 +20,7 @@ from trainers.running import provenance, trained
 from trainers.running.trained import Trained
 
 if TYPE_CHECKING:
-    from fmnist_zoo.data import Data
+    from fmnist_zoo.data import Data, Split
 
 
 class DataSets:
@@ -54,8 +54,9 @@ class Measured:
         self.subject, self.data_sets = subject, data_sets or DataSets()
         self._logits: dict[str, np.ndarray] = {}
 
-    def load(self, split: str) -> Data:
-        return self.data_sets.load(self.subject, split)
+    def split(self, name: str) -> Split:
+        """The images of a split, with their labels; raises as `trained.load_data`."""
+        return self.data_sets.load(self.subject, name)[name]
 
     def logits(self, split: str) -> np.ndarray:
         """(n, 10), to be divided by `temperature`; raises as `trained.load_data`."""
@@ -66,7 +67,7 @@ class Measured:
     def _predict(self, split: str) -> np.ndarray:
         from fmnist_zoo import prediction
 
-        return prediction.outputs_of(self.subject.model, prediction.as_pixels(self.load(split)[split].images))
+        return prediction.outputs_of(self.subject.model, prediction.as_pixels(self.split(split).images))
 
     @functools.cached_property
     def temperature(self) -> float:
@@ -82,7 +83,7 @@ class Measured:
     def _fit(self, members: Sequence[Trained]) -> float:
         if not all(member.data and member.data_settings for member in members):
             return 1.0
-        labels = self.load("validation")["validation"].labels
+        labels = self.split("validation").labels
         return metrics.fit_temperature(self.logits("validation"), labels) if len(labels) else 1.0
 
     @functools.cached_property
@@ -94,7 +95,7 @@ class Measured:
             DataError: if the data cannot be found or read.
         """
         temperature = self.temperature  # first: other data are refused before the test images are opened
-        found = self.load("test")
+        found = self.data_sets.load(self.subject, "test")
         return {**self._identity(found), "data": {"name": found.name, "sha256": found.sha256},
                 **figures(self.logits("test"), found["test"].labels, temperature),
                 "environment": provenance.record(), "date": time.strftime("%Y-%m-%d")}
@@ -106,16 +107,16 @@ class Measured:
     @property
     def tested(self) -> tuple[np.ndarray, np.ndarray]:
         """Of the test images: probabilities (n, 10) by the calibrated model, and labels (n,)."""
-        return metrics.softmax(self.logits("test") / self.temperature), self.load("test")["test"].labels
+        return metrics.softmax(self.logits("test") / self.temperature), self.split("test").labels
 
     @property
     def correct(self) -> np.ndarray:
         """Which test images are classified correctly, (n,) bool."""
-        return self.logits("test").argmax(axis=1) == self.load("test")["test"].labels
+        return self.logits("test").argmax(axis=1) == self.split("test").labels
 
     @property
-    def place(self) -> int:
-        """Of the weights on TensorBoard's x axis."""
+    def epoch(self) -> int:
+        """Of the weights, on TensorBoard's x axis."""
         return self.subject.epoch
 
 
@@ -160,8 +161,8 @@ class Ensemble(Measured):
         return max(self.members, key=lambda one: (one.report["accuracy"], -one.report["nll"]))
 
     @property
-    def place(self) -> int:
-        return max(one.place for one in self.members)
+    def epoch(self) -> int:
+        return max(one.epoch for one in self.members)
 
 
 def mcnemar(first: Measured, second: Measured) -> dict[str, Any]:

@@ -56,7 +56,7 @@ def ensemble_row(members: Sequence[Measured]) -> dict[str, Any]:
     together = measurement.Ensemble(members)
     folders = [one.subject.folder for one in members if one.subject.folder]
     report = evaluation.write(together, logdir=folders[0].parents[1])
-    val_labels = together.load("validation")["validation"].labels
+    val_labels = together.split("validation").labels
     origins = [origin(read_record(folder)) for folder in folders]
     return {
         **_names(members[0].subject), "seed": " ".join(str(one.subject.seed) for one in members),
