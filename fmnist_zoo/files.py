@@ -48,8 +48,8 @@ def atomic_write(path: str | os.PathLike[str], mode: str = "wb", *, synced: bool
     beside = path.with_name(f".{path.name}.{os.urandom(4).hex()}")
     try:
         # Exclusive: never another writer's file. Names of files that are not of the locale are written as they are.
-        text = {} if "b" in mode else {"encoding": "utf-8", "errors": "surrogateescape"}
-        file = open(beside, mode.replace("w", "x"), **text)
+        encoding, errors = (None, None) if "b" in mode else ("utf-8", "surrogateescape")
+        file = open(beside, mode.replace("w", "x"), encoding=encoding, errors=errors)
     except OSError as error:  # nobody knows the temporary name
         raise OSError(error.errno, error.strerror, str(path.parent)) from error
     try:

@@ -102,11 +102,12 @@ def scores(rows: Iterable[dict[str, Any]] | None = None) -> dict[str, Score]:
 
 def _score(rows: list[dict[str, Any]]) -> Score:
     singles = [row for row in rows if not is_ensemble(row)]
-    found = []
-    for name in ("test_accuracy", "test_nll", "test_ece"):
-        values = [row[name] for row in singles]
-        found += [statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else 0.0]
+    found: dict[str, Any] = {}
+    for name in ("accuracy", "nll", "ece"):
+        values = [row[f"test_{name}"] for row in singles]
+        found[name] = statistics.fmean(values)
+        found[f"{name}_deviation"] = statistics.stdev(values) if len(values) > 1 else 0.0
     seconds = [row["seconds"] for row in singles if row["seconds"] is not None]
-    return Score(len(singles), *found, statistics.median(seconds) if seconds else None,
-                 any(row["earlier"] for row in singles),
-                 next((row["test_accuracy"] for row in rows if is_ensemble(row)), None))
+    return Score(seeds=len(singles), **found, seconds=statistics.median(seconds) if seconds else None,
+                 earlier=any(row["earlier"] for row in singles),
+                 together=next((row["test_accuracy"] for row in rows if is_ensemble(row)), None))
