@@ -18,6 +18,11 @@ SMALL = dict(data="mini", epochs=1, histogram_every=0)
 TRAINERS = pytest.mark.parametrize("trainer", ["tape", "fit"])
 
 
+def long(*values):
+    """Parameters of a test that takes seconds and shows a variation."""
+    return pytest.param(*values, marks=pytest.mark.long)
+
+
 def pixels_and(*more):
     return keras.Sequential([keras.Input((784,)), *more, layers.Dense(10)])
 
@@ -33,7 +38,8 @@ def bounded():
     return pixels_and(layers.Dense(32, "relu", kernel_constraint=keras.constraints.MaxNorm(0.5)))
 
 
-@pytest.mark.parametrize("settings", [{}, {"optimizer": "sgd", "learning_rate": 0.3}, {"trainer": "fit"}], ids=str)
+@pytest.mark.parametrize("settings", [
+    {}, long({"optimizer": "sgd", "learning_rate": 0.3}), {"trainer": "fit"}], ids=str)
 def test_constraint_is_kept(settings):
     run = train(bounded, **{**SMALL, **settings})
     assert np.linalg.norm(run.model.layers[0].get_weights()[0], axis=0).max() < 0.50001
@@ -52,7 +58,7 @@ def nested_dropping_twice():
 
 
 @TRAINERS
-@pytest.mark.parametrize("function", [dropping_twice, nested_dropping_twice])
+@pytest.mark.parametrize("function", [dropping_twice, long(nested_dropping_twice)])
 def test_layer_that_is_called_twice_has_two_masks(function, trainer):
     """Equal masks cancel, and then no gradient reaches the kernel."""
     net = network.Network(function())
@@ -97,7 +103,7 @@ def dropping_inside():
     return pixels_and(Dropping())
 
 
-@pytest.mark.parametrize("function", [Subclassed, dropping_inside, dropping_twice])
+@pytest.mark.parametrize("function", [Subclassed, long(dropping_inside), long(dropping_twice)])
 def test_random_layers_resume_to_the_bit(function, tmp_path):
     whole = train(function, logdir="whole", **{**SMALL, "epochs": 2})
     half = train(function, logdir="half", **SMALL)
@@ -150,6 +156,7 @@ def with_embedding():
     return keras.Sequential([keras.Input((28, 28)), Positions(), layers.Flatten(), layers.Dense(10)])
 
 
+@pytest.mark.long
 def test_embedding_is_trained():
     """Its gradients are `IndexedSlices`; it has histograms, and does not decay."""
     losses = [train(with_embedding, **{**SMALL, **more}).history[-1]["train_loss"]
@@ -172,7 +179,7 @@ class Spare(keras.Model):
 
 @pytest.mark.filterwarnings("error:Gradients do not exist")
 @pytest.mark.parametrize("settings", [
-    {}, {"optimizer": "sgd", "clip_norm": 1.0}, {"optimizer": "nadam"}, {"trainer": "fit"}], ids=str)
+    long({}), {"optimizer": "sgd", "clip_norm": 1.0}, long({"optimizer": "nadam"}), long({"trainer": "fit"})], ids=str)
 def test_variable_without_gradient_is_noted_and_left_alone(settings, capsys):
     """It does not decay, either."""
     run = train(Spare, weight_decay=0.1, verbose=True, **{**SMALL, **settings})
@@ -195,6 +202,7 @@ def active():
     return pixels_and(layers.Dense(64, "relu", activity_regularizer=keras.regularizers.L2(0.01)))
 
 
+@pytest.mark.long
 def test_activity_regularizer_sees_the_images_of_a_short_batch():
     """1,800 images in batches of 1,700 and 100."""
     tape, fit = (train(active, batch_size=1700, trainer=trainer, **{**SMALL, "epochs": 2}).history[-1]

@@ -44,9 +44,7 @@ QUICK = {
     "trainers.train": ["--data=mini", "--epochs=1", "--logdir=others"],
 }
 RECORDED = ("--resume", "--config", "--run=", "--show")  # a run or sweep of the workplace brings its own settings
-# Beside commands that cost less and show as much.
-LONG = ("benchmarks.epoch", "--epochs=40", "first/config.json",
-        "how-to/own_data.md")
+# Minutes; the others take seconds.
 SLOW = ("--format=tflite", "--ensemble", "--seed=1", "--schedule_epochs=60", "--run_name=winner", "seed0/0001",
         "--hidden=512,256", "--model=5L_unrolled", "--model=5L_distilled", "benchmarks.recipes", "how-to/python.md")
 # What `make` would run. Running it sets up environments and trains for minutes.
@@ -94,28 +92,30 @@ def reader(workplace, monkeypatch, inline_pool):
 
 def marked(snippets):
     """`snippets` as parameters of a test."""
-    return [pytest.param(one, marks=[mark for mark, parts in ((pytest.mark.slow, SLOW), (pytest.mark.long, LONG))
-                                     if any(part in one for part in parts)]) for one in snippets]
+    return [pytest.param(one, marks=pytest.mark.slow if any(part in one for part in SLOW) else pytest.mark.long)
+            for one in snippets]
 
 
-@pytest.mark.parametrize("line", marked(COMMANDS))
-def test_command(line, reader, monkeypatch, capsys):
+@pytest.mark.parametrize("line", [line for line in COMMANDS if not line.startswith("python")])
+def test_command_of_the_shell(line):
     program, *arguments = shlex.split(line)
     if program == "make":
         done = subprocess.run(["make", "-n", *arguments], cwd=ROOT, capture_output=True, text=True)
         assert done.returncode == 0, done.stderr
         assert TARGETS[arguments[0]] in done.stdout
-        return
-    if program == "pip":
+    elif program == "pip":
         settings = configparser.ConfigParser()
         settings.read(ROOT / "setup.cfg")
         extra = re.fullmatch(r"fmnist_zoo\[(\w+)\]", arguments[1])[1]
         assert arguments[0] == "install" and extra in settings["options.extras_require"]
-        return
-    if line == ". .venv/bin/activate":
-        return
-    assert (program, arguments[0]) == ("python", "-m")
-    module, *flags = arguments[1:]
+    else:
+        assert line == ". .venv/bin/activate"
+
+
+@pytest.mark.parametrize("line", marked(line for line in COMMANDS if line.startswith("python")))
+def test_command(line, reader, monkeypatch, capsys):
+    program, option, module, *flags = shlex.split(line)
+    assert (program, option) == ("python", "-m")
     if not any(flag.startswith(RECORDED) for flag in flags) or "--dry_run" in flags:
         flags += QUICK.get(module, [])
     if any(flag.startswith("--data_dir") for flag in flags):
