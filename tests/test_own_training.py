@@ -219,6 +219,7 @@ class Weighted(layers.Layer):
         return units @ self.w
 
 
+@pytest.mark.long
 @TRAINERS
 def test_matrix_decays_whatever_its_name(trainer):
     def function():
@@ -234,6 +235,7 @@ def pooled():
                              layers.Dense(10)])
 
 
+@pytest.mark.long
 def test_xla_is_for_the_zoo_or_asked_for(tmp_path):
     run = train(pooled, **SMALL)
     assert run.config.jit_compile == "auto" and not run.config.compiles

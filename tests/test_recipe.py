@@ -53,9 +53,10 @@ def test_smoothed_loss_equals_keras(split):
     assert means.objective == pytest.approx(float(loss(np.eye(10)[split.labels], logits)), rel=1e-5)
 
 
-@pytest.mark.parametrize("spec", [SMALL, NORMALIZED], ids=["plain", "batch normalization"])
+@pytest.mark.parametrize("spec", [SMALL, pytest.param(NORMALIZED, marks=pytest.mark.long)], ids=["plain", "normalized"])
 @pytest.mark.parametrize("settings", [
-    dict(schedule="cosine", warmup=0.2), dict(schedule="one_cycle", label_smoothing=0.2, clip_norm=0.3)], ids=str)
+    pytest.param(dict(schedule="cosine", warmup=0.2), marks=pytest.mark.long),
+    dict(schedule="one_cycle", label_smoothing=0.2, clip_norm=0.3)], ids=str)
 def test_tape_and_fit_agree(split, spec, settings):
     """Three epochs; the last of four batches is smaller."""
     spec = fmnist_zoo.derive(spec, l2=1e-3)
