@@ -205,8 +205,8 @@ def test_mixture_is_taught_what_the_teacher_says_of_it(split):
 # Everything at once.
 
 @pytest.mark.parametrize("spec, xla", [
-    pytest.param(NORMALIZED, True, marks=pytest.mark.slow), pytest.param(NORMALIZED, False, marks=pytest.mark.long),
-    (SMALL, True)])
+    *(pytest.param(*one, marks=pytest.mark.long) for one in ((NORMALIZED, True), (NORMALIZED, False), (SMALL, True))),
+    (SMALL, False)])
 def test_dividing_an_epoch_into_calls_changes_no_bit(split, spec, xla):
     """With all settings on; the last batch, of its true size under batch normalization, is a program of its own."""
     _, engine = tape(spec, split, xla=xla, batch=170, teacher="x", teachers=(teacher(3),), **EVERYTHING)
