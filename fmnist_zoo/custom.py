@@ -23,8 +23,9 @@ from fmnist_zoo.errors import SpecError
 
 SHAPES = ((784,), (28, 28), (28, 28, 1))  # of an image, as a model may take it
 CLASSES = 10
-FAINT = 0.02  # a difference of logits that no new model has between black and white images in [0, 1]
+FAINT, RESCALED = 0.005, 0.1  # differences of logits between a black and a white image: of any model, with Rescaling
 IMAGES = 4  # of noise, that a new model is tried on
+GIVEN = "keras.Model"  # instead of a module, for a model that was given as an object: see `prototype`
 _MAIN = "__main__"
 # Keras' state of this thread that layers are made from: counters of automatic names, and random numbers.
 _KERAS_STATE = ("object_name_uids", "name_scope_stack", "global_seed_generator", "global_random_seed")
@@ -57,12 +58,14 @@ class Builder:
             none for a model of the zoo.
         summary: of the model that this process built last; None before, unless it was registered with one.
         notes: what to tell the user of that model, a line each.
+        record: of a `keras.Model` that was given as an object; None for a function.
 
     Raises:
         SpecError: if it is not a function that can be called without arguments.
     """
 
-    def __init__(self, name: str, function: Callable[[], Any], module: str):
+    def __init__(self, name: str, function: Callable[[], Any], module: str, *, build: str = "",
+                 record: dict[str, Any] | None = None):
         problem = "" if not hasattr(function, "layers") or inspect.isclass(function) else "this is a model"
         try:
             inspect.signature(function).bind()
@@ -72,12 +75,12 @@ class Builder:
             raise SpecError(f"build={function!r:.80}: expected a function without arguments (give them defaults, or "
                             f"use functools.partial) that returns a new keras.Model in each call; {problem}")
         inner = getattr(function, "func", function)  # of a `functools.partial`
-        self.name, self.function = name, function
+        self.name, self.function, self.record = name, function, record
         # a spawned process imports the main script as __mp_main__
         home, module = (_MAIN if one == "__mp_main__" else one for one in (inner.__module__ or module, module))
-        self.build = f"{home}:{getattr(inner, '__qualname__', type(inner).__qualname__)}"
+        self.build = build or f"{home}:{getattr(inner, '__qualname__', type(inner).__qualname__)}"
         zoo = home.startswith("fmnist_zoo.")  # its version says what such a model is
-        self.modules = {} if zoo else {one: _digest(one, inner) for one in (module, home)}
+        self.modules = {} if zoo or record else {one: _digest(one, inner) for one in (module, home)}
         self.summary: ModelSummary | None = None
         self.notes: list[str] = []
 
@@ -87,13 +90,13 @@ class Builder:
         return self.build.startswith(_MAIN + ":")
 
 
-_BUILDERS: dict[str, Builder] = {}
+_BUILDERS: dict[str, Builder] = {}  # by the name of the model; those of models that were given, by their `build`
 _VARIABLES: weakref.WeakValueDictionary[int, Any] = weakref.WeakValueDictionary()  # of all built models, by identity
 
 
 def add(known: Builder) -> None:
     """Makes it the builder of its model."""
-    _BUILDERS[known.name] = known
+    _BUILDERS[known.build if known.record else known.name] = known
 
 
 def builds(spec_name: str, build: str, function: Any) -> bool:
@@ -108,9 +111,11 @@ def builder(name: str, build: str, modules: Mapping[str, str] | None = None) -> 
     Raises:
         SpecError: if the module that registers it was not imported, with what to do.
     """
-    found = _BUILDERS.get(name)
+    found = _BUILDERS.get(build) or _BUILDERS.get(name)
     if found and found.build == build:
         return found
+    if build.startswith(GIVEN):
+        raise SpecError(f"{name} was given in Python as a keras.Model; give it again there")
     module, _, qualified = build.partition(":")
     function: Any = None if found else sys.modules.get(module)  # not registered if it was trained by `train(function)`
     for part in qualified.split("."):
@@ -137,6 +142,8 @@ def flag(modules: Mapping[str, str]) -> str:
 
 def readable(build: str) -> str:
     """`my_models.cnn` for a spec's `build` "my_models:cnn"."""
+    if build.startswith(GIVEN):
+        return "a clone of a keras.Model"
     return build.replace(":", ".")
 
 
@@ -158,7 +165,7 @@ def build(known: Builder, seed: int) -> Any:
     Raises:
         SpecError: for a function that raises, or returns anything but a new model from images to logits; in one line.
     """
-    from fmnist_zoo.backend import keras  # noqa: F401  (before the user's code, which would import it with its noise)
+    from fmnist_zoo.backend import keras  # before the user's code, which would import it with its noise
 
     try:
         model = _called_until_built(known.function, seed)
@@ -170,8 +177,8 @@ def build(known: Builder, seed: int) -> Any:
             if dropped:
                 known.notes.append("its last softmax is dropped, since training is on logits: the model returns logits")
             _check_outputs(model, _on_images(model, input_shape(model)))
-            contrast = _contrast(model)
-            if 0 < contrast < FAINT:
+            contrast, kinds = _contrast(model), map(type, model._flatten_layers())
+            if 0 < contrast < (RESCALED if keras.layers.Rescaling in kinds else FAINT):
                 known.notes.append(f"its logits for a black and for a white image differ by {contrast:.1g} at most: "
                                    "images come in [0, 1], so a Rescaling(1/255) makes them all black")
     except SpecError as error:

@@ -14,7 +14,7 @@ import os
 import sys
 from typing import Any, Callable
 
-from fmnist_zoo import custom, weights
+from fmnist_zoo import custom, prototype, weights
 from fmnist_zoo.backend import without_noise
 from fmnist_zoo.settings import parse, settings_of
 from fmnist_zoo.spec import ModelSpec, Recipe, SpecError
@@ -62,6 +62,18 @@ def spec_of(build: Callable[[], Any]) -> ModelSpec:
                         "fmnist_zoo.register(name, build=...)")
     described = (build.__doc__ or "").strip().partition("\n")[0]
     return _register(name, described, Recipe(), build, build.__module__, {})
+
+
+def spec_of_model(model: Any) -> ModelSpec:
+    """The spec of a `keras.Model`, of which clones are trained: see `prototype.add`.
+
+    Raises:
+        SpecError: for one with the name of another model, or that cannot be cloned.
+    """
+    if model.name in _MODELS:
+        raise SpecError(f"a model named {model.name!r} is registered already ({_MODELS[model.name][0].description}); "
+                        "give yours another name, such as keras.Sequential(..., name='mine')")
+    return prototype.add(model)
 
 
 def _register(name: str, description: str, recipe: Recipe, build: Callable[[], Any] | None, module: str,

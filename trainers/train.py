@@ -14,7 +14,7 @@ import pathlib
 import sys
 from typing import TYPE_CHECKING, Any, Callable, Mapping, Sequence, Unpack
 
-from fmnist_zoo import registry
+from fmnist_zoo import prototype, registry
 from fmnist_zoo.errors import UsageError
 from fmnist_zoo.settings import DATA, MODEL, OUTPUT, TRAINING, settings_of
 from fmnist_zoo.spec import ARRAYS, ModelSpec
@@ -25,6 +25,7 @@ from trainers.running.folder import NewFolder, RunFolder, finished
 from trainers.settings import SettingsWithoutData
 
 if TYPE_CHECKING:
+    import keras
     import numpy as np
     from keras.callbacks import Callback
 
@@ -70,7 +71,7 @@ def define_flags() -> cli.Flags:
     return values
 
 
-def train(model: str | ModelSpec | Callable[[], Any], *, data: Images | None = None,
+def train(model: str | ModelSpec | Callable[[], Any] | keras.Model, *, data: Images | None = None,
           logdir: str | os.PathLike[str] = "tb_logs", run_name: str = "", verbose: bool | None = None,
           on_epoch: OnEpoch | None = None, callbacks: Sequence[Callback] | None = None,
           **settings: Unpack[SettingsWithoutData]) -> Run:
@@ -78,7 +79,8 @@ def train(model: str | ModelSpec | Callable[[], Any], *, data: Images | None = N
 
     Args:
         model: a name, a spec, or a function without arguments that returns a new `keras.Model` in each call, as
-            `fmnist_zoo.register` takes one.
+            `fmnist_zoo.register` takes one; or a `keras.Model`, of which a clone is trained from its weights. What its
+            `compile` was given is taken into the recipe, unless a setting says otherwise.
         data: "fashion_mnist", "mini", a pair of images (n, 784) or (n, 28, 28) uint8 and labels (n,) from 0 to 9, of
             which `validation_size` are held out, or a `fmnist_zoo.Data` with the split "fit" and, to validate,
             "validation". No file holds images that are given here: `resume` needs them again.
@@ -105,20 +107,31 @@ def train(model: str | ModelSpec | Callable[[], Any], *, data: Images | None = N
         TypeError: if `model`, `on_epoch` or a callback is of another type.
         RunError: if the objective becomes NaN or infinite, or the disk is full.
     """
-    spec = registry.spec_of(model) if callable(model) else model
-    config, given = _with_data(spec, data, settings)
-    return _start(config, logdir, run_name, reporter=progress.for_caller(verbose), data=given, on_epoch=on_epoch,
-                  callbacks=callbacks)
+    reporter, named = progress.for_caller(verbose), dict(settings)
+    if prototype.is_model(model):
+        from trainers.running import compiled
+
+        taken, notes = compiled.settings(model, named)
+        for note in notes:
+            reporter.note(note)
+        named |= taken
+        spec = registry.spec_of_model(model)
+    else:
+        spec = registry.spec_of(model) if callable(model) else model
+    config, given = _with_data(spec, data, named)
+    return _start(config, logdir, run_name, reporter=reporter, data=given, on_epoch=on_epoch, callbacks=callbacks)
 
 
 def resume(path: str | os.PathLike[str], *, epochs: int | None = None, data: Images | None = None,
-           verbose: bool | None = None, on_epoch: OnEpoch | None = None, callbacks: Sequence[Callback] | None = None
-           ) -> Run:
+           model: keras.Model | None = None, verbose: bool | None = None, on_epoch: OnEpoch | None = None,
+           callbacks: Sequence[Callback] | None = None) -> Run:
     """Continues the run in a folder from its last checkpoint; the arguments are those of `train`.
 
     Args:
         epochs: more than the run was planned with; None: those that it was planned with.
         data: the same images as before, if they were given in Python; other ones are refused.
+        model: the same `keras.Model` as before, if one was given. Once the run has a checkpoint, its weights do not
+            matter.
         callbacks: of the same classes as before, if there were any.
 
     Raises:
@@ -127,15 +140,19 @@ def resume(path: str | os.PathLike[str], *, epochs: int | None = None, data: Ima
     from trainers.running import run
 
     with run.opened(_folder(path)) as found:
+        if model is not None:
+            _check_model(found, model)
         config = _continued(found, {} if epochs is None else {"epochs": epochs})
         images = None
         if data is not None and not isinstance(data, str):
             images = _images(data, config.recipe.validation_size)
         elif data not in (None, config.data):
             raise ConfigError(f"data={data!r} disagrees with the run in {found.path}, which has {config.data}")
-        recorded = found.record.get("callbacks", []) if found.record else []
-        given = [type(one).__name__ for one in callbacks or ()]
-        if images is None and config.data == ARRAYS or callbacks is None and recorded:
+        record = found.record or {}
+        recorded, given = record.get("callbacks", []), [type(one).__name__ for one in callbacks or ()]
+        missing = (images is None and config.data == ARRAYS, callbacks is None and recorded,
+                   model is None and "model" in record)
+        if any(missing):
             _refuse_python(found)
         if given != recorded:
             raise ConfigError(f"callbacks=[{', '.join(given)}] disagree with the run in {found.path}, which has "
@@ -236,6 +253,9 @@ def _new_run(values: cli.Flags) -> tuple[RunConfig, dict[str, Any] | None]:
         if old.ranking:
             print("this config is a trial's: it is trained as a run, with all validation images", file=sys.stderr)
             old = dataclasses.replace(old, ranking=False)
+        if "model" in record:
+            raise ConfigError(f"{values.config}: its model was given in Python as a keras.Model, and no file holds the "
+                              "weights that it began with; train it again there: trainers.train.train(model, ...)")
         if "callbacks" in record:
             print(f"the recorded run had callbacks ({', '.join(record['callbacks'])}), which no file holds: this "
                   "one has none", file=sys.stderr)
@@ -286,6 +306,15 @@ def _folder(path: str | os.PathLike[str]) -> RunFolder:
     if not folder.config.is_file():
         read_run(folder.config)  # raises
     return folder
+
+
+def _check_model(found: Opened, model: keras.Model) -> None:
+    """Lets the run continue with a model that is given again; `ConfigError` if it is another one."""
+    record = found.record or {}
+    if "model" not in record or not prototype.is_model(model):
+        raise ConfigError(f"model={model!r:.80} is for a run that began with a keras.Model; that in {found.path} did "
+                          "not, or this is none: drop it")
+    prototype.add_again(found.config.spec, record["model"], model, begun=found.checkpoint is not None)
 
 
 def _refuse_python(found: Opened) -> None:

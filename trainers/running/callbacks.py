@@ -26,7 +26,7 @@ INSTEAD = {_kinds.BackupAndRestore: "a run has checkpoints of its own, which tra
 SETS_RATE = (_kinds.ReduceLROnPlateau, _kinds.LearningRateScheduler)
 
 
-def check(callbacks: Sequence[Any], recipe: Recipe) -> None:
+def check_callbacks(callbacks: Sequence[Any], recipe: Recipe) -> None:
     """Refuses what cannot work where an epoch is a few compiled calls.
 
     Raises:

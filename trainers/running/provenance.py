@@ -12,7 +12,7 @@ import subprocess
 import sys
 from typing import TYPE_CHECKING, Any
 
-from fmnist_zoo import custom
+from fmnist_zoo import custom, prototype
 from fmnist_zoo.errors import SpecError
 from fmnist_zoo.spec import ARRAYS, ModelSpec
 from fmnist_zoo.version import __version__
@@ -53,6 +53,8 @@ def record(spec: ModelSpec | None = None) -> dict[str, Any]:
 def require_builder(path: str | os.PathLike[str], record: dict[str, Any]) -> None:
     """`ConfigError` if the model of the run at `path` is built by a function of a module that was not imported."""
     spec = ModelSpec.from_config(record["config"]["spec"])
+    if "model" in record:
+        prototype.restore(spec, record["model"])
     if spec.build:
         try:
             custom.builder(spec.name, spec.build, record["environment"].get("modules"))
@@ -66,7 +68,7 @@ def from_python(record: dict[str, Any]) -> str:
     For example ", data=(images, labels)".
     """
     given = {"data=(images, labels)": record.get("config", {}).get("data") == ARRAYS,
-             "callbacks=[...]": "callbacks" in record}
+             "model=model": "model" in record, "callbacks=[...]": "callbacks" in record}
     return "".join(f", {argument}" for argument, needed in given.items() if needed)
 
 

@@ -76,7 +76,8 @@ class Run:
             record, module = quoted(self.folder / "config.json"), custom.flag(self.config.spec.modules)
             commands["run it again"] = f"python -m trainers.train --config={record}{module}"
         commands["use it"] = f"keras.saving.load_model({str(self.folder / 'model.keras')!r})"
-        if self.config.spec.build:  # Keras does not know the user's classes, and may not have saved them
+        if self.config.spec.build and "model" not in self.record:
+            # Keras does not know the user's classes, and may not have saved them
             weights = self.folder / "weights" / f"{self.result['weights']}.safetensors"
             commands["use it"] = f"fmnist_zoo.build_model({self.config.spec.name!r}, weights={str(weights)!r})"
         return "\n".join([

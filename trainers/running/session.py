@@ -28,7 +28,8 @@ from trainers.engine import factory, schedule
 from trainers.engine.epoch import EpochMeans, NonFiniteError
 from trainers.engine.network import Network
 from trainers.metrics_table import COLUMNS
-from trainers.running import callbacks as keras_callbacks, dependencies, progress, provenance
+from trainers.running import dependencies, progress, provenance
+from trainers.running.callbacks import Callbacks, check_callbacks, compile_model, differ
 from trainers.running.checkpoint import Checkpoint, CheckpointError, Due, fits, identity
 from trainers.running.folder import RunFolder
 
@@ -55,9 +56,10 @@ class Session:
     def __init__(self, config: RunConfig, data: Data, reporter: progress.Reporter, *,
                  record: dict[str, Any] | None = None, checkpoint: Checkpoint | None = None,
                  expected: dict[str, Any] | None = None, callbacks: Sequence[Any] = ()):
-        keras_callbacks.check(callbacks, config.recipe)
+        check_callbacks(callbacks, config.recipe)
         self.config, self.data, self.reporter, self.old_record = config, data, reporter, record
-        self.given, self.callbacks = callbacks, None
+        self.given = callbacks
+        self.callbacks: Callbacks | None = None
         for one in (record, expected):
             provenance.require_data(data, (one or {}).get("data"))
         self.fit, self.validation = data["fit"], data["validation"]
@@ -78,9 +80,9 @@ class Session:
         """The model with its first weights, and the engine that trains it."""
         config = self.config
         self.model = self._build()
-        if config.spec.build:
-            for note in custom.builder(config.spec.name, config.spec.build).notes:
-                self.reporter.note(f"{config.spec.name}: {note}")
+        self.builder = custom.builder(config.spec.name, config.spec.build) if config.spec.build else None
+        for note in self.builder.notes if self.builder else ():
+            self.reporter.note(f"{config.spec.name}: {note}")
         found, self.named = dependencies.load(config.recipe, self.data, self.reporter, recorded,
                                               resumed=self.old_record is not None, begun=bool(self.state.epoch))
         for one in found["initial_weights"]:
@@ -139,6 +141,7 @@ class Session:
         return {"config": self.config.get_config(), **self.named, **({"sweep": self.sweep} if self.sweep else {}),
                 "jit_compile": self.config.compiles,
                 "data": {"name": data.name, "sha256": data.sha256, "split_sha256": data.split_sha256, **sizes},
+                **({"model": self.builder.record} if self.builder and self.builder.record else {}),
                 **({"callbacks": [type(one).__name__ for one in self.given]} if self.given else {}),
                 "started": starts[0]["time"], "environment": starts[0]["environment"], "starts": starts}
 
@@ -151,8 +154,8 @@ class Session:
             if self.given:
                 if self.state.epoch:
                     self.reporter.note("the state of callbacks is their own, and in no checkpoint: they start again")
-                self.callbacks = keras_callbacks.Callbacks(self.given, self.model, self.config.recipe,
-                                                           steps=self.engine.steps_an_epoch)
+                self.callbacks = Callbacks(self.given, self.model, self.config.recipe,
+                                           steps=self.engine.steps_an_epoch)
             while not self._over():
                 begun = self.state.epoch > self.first_epoch
                 if begun and should_stop() or self._failed():
@@ -228,7 +231,7 @@ class Session:
             self.model.set_weights(weights)  # some engines train a copy, or variables of their own
             rate = hook(self._learning_rate(self.state.epoch - 1))
             changed = self.model.get_weights()
-        if keras_callbacks.differ(weights, changed):
+        if differ(weights, changed):
             for variables in (self.engine.weights(), self.engine.weights(averaged=False)):
                 for variable, array in zip(variables.values(), changed):
                     variable.assign(array)
@@ -355,7 +358,7 @@ class Session:
 
     def _compile(self) -> None:
         """The model for `evaluate` and `fit` of Keras, and for callbacks."""
-        keras_callbacks.compile_model(self.model, self.engine.network, self.config.recipe)
+        compile_model(self.model, self.engine.network, self.config.recipe)
 
     def _build(self) -> Any:
         return models.build(self.config.spec, self.config.seed)

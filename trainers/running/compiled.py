@@ -1,0 +1,73 @@
+"""What a compiled `keras.Model` says about its training, as settings of a run."""
+
+from __future__ import annotations
+
+from typing import Any, Mapping
+
+from fmnist_zoo.backend import keras
+from fmnist_zoo.spec import OPTIMIZERS
+from trainers.config import ConfigError
+from trainers.engine.optimizers import MOMENTUM
+
+_losses = keras.losses
+CROSS_ENTROPIES = (_losses.SparseCategoricalCrossentropy, _losses.CategoricalCrossentropy)
+FUNCTIONS = (_losses.sparse_categorical_crossentropy, _losses.categorical_crossentropy)
+NAMES = {"learning_rate": "learning_rate", "weight_decay": "weight_decay", "global_clipnorm": "clip_norm"}
+
+
+def settings(model: Any, given: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
+    """The settings that `compile` of a model stands for, but for those `given`, which win; and notes on the latter.
+
+    Raises:
+        ConfigError: for another loss than cross entropy, and for an optimizer, or a number of it, that no recipe has.
+    """
+    if not model.compiled:
+        return {}, []
+    found = _loss(model)
+    if given.get("optimizer") is None:
+        found |= _optimizer(model, given)
+    else:
+        found["optimizer"] = type(model.optimizer).__name__
+    notes = [f"{name}={given[name]} is given: {name}={value} of compile is not used"
+             for name, value in found.items() if given.get(name) not in (None, value)]
+    return {name: value for name, value in found.items() if given.get(name) is None}, notes
+
+
+def _loss(model: Any) -> dict[str, Any]:
+    try:
+        loss = keras.losses.get(model.loss)
+    except (ValueError, TypeError):  # several, for several outputs
+        loss = model.loss
+    if loss is None or loss in FUNCTIONS:
+        return {}
+    if not isinstance(loss, CROSS_ENTROPIES):
+        name = getattr(loss, "__name__", type(loss).__name__)
+        raise ConfigError(f"{model.name} is compiled with the loss {name}, and cross entropy is what is trained: "
+                          "compile it with sparse_categorical_crossentropy, or not at all")
+    smoothing = loss.get_config().get("label_smoothing")
+    return {"label_smoothing": smoothing} if smoothing else {}
+
+
+def _optimizer(model: Any, given: Mapping[str, Any]) -> dict[str, Any]:
+    kind = type(model.optimizer)
+    advice = "give optimizer='adam' or another, which takes its place"
+    classes = {one.keras_class: name for name, one in OPTIMIZERS.items() if name != "momentum"}
+    if kind.__name__ not in classes or kind is not getattr(keras.optimizers, kind.__name__, None):
+        raise ConfigError(f"{model.name} is compiled with {kind.__name__}, which no recipe has; {advice}")
+    config, usual = model.optimizer.get_config(), kind().get_config()
+    found = {"optimizer": classes[kind.__name__]}
+    if kind is keras.optimizers.SGD and config["momentum"] == MOMENTUM:
+        found["optimizer"], usual["momentum"] = "momentum", MOMENTUM
+    if isinstance(config["learning_rate"], dict) and given.get("learning_rate") is None:
+        raise ConfigError(f"{model.name} is compiled with the learning rate {config['learning_rate']['class_name']}; "
+                          "give schedule='cosine' or another, and learning_rate")
+    other = [f"{name}={value!r}" for name, value in config.items()
+             if name not in (*NAMES, "name") and value != usual[name]]
+    if other:
+        raise ConfigError(f"{model.name} is compiled with {kind.__name__}({', '.join(other)}), which no recipe has; "
+                          f"{advice}")
+    for name, ours in NAMES.items():
+        value = config[name]
+        if not isinstance(value, dict):
+            found[ours] = float(f"{value or 0.0:.7g}")  # Keras keeps a learning rate in float32
+    return found
