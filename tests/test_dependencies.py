@@ -199,9 +199,9 @@ def test_run_on_other_data_is_not_the_run_that_the_log_folder_holds(logdir, tmp_
     folder, another = (idx_files.write_set(tmp_path / str(count), train=count) for count in (40, 50))
     config = resolve("softmax", epochs=1, data_dir=str(folder), allow_other_data=True, histogram_every=0)
     (first,) = batch.finish([config], str(logdir), lambda: False)
-    assert batch.existing_run(str(logdir), config).path == first.path
+    assert batch.existing_run(str(logdir), config)[0].path == first.path
     elsewhere = resolve("softmax", epochs=1, data_dir=str(another), allow_other_data=True, histogram_every=0)
-    assert batch.existing_run(str(logdir), elsewhere) is None
+    assert batch.existing_run(str(logdir), elsewhere)[0] is None
     shutil.rmtree(folder)
     shutil.copytree(another, folder)
-    assert batch.existing_run(str(logdir), config) is None
+    assert batch.existing_run(str(logdir), config)[0] is None

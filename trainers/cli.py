@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import functools
 import os
 import shutil
 import signal
@@ -20,12 +21,11 @@ from absl import flags
 
 from fmnist_zoo import backend, card, registry, settings
 from fmnist_zoo.errors import SpecError, UsageError, ZooError
-from fmnist_zoo.settings import Choice, Kind, Switch, Whole
+from fmnist_zoo.settings import Choice, Switch, Whole
 from trainers.config import SETTINGS, THREADS, THREADS_VARIABLE, local_folder
 from trainers.engine import process
 
 USAGE, FAILURE = 2, 1
-LONGEST_FLAG = 60
 STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)
 
 
@@ -33,15 +33,15 @@ class Flags(flags.FlagValues):
     """The flags of one command; each method defines one, whose value is `default` unless it is given."""
 
     def text(self, name: str, help: str, default: str | None = None) -> None:
-        flags.DEFINE(_TextParser(name), name, default, help, flag_values=self)
+        flags.DEFINE(_Parser(name), name, default, help, flag_values=self)
 
     def folder(self, name: str, help: str, default: str | None = None) -> None:
         """A folder on this machine, with `~` expanded."""
-        flags.DEFINE(_FolderParser(name), name, default, help, flag_values=self)
+        flags.DEFINE(_Parser(name, functools.partial(local_folder, name)), name, default, help, flag_values=self)
 
     def texts(self, name: str, help: str) -> None:
         """It may be given several times."""
-        flags.DEFINE_multi(_TextParser(name), flags.ArgumentSerializer(), name, [], help, flag_values=self)
+        flags.DEFINE_multi(_Parser(name), flags.ArgumentSerializer(), name, [], help, flag_values=self)
 
     def words(self, name: str, help: str, default: Sequence[str]) -> None:
         """Several, separated by commas."""
@@ -50,7 +50,8 @@ class Flags(flags.FlagValues):
     def whole(self, name: str, help: str, default: int | None = None, *, most: int | None = None) -> None:
         """A whole number from 1 on."""
         kind = Whole(low=1, below=2**31 if most is None else most + 1)
-        flags.DEFINE(_Parser(name, kind), name, default, help, flag_values=self)
+        flags.DEFINE(_Parser(name, functools.partial(settings.parse, name, kind)), name, default, help,
+                     flag_values=self)
 
     def switch(self, name: str, help: str) -> None:
         flags.DEFINE_boolean(name, False, help, flag_values=self)
@@ -67,10 +68,6 @@ def parse(values: Flags, arguments: Sequence[str], *, words: bool = False) -> li
             to no flag.
     """
     values.set_gnu_getopt(words)
-    for argument in arguments:
-        name = argument.partition("=")[0]
-        if name.startswith("-") and len(name) > LONGEST_FLAG:  # absl would look for similar names by recursion
-            raise UsageError(f"no flag is named {card.printable(name[:LONGEST_FLAG])}... (see --help)")
     try:
         rest = values(["command", *arguments])[1:]
     except flags.Error as error:
@@ -91,36 +88,18 @@ def parse(values: Flags, arguments: Sequence[str], *, words: bool = False) -> li
 
 
 class _Parser(flags.ArgumentParser):
-    def __init__(self, name: str, kind: Kind):
+    """Reads the value of a flag by a function; refuses a flag without a value that took the next flag for it."""
+
+    def __init__(self, name: str, read: Callable[[str], Any] = str):
         super().__init__()
-        self._name, self._kind = name, kind
+        self._name, self._read = name, read
 
     def parse(self, argument: Any) -> Any:
         if not isinstance(argument, str):  # a default
-            return self._kind.check(self._name, argument)
-        _refuse_flag(self._name, argument)
-        return settings.parse(self._name, self._kind, argument)
-
-
-class _TextParser(flags.ArgumentParser):
-    def __init__(self, name: str):
-        super().__init__()
-        self._name = name
-
-    def parse(self, argument: Any) -> Any:
-        _refuse_flag(self._name, argument)
-        return argument
-
-
-class _FolderParser(_TextParser):
-    def parse(self, argument: Any) -> Any:
-        return local_folder(self._name, super().parse(argument))
-
-
-def _refuse_flag(name: str, argument: str) -> None:
-    """`SpecError` if a flag without a value took the next flag, as in `--run_name --dry_run`, for its value."""
-    if argument.startswith("--"):
-        raise SpecError(f"{name} needs a value, --{name}=...; received the next flag, {argument}")
+            return argument
+        if argument.startswith("--"):  # as in `--run_name --dry_run`
+            raise SpecError(f"{self._name} needs a value, --{self._name}=...; received the next flag, {argument}")
+        return self._read(argument)
 
 
 def define_settings(values: Flags) -> None:
@@ -130,7 +109,8 @@ def define_settings(values: Flags) -> None:
             flags.DEFINE_boolean(name, None, known.help, flag_values=values)
             continue
         help = f"{known.help} ({', '.join(known.kind.values)})" if isinstance(known.kind, Choice) else known.help
-        flags.DEFINE(_Parser(name, known.kind), name, None, help, flag_values=values)
+        parser = _Parser(name, functools.partial(settings.parse, name, known.kind))
+        flags.DEFINE(parser, name, None, help, flag_values=values)
 
 
 def settings_in(group: str) -> list[str]:

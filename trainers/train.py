@@ -282,16 +282,16 @@ def _resume(values: cli.Flags) -> int:
         if values.dry_run:
             print(dry_run_text(config, found.path))
             return 0
-        if finished(found.folder.read_result(), config):
-            print(f"{found.path} is finished: {_longer(found.folder, config)}")
+        result = found.folder.read_result()
+        if result and finished(result, config):
+            print(f"{found.path} is finished: {_longer(result, config)}")
             return 0
         print(_execute(found, config, reporter=progress.for_output()).summary())
         return 0
 
 
-def _longer(folder: RunFolder, config: RunConfig) -> str:
+def _longer(result: dict[str, Any], config: RunConfig) -> str:
     """How a finished run can be trained longer."""
-    result = folder.read_result() or {}
     if result["stopped_early"]:
         return f"it stopped early, after epoch {result['epochs']}; --config with --early_stopping=0 trains longer"
     if config.recipe.horizon == config.recipe.epochs:

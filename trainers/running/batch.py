@@ -6,7 +6,7 @@ import contextlib
 import pathlib
 from typing import Any, Callable, Iterator, Mapping, Sequence
 
-from trainers.config import ConfigError, RunConfig, decisive_differences, read_record, read_run
+from trainers.config import ConfigError, RunConfig, decisive_differences, read_run
 from trainers.running import progress, provenance
 from trainers.running.folder import NewFolder, RunFolder, finished
 
@@ -29,9 +29,9 @@ def finish(runs: Sequence[RunConfig], logdir: str, should_stop: Callable[[], boo
     for index, config in enumerate(runs):
         if should_stop():
             return
-        folder = existing_run(logdir, config)
+        folder, record = existing_run(logdir, config)
         if folder:
-            _note_other_origin(folder, config, commit)
+            _note_other_origin(folder, record, config, commit)
         if folder is None or not finished(folder.read_result(), config):
             left = f"; about {progress.clock((len(runs) - index) * spent / done)} left" if done else ""
             print(f"[{index + 1}/{len(runs)}] {config.spec.name} ({config.trainer}, seed {config.seed}){left}",
@@ -48,8 +48,8 @@ def finish(runs: Sequence[RunConfig], logdir: str, should_stop: Callable[[], boo
         yield folder
 
 
-def existing_run(logdir: str, config: RunConfig) -> RunFolder | None:
-    """A run below `logdir` with the same config on the same data, a finished one if there is one; None without one.
+def existing_run(logdir: str, config: RunConfig) -> tuple[RunFolder | None, dict[str, Any]]:
+    """A run below `logdir` with the same config on the same data, a finished one if there is one, and its record.
 
     The data are read only where a record has the same settings.
     """
@@ -61,8 +61,8 @@ def existing_run(logdir: str, config: RunConfig) -> RunFolder | None:
             continue
         if not decisive_differences(old, config) and _is_on(record, config):
             folder = RunFolder(path.parent)
-            found.append((finished(folder.read_result(), old), folder))
-    return max(found, key=lambda entry: entry[0])[1] if found else None
+            found.append((finished(folder.read_result(), old), folder, record))
+    return max(found, key=lambda entry: entry[0])[1:] if found else (None, {})
 
 
 def _is_on(record: Mapping[str, Any], config: RunConfig) -> bool:
@@ -73,9 +73,9 @@ def _is_on(record: Mapping[str, Any], config: RunConfig) -> bool:
     return bool((record["data"]["sha256"], record["data"]["split_sha256"]) == (data.sha256, data.split_sha256))
 
 
-def _note_other_origin(folder: RunFolder, config: RunConfig, commit: str) -> None:
+def _note_other_origin(folder: RunFolder, record: dict[str, Any], config: RunConfig, commit: str) -> None:
     now = {"commit": commit, "versions": provenance.versions(), "modules": config.spec.modules}
-    others = [one for one in provenance.environments(read_record(folder.path))
+    others = [one for one in provenance.environments(record)
               if {"commit": one.get("commit"), "versions": one["versions"], "modules": one.get("modules", {})} != now]
     if others:
         origin = "; and ".join(dict.fromkeys(map(provenance.describe, others)))
