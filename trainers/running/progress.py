@@ -57,59 +57,69 @@ class Lines(Reporter):
             raise OSError(error.errno, error.strerror, getattr(self._file, "name", "standard output")) from error
 
 
-class Bar(Lines):
-    """A bar for the current epoch, or for a sweep, below the lines of the epochs or trials before."""
+class Moving(Lines):
+    """The lines of the epochs or trials before, and below them a bar for the current epoch, or for a sweep.
 
-    def __init__(self) -> None:
-        from rich.console import Console
-        from rich.progress import BarColumn, Progress, TextColumn
+    A subclass draws the bar in `_move`, and takes it away in `close`: another run may follow.
+    """
 
-        console = Console(highlight=False, soft_wrap=True)
-        self._bar_width = max(4, min(24, console.width - 100))
-        self._progress = Progress(
-            TextColumn("{task.fields[what]}"), BarColumn(bar_width=self._bar_width),
-            TextColumn("{task.percentage:>3.0f} %"), TextColumn("{task.fields[text]}"), console=console, transient=True)
-        self._task: Any = None
-        self._validation = ""
+    _room = 0  # letters for what a person may want to know beside the bar
+    _validation = ""
+
+    def _move(self, what: str, share: float, text: str) -> None:
+        raise NotImplementedError
 
     def part(self, epoch: int, share: float, means: EpochMeans, images_per_second: float, seconds_left: float) -> None:
         what, left = f"epoch {epoch}", f"  {clock(seconds_left)} left"
         text = f"loss {means.loss:.4f} accuracy {means.accuracy:.4f}"
-        room = self._progress.console.width - len(what) - self._bar_width - len("  100 %  ") - len(left)
         for more in (self._validation, f"  {images_per_second:.0f} images/s"):
-            text += more if len(text + more) < room else ""
-        text += left
-        if self._task is None:
-            self._progress.start()
-            self._task = self._progress.add_task("", total=1.0, what="", text=text)
-        self._progress.update(self._task, completed=share, what=what, text=text)
+            text += more if len(what + text + more + left) < self._room else ""
+        self._move(what, share, text + left)
 
     def trials(self, done: int, total: int, running: Callable[[], dict[str, tuple[int, int]]]) -> None:
         now = running()
-        text = "  ".join(f"{name}: epoch {epochs}/{of}" for name, (epochs, of) in now.items())
-        share = done + sum(epochs / of for epochs, of in now.values())
-        if self._task is None:
-            self._progress.start()
-            self._task = self._progress.add_task("", total=total, what="trials", text=text)
-        self._progress.update(self._task, completed=share, text=text)
+        share = (done + sum(epochs / of for epochs, of in now.values())) / total
+        self._move("trials", share, "  ".join(f"{name}: epoch {epochs}/{of}" for name, (epochs, of) in now.items()))
 
     def epoch(self, row: dict[str, Any], epochs: int, best_epoch: int, seconds_left: float) -> None:
         if row["val_loss"] is not None:
             self._validation = f"  validation {row['val_loss']:.4f} {row['val_accuracy']:.4f}"
         super().epoch(row, epochs, best_epoch, seconds_left)
 
+
+class Bar(Moving):
+    """On a terminal."""
+
+    def __init__(self) -> None:
+        from rich.console import Console
+        from rich.progress import BarColumn, Progress, TextColumn
+
+        console = Console(highlight=False, soft_wrap=True)
+        width = max(4, min(24, console.width - 100))
+        self._room = console.width - width - len("  100 %  ")
+        self._progress = Progress(
+            TextColumn("{task.fields[what]}"), BarColumn(bar_width=width), TextColumn("{task.percentage:>3.0f} %"),
+            TextColumn("{task.fields[text]}"), console=console, transient=True)
+        self._task: Any = None
+
+    def _move(self, what: str, share: float, text: str) -> None:
+        if self._task is None:
+            self._progress.start()
+            self._task = self._progress.add_task("", total=1.0, what=what, text=text)
+        self._progress.update(self._task, completed=share, what=what, text=text)
+
     def note(self, line: str) -> None:
         self._progress.console.print(line, markup=False)
 
     def close(self) -> None:
         self._progress.stop()  # which also shows the cursor again
-        if self._task is not None:  # another run may follow
+        if self._task is not None:
             self._progress.remove_task(self._task)
             self._task, self._validation = None, ""
 
 
-class Notebook(Lines):
-    """One output of a notebook's cell: the lines so far, and below them a bar that moves.
+class Notebook(Moving):
+    """One output of a notebook's cell.
 
     Rich's own bar needs the package ipywidgets in a notebook. This one needs IPython alone, which each notebook has.
     """
@@ -121,14 +131,9 @@ class Notebook(Lines):
         self._bar, self._shown = "", 0.0
         self._handle: Any = None
 
-    def part(self, epoch: int, share: float, means: EpochMeans, images_per_second: float, seconds_left: float) -> None:
-        self._move(f"epoch {epoch}", share, f"loss {means.loss:.4f} accuracy {means.accuracy:.4f}  "
-                   f"{clock(seconds_left)} left")
-
-    def trials(self, done: int, total: int, running: Callable[[], dict[str, tuple[int, int]]]) -> None:
-        now = running()
-        share = (done + sum(epochs / of for epochs, of in now.values())) / total
-        self._move("trials", share, "  ".join(f"{name}: epoch {epochs}/{of}" for name, (epochs, of) in now.items()))
+    def _move(self, what: str, share: float, text: str) -> None:
+        self._bar = f"{what}  {'━' * round(24 * share):<24}  {share:>4.0%}  {text}"
+        self._show()
 
     def note(self, line: str) -> None:
         self._lines.append(line)
@@ -137,10 +142,6 @@ class Notebook(Lines):
     def close(self) -> None:
         self._bar = ""
         self._show(now=True)
-
-    def _move(self, what: str, share: float, text: str) -> None:
-        self._bar = f"{what}  {'━' * round(24 * share):<24}  {share:>4.0%}  {text}"
-        self._show()
 
     def _show(self, *, now: bool = False) -> None:
         if not now and time.monotonic() - self._shown < self.SECONDS:
