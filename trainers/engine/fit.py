@@ -7,6 +7,7 @@ with dropout, its numbers agree with those of our loop statistically, not digit 
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import warnings
 from typing import Any, Sequence
 
@@ -20,33 +21,16 @@ from trainers.engine.epoch import EpochMeans, NonFiniteError, OnPart, epoch_orde
 from trainers.engine.network import Network, make_predictor
 
 
-def make_optimizer(recipe: Recipe, *, without_decay: Any = (), learning_rate: Any = None) -> Any:
-    """The Keras optimizer of a recipe.
-
-    Args:
-        without_decay: the Keras variables that do not decay.
-        learning_rate: a schedule of Keras'; None: the recipe's constant one.
-    """
+def make_optimizer(recipe: Recipe, *, without_decay: Sequence[Any] = ()) -> Any:
+    """The Keras optimizer of a recipe; the Keras variables `without_decay` do not decay."""
     options: dict[str, Any] = {}
     if recipe.weight_decay or recipe.optimizer == "adamw":  # no decay is None in Keras, but AdamW refuses None
         options["weight_decay"] = recipe.weight_decay
     if recipe.clip_norm:
         options["global_clipnorm"] = recipe.clip_norm
-    if learning_rate is not None:
-        options["learning_rate"] = learning_rate
     optimizer = optimizers.make_keras(recipe, **options)
     optimizer.exclude_from_weight_decay(var_list=list(without_decay))
     return optimizer
-
-
-class Table(keras.optimizers.schedules.LearningRateSchedule):
-    """A learning rate for each update, looked up: any schedule of a recipe in `Model.fit`."""
-
-    def __init__(self, rates: np.ndarray):
-        self._rates = tf.constant(rates)
-
-    def __call__(self, step: Any) -> Any:
-        return self._rates[tf.minimum(tf.cast(step, tf.int32), len(self._rates) - 1)]
 
 
 class FitEngine:
@@ -58,17 +42,13 @@ class FitEngine:
     def __init__(self, network: Network, recipe: Recipe, split: Split, *, batch_size: int, seed: int,
                  jit_compile: bool | str = "auto"):
         model = self._model = network.model
-        self.network, self._batch_size, self._seed, self.predict = network, batch_size, seed, make_predictor(network)
+        self.network, self.predict, self._recipe = network, make_predictor(network), recipe
+        self._batch_size, self._seed = batch_size, seed
         self._images = split.images.astype(np.float32) / np.float32(255)
         self._images, self._labels = self._images.reshape(-1, *network.shape), split.labels
         self.steps_an_epoch = -(-len(split.labels) // batch_size)
-        rates = None
-        if recipe.horizon:
-            rates = Table(np.concatenate([
-                schedule.learning_rates(recipe, steps_an_epoch=self.steps_an_epoch, epoch=epoch)
-                for epoch in range(recipe.epochs)]))
         others = [variable for variable, kernel in zip(model.trainable_variables, network.is_kernel) if not kernel]
-        optimizer = make_optimizer(recipe, without_decay=others, learning_rate=rates)
+        optimizer = make_optimizer(recipe, without_decay=others)
         optimizer.build(model.trainable_variables)
         # Keras smooths one-hot labels alone, and the loss that is minimised includes the penalty. So both are metrics.
         smoothing = recipe.label_smoothing
@@ -87,7 +67,7 @@ class FitEngine:
 
     def set_learning_rate(self, rate: float) -> None:
         """The constant learning rate of the epochs that follow."""
-        self._model.optimizer.learning_rate = rate
+        self._recipe = dataclasses.replace(self._recipe, learning_rate=rate)
 
     def run_epoch(self, epoch: int, on_part: OnPart | None = None) -> EpochMeans:
         """Runs epoch number `epoch` (0 is the first); calls `on_part` every 100 steps.
@@ -96,8 +76,12 @@ class FitEngine:
             NonFiniteError: as soon as the running loss is not finite; that update was applied.
         """
         order = epoch_order(len(self._labels), seed=self._seed, epoch=epoch)
+        rates = schedule.learning_rates(self._recipe, steps_an_epoch=self.steps_an_epoch, epoch=epoch)
         first_step = epoch * self.steps_an_epoch
         last: dict[str, float] = {}
+
+        def on_batch_begin(batch: int, logs: Any) -> None:
+            self._model.optimizer.learning_rate = rates[batch]
 
         def on_batch_end(batch: int, logs: dict[str, float]) -> None:
             if not np.isfinite(logs["loss"]):
@@ -110,7 +94,8 @@ class FitEngine:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "Gradients do not exist")  # the run has a note of them
             self._model.fit(batches, epochs=epoch + 1, initial_epoch=epoch, shuffle=False, verbose=0,
-                            callbacks=[keras.callbacks.LambdaCallback(on_train_batch_end=on_batch_end)])
+                            callbacks=[keras.callbacks.LambdaCallback(on_train_batch_begin=on_batch_begin,
+                                                                      on_train_batch_end=on_batch_end)])
         return self._means(last)
 
     def _means(self, logs: dict[str, float]) -> EpochMeans:

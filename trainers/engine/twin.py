@@ -105,11 +105,12 @@ def twin_of(model: Any, numbers: Sequence[int] | None = None, *, fused: bool = T
                               "keras.Model, which cannot be copied; build it as a functional or Sequential model, or "
                               "train in float32")
         return Twin(model, [], [])
+    logits = model.outputs[0]._keras_history.operation
     dropout: list[Any] = []
     copies: list[tuple[Any, Any]] = []
 
     def clone(layer: Any) -> Any:
-        policy = MIXED if bfloat16 and layer is not _last_layer(model) else layer.dtype_policy
+        policy = MIXED if bfloat16 and layer is not logits else layer.dtype_policy
         if type(layer) is keras.layers.Dropout:
             dropout.append(layer)
             place = len(dropout) - 1
@@ -134,10 +135,6 @@ def _clonable(model: Any) -> bool:
     kinds = type(keras.Model(pixels := keras.Input((1,)), pixels)), keras.Sequential
     parts = [part for part in model._flatten_layers() if isinstance(part, kinds)]
     return type(model) in kinds and all(type(part) in kinds for part in parts)
-
-
-def _last_layer(model: Any) -> Any:
-    return model.outputs[0]._keras_history.operation
 
 
 def _copied(layer: Any, policy: Any) -> Any:

@@ -107,8 +107,7 @@ class Callbacks:
 
     def _called(self, learning_rate: float, hook: Any, *arguments: Any) -> float:
         optimizer = self._model.optimizer
-        if not isinstance(optimizer._learning_rate, keras.optimizers.schedules.LearningRateSchedule):
-            optimizer.learning_rate = learning_rate
+        optimizer.learning_rate = learning_rate
         try:
             hook(*arguments)
         except Exception as error:
