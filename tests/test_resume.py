@@ -19,7 +19,7 @@ from trainers.config import ConfigError, RunConfig, read_record, resolve
 from trainers.engine import factory
 from trainers.running import batch, provenance, run
 from trainers.running.folder import RunFolder
-from trainers.running.progress import Lines, Reporter
+from trainers.running.progress import Lines
 from trainers.train import main, resume, train
 
 
@@ -308,20 +308,6 @@ def test_run_resumes_where_other_models_were_built_before(model, tmp_path):
     factory._kept.clear()
     fmnist_zoo.build_model("5D_drop03")
     assert resume(half.folder, verbose=False).result["weights_sha256"] == whole.result["weights_sha256"]
-
-
-def test_constructed_session_changes_no_file(quick, copy):
-    from trainers.running.session import Session
-
-    (copy / "saving.keras").write_text("half")
-    (copy / "evaluation").mkdir()
-    before = {path: path.read_bytes() for path in copy.rglob("*") if path.is_file()}
-    config = resolve("4D_drop03", hidden=(16, 16, 16), data="mini", epochs=9, l2=1e-4)
-    with run.opened(RunFolder(copy)) as found:
-        Session(config, fmnist_zoo.load_data(data="mini"), Reporter(), record=found.record,
-                checkpoint=found.checkpoint)
-    assert {path: path.read_bytes() for path in copy.rglob("*") if path.is_file()} == before
-    assert (copy / "evaluation").is_dir()
 
 
 class Notes(Lines):

@@ -119,7 +119,8 @@ def train(model: str | ModelSpec | Callable[[], Any] | keras.Model, *, data: Ima
     else:
         spec = registry.spec_of(model) if callable(model) else model
     config, given = _with_data(spec, data, named)
-    return _start(config, logdir, run_name, reporter=reporter, data=given, on_epoch=on_epoch, callbacks=callbacks)
+    return _execute(NewFolder(logdir, config, run_name), config, reporter=reporter, data=given, on_epoch=on_epoch,
+                    callbacks=callbacks)
 
 
 def resume(path: str | os.PathLike[str], *, epochs: int | None = None, data: Images | None = None,
@@ -188,11 +189,6 @@ def _images(data: Any, validation_size: float) -> Data:
     return arrays.from_arrays(*data, validation_size=validation_size)
 
 
-def _start(config: RunConfig, logdir: str | os.PathLike[str], run_name: str, **options: Any) -> Run:
-    """Trains a new run; its folder is made just before the first update."""
-    return _execute(NewFolder(logdir, config, run_name), config, **options)
-
-
 def _execute(place: Opened | NewFolder, config: RunConfig, *, reporter: progress.Reporter,
              expected: dict[str, Any] | None = None, data: Data | None = None, on_epoch: OnEpoch | None = None,
              callbacks: Sequence[Callback] | None = None) -> Run:
@@ -223,12 +219,12 @@ def _main(values: cli.Flags) -> int:
     if values.resume:
         return _resume(values)
     config, expected = _new_run(values)
+    place = NewFolder(values.logdir, config, values.run_name)
     if values.dry_run:
         dependencies.check(config)
-        print(dry_run_text(config, NewFolder(values.logdir, config, values.run_name).path))
+        print(dry_run_text(config, place.path))
         return 0
-    run = _start(config, values.logdir, values.run_name, expected=expected, reporter=progress.for_output())
-    print(run.summary())
+    print(_execute(place, config, expected=expected, reporter=progress.for_output()).summary())
     return 0
 
 
