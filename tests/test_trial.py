@@ -5,6 +5,7 @@ import fcntl
 import gc
 import json
 import os
+import pathlib
 import shutil
 import types
 
@@ -151,6 +152,14 @@ def test_child_of_a_trial_equals_the_run_that_was_trained_at_once(job, parent, t
 
     info = metadata.parse_session_start_info_plugin_data(start[1].metadata.plugin_data.content)
     assert info.hparams["epochs"].number_value == 3
+
+
+def test_folder_whose_name_is_not_of_the_locale_is_used(job, tmp_path):
+    name = os.fsdecode(b"m\xff")
+    asked = job(name)
+    assert trial.run(asked)["status"] == "COMPLETED"
+    assert r"m\udcff" in pathlib.Path(asked["folder"], trial.LOG).read_text(encoding="utf-8")
+    assert train.train("softmax", data="mini", epochs=1, logdir=tmp_path / name, batch_size=BATCH).result
 
 
 def test_memory_is_in_megabytes_on_either_system(monkeypatch):

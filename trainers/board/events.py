@@ -92,7 +92,8 @@ class EventWriter:
         self.summary(summary_pb2.Summary.FromString(made.SerializeToString()), step)
 
     def text(self, tag: str, markdown: str, step: int = 0) -> None:
-        self.summary(text_pb(tag, markdown), step)
+        readable = markdown.encode(errors="surrogateescape").decode(errors="replace")  # a path in another locale
+        self.summary(text_pb(tag, readable), step)
 
     def graph(self, graph_def: Any) -> None:
         """A graph of TensorFlow's operations, without those that only order others."""

@@ -13,6 +13,7 @@ from tensorboard.compat.proto import event_pb2
 from tensorboard.plugins.hparams import api_pb2, metadata, plugin_data_pb2
 from tensorboard.summary.writer.record_writer import RecordWriter
 
+from fmnist_zoo.card import printable
 from fmnist_zoo.errors import ZooError
 from fmnist_zoo.files import atomic_write, exclusive, make_folder
 from fmnist_zoo.settings import Number, Whole
@@ -160,7 +161,7 @@ def session_start(run: pathlib.Path, config: RunConfig, batch_size: int, sweep: 
         sweep: of a trial: the `model` that its sweep starts from, and `by_layer`; None for a run.
     """
     group = f"#{run.parent.name} {run.parent.parent.name}" if sweep else f"{run.name} {run.parent.name}"
-    info = plugin_data_pb2.SessionStartInfo(start_time_secs=time.time(), group_name=group)
+    info = plugin_data_pb2.SessionStartInfo(start_time_secs=time.time(), group_name=printable(group))
     for name, value in hyperparameters(config, batch_size, **sweep or {}).items():
         setattr(info.hparams[name], "string_value" if isinstance(value, str) else "number_value", value)
     return _hparams(metadata.SESSION_START_INFO_TAG, session_start_info=info)

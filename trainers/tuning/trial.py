@@ -19,7 +19,7 @@ import textwrap
 import threading
 import time
 import traceback
-from typing import Any, Callable, Iterator, Mapping
+from typing import Any, Callable, Iterator, Mapping, TextIO
 
 import fmnist_zoo
 from fmnist_zoo import registry
@@ -109,7 +109,7 @@ def _run(job: dict[str, Any]) -> dict[str, Any]:
         raise TrialError(f"{error.filename or folder.path}: {error.strerror or error}") from error
     except Exception as error:
         with contextlib.suppress(OSError):
-            with open(folder.path / LOG, "a", encoding="utf-8") as log:
+            with _log(folder) as log:
                 log.write(traceback.format_exc())
             _show_failure(folder, config, job["expected"].get("sweep"))
         text = re.sub(r"\{\{.*?\}\} ?", "", str(error))  # without the names of TensorFlow's nodes
@@ -215,7 +215,7 @@ def _execute(folder: RunFolder, config: RunConfig, expected: dict[str, Any],
     result = result if finished(result, config) else None
     if result is None:
         try:
-            with open(folder.path / LOG, "a", encoding="utf-8") as log, opened(folder) as found:
+            with _log(folder) as log, opened(folder) as found:
                 result = execute(found, config, reporter=progress.Lines(log), should_stop=should_stop,
                                  expected=expected, data=_data(**config.data_settings)).result
         except RunError as error:
@@ -227,6 +227,11 @@ def _execute(folder: RunFolder, config: RunConfig, expected: dict[str, Any],
     if result is None:
         return {"status": STOPPED}
     return {"status": COMPLETED, **{name: result[name] for name in ("epochs", "final", "seconds")}}
+
+
+def _log(folder: RunFolder) -> TextIO:
+    """A trial's log, which takes names of folders that are not of the locale as escapes."""
+    return open(folder.path / LOG, "a", encoding="utf-8", errors="backslashreplace")
 
 
 def _show_failure(folder: RunFolder, config: RunConfig, sweep: dict[str, Any] | None) -> None:
