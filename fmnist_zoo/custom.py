@@ -347,7 +347,7 @@ def _without_softmax(model: Any) -> tuple[Any, bool]:
     """
     from fmnist_zoo.backend import keras
 
-    outputs = getattr(model, "outputs", None) or ()
+    outputs: Any = getattr(model, "outputs", None) or ()
     if len(outputs) != 1:
         return model, False
     last = outputs[0]._keras_history.operation

@@ -93,7 +93,7 @@ def test_weights_that_early_stopping_restores_do_not_count_in_silence(tmp_path, 
         run.history[run.result["final"]["epoch"] - 1]["val_objective"], rel=1e-5)
 
 
-class Batches(kinds.Callback):
+class Batches(keras.callbacks.Callback):
     def on_train_batch_end(self, batch, logs=None):
         """Sets weights."""
 

@@ -140,7 +140,7 @@ def test_an_optimizer_that_no_recipe_has_is_refused_by_name(optimizer, text):
         compiled.settings(compiled_with(optimizer), {})
 
 
-class Twice(layers.Layer):
+class Twice(keras.layers.Layer):
     def __init__(self, factor, **options):
         super().__init__(**options)
         self.factor = factor

@@ -115,7 +115,7 @@ def train(model: str | ModelSpec | Callable[[], Any] | keras.Model, *, data: Ima
         for note in notes:
             reporter.note(note)
         named |= taken
-        spec = registry.spec_of_model(model)
+        spec: str | ModelSpec = registry.spec_of_model(model)
     else:
         spec = registry.spec_of(model) if callable(model) else model
     config, given = _with_data(spec, data, named)
@@ -307,7 +307,7 @@ def _folder(path: str | os.PathLike[str]) -> RunFolder:
 def _check_model(found: Opened, model: keras.Model) -> None:
     """Lets the run continue with a model that is given again; `ConfigError` if it is another one."""
     record = found.record or {}
-    if "model" not in record or not prototype.is_model(model):
+    if "model" not in record or not found.config or not prototype.is_model(model):
         raise ConfigError(f"model={model!r:.80} is for a run that began with a keras.Model; that in {found.path} did "
                           "not, or this is none: drop it")
     prototype.add_again(found.config.spec, record["model"], model, begun=found.checkpoint is not None)

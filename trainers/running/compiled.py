@@ -55,7 +55,7 @@ def _optimizer(model: Any, given: Mapping[str, Any]) -> dict[str, Any]:
     if kind.__name__ not in classes or kind is not getattr(keras.optimizers, kind.__name__, None):
         raise ConfigError(f"{model.name} is compiled with {kind.__name__}, which no recipe has; {advice}")
     config, usual = model.optimizer.get_config(), kind().get_config()
-    found = {"optimizer": classes[kind.__name__]}
+    found: dict[str, Any] = {"optimizer": classes[kind.__name__]}
     if kind is keras.optimizers.SGD and config["momentum"] == MOMENTUM:
         found["optimizer"], usual["momentum"] = "momentum", MOMENTUM
     if isinstance(config["learning_rate"], dict) and given.get("learning_rate") is None:
