@@ -53,10 +53,12 @@ def without_noise(noise: re.Pattern[str] = _NOISE) -> Iterator[None]:
             yield
             return
         os.dup2(held.fileno(), 2)
-        failed = True
+        failed = False
         try:
             yield
-            failed = False
+        except Exception:
+            failed = True
+            raise
         finally:
             sys.stderr.flush()
             os.dup2(real, 2)

@@ -26,11 +26,12 @@ def test_noise_is_dropped_and_other_lines_are_printed(capfd):
     assert capfd.readouterr().err == "W0000 a warning\nlater\n"
 
 
-def test_an_error_prints_everything(capfd):
-    with pytest.raises(ImportError), without_noise():
+@pytest.mark.parametrize("error, noise", [(ImportError, NOISE), (KeyboardInterrupt, b"")])
+def test_an_error_prints_everything_and_ctrl_c_does_not(capfd, error, noise):
+    with pytest.raises(error), without_noise():
         os.write(2, NOISE + b"W0000 a warning\n")
-        raise ImportError
-    assert capfd.readouterr().err.encode() == NOISE + b"W0000 a warning\n"
+        raise error
+    assert capfd.readouterr().err.encode() == noise + b"W0000 a warning\n"
 
 
 def test_an_unwritable_temporary_folder_is_no_reason_to_fail(capfd, monkeypatch, tmp_path):
