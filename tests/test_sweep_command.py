@@ -149,6 +149,6 @@ def test_ctrl_c_leaves_no_traceback_and_keeps_finished_epochs(training, tmp_path
         os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to the workers too
         output, error = process.communicate(timeout=helpers.SECONDS)
     assert process.returncode == 130, error
-    assert "interrupted; the same command continues" in output and "Traceback" not in error + output
+    assert "the same command continues" in output and "Traceback" not in error + output
     if training:
         assert "RUNNING" in output and (metrics.parent / "checkpoints" / "latest.safetensors").exists()
