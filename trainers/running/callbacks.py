@@ -23,6 +23,7 @@ BATCH_HOOKS = ("on_batch_begin", "on_batch_end", "on_train_batch_begin", "on_tra
 INSTEAD = {_kinds.BackupAndRestore: "a run has checkpoints of its own, which trainers.train.resume continues",
            _kinds.SwapEMAWeights: "give ema=0.999: the averages are then validated and kept",
            _kinds.ProgbarLogger: "verbose=True shows the epochs"}
+FIXED = "which follows the recipe's schedule; give schedule='constant' and warmup=0"
 SETS_RATE = (_kinds.ReduceLROnPlateau, _kinds.LearningRateScheduler)
 
 
@@ -46,8 +47,7 @@ def _problem(callback: Any, recipe: Recipe) -> str:
         if isinstance(callback, kind):
             return instead
     if isinstance(callback, SETS_RATE) and recipe.horizon:
-        return ("it sets the learning rate, and the recipe's schedule does; give schedule='constant' and warmup=0, "
-                f"received schedule={recipe.schedule!r} and warmup={recipe.warmup:g}")
+        return f"it sets the learning rate, {FIXED}; received {recipe.schedule!r} and {recipe.warmup:g}"
     hooks = [name for name in BATCH_HOOKS if not _is_of_keras(getattr(callback, name))]
     hooks += [f"{name}={getattr(callback, name)!r}" for name in ("save_freq", "update_freq")
               if getattr(callback, name, "epoch") != "epoch"]
@@ -113,7 +113,10 @@ class Callbacks:
         except Exception as error:
             self.error = error
         rate = float(optimizer.learning_rate)
-        if self._recipe.horizon or np.float32(learning_rate) == rate:
+        if rate == np.float32(learning_rate):
+            return learning_rate
+        if self._recipe.horizon:
+            self.error = ConfigError(f"a callback has set the learning rate to {rate:g}, {FIXED}")
             return learning_rate
         return rate
 
