@@ -169,6 +169,7 @@ def test_subclassed_model_is_exported_but_not_to_keras(tmp_path):
         export.export(subject, "keras", tmp_path / "a.keras")
 
 
+@pytest.mark.long
 def test_model_that_keras_cannot_save_keeps_its_weights(tmp_path, capsys):
     run = train.train(registry.spec_of(custom_zoo.Indescribable), logdir=tmp_path, verbose=True,
                       **{**QUICK, "epochs": 1})

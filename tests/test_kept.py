@@ -101,6 +101,7 @@ def test_trial_that_continues_another_finds_its_checkpoint(writing, tmp_path, sl
     assert max(most) < len(table) / 2
 
 
+@pytest.mark.long
 def test_trial_without_weights_says_how_it_is_trained_again(inline_pool, tmp_path, monkeypatch, capsys, without_xla):
     monkeypatch.setattr(start, "BEST", 1)
     table = sweep.sweep("softmax", {"l2": [0, 0.1]}, tuner="grid", data="mini", epochs=1, logdir=tmp_path)

@@ -130,7 +130,7 @@ def epochs(name, trainer, split, count, **settings):
 
 
 @pytest.mark.parametrize("name", [
-    "network_softmax", "network_A_l1", pytest.param("network_B_l2", marks=pytest.mark.long)])
+    "network_A_l1", *(pytest.param(name, marks=pytest.mark.long) for name in ("network_softmax", "network_B_l2"))])
 def test_scratch_and_tape_take_the_same_steps(name, fit_split):
     """Full batch and gradient descent from the same start: same equations give the same numbers, but for rounding."""
     (ours, our_means), (theirs, their_means) = (

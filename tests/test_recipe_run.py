@@ -60,6 +60,7 @@ def test_resumed_run_with_every_setting_equals_uninterrupted_run(teacher, whole,
     assert any("ema" in name and "moving_variance" in name for name in state)
 
 
+@pytest.mark.long
 def test_validation_and_kept_weights_are_of_the_mean(whole):
     images, labels = fmnist_zoo.load_data(("validation",), data="mini")["validation"]
     losses = {}
@@ -78,6 +79,7 @@ def test_validation_and_kept_weights_are_of_the_mean(whole):
     np.testing.assert_array_equal(raw.layers[-1].kernel, state["logits/kernel"])
 
 
+@pytest.mark.long
 def test_events_show_augmented_images_and_the_learning_rate(whole):
     (step, value), = helpers.summaries(whole.folder)["pictures/augmented"]
     assert step == 0 and value.tensor.string_val[2].startswith(b"\x89PNG")
@@ -100,6 +102,7 @@ def test_events_are_of_the_weights_that_count(tmp_path):
     np.testing.assert_array_equal(run.model.layers[-1].kernel, kernels[0])
 
 
+@pytest.mark.long
 def test_card_has_a_line_for_each_setting_that_is_on(whole):
     card = helpers.summaries(whole.folder)["settings"][0][1].tensor.string_val[0].decode()
     for name, value in EVERYTHING.items():
@@ -125,6 +128,7 @@ def test_fit_resumes_within_a_schedule_to_the_same_bits(tmp_path):
 
 # The length of a schedule.
 
+@pytest.mark.long
 def test_run_goes_on_within_its_schedule_and_not_past_it(whole, tmp_path, capsys):
     settings = dict(schedule="one_cycle", warmup=0.1, seed=2, data="mini", **SMALL)
     folder = train("3L", epochs=2, schedule_epochs=4, logdir=tmp_path, run_name="parts", **settings).folder

@@ -101,6 +101,7 @@ def test_wrong_flag_is_refused_in_one_line(flags, text, capsys):
     assert text in captured.err and captured.err.count("\n") == 1
 
 
+@pytest.mark.long
 def test_page_has_the_reports_numbers_beside_ours(made):
     _, text = made
     row = next(line for line in text.splitlines() if line.startswith("| network_A_l1 (objective) | 1 |"))
@@ -111,6 +112,7 @@ def test_page_has_the_reports_numbers_beside_ours(made):
     assert len(re.findall(r"^\| 2L \| (tape|fit) \|", text, re.MULTILINE)) == 2
 
 
+@pytest.mark.long
 def test_page_says_which_report_and_which_runs(made):
     _, text = made
     assert 'The source is "Deep Learning Assignment 1"' in text and "A quick run: its numbers mean nothing" in text
@@ -118,6 +120,7 @@ def test_page_says_which_report_and_which_runs(made):
     assert f"Runs of commit {'a' * 12}, {'b' * 12}, {'c' * 12}-dirty, page of commit " in text
 
 
+@pytest.mark.long
 def test_page_of_dropout_alone_answers_the_question_with_its_own_runs(made):
     folder, _ = made
     text = (folder.parents[1] / "dropout" / "report.md").read_text()
@@ -125,6 +128,7 @@ def test_page_of_dropout_alone_answers_the_question_with_its_own_runs(made):
     assert "(not run: 2L, 3L)" in text and (folder.parents[1] / "dropout" / "rounded.png").exists()
 
 
+@pytest.mark.long
 def test_evidence_and_curves_of_2l_are_of_its_own_engine(made):
     """2L is trained by two engines; only the section on `Model.fit` shows the second."""
     _, text = made
@@ -133,6 +137,7 @@ def test_evidence_and_curves_of_2l_are_of_its_own_engine(made):
     assert f"validation loss, last epoch: 2L {float(losses['tape']):.3f}, 3L " in text
 
 
+@pytest.mark.long
 def test_html_is_one_self_contained_file(made):
     folder, text = made
     pictures = {f"{one.name}.png" for one in experiments.EXPERIMENTS} | {"rounded.png"}

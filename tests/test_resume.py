@@ -298,6 +298,7 @@ def test_other_data_are_refused_on_resume_and_replay(copy, tmp_path, capsys):
     assert [path.name for path in copy.parent.iterdir()] == ["copy"]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("model", ["4D_drop03", "4N_512"])
 def test_run_resumes_where_other_models_were_built_before(model, tmp_path):
     """Keras counts the seeds of random layers over the whole process."""
