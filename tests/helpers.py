@@ -129,6 +129,12 @@ def run_outcome(folder):
                   **{name: result.get(name) for name in ("final", "weights_sha256", "epochs", "stopped_early")}})
 
 
+def assert_equal_runs(one, other):
+    """Two runs are equal to the bit, but for their times."""
+    found = difference(run_outcome(other), run_outcome(one))
+    assert found is None, found
+
+
 def plain(content):
     """The content as JSON gives it back."""
     return json.loads(json.dumps(content))

@@ -32,8 +32,7 @@ def test_epochs_after_which_a_checkpoint_is_written(saved, tmp_path, monkeypatch
     assert saved == expected
     monkeypatch.undo()
     whole = train("2L", logdir=tmp_path, **SMALL).folder
-    assert helpers.rows_without_times(folder) == helpers.rows_without_times(whole)
-    assert helpers.state_digest(folder) == helpers.state_digest(whole)
+    helpers.assert_equal_runs(folder, whole)
 
 
 def test_a_minute_is_from_the_last_checkpoint_or_the_start(monkeypatch):

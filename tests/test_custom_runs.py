@@ -94,8 +94,7 @@ def test_resumed_run_equals_an_uninterrupted_one(function, trainer, tmp_path):
     half = train.train(spec, trainer=trainer, logdir=tmp_path / "half", **QUICK)
     backend.keras.layers.Dense(3)  # another process has other counters
     assert train.main([f"--resume={half.folder}", "--epochs=3"]) == 0
-    assert helpers.rows_without_times(half.folder) == helpers.rows_without_times(whole.folder)
-    assert helpers.state_digest(half.folder) == helpers.state_digest(whole.folder)
+    helpers.assert_equal_runs(half.folder, whole.folder)
 
 
 def test_record_names_the_module_and_its_source(workplace):

@@ -10,8 +10,8 @@ import fmnist_zoo
 from fmnist_zoo import metrics, registry, unrolling
 from fmnist_zoo.backend import keras
 from fmnist_zoo.errors import SpecError
-from tests import idx_files
-from tests.test_resume import assert_equal_runs, stopped_run
+from tests import helpers, idx_files
+from tests.test_resume import stopped_run
 from trainers import sweep
 from trainers.config import ConfigError, read_record, resolve
 from trainers.running import batch
@@ -112,7 +112,7 @@ def test_run_starts_from_a_convolutional_run_and_resumes_to_the_same_bits(logdir
     assert not list(logdir.glob("3L*"))
     shutil.rmtree(source)  # the checkpoint has all weights
     assert main([f"--resume={folder}"]) == 0
-    assert_equal_runs(folder, whole.folder)
+    helpers.assert_equal_runs(folder, whole.folder)
     assert read_record(folder)["initial_weights"] == read_record(whole.folder)["initial_weights"]
 
 

@@ -12,7 +12,7 @@ from fmnist_zoo import metrics, models, registry
 from fmnist_zoo.backend import keras
 from fmnist_zoo.errors import SpecError
 from tests import helpers
-from tests.test_resume import assert_equal_runs, crash_after, stopped_run
+from tests.test_resume import crash_after, stopped_run
 from trainers import sweep
 from trainers.config import RunConfig, overlay, resolve
 from trainers.running.trained import from_run
@@ -54,7 +54,7 @@ def test_resumed_run_with_every_setting_equals_uninterrupted_run(teacher, whole,
     else:
         folder = stopped_run(tmp_path, 1, model="3L", **settings)
     assert main([f"--resume={folder}"]) == 0
-    assert_equal_runs(folder, whole.folder)
+    helpers.assert_equal_runs(folder, whole.folder)
     state = helpers.checkpoint_of(folder).state
     assert {"ema/logits/kernel", "logits/kernel"} <= set(state)
     assert any("ema" in name and "moving_variance" in name for name in state)
@@ -123,7 +123,7 @@ def test_fit_resumes_within_a_schedule_to_the_same_bits(tmp_path):
     whole = train("3L", logdir=tmp_path, run_name="whole", **settings).folder
     stopped = train("3L", logdir=tmp_path, run_name="parts", on_epoch=lambda row: row["epoch"] == 1, **settings).folder
     assert main([f"--resume={stopped}"]) == 0
-    assert_equal_runs(stopped, whole)
+    helpers.assert_equal_runs(stopped, whole)
 
 
 # The length of a schedule.
@@ -134,8 +134,7 @@ def test_run_goes_on_within_its_schedule_and_not_past_it(whole, tmp_path, capsys
     folder = train("3L", epochs=2, schedule_epochs=4, logdir=tmp_path, run_name="parts", **settings).folder
     planned = train("3L", epochs=4, logdir=tmp_path, run_name="planned", **settings).folder
     assert main([f"--resume={folder}", "--epochs=4"]) == 0
-    assert helpers.rows_without_times(folder) == helpers.rows_without_times(planned)
-    assert helpers.state_digest(folder) == helpers.state_digest(planned)
+    helpers.assert_equal_runs(folder, planned)
     assert f"--resume={folder} --epochs" not in capsys.readouterr().out  # there is nothing left to go on to
     for flags in (["--epochs=5"], ["--epochs=5", "--schedule_epochs=5"], ["--schedule_epochs=9"]):
         assert main([f"--resume={folder}", *flags]) == 2

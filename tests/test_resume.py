@@ -73,18 +73,6 @@ def stopped_run(logdir, done, *, model="4D_drop03", **settings):
     return folder.path
 
 
-def assert_equal_runs(one, other):
-    assert helpers.rows_without_times(one) == helpers.rows_without_times(other)
-    assert helpers.state_digest(one) == helpers.state_digest(other)
-    results = [json.loads((folder / "result.json").read_text()) for folder in (one, other)]
-    assert results[0]["weights_sha256"] == results[1]["weights_sha256"]
-    assert results[0]["final"] == results[1]["final"]
-    for part in ("train", ""):
-        first, second = ({tag: values for tag, values in helpers.scalars(folder / part).items()
-                          if not tag.startswith("speed/") and tag != "final/seconds"} for folder in (one, other))
-        assert first == second and first
-
-
 @pytest.mark.long
 def test_run_that_is_killed_twice_equals_uninterrupted_run(tmp_path, capsys):
     """Within an epoch: by a second Ctrl-C, which leaves at once, and when it was resumed by SIGKILL."""
@@ -106,7 +94,7 @@ def test_run_that_is_killed_twice_equals_uninterrupted_run(tmp_path, capsys):
     assert not (folder / "result.json").exists(), "too late: the run had ended"
     assert main([f"--resume={folder}"]) == 0
     assert f"process {process.pid}, the last one in this folder, ended without a word" in capsys.readouterr().out
-    assert_equal_runs(folder, whole)
+    helpers.assert_equal_runs(folder, whole)
 
 
 @pytest.mark.parametrize("numbers", [[signal.SIGINT], [signal.SIGHUP, signal.SIGHUP]], ids=["ctrl-c", "terminal"])
@@ -140,7 +128,7 @@ def test_run_resumed_with_more_epochs_equals_run_planned_with_them(quick, tmp_pa
     assert main([f"--resume={parts}"]) == 0
     assert "is finished" in capsys.readouterr().out
     assert main([f"--resume={parts}", "--epochs=3"]) == 0
-    assert_equal_runs(parts, whole)
+    helpers.assert_equal_runs(parts, whole)
 
 
 @pytest.fixture(scope="module")
@@ -163,7 +151,7 @@ def test_epochs_after_the_last_checkpoint_are_written_again_once(planned, tmp_pa
         file.write(f"{epochs + 1},48,0.1")
     assert len(folder.rows()) == len(helpers.scalars(folder.path / "train")["loss"]) == epochs
     assert main([f"--resume={folder.path}"]) == 0
-    assert_equal_runs(folder.path, whole)
+    helpers.assert_equal_runs(folder.path, whole)
 
 
 @pytest.fixture(scope="module")

@@ -62,8 +62,7 @@ def test_replay_of_the_record_gives_the_same_numbers(run, logdir):
     assert {"versions", "commit", "command", "cpu", "threads"} <= set(record["environment"])
     assert main([f"--config={run.folder / 'config.json'}", f"--logdir={logdir}", "--run_name=again"]) == 0
     again = run.folder.parent / "again"
-    assert helpers.rows_without_times(again) == helpers.rows_without_times(run.folder)
-    assert helpers.state_digest(again) == helpers.state_digest(run.folder)
+    helpers.assert_equal_runs(again, run.folder)
     assert json.loads((again / "result.json").read_text())["weights_sha256"] == run.result["weights_sha256"]
 
 
