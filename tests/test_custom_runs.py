@@ -54,7 +54,7 @@ def _in_the_workplace(workplace, monkeypatch):
 
 
 @pytest.mark.parametrize("function, trainer", [
-    (custom_zoo.cnn, "tape"), (custom_zoo.Subclassed, "fit"), *(
+    (custom_zoo.cnn, "tape"), pytest.param(custom_zoo.Subclassed, "fit", marks=pytest.mark.long), *(
         pytest.param(function, "tape", marks=pytest.mark.long)
         for function in (custom_zoo.normalized, custom_zoo.undeclared, custom_zoo.Subclassed))])
 def test_run_learns_and_its_folder_gives_the_model_back(function, trainer, tmp_path):

@@ -146,6 +146,7 @@ def test_folder_named_like_a_model_does_not_hide_it(tmp_path, monkeypatch, capsy
     assert json.loads(capsys.readouterr().out)["recipe"]["teacher"] == "4D_drop03"
 
 
+@pytest.mark.long
 def test_student_learns_from_its_teachers_and_records_them(trained_run, logdir):
     images, apart = pixels(None), []
     taught = metrics.softmax(from_run(trained_run).model(images).numpy())

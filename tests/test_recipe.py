@@ -219,6 +219,7 @@ def test_dividing_an_epoch_into_calls_changes_no_bit(split, spec, xla):
         assert_equal_arrays(found, results[0][1])
 
 
+@pytest.mark.long
 def test_batch_statistics_are_those_of_the_last_batch_without_copies(split):
     """One update on the last 100 of 900 images moves the statistics by a tenth towards those of these images."""
     _, engine = tape(NORMALIZED, split, batch=800, optimizer="sgd", learning_rate=1e-12)

@@ -159,6 +159,7 @@ def test_saved_model_opens_in_plain_keras(run, command, tmp_path):
     np.testing.assert_allclose(np.load(tmp_path / "logits.npy"), run.model(images).numpy(), atol=1e-5)
 
 
+@pytest.mark.long
 def test_last_weights_count_for_the_low_level_networks(logdir):
     run = train("network_A_l1", data="mini", epochs=12, logdir=logdir)
     assert run.result["weights"] == "last" and run.result["final"]["epoch"] == 12

@@ -120,6 +120,7 @@ def test_reason_of_a_failed_run_is_not_cut(job, stub):
     assert trial.run(job("one"))["reason"] == "one; two"
 
 
+@pytest.mark.long
 def test_damaged_checkpoint_is_replaced_by_training_from_the_first_epoch(job, undisturbed, tmp_path):
     folder, expected = undisturbed
     shutil.copytree(folder.path, tmp_path / "long" / "0")
@@ -129,7 +130,7 @@ def test_damaged_checkpoint_is_replaced_by_training_from_the_first_epoch(job, un
     assert trial.run(job("long", **LONG))["final"] == expected["final"]
 
 
-@pytest.mark.parametrize("state", ["intact", "damaged", "without a checkpoint"])
+@pytest.mark.parametrize("state", ["intact", "damaged", pytest.param("without a checkpoint", marks=pytest.mark.long)])
 def test_child_of_a_trial_equals_the_run_that_was_trained_at_once(job, parent, tmp_path, state):
     """It continues its parent's checkpoint if that can be read, else it trains from the first epoch."""
     folder, whole = parent
