@@ -161,7 +161,7 @@ def _from_debian(folder: pathlib.Path) -> None:
     try:
         _run(["apt-get", *options, "download", DEBIAN_PACKAGE], folder)
     except DataError:
-        _run(["apt-get", *options, *own_lists, "update"], folder)
+        _run(["apt-get", *options, *own_lists, "update"], folder, seconds=3 * SECONDS)
         _run(["apt-get", *options, *own_lists, "download", DEBIAN_PACKAGE], folder)
     package = next(folder.glob(f"{DEBIAN_PACKAGE}_*.deb"), None)
     if package is None:
@@ -171,9 +171,12 @@ def _from_debian(folder: pathlib.Path) -> None:
         shutil.move(folder / "unpacked" / DEBIAN_FOLDER.relative_to("/") / f"{name}.gz", folder / f"{name}.gz")
 
 
-def _run(command: list[str], folder: pathlib.Path) -> None:
-    done = subprocess.run(command, cwd=folder, capture_output=True, timeout=600, stdin=subprocess.DEVNULL,
-                          encoding="utf-8", errors="replace")
+def _run(command: list[str], folder: pathlib.Path, seconds: float = 600) -> None:
+    try:
+        done = subprocess.run(command, cwd=folder, capture_output=True, timeout=seconds, stdin=subprocess.DEVNULL,
+                              encoding="utf-8", errors="replace")
+    except subprocess.TimeoutExpired:
+        raise DataError(f"{command[0]} was not done after {seconds:.0f} seconds") from None
     if done.returncode:
         lines = (done.stderr or done.stdout).strip().splitlines()
         raise DataError(f"{command[0]} failed: {lines[-1] if lines else f'exit code {done.returncode}'}")
