@@ -154,7 +154,8 @@ def test_commands_say_that_callbacks_are_in_python(tmp_path, capsys):
 @pytest.mark.parametrize("model, settings", [
     ("4L", {"l2": 1e-3, "dropout": 0.2, "label_smoothing": 0.1}),
     pytest.param("4L", {"trainer": "fit", "l1": 1e-4}, marks=pytest.mark.long),
-    ("network_A_l1", {"trainer": "scratch"}), ("4L", {"ema": 0.9, "l2": 1e-3})], ids=str)
+    pytest.param("network_A_l1", {"trainer": "scratch"}, marks=pytest.mark.long),
+    pytest.param("4L", {"ema": 0.9, "l2": 1e-3}, marks=pytest.mark.long)], ids=str)
 def test_the_model_of_a_run_evaluates_to_its_numbers_and_trains_on(model, settings, tmp_path):
     run = train(model, logdir=tmp_path, **{**NETWORK, "epochs": 2, **settings})
     chosen = run.history[run.result["final"]["epoch"] - 1]

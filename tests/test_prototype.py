@@ -176,6 +176,7 @@ def test_what_cannot_be_cloned_is_refused_in_one_line(tmp_path):
     assert registry.get_spec("4L").build == "" and not list(tmp_path.iterdir())
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("make", [
     Subclassed, lambda: keras.Sequential([layers.Flatten(), Twice(2.0), layers.Dense(10)]),
     lambda: keras.Sequential([keras.Input((784,)), Twice(2.0), layers.Lambda(lambda x: x / 2), layers.Dense(10)])],

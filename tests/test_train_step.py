@@ -12,6 +12,7 @@ from tests.conftest import ROOT
 from trainers.engine import train_step
 
 
+@pytest.mark.long
 def test_it_trains_to_the_numbers_of_the_loop():
     split, spec = fmnist_zoo.load_data(data="mini").fit, fmnist_zoo.get_spec("4L", hidden=(32, 16), l2=1e-3)
     model, rows = train_step.train(spec, Recipe(epochs=3, batch_size=engines.BATCH), split, seed=0)
