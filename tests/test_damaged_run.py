@@ -5,6 +5,7 @@ import fcntl
 import os
 import resource
 import shutil
+import subprocess
 from collections import namedtuple
 
 import pytest
@@ -131,6 +132,34 @@ def test_run_on_a_file_system_without_locks_says_so_and_trains(tmp_path, monkeyp
     assert main(["--model=softmax", "--data=mini", "--epochs=1", f"--logdir={tmp_path}", "--run_name=one"]) == 0
     assert capsys.readouterr().err == (f"{tmp_path}: cannot be locked (No locks available); let only one process at a "
                                        "time write there\n")
+
+
+NO_LOCKS = """
+#include <errno.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+int flock(int file, int how) { errno = ENOLCK; return -1; }
+int fsync(int file) {
+    struct stat found;
+    fstat(file, &found);
+    if (S_ISDIR(found.st_mode)) { errno = EINVAL; return -1; }
+    return syscall(SYS_fsync, file);
+}
+"""
+
+
+@pytest.mark.long
+@pytest.mark.skipif(not shutil.which("gcc"), reason="needs a C compiler")
+def test_file_system_without_locks_and_syncs_of_folders_is_enough(tmp_path, command, monkeypatch):
+    """Also for what writes from C, as HDF5 does."""
+    (tmp_path / "no.c").write_text(NO_LOCKS)
+    subprocess.run(["gcc", "-shared", "-fPIC", "no.c", "-o", "no.so"], cwd=tmp_path, check=True)
+    monkeypatch.setenv("LD_PRELOAD", str(tmp_path / "no.so"))
+    for arguments in (["train", "--model=softmax", "--data=mini", "--epochs=1", "--run_name=x"],
+                      ["evaluate", "--run=tb_logs/softmax/x"]):
+        done = command(f"trainers.{arguments[0]}", *arguments[1:], cwd=tmp_path)
+        assert done.returncode == 0 and done.stderr.count("\n") == done.stderr.count("cannot be locked") == 1
 
 
 def test_lock_file_that_cannot_be_written_is_named(tmp_path):
