@@ -109,6 +109,20 @@ def test_runs_in_threads_wait_for_each_other(without_xla, tmp_path):
     assert not framework.is_op_determinism_enabled()
 
 
+def test_a_callback_may_train_another_model(without_xla, tmp_path):
+    others = []
+
+    def on_epoch(row):
+        if row["epoch"] == 1:
+            others.append(train("softmax", data="mini", epochs=1, logdir=tmp_path / "inner"))
+
+    settings = {"hidden": (8,), "data": "mini", "epochs": 2}
+    outer = train("2L", **settings, logdir=tmp_path / "outer", on_epoch=on_epoch)
+    alone = train("2L", **settings, logdir=tmp_path / "alone"), train("softmax", data="mini", epochs=1, logdir=tmp_path)
+    assert [run.result["weights_sha256"] for run in (outer, *others)] == [
+        run.result["weights_sha256"] for run in alone]
+
+
 def test_own_models_built_in_threads_are_those_built_alone():
     spec = registry.spec_of(custom_zoo.of_random_numbers)
 

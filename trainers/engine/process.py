@@ -17,7 +17,7 @@ from fmnist_zoo import backend, custom
 from trainers.config import THREADS_VARIABLE
 from trainers.engine.processor import cores
 
-_one_run = threading.Lock()
+_one_run = threading.RLock()  # a callback of a run may train another
 
 
 @contextlib.contextmanager
