@@ -9,6 +9,7 @@ import sys
 
 import pytest
 
+from fmnist_zoo import custom, registry
 from tests import sweeps
 from trainers.tuning import start
 
@@ -32,6 +33,13 @@ def pytest_runtest_makereport(item):
 def _no_data_of_the_developer(monkeypatch):
     """A data folder named in the environment must not change what is tested."""
     monkeypatch.delenv("FMNIST_ZOO_DATA", raising=False)
+
+
+@pytest.fixture(autouse=True)
+def _own_registry(monkeypatch):
+    """Undoes what a test registers."""
+    monkeypatch.setattr(registry, "_MODELS", dict(registry._MODELS))
+    monkeypatch.setattr(custom, "_BUILDERS", dict(custom._BUILDERS))
 
 
 @pytest.fixture(autouse=True)

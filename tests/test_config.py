@@ -7,7 +7,6 @@ import pathlib
 import pytest
 
 import fmnist_zoo
-from fmnist_zoo import registry
 from fmnist_zoo.errors import SpecError
 from fmnist_zoo.spec import OPTIMIZERS, Recipe
 from trainers.config import ConfigError, RunConfig, differences, overlay, read_record, resolve
@@ -27,7 +26,6 @@ def test_settings_reach_spec_recipe_and_run():
 
 
 def test_the_recipe_of_a_registered_model_may_name_a_folder(monkeypatch, tmp_path):
-    monkeypatch.setattr(registry, "_MODELS", dict(registry._MODELS))
     monkeypatch.chdir(tmp_path)
     fmnist_zoo.register("student", recipe=Recipe(teacher="4L,tb_logs/one"), hidden=(9,))
     assert resolve("student").recipe.teacher == f"4L,{tmp_path}/tb_logs/one"

@@ -35,13 +35,6 @@ register("my_cnn", "five by five", build=cnn, recipe=Recipe(epochs=2))
 """
 
 
-@pytest.fixture(autouse=True)
-def _own_registry(monkeypatch):
-    """Undoes what a test registers."""
-    monkeypatch.setattr(registry, "_MODELS", dict(registry._MODELS))
-    monkeypatch.setattr(custom, "_BUILDERS", {})
-
-
 @pytest.fixture
 def module(tmp_path, monkeypatch):
     """The module `zoo_of_cnn` in the working folder, with the model `my_cnn`; not imported yet."""

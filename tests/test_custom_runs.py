@@ -48,7 +48,6 @@ def forget():
 def _in_the_workplace(workplace, monkeypatch):
     """A test begins in the folder, without the module."""
     monkeypatch.chdir(workplace)
-    monkeypatch.setattr(registry, "_MODELS", dict(registry._MODELS))
     yield
     forget()
 

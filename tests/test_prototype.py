@@ -19,11 +19,6 @@ layers, losses, optimizers = keras.layers, keras.losses, keras.optimizers
 QUICK = dict(data="mini", epochs=3, batch_size=500, histogram_every=0)
 
 
-@pytest.fixture(autouse=True)
-def _own_registry(monkeypatch):
-    monkeypatch.setattr(custom, "_BUILDERS", dict(custom._BUILDERS))
-
-
 def network(name="mine", **last):
     return keras.Sequential([keras.Input((28, 28)), layers.Flatten(name="flat"), layers.Dense(8, "relu", name="one"),
                              layers.Dropout(0.2, name="drop"), layers.Dense(10, name="two", **last)], name=name)
