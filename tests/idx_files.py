@@ -33,6 +33,13 @@ def copy_mini(folder: pathlib.Path, *, plain: bool = False) -> pathlib.Path:
     return folder
 
 
+def damage(folder: pathlib.Path, name: str = sources.TRAIN_IMAGES) -> None:
+    """Changes the last pixel or label in a file."""
+    content = bytearray(gzip.decompress((folder / f"{name}.gz").read_bytes()))
+    content[-1] ^= 1
+    write(folder / f"{name}.gz", bytes(content))
+
+
 def write_set(folder: pathlib.Path, *, train: int = 40, test: int = 20, suffix: str = ".gz") -> pathlib.Path:
     """Writes noise under Fashion-MNIST's four names, with labels 0 to 9 in turn."""
     random = np.random.default_rng(5)

@@ -69,18 +69,6 @@ def test_a_corrupt_gzip_file_is_refused(tmp_path, content):
     assert "corrupt or cut short" in refused(path)
 
 
-def test_a_flipped_bit_never_changes_an_image(tmp_path):
-    path, refusals = tmp_path / "images.gz", 0
-    for place in range(10, len(PACKED), 499):
-        path.write_bytes(PACKED[:place] + bytes([PACKED[place] ^ 0x10]) + PACKED[place + 1:])
-        try:
-            # some bits of the format have no meaning
-            np.testing.assert_array_equal(read(path, row=(28, 28))[0], IMAGES)
-        except DataError:
-            refusals += 1
-    assert refusals > 40
-
-
 @SUFFIXES
 def test_a_header_that_claims_too_much_takes_no_memory(tmp_path, suffix):
     path = write(tmp_path / f"images{suffix}", struct.pack(">4I", 0x803, 2**32 - 1, 28, 28) + IMAGES.tobytes())

@@ -54,30 +54,16 @@ def test_adam_equals_keras_over_200_steps(beta_2):
         np.testing.assert_allclose(mine.numpy(), np.asarray(other), rtol=1e-4, atol=1e-5)
 
 
-def first_step(gradient, **options):
-    variable = tf.Variable([0.0], dtype=tf.float64)
-    adam = lowlevel.Adam([variable], epsilon=1e-7, **options)
-    adam.apply([tf.constant([gradient], tf.float64)], 0, learning_rate=1.0)
-    return -float(variable.numpy()[0])
-
-
-def test_the_two_forms_of_adam_differ_where_gradients_are_tiny():
-    """At t = 1 Algorithm 1 steps g / (|g| + eps); the form with epsilon-hat g / (|g| + eps / sqrt(1 - beta_2))."""
-    for gradient in (1.0, 1e-6, 1e-8):
-        assert first_step(gradient, epsilon_hat=False) == pytest.approx(gradient / (gradient + 1e-7), rel=1e-6)
-        assert first_step(gradient) == pytest.approx(gradient / (gradient + 1e-7 / np.sqrt(0.001)), rel=1e-6)
-    assert first_step(1.0) == pytest.approx(first_step(1.0, epsilon_hat=False), rel=1e-5)
-    assert first_step(1e-8) < 0.1 * first_step(1e-8, epsilon_hat=False)
-
-
-def test_adam_equals_algorithm_1_written_out():
-    """Three updates of one number."""
-    gradients, w, m, v = [0.5, -0.2, 0.1], 1.0, 0.0, 0.0
-    variable = tf.Variable([1.0], dtype=tf.float64)
-    adam = lowlevel.Adam([variable], epsilon=1e-8, epsilon_hat=False)
-    for t, g in enumerate(gradients, start=1):
+@pytest.mark.parametrize("epsilon_hat", [True, False])
+def test_adam_equals_its_equations(epsilon_hat):
+    """Algorithm 1 adds epsilon to the corrected root, the other form to the plain one: tiny gradients tell."""
+    w, m, v = 1.0, 0.0, 0.0
+    variable = tf.Variable([w], dtype=tf.float64)
+    adam = lowlevel.Adam([variable], epsilon=1e-7, epsilon_hat=epsilon_hat)
+    for t, g in enumerate([1e-8, 0.5, -0.2, 0.1], start=1):
         m, v = 0.9 * m + 0.1 * g, 0.999 * v + 0.001 * g * g
-        w -= 0.1 * (m / (1 - 0.9**t)) / (np.sqrt(v / (1 - 0.999**t)) + 1e-8)
+        epsilon = 1e-7 / np.sqrt(1 - 0.999**t) if epsilon_hat else 1e-7
+        w -= 0.1 * (m / (1 - 0.9**t)) / (np.sqrt(v / (1 - 0.999**t)) + epsilon)
         adam.apply([tf.constant([g], tf.float64)], t - 1, learning_rate=0.1)
         assert float(variable.numpy()[0]) == pytest.approx(w, rel=1e-9)
 
@@ -191,15 +177,11 @@ def test_rounded_accuracy_follows_from_its_parts_and_bounds_accuracy(seed, sharp
     assert float(binary.result()) == pytest.approx(parts["value"], abs=1e-6)
 
 
-def test_rounded_accuracy_ties_extremes_and_order():
-    half = np.array([[0.0, 0.0, *[-70.0] * 8]])
-    assert metrics.rounded_accuracy(half, np.array([0]))["value"] == pytest.approx(0.9)  # one half rounds to 0
-    assert metrics.rounded_accuracy(np.zeros((4, 10)), np.arange(4))["value"] == pytest.approx(0.9)  # all zeros
-    sure = 50.0 * np.eye(10)
-    assert metrics.rounded_accuracy(sure, np.arange(10))["value"] == pytest.approx(1.0)
-    assert metrics.rounded_accuracy(sure, (np.arange(10) + 1) % 10)["value"] == pytest.approx(0.8)
-    timid, bold = 0.1 * np.eye(10), 50.0 * np.eye(10)
-    bold[:4] = np.roll(bold[:4], 1, axis=1)  # four of ten are wrong, with high confidence
-    labels = np.arange(10)
-    assert metrics.accuracy(timid, labels) > metrics.accuracy(bold, labels)
-    assert metrics.rounded_accuracy(timid, labels)["value"] < metrics.rounded_accuracy(bold, labels)["value"]
+def test_rounded_accuracy_of_ties_and_extremes():
+    labels, half = np.arange(10), np.array([[0.0, 0.0, *[-70.0] * 8]])  # one half rounds to 0
+    for logits, true, value in ((half, labels[:1], 0.9), (np.zeros((4, 10)), labels[:4], 0.9),
+                                (50 * np.eye(10), labels, 1.0), (50 * np.eye(10), np.roll(labels, 1), 0.8)):
+        assert metrics.rounded_accuracy(logits, true)["value"] == pytest.approx(value)
+    bold = 50.0 * np.eye(10)
+    bold[:4] = np.roll(bold[:4], 1, axis=1)  # four of ten are wrong, with high confidence, and still preferred
+    assert metrics.rounded_accuracy(0.1 * np.eye(10), labels)["value"] < metrics.rounded_accuracy(bold, labels)["value"]

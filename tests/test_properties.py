@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import assume, given, settings, strategies as st
 
-from fmnist_zoo import files, get_spec, idx, list_models, models, weights
+from fmnist_zoo import files, get_spec, idx, models, weights
 from fmnist_zoo.errors import ZooError
 from tests import idx_files
 from trainers.config import ConfigError, resolve
@@ -51,17 +51,6 @@ def assert_one_line(error):
 
 
 # Names and spaces.
-
-RATES, PENALTIES = st.just(0.0) | st.floats(1e-30, 0.999), st.just(0.0) | st.floats(1e-30, 1)
-
-
-@given(st.sampled_from(list_models()), st.lists(st.integers(1, 2000), max_size=5), RATES, PENALTIES)
-@settings(deadline=None)
-def test_changed_model_has_a_name_that_parses_back(base, hidden, dropout, l2):
-    assume(not get_spec(base).build)
-    spec = resolve(base, hidden=tuple(hidden), l2=l2, dropout=dropout if hidden else 0.0).spec
-    assert get_spec(spec.name) == spec
-
 
 @given(st.text(max_size=60))
 @settings(deadline=None, max_examples=30)
@@ -133,7 +122,8 @@ def test_damaged_rows_are_refused_by_the_name_of_the_file(folder, values, change
         assert str(path) in str(error)
         assert_one_line(error)
     else:
-        assert table.rows(len(values)) == rows
+        table.cut(len(values))  # whatever follows goes, as in a run that is resumed
+        assert table.rows() == rows
 
 
 @given(st.integers(0, 20), damage(), st.sampled_from(("images.gz", "images")))

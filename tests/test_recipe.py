@@ -10,7 +10,7 @@ import fmnist_zoo
 from fmnist_zoo import metrics
 from fmnist_zoo.backend import keras, tf
 from fmnist_zoo.data import Split
-from fmnist_zoo.spec import Recipe, SpecError
+from fmnist_zoo.spec import Recipe
 from tests.engines import arrays, assert_equal_arrays, compiled, fit, restart, tape
 from trainers.config import TAPE_ALONE, ConfigError, resolve
 from trainers.engine import network, objective
@@ -26,19 +26,6 @@ EVERYTHING = dict(schedule="one_cycle", warmup=0.1, label_smoothing=0.1, ema=0.9
 def split():
     whole = fmnist_zoo.load_data(("fit",), data="mini")["fit"]
     return Split(whole.images[:900], whole.labels[:900])
-
-
-@pytest.mark.parametrize("settings, text", [
-    (dict(schedule="cosine", epochs=9, schedule_epochs=8), "past the end .* schedule_epochs=8: train fewer"),
-    (dict(teacher_weight=0.3), "teacher_weight=0.3 is for a teacher, and there is none"),
-    (dict(teacher_temperature=3), "teacher_temperature=3.0 is for a teacher"),
-    (dict(shift=28), "below 28, received 28"), (dict(erase=29), "below 29, received 29"),
-    (dict(label_smoothing=1), r"\[0, 1\), received 1"), (dict(ema=1), "received 1"), (dict(flip=1), "received 1"),
-    (dict(teacher="4L", teacher_weight=1.1), r"in \[0, 1\], received 1.1"), (dict(mixup=-0.1), "received -0.1"),
-])
-def test_recipe_that_is_not_possible_is_refused(settings, text):
-    with pytest.raises(SpecError, match=text):
-        Recipe(**settings)
 
 
 # Tape against Keras, NumPy and fit.
@@ -77,20 +64,20 @@ def test_tape_and_fit_agree(split, spec, settings):
 
 def test_mean_of_weights_equals_a_loop_in_numpy(split):
     """One update a call. Moving statistics are averaged too; predictions are by the means."""
-    _, engine = tape(NORMALIZED, split, optimizer="momentum", learning_rate=0.05, ema=0.6)
+    _, engine = tape(NORMALIZED, split, optimizer="momentum", learning_rate=0.05, ema=0.5)
     engine.steps_a_call = 1
     own = engine.weights(averaged=False)
     means, updates = {name: variable.numpy() for name, variable in own.items()}, []
 
     def follow(done, so_far):
         t = updates.append(done) or len(updates)
-        rate = min(0.6, (1 + t) / (10 + t))
+        rate = min(0.5, (1 + t) / (10 + t))
         for name, variable in own.items():
             means[name] = rate * means[name] + (1 - rate) * variable.numpy()
 
     for epoch in range(3):
         engine.run_epoch(epoch, follow)
-    assert len(updates) == 12  # the bound of the start-up ends at t = 12.5: it matters in all of them
+    assert len(updates) == 12  # the start-up's bound passes 0.5 at t = 8
     for name, variable in engine.weights().items():
         np.testing.assert_allclose(variable.numpy(), means[name], rtol=1e-4, atol=1e-6, err_msg=name)
         if "kernel" in name or "moving" in name:
@@ -105,19 +92,6 @@ def test_mean_of_weights_equals_a_loop_in_numpy(split):
     for name, variable in own.items():
         variable.assign(kept[name])
     assert np.abs(engine.predict(split.images) - averaged).max() > 1e-3
-
-
-def test_start_of_the_mean_ends_at_its_decay(split):
-    """The bound (1 + t) / (10 + t) passes 0.5 at t = 8: a decay of 0.9 gives the same means until then."""
-    found = []
-    for decay in (0.5, 0.9):
-        _, engine = tape(SMALL, split, ema=decay)
-        engine.steps_a_call, after = 1, []
-        for epoch in range(3):
-            engine.run_epoch(epoch, lambda done, so_far: after.append(engine.weights()["logits/kernel"].numpy()))
-        found.append(after)
-    np.testing.assert_array_equal(found[0][6], found[1][6])
-    assert not np.array_equal(found[0][9], found[1][9])
 
 
 def test_clipped_gradients_keep_their_direction(split):

@@ -1,6 +1,5 @@
 """`fmnist_zoo.sources`: where data are found and how they are fetched. Mini files stand in for the real; no network."""
 
-import gzip
 import http.client
 import os
 import re
@@ -14,7 +13,7 @@ import pytest
 
 from fmnist_zoo import sources
 from fmnist_zoo.data import DataError, load_data
-from tests.idx_files import copy_mini, write, write_set
+from tests.idx_files import copy_mini, damage, write_set
 
 FILES = sorted(f"{name}.gz" for name in sources.MINI)
 
@@ -33,13 +32,6 @@ def places(tmp_path, monkeypatch):
     monkeypatch.setattr(sources, "_from_debian", no_package)
     return types.SimpleNamespace(cache=tmp_path / "xdg" / "fmnist_zoo", debian=tmp_path / "debian",
                                  keras=tmp_path / "keras" / "datasets" / "fashion-mnist", mirror=tmp_path / "mirror")
-
-
-def damage(folder, name=sources.TRAIN_IMAGES):
-    """Inverts one pixel in a file."""
-    content = bytearray(gzip.decompress((folder / f"{name}.gz").read_bytes()))
-    content[-1] ^= 255
-    write(folder / f"{name}.gz", bytes(content))
 
 
 def test_places_in_a_fresh_home(monkeypatch, tmp_path):
@@ -117,18 +109,14 @@ def test_uncompressed_files_are_read(places, tmp_path):
         np.testing.assert_array_equal(plain[split].images, packed[split].images)
 
 
-def test_files_of_a_mirror_enter_the_cache(places, capsys):
+def test_files_of_a_mirror_enter_the_cache_once_and_replace_damaged_ones(places, capsys):
     copy_mini(places.mirror)
     assert load_data().folder == places.cache
     assert sorted(os.listdir(places.cache)) == FILES
     assert f"into {places.cache}" in capsys.readouterr().err
     assert load_data().folder == places.cache
     assert capsys.readouterr().err == ""  # not fetched twice
-
-
-def test_a_damaged_cache_is_replaced(places):
-    damage(copy_mini(places.cache))
-    copy_mini(places.mirror)
+    damage(places.cache)
     with pytest.warns(UserWarning, match="skipped"):
         load_data()
     assert load_data().folder == places.cache
@@ -172,15 +160,6 @@ def test_a_cache_that_cannot_be_made_is_named(places, tmp_path):
         load_data()
 
 
-def test_a_broken_answer_counts_as_a_failed_source(places, monkeypatch):
-    def break_off(*arguments, **options):
-        raise http.client.IncompleteRead(b"")
-
-    monkeypatch.setattr(urllib.request, "urlopen", break_off)
-    with pytest.raises(DataError, match="every source failed"):
-        load_data()
-
-
 def test_a_mirror_that_never_answers_is_given_up(places, monkeypatch):
     with socket.create_server(("127.0.0.1", 0)) as silent:  # the system takes connections, and nobody answers
         silent_mirror = f"http://127.0.0.1:{silent.getsockname()[1]}/"
@@ -194,13 +173,20 @@ def test_a_mirror_that_never_answers_is_given_up(places, monkeypatch):
         assert load_data().folder == places.cache
 
 
-def test_a_name_that_nobody_resolves_is_given_up(places, monkeypatch):
-    """A look-up of a name has no timeout of its own."""
+@pytest.mark.parametrize("complaint", ["IncompleteRead", "no answer within 0.1 seconds"])
+def test_an_answer_that_breaks_off_or_never_comes_is_a_failed_source(places, monkeypatch, complaint):
+    """Looking up a name that nobody resolves has no timeout of its own."""
     ended = threading.Event()
-    monkeypatch.setattr(urllib.request, "urlopen", lambda *arguments, **options: ended.wait())
+
+    def answer(*arguments, **options):
+        if complaint == "IncompleteRead":
+            raise http.client.IncompleteRead(b"")
+        ended.wait()
+
+    monkeypatch.setattr(urllib.request, "urlopen", answer)
     monkeypatch.setattr(sources, "SECONDS", 0.1)
     try:
-        with pytest.raises(DataError, match="no answer within 0.1 seconds"):
+        with pytest.raises(DataError, match=f"every source failed:\n.*{complaint}"):
             load_data()
     finally:
         ended.set()

@@ -57,9 +57,11 @@ def test_invalid_model_is_refused_with_the_value_received(field, value, received
         make(**{"hidden": (3, 2), field: value})
 
 
-def test_dropout_without_hidden_layers_is_refused():
-    with pytest.raises(SpecError, match="dropout follows hidden layers, and there are none; received .0.3."):
-        make(dropout=0.3)
+@pytest.mark.parametrize("fields", [dict(dropout=0.3), dict(activation="gelu"), dict(normalization="batch")], ids=str)
+def test_settings_of_hidden_layers_are_refused_without_them(fields):
+    (name, value), = fields.items()
+    with pytest.raises(SpecError, match=f"{name}.* hidden layers, and there are none.*|{name}={value}"):
+        make(**fields)
 
 
 @pytest.mark.parametrize("field, value, received", [
@@ -71,15 +73,23 @@ def test_dropout_without_hidden_layers_is_refused():
     ("validation_size", 1, "1"), ("validation_size", 2.5, "2.5"), ("validation_size", -0.1, "-0.1"),
     ("validation_size", float("inf"), "inf"), ("validation_size", True, "True"),
     ("early_stopping", -1, "-1"), ("early_stopping", 1.5, "1.5"), ("weights", "first", "'first'"),
+    ("shift", 28, "28"), ("erase", 29, "29"), ("label_smoothing", 1, "1"), ("ema", 1, "1"), ("flip", 1, "1"),
+    ("teacher_weight", 1.1, "1.1"), ("mixup", -0.1, "-0.1"),
 ])
 def test_invalid_recipe_is_refused_with_the_value_received(field, value, received):
     with pytest.raises(SpecError, match=f"{field}.*received {received}"):
         Recipe(**{field: value})
 
 
-def test_early_stopping_needs_a_validation_set():
-    with pytest.raises(SpecError, match="early_stopping=3 .*validation_size=0"):
-        Recipe(early_stopping=3, validation_size=0)
+@pytest.mark.parametrize("settings, complaint", [
+    (dict(early_stopping=3, validation_size=0), "early_stopping=3 .*validation_size=0"),
+    (dict(schedule="cosine", epochs=9, schedule_epochs=8), "past the end .* schedule_epochs=8: train fewer"),
+    (dict(teacher_weight=0.3), "teacher_weight=0.3 is for a teacher, and there is none"),
+    (dict(teacher_temperature=3), "teacher_temperature=3.0 is for a teacher"),
+])
+def test_settings_that_exclude_each_other_are_refused(settings, complaint):
+    with pytest.raises(SpecError, match=complaint):
+        Recipe(**settings)
 
 
 @pytest.mark.parametrize("size, stored", [(0, 0), (0.0, 0), (0.25, 0.25), (6000, 6000), (6000.0, 6000)])
