@@ -96,15 +96,6 @@ def test_worker_that_fails_is_reported_with_its_last_line():
         epoch.run_worker("limit_cudnn", peers.Task("softmax", 32, 1, "mini", 0))
 
 
-def test_names_of_peers_models_and_batch_sizes():
-    options = epoch.make_parser().parse_args(["--peers", "tape", "torch", "--batches", "32", "full", "--models", "4L",
-                                              "2L,l2=0.00001"])
-    assert options.peers == ["tape", "torch"]
-    assert options.batches == [32, "full"] and options.models == ["4L", "2L,l2=1e-05"]
-    sizes = [peers.Task("2L", batch, 1, "mini", 0).batch_size(1800) for batch in ("full", 32, 5000)]
-    assert sizes == [1800, 32, 1800]
-
-
 @pytest.mark.parametrize("flag, text", [
     ("--peers=theano", "'theano'"), ("--batches=ful", "received 'ful'"),
     ("--batches=0", "received '0'"), ("--models=2M", "no model is named '2M'"), ("--rounds=0", "at least 1"),

@@ -3,24 +3,9 @@
 Needs Debian's packages chromium and chromium-driver, and selenium.
 """
 
-import os
-import pathlib
-
 import pytest
 
-from benchmarks.browser import (
-    CHROMIUM,
-    DRIVER,
-    FIND,
-    LINES,
-    PARALLEL,
-    PINNED,
-    TABLE,
-    chromium,
-    opened,
-    seen,
-    served,
-)
+from benchmarks.browser import CHROMIUM, DRIVER, FIND, LINES, PARALLEL, PINNED, TABLE, chromium, opened, seen, served
 from tests.helpers import session_groups
 
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(
@@ -37,12 +22,6 @@ def browser():
 
 def errors(browser):
     return [line["message"] for line in browser.get_log("browser") if line["level"] == "SEVERE"]
-
-
-def screenshot(browser, name):
-    """Into the folder that SCREENSHOTS names."""
-    if folder := os.environ.get("SCREENSHOTS"):
-        browser.save_screenshot(str(pathlib.Path(folder, f"{name}.png")))
 
 
 @pytest.fixture(scope="module")
@@ -76,7 +55,6 @@ def test_charts_of_loss_and_accuracy_have_a_line_for_each_row(board, browser):
     lines = 2 * (len(MODELS) + 1) + TRIALS
     found = seen(browser, PINNED, lambda cards: len(cards) == 2 and all(count >= lines for _, count in cards))
     assert found == [["loss", lines], ["accuracy", lines]]
-    screenshot(browser, "timeseries")
     assert not errors(browser)
 
 
@@ -87,7 +65,6 @@ def test_pictures_are_shown_although_there_are_more_than_forty_rows(board, brows
          lambda count: count >= 3)
     tags = browser.execute_script(f"{FIND} return find(document, 'tf-image-loader').map(e => e.tag)")
     assert {"pictures/confusion", "pictures/first_layer"} <= set(tags)
-    screenshot(browser, "images")
     assert not errors(browser)
 
 
@@ -100,7 +77,6 @@ def test_table_of_hparams_has_runs_trials_and_a_failure(board, browser):
     assert len(groups) == len(MODELS) + 1 + TRIALS
     failed = [group["name"] for group in groups if group["sessions"][0]["status"] == "STATUS_FAILURE"]
     assert failed[-1].startswith("worse softmax") and len(failed) < len(groups) / 2
-    screenshot(browser, "hparams")
     assert not errors(browser)
 
 
@@ -110,7 +86,6 @@ def test_parallel_coordinates_have_a_line_for_each_run_that_is_complete(board, b
     complete = sum(group["sessions"][0]["status"] == "STATUS_SUCCESS" for group in session_groups(board))
     found = seen(browser, LINES, lambda count: count >= complete)
     assert found == complete
-    screenshot(browser, "parallel")
     assert not errors(browser)
 
 
@@ -118,10 +93,8 @@ def test_graph_and_text_are_shown(board, browser):
     opened(browser, board, "graphs")
     seen(browser, FIND + "return find(document, 'g.node').map(node => node.textContent).join(' ')",
          lambda text: "images" in text and "logits" in text)
-    screenshot(browser, "graphs")
     opened(browser, board, "text")
     seen(browser, FIND + "return find(document, 'h2').map(heading => heading.innerText)", lambda headings: {
         f"{model}: finished" for model in MODELS} <= set(headings) and any(
             heading.startswith("softmax: failed, worse than chance") for heading in headings))
-    screenshot(browser, "text")
     assert not errors(browser)

@@ -11,7 +11,6 @@ from collections import namedtuple
 import pytest
 
 import fmnist_zoo
-from fmnist_zoo import files
 from tests import faults, helpers
 from trainers.config import ConfigError, resolve
 from trainers.running.folder import RunFolder, locked
@@ -54,12 +53,7 @@ def unsealed(change):
      "damaged, or not a file of this zoo"),
     ("checkpoints/latest.safetensors", os.unlink, "is gone, and without it the run cannot continue"),
     ("metrics.csv", os.unlink, "damaged: it has 0 rows"),
-    ("metrics.csv", lambda path: path.write_text("".join(path.read_text().splitlines(keepends=True)[:2])),
-     "damaged: it has 1 rows, and the run saved 3"),
-    ("metrics.csv", lambda path: path.write_bytes(bytes(range(256)) * 9), "damaged: "),
-    ("metrics.csv", changed("\n2,16,", "\n2,17,"), "epochs 1 to 3 are not those that the run wrote"),
     ("config.json", changed('"seed": 0', '"seed": 7'), "its content does not fit its content_sha256"),
-    ("config.json", changed('"cpu":', '"cpa":'), "its content does not fit its content_sha256"),
     ("config.json", unsealed(lambda record: record["config"].update(seed=7)), "one of the two was changed"),
     ("config.json", unsealed(lambda record: record.pop("starts")), "not the config.json of a run"),
     ("config.json", lambda path: path.write_text('{"config": {}}'), "not the config.json of a run"),
@@ -73,23 +67,14 @@ def test_damage_is_refused_in_one_line_and_changes_nothing(copy, name, damage, t
     assert snapshot(copy) == before
 
 
-@pytest.mark.parametrize("content", ["[]", "{}", '{"epochs": "3"}', "\udcff"])
-def test_result_that_does_not_read_counts_as_missing(tmp_path, content):
-    (tmp_path / "result.json").write_text(content, errors="surrogateescape")
-    assert RunFolder(tmp_path).read_result() is None
-
-
-@pytest.mark.parametrize("damage", [lambda path: path.write_text(""), changed('accuracy": 0.', 'accuracy": 0.9')],
-                         ids=["empty", "digit"])
-def test_damaged_result_is_written_again_and_partial_files_are_removed(finished, copy, damage):
-    damage(copy / "result.json")
+def test_damaged_result_is_written_again_and_partial_files_are_removed(finished, copy):
+    changed('accuracy": 0.', 'accuracy": 0.9')(copy / "result.json")
     assert RunFolder(copy).read_result() is None
     partial = [copy / name for name in ("checkpoints/.latest.safetensors.abc", "saving.keras", ".metrics.csv.xyz")]
     for path in partial:
         path.write_text("half")
     assert main([f"--resume={copy / 'config.json'}"]) == 0
-    again, first = (files.read_json(folder / "result.json") for folder in (copy, finished))
-    assert again == first
+    assert (copy / "result.json").read_bytes() == (finished / "result.json").read_bytes()
     assert not any(path.exists() for path in partial)
 
 
@@ -99,13 +84,6 @@ def test_rows_of_a_finished_run_are_checked_without_its_checkpoint(copy):
     changed(",0.", ",0.9")(copy / "metrics.csv")
     with pytest.raises(TableError, match="epochs 1 to 3 are not those that the run wrote"):
         RunFolder(copy).rows()
-
-
-def test_damaged_rows_after_the_checkpoint_are_cut_off(copy):
-    with open(copy / "metrics.csv", "ab") as file:
-        file.write(b"4,32,\xff\x00\n5,")
-    assert main([f"--resume={copy}", "--epochs=4"]) == 0
-    assert [row["epoch"] for row in RunFolder(copy).rows()] == [1, 2, 3, 4]
 
 
 def test_name_of_a_run_that_was_killed_as_it_started_is_free(tmp_path):

@@ -94,12 +94,6 @@ def test_run_is_exported_and_a_tilde_is_the_home_folder(tmp_path, monkeypatch):
     assert main([f"--run={run.folder}", "--format=keras", f"--out={tmp_path / 'y.keras'}"]) == 2
 
 
-@pytest.mark.long
-def test_command_is_quiet(command, tmp_path):
-    done = command("trainers.export", "--model=softmax", "--format=tflite", cwd=tmp_path)
-    assert (done.returncode, done.stderr) == (0, "") and len(done.stdout.splitlines()) == 2
-
-
 def swapped(logits):
     return logits[:, ::-1]
 
@@ -120,20 +114,6 @@ def test_failed_check_leaves_nothing(format, wrong, message, softmax, tmp_path, 
     change_format(format, load=load_wrong)
     with pytest.raises(ExportError, match=f"not written: .*{message}"):
         export(softmax, format, tmp_path / f"model{FORMATS[format].suffix}")
-    assert os.listdir(tmp_path) == []
-
-
-def test_model_with_a_fixed_batch_is_refused(softmax, tmp_path, change_format):
-    def write(model, path):
-        from fmnist_zoo.backend import keras
-
-        archive = keras.export.ExportArchive()
-        archive.add_endpoint("serve", lambda pixels: model(pixels), [keras.InputSpec(shape=(1, 784), dtype="float32")])
-        archive.write_out(path, verbose=False)
-
-    change_format("saved_model", write=write)
-    with pytest.raises(ExportError, match="not written"):
-        export(softmax, "saved_model", tmp_path / "model")
     assert os.listdir(tmp_path) == []
 
 
@@ -210,20 +190,13 @@ def test_full_disk_is_one_line_and_leaves_nothing(format, tmp_path, capfd):
     assert os.listdir(tmp_path) == []
 
 
-def test_disk_without_room_and_read_only_folder_leave_nothing(softmax, tmp_path, monkeypatch):
-    def refuse(*arguments, **options):
+def test_read_only_folder_is_named(softmax, tmp_path, monkeypatch):
+    def refuse(*arguments, **options):  # permissions would not stop tests that run as root
         raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(tmp_path))
 
-    with monkeypatch.context() as patch:
-        patch.setattr(tempfile, "mkdtemp", refuse)  # permissions would not stop tests that run as root
-        with pytest.raises(ExportError, match="cannot be written: Permission denied; nothing was left there"):
-            export(softmax, "keras", tmp_path / "model.keras")
-    free = os.statvfs(tmp_path)
-    with monkeypatch.context() as patch:
-        patch.setattr(os, "statvfs", lambda path: type("", (), {"f_bavail": 1, "f_frsize": free.f_frsize}))
-        with pytest.raises(ExportError, match="cannot be written: No space left on device"):
-            export(softmax, "keras", tmp_path / "model.keras")
-    assert os.listdir(tmp_path) == []
+    monkeypatch.setattr(tempfile, "mkdtemp", refuse)
+    with pytest.raises(ExportError, match="cannot be written: Permission denied; nothing was left there"):
+        export(softmax, "keras", tmp_path / "model.keras")
 
 
 def test_old_folder_comes_back_if_the_new_one_cannot_take_its_place(softmax, tmp_path, monkeypatch):

@@ -1,5 +1,6 @@
 """`python -m fmnist_zoo`: the table, a model's card, JSON, and mistakes answered in a line."""
 
+import fnmatch
 import json
 import os
 import re
@@ -8,7 +9,7 @@ import sys
 
 import pytest
 
-from fmnist_zoo import card, registry
+from fmnist_zoo import card
 from fmnist_zoo.__main__ import main
 from fmnist_zoo.registry import get_recipe, get_spec, list_models
 from fmnist_zoo.spec import ModelSpec, Recipe
@@ -17,28 +18,13 @@ from tests.conftest import ROOT
 RECIPE_AND_FIGURES = {"parameters", "fixed_parameters", "training_flops", "recipe", "score", "weights"}
 
 
-@pytest.fixture
-def zoo_module(tmp_path, monkeypatch):
-    """A module of the user's in the working folder, registering `tiny`; forgotten afterwards."""
-    monkeypatch.setattr(registry, "_MODELS", dict(registry._MODELS))
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "zoo_of_listing.py").write_text("import fmnist_zoo\nfmnist_zoo.register('tiny', 'my own', hidden=8)\n")
-    yield "zoo_of_listing"
-    sys.modules.pop("zoo_of_listing", None)
-
-
-def assert_describes_its_model(found):
-    """A model's JSON gives back its spec and its recipe."""
-    assert ModelSpec(**{key: value for key, value in found.items() if key not in RECIPE_AND_FIGURES}) \
-        == get_spec(found["name"])
-    assert Recipe.from_config(found["recipe"]) == get_recipe(found["name"])
-    assert found["parameters"] == get_spec(found["name"]).parameters
-    assert found["training_flops"] == (get_spec(found["name"]).training_flops or None)
+def printed(capsys, *arguments):
+    assert main(list(arguments)) == 0
+    return capsys.readouterr().out
 
 
 def test_table_has_every_model(capsys):
-    assert main([]) == 0
-    dense, built, footnote = capsys.readouterr().out.split("\n\n")
+    dense, built, footnote = printed(capsys).split("\n\n")
     (head, *rows), (built_head, *built_rows) = dense.splitlines(), built.splitlines()
     assert footnote == f"* {card.EARLIER}\n"
     assert re.split(" {2,}", head) == ["name", "layers", "dropout", "penalty", "parameters", "test accuracy", "NLL",
@@ -49,36 +35,22 @@ def test_table_has_every_model(capsys):
     assert [*cells, "conv_strided", "conv_teacher"] == list_models()
     assert all(str(get_spec(name).parameters) == cells[name][4] for name in cells)
     assert cells["5D_drop04_03_02_01"][1:5] == ["800-600-400-200-10", "0.4/0.3/0.2/0.1", "-", "1431210"]
-    assert cells["4D_drop03"][2] == "0.3"
-    assert rows[list(cells).index("network_B_l2")].split("  ")[0] == "network_B_l2"
-    assert "  L2 0.001  " in rows[list(cells).index("network_B_l2")]
+    assert cells["4D_drop03"][2] == "0.3" and cells["network_B_l2"][3] == "L2 0.001"
+    start = head.index("description")
+    assert all(row[start - 2:start] == "  " and row[start] != " " for row in rows)
 
 
-def test_columns_are_aligned(capsys):
-    main(["*L*"])
-    lines = capsys.readouterr().out.splitlines()[:-2]
-    start = lines[0].index("description")
-    assert all(line[start - 2:start] == "  " and line[start] != " " for line in lines)
-
-
-def test_markdown_table_has_the_same_cells(capsys):
-    main(["*L*"])
-    rows = [re.split(" {2,}", row) for row in capsys.readouterr().out.splitlines()[:-2]]
-    assert main(["*L*", "--markdown"]) == 0
-    head, ruler, *body = [row.strip("| ").split(" | ") for row in capsys.readouterr().out.splitlines()[:-2]]
+def test_markdown_table_of_a_pattern_has_the_same_cells(capsys):
+    rows = [re.split(" {2,}", row) for row in printed(capsys, "*L*").splitlines()[:-2]]
+    assert [row[0] for row in rows[1:]] == fnmatch.filter(list_models(), "*L*")
+    head, ruler, *body = [row.strip("| ").split(" | ")
+                          for row in printed(capsys, "*L*", "--markdown").splitlines()[:-2]]
     assert [head, *body] == rows
     assert ruler == ["---"] * 4 + ["---:"] * 5 + ["---"]
 
 
-def test_pattern_selects_rows_of_the_table(capsys):
-    assert main(["5D*"]) == 0
-    names = [line.split()[0] for line in capsys.readouterr().out.splitlines()[:-2]]
-    assert names == ["name", "5D_drop02", "5D_drop03", "5D_drop04_03_02_01"]
-
-
 def test_card_shows_layers_recipe_and_command(capsys):
-    assert main(["4D_drop03_02_01"]) == 0
-    lines = [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()]
+    lines = [" ".join(line.split()) for line in printed(capsys, "4D_drop03_02_01").splitlines()]
     assert lines[0] == "4D_drop03_02_01: 4L, more dropout where there are more units"
     assert lines[3:7] == ["784 -> 600 ReLU, dropout 0.3 471000 parameters",
                           "600 -> 400 ReLU, dropout 0.2 240400 parameters",
@@ -90,8 +62,7 @@ def test_card_shows_layers_recipe_and_command(capsys):
 
 def test_card_shows_every_layer_that_holds_numbers(capsys):
     name = "4L,hidden=60_60,dropout=0.1_0.1,activation=gelu,normalization=batch"
-    assert main([name]) == 0
-    lines = [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()]
+    lines = [" ".join(line.split()) for line in printed(capsys, name).splitlines()]
     assert lines[3:9] == [
         "784 -> 60 linear 47100 parameters", "60 -> 60 batch normalization, gelu, dropout 0.1 120 parameters",
         "60 -> 60 linear 3660 parameters", "60 -> 60 batch normalization, gelu, dropout 0.1 120 parameters",
@@ -101,27 +72,20 @@ def test_card_shows_every_layer_that_holds_numbers(capsys):
 
 
 def test_card_of_a_changed_model(capsys):
-    assert main(["network_A,l1=0.5"]) == 0
-    text = capsys.readouterr().out
+    text = printed(capsys, "network_A,l1=0.5")
     assert text.startswith("network_A,l1=0.5: ")
     assert "penalty L1 0.5" in text and "initializer normal_0.05" in text
     assert text.rstrip().endswith("--model=network_A,l1=0.5")
 
 
-@pytest.mark.parametrize("name", ["softmax", "4D_drop03_02_01", "network_B_l2", "4L,dropout=0.3_0.25_0.1,l2=1e-05"])
-def test_json_of_one(capsys, name):
-    assert main([name, "--json"]) == 0
-    found = json.loads(capsys.readouterr().out)
-    assert found["name"] == name
-    assert_describes_its_model(found)
-
-
-def test_json_of_all(capsys):
-    assert main(["--json"]) == 0
-    everything = json.loads(capsys.readouterr().out)
+def test_json_gives_back_spec_and_recipe(capsys):
+    everything, changed = json.loads(printed(capsys, "--json")), "4L,dropout=0.3_0.25_0.1,l2=1e-05"
     assert [found["name"] for found in everything] == list_models()
-    for found in everything:
-        assert_describes_its_model(found)
+    for found in (*everything, json.loads(printed(capsys, changed, "--json"))):
+        spec = get_spec(found["name"])
+        assert ModelSpec(**{key: value for key, value in found.items() if key not in RECIPE_AND_FIGURES}) == spec
+        assert Recipe.from_config(found["recipe"]) == get_recipe(found["name"])
+        assert found["parameters"] == spec.parameters and found["training_flops"] == (spec.training_flops or None)
 
 
 @pytest.mark.parametrize("arguments, complaint", [
@@ -134,30 +98,23 @@ def test_json_of_all(capsys):
 ])
 def test_mistake_is_one_line(capsys, arguments, complaint):
     assert main(arguments) == 2
-    printed = capsys.readouterr()
-    assert printed.out == ""
-    assert printed.err.startswith("fmnist_zoo: ") and complaint in printed.err
-    assert len(printed.err.splitlines()) == 1
+    captured = capsys.readouterr()
+    assert captured.err.startswith("fmnist_zoo: ") and complaint in captured.err
+    assert captured.err.count("\n") == 1 and not captured.out
 
 
 def test_unknown_flag_exits_2(capsys):
     with pytest.raises(SystemExit) as caught:
         main(["--jsn"])
-    assert caught.value.code == 2
-    assert "--jsn" in capsys.readouterr().err
+    assert caught.value.code == 2 and "--jsn" in capsys.readouterr().err
 
 
-def test_models_of_a_zoo_module_are_listed(capsys, zoo_module):
-    assert main(["--zoo_module", zoo_module]) == 0
-    rows = [line.split()[:5] for line in capsys.readouterr().out.splitlines()]
-    assert ["tiny", "8-10", "-", "-", "6370"] in rows
-
-
-def test_zoo_module_is_found_in_the_working_folder(zoo_module):
-    done = subprocess.run([sys.executable, "-m", "fmnist_zoo", "tiny", f"--zoo_module={zoo_module}"],
+@pytest.mark.parametrize("arguments, text", [([], "\ntiny  "), (["tiny"], "tiny: my own")])
+def test_models_of_a_module_in_the_working_folder_are_shown(tmp_path, arguments, text):
+    (tmp_path / "own_zoo.py").write_text("import fmnist_zoo\nfmnist_zoo.register('tiny', 'my own', hidden=8)\n")
+    done = subprocess.run([sys.executable, "-m", "fmnist_zoo", "--zoo_module=own_zoo", *arguments], cwd=tmp_path,
                           capture_output=True, text=True, env={**os.environ, "PYTHONPATH": str(ROOT)})
-    assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout.startswith("tiny: my own")
+    assert (done.returncode, done.stderr) == (0, "") and text in done.stdout
 
 
 def test_closed_pipe_is_not_an_error():

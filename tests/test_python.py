@@ -52,8 +52,8 @@ def test_arrays_are_split_and_recorded_by_their_digest(run, images):
         resume(run.folder, epochs=4, data=(images[0][:-1], images[1][:-1]))
 
 
-def test_shape_and_type_of_labels_do_not_matter(run, images, tmp_path):
-    again = train("2L", data=(images[0].reshape(-1, 28, 28), list(map(int, images[1]))), epochs=3, logdir=tmp_path,
+def test_shape_of_images_and_type_of_labels_and_of_the_pair_do_not_matter(run, images, tmp_path):
+    again = train("2L", data=[images[0].reshape(-1, 28, 28), list(map(int, images[1]))], epochs=3, logdir=tmp_path,
                   **SMALL)
     assert again.result["weights_sha256"] == run.result["weights_sha256"]
     assert read_record(again.folder)["data"] == read_record(run.folder)["data"]
@@ -99,6 +99,8 @@ def test_settings_that_disagree_with_arrays_are_refused(images, tmp_path):
         train("2L", data=fmnist_zoo.load_data(data="mini"), validation_size=0.2, logdir=tmp_path)
     with pytest.raises(ConfigError, match="given in Python: drop --data_dir"):
         train("2L", data=images, data_dir="x", logdir=tmp_path)
+    with pytest.raises(ConfigError, match="logdir=gs://bucket/logs: is an address"):
+        train("2L", data=images, logdir="gs://bucket/logs")
     with pytest.raises(ValueError, match="data must be one of fashion_mnist, mini, received [^\n]*$"):
         sweep("2L", {"l2": [0, 1]}, data=images, logdir=tmp_path)
 

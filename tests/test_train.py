@@ -2,6 +2,8 @@
 
 import json
 import math
+import os
+import subprocess
 import sys
 
 import numpy as np
@@ -12,7 +14,7 @@ from tensorboard.plugins.hparams import api_pb2, plugin_data_pb2
 import fmnist_zoo
 from fmnist_zoo import metrics
 from fmnist_zoo.backend import tf
-from tests import helpers
+from tests import helpers, runs
 from tests.conftest import computes_bfloat16
 from trainers.engine import processor
 from trainers.running.folder import RunFolder
@@ -136,7 +138,7 @@ def test_hparams_records_hold_values_metrics_and_status(run, logdir):
 
 
 @pytest.mark.long
-def test_saved_model_opens_in_plain_keras(run, command, tmp_path):
+def test_saved_model_opens_in_plain_keras(run, tmp_path):
     images = fmnist_zoo.load_data(data="mini")["validation"].images[:20].astype(np.float32) / 255
     np.save(tmp_path / "images.npy", images)
     (tmp_path / "look.py").write_text(
@@ -147,14 +149,9 @@ def test_saved_model_opens_in_plain_keras(run, command, tmp_path):
         "assert importlib.util.find_spec('fmnist_zoo') is None, 'it can import us'\n"
         "model = keras.saving.load_model(sys.argv[1])\n"
         "numpy.save('logits.npy', model.predict(numpy.load('images.npy'), verbose=0))\n")
-    import os
-    import subprocess
-    import sys
-
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
-    done = subprocess.run(
-        [sys.executable, "look.py", run.folder / "model.keras"],
-        cwd=tmp_path, capture_output=True, text=True, env=environment)
+    done = subprocess.run([sys.executable, "look.py", run.folder / "model.keras"], cwd=tmp_path, capture_output=True,
+                          text=True, env=environment)
     assert done.returncode == 0, done.stderr
     np.testing.assert_allclose(np.load(tmp_path / "logits.npy"), run.model(images).numpy(), atol=1e-5)
 
@@ -212,11 +209,6 @@ def test_wrong_data_leaves_no_folder(logdir, tmp_path, monkeypatch):
     assert not (logdir / "3L").exists()
 
 
-def test_existing_run_name_is_refused(run, logdir, capsys):
-    assert main(["--model=4D_drop03", "--l2=1e-4", "--data=mini", f"--logdir={logdir}", "--run_name=one"]) == 2
-    assert "exists already: continue that run with --resume=" in capsys.readouterr().err
-
-
 def test_fit_engine_writes_the_same_files(logdir):
     run = train("4D_drop02", data="mini", epochs=2, trainer="fit", logdir=logdir)
     assert tuple(run.history[0]) == COLUMNS
@@ -238,17 +230,8 @@ def test_bfloat16_is_refused_on_processors_without_it(logdir, monkeypatch, capsy
 
 
 def test_replayed_trial_is_a_run_with_all_validation_images(logdir, capsys):
-    from tests import runs
-
     folder = runs.make(logdir, "trial", model="softmax", ranking=True)
     flags = [f"--config={folder.config}", "--dry_run"]
     assert main(flags) == 0
     captured = capsys.readouterr()
     assert json.loads(captured.out)["ranking"] is False and "validation" in captured.err
-
-
-def test_list_of_images_and_labels_is_the_pair(logdir):
-    images, labels = fmnist_zoo.load_data(data="mini")["fit"]
-    configs = [train("softmax", data=kind((images, labels)), epochs=1, validation_size=0.2, logdir=logdir,
-                     histogram_every=0).config for kind in (tuple, list)]
-    assert configs[0] == configs[1]

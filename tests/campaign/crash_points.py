@@ -24,8 +24,7 @@ class CrashPoints(driver.Part):
     about = "states of the disk after a crash, of " + ", ".join(f"`{name}`" for name in work.ALL)
 
     def __init__(self) -> None:
-        self._disks: dict[str, Disk] = {}
-        self._recordings: dict[str, dict[str, Any]] = {}
+        self._recordings: dict[str, tuple[Disk, Any]] = {}
 
     def cases(self, seed: int) -> Iterator[driver.Case]:
         """The states of all pieces of work, in a random order; of a sweep as many as it says."""
@@ -50,27 +49,25 @@ class CrashPoints(driver.Part):
         assert tree is not None
         disk.write_tree(tree, folder)
         with work.quiet_engine():
-            expected = self._recording(one)["expected"]
-            return one.again(folder) or helpers.difference(expected, helpers.plain(one.outcome(folder)))
+            return one.again(folder) or helpers.difference(self._recording(one)[1], helpers.plain(one.outcome(folder)))
 
     def _tree(self, id: str) -> Tree | None:
         name, count, variant = id.split(":")
         return self._disk(work.ALL[name]).state(int(count), variant)
 
     def _disk(self, one: work.Work) -> Disk:
-        if one.name not in self._disks:
-            found = self._recording(one)
-            self._disks[one.name] = Disk(found["before"], found["operations"])
-        return self._disks[one.name]
+        return self._recording(one)[0]
 
-    def _recording(self, one: work.Work) -> dict[str, Any]:
+    def _recording(self, one: work.Work) -> tuple[Disk, Any]:
+        """What the disk may hold, and the outcome of the undisturbed work."""
         if one.name not in self._recordings:
             path = self.keep / f"{one.name}.pickle"
             if not path.exists():
                 path.parent.mkdir(parents=True, exist_ok=True)
                 with atomic_write(path) as file:
                     pickle.dump(take(one), file)
-            self._recordings[one.name] = pickle.loads(path.read_bytes())
+            found = pickle.loads(path.read_bytes())
+            self._recordings[one.name] = Disk(found["before"], found["operations"]), found["expected"]
         return self._recordings[one.name]
 
 

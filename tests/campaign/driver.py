@@ -6,7 +6,6 @@ number of cases done, so a campaign that was interrupted or killed continues wit
 
 from __future__ import annotations
 
-import dataclasses
 import itertools
 import pathlib
 import shutil
@@ -17,8 +16,6 @@ from typing import Any, Callable, Iterator, NamedTuple, Sequence
 
 from fmnist_zoo.errors import UsageError
 from fmnist_zoo.files import read_json, write_json
-
-REPORT_SECONDS = 60.0
 
 
 class Case(NamedTuple):
@@ -58,85 +55,63 @@ class Part:
         return next((case for case in self.cases(seed) if case.id == id), None)
 
 
-@dataclasses.dataclass
-class Progress:
-    """How far a part has come with a seed; the content of its file in the state folder."""
-
-    part: str
-    seed: int
-    cases: int = 0
-    seconds: float = 0.0
-    failures: dict[str, str] = dataclasses.field(default_factory=dict)  # by the id of the case
-
-    @classmethod
-    def load(cls, state: pathlib.Path, part: str, seed: int) -> Progress:
-        path = cls.path(state, part, seed)
-        found: dict[str, Any] = read_json(path) if path.exists() else {"part": part, "seed": seed}
-        return cls(**{field.name: found[field.name] for field in dataclasses.fields(cls) if field.name in found})
-
-    @staticmethod
-    def path(state: pathlib.Path, part: str, seed: int) -> pathlib.Path:
-        return state / f"{part}-seed{seed}.json"
-
-    def save(self, state: pathlib.Path) -> None:
-        state.mkdir(parents=True, exist_ok=True)
-        write_json(self.path(state, self.part, self.seed), dataclasses.asdict(self))
-
-    def line(self) -> str:
-        return (f"{self.part}, seed {self.seed}: {self.cases:,} tried in {self.seconds:,.0f} s, "
-                f"{len(self.failures)} failed")
-
-
 class Campaign:
-    """Takes the parts in turn, always the one that has had the least time, until the time is over or all have ended."""
+    """Takes the parts in turn, always the one that has had the least time, until the time is over or all have ended.
+
+    Attributes:
+        progress: by part, how many cases were tried in how many seconds, and what failed, by the id of the case.
+    """
 
     def __init__(self, parts: Sequence[Part], seed: int, state: pathlib.Path, say: Callable[[str], None] = print):
-        self.parts, self.seed, self.state, self.say = parts, seed, state, say
-        self.progress = {part.name: Progress.load(state, part.name, seed) for part in parts}
+        self.parts, self.seed, self.say = {part.name: part for part in parts}, seed, say
+        self._files = {part.name: state / f"{part.name}-seed{seed}.json" for part in parts}
+        self.progress: dict[str, dict[str, Any]] = {
+            name: read_json(path) if path.exists() else {"cases": 0, "seconds": 0.0, "failures": {}}
+            for name, path in self._files.items()}
+        state.mkdir(parents=True, exist_ok=True)
         for part in parts:
             part.keep = state / part.name
 
     def run(self, seconds: float) -> bool:
         """Whether no case failed, in this call or before."""
-        said = time.monotonic()
-        until, used = said + seconds, dict.fromkeys((part.name for part in self.parts), 0.0)
-        parts = {part.name: part for part in self.parts}
-        streams = {name: itertools.islice(part.cases(self.seed), self.progress[name].cases, None)
-                   for name, part in parts.items()} if seconds > 0 else {}
-        while parts and time.monotonic() < until:
-            name = min(parts, key=lambda name: used[name])
+        until, used = time.monotonic() + seconds, dict.fromkeys(self.parts, 0.0)
+        streams = {name: itertools.islice(part.cases(self.seed), self.progress[name]["cases"], None)
+                   for name, part in self.parts.items()} if seconds > 0 else {}
+        while streams and time.monotonic() < until:
+            name = min(streams, key=lambda name: used[name])
             start, progress = time.monotonic(), self.progress[name]
             case = next(streams[name], None)
             if case is None:
-                del parts[name]
-                self.say(f"{progress.line()}; that was all")
+                del streams[name]
                 continue
-            failure = attempt(parts[name], case)
+            if failure := attempt(self.parts[name], case):
+                progress["failures"][case.id] = failure
+                self.say(f"FAILED {failure}; repeat it with --seed={self.seed} --case={case.id} {name}")
             took = time.monotonic() - start
             used[name] += took
-            progress.cases += 1
-            progress.seconds += took
-            if failure:
-                progress.failures[case.id] = failure
-                self.say(f"FAILED {failure}; repeat it with --seed={self.seed} --case={case.id} {name}")
-            progress.save(self.state)
-            if time.monotonic() - said > REPORT_SECONDS:
-                self.say(f"{time.strftime('%H:%M')}  " + "; ".join(one.line() for one in self.progress.values()))
-                said = time.monotonic()
-        return not any(one.failures for one in self.progress.values())
+            progress["seconds"] += took
+            progress["cases"] += 1
+            self._save(name)
+        return not any(progress["failures"] for progress in self.progress.values())
 
     def repeat(self, id: str) -> bool:
         """Tries one case again, of the first part that has it; one that holds now is no failure any longer."""
-        for part in self.parts:
-            case = part.find(self.seed, id)
-            if case is None:
-                continue
-            failure, progress = attempt(part, case), self.progress[part.name]
-            self.say(f"{part.name} {id}: {failure or 'held'}")
-            if failure is None and progress.failures.pop(id, ""):
-                progress.save(self.state)
-            return failure is None
+        for name, part in self.parts.items():
+            if case := part.find(self.seed, id):
+                failure = attempt(part, case)
+                self.say(f"{name} {id}: {failure or 'held'}")
+                if failure is None and self.progress[name]["failures"].pop(id, ""):
+                    self._save(name)
+                return failure is None
         raise UsageError(f"no part has a case {id!r} with seed {self.seed}")
+
+    def lines(self) -> str:
+        """How far each part has come."""
+        return "\n".join(f"{name}, seed {self.seed}: {found['cases']:,} tried in {found['seconds']:,.0f} s, "
+                         f"{len(found['failures'])} failed" for name, found in self.progress.items())
+
+    def _save(self, name: str) -> None:
+        write_json(self._files[name], self.progress[name])
 
 
 def attempt(part: Part, case: Case) -> str | None:

@@ -6,7 +6,6 @@ Commands are called in this process, which stays warm. What they print is kept, 
 from __future__ import annotations
 
 import contextlib
-import functools
 import io
 import json
 import pathlib
@@ -20,7 +19,6 @@ from tests.conftest import tape_without_xla
 MODEL = "softmax"
 RUN = pathlib.Path("logs", MODEL, "one")
 SETTINGS = ("--data=mini", f"--batch_size={sweeps.BATCH}")  # so large that nothing is compiled, in workers neither
-UNEQUAL = {"seconds", "images_per_second", "commit", "date"}  # columns and keys that equal work may differ in
 
 
 class Answer(NamedTuple):
@@ -154,76 +152,6 @@ class Evaluating(Work):
                 "files": sorted(path.name for path in (root / RUN / "evaluation").glob("*.png"))}
 
 
-class Scoring(Work):
-    """`trainers.results`: two runs, their evaluations and their ensemble, and the table."""
-
-    name = "results"
-
-    def command(self, root: pathlib.Path) -> Answer:
-        from trainers import results
-        from trainers.config import resolve
-        from trainers.publishing import scores
-
-        short = functools.partial(resolve, epochs=2, batch_size=sweeps.BATCH, histogram_every=0)
-        with mock.patch.object(scores, "resolve", short):
-            return call(results.main, f"--models={MODEL}", "--seeds=0,1", "--data=mini", f"--logdir={root / 'logs'}",
-                        f"--out={root / 'results.csv'}", "--ensemble")
-
-    def outcome(self, root: pathlib.Path) -> Any:
-        from fmnist_zoo import results
-
-        table = [{name: value for name, value in row.items() if name not in UNEQUAL}
-                 for row in results.read(root / "results.csv")]
-        return {"table": table}
-
-
-class Shipping(Work):
-    """Trained weights and their manifest, of a second model beside a first one."""
-
-    name = "ship"
-
-    def prepare(self, root: pathlib.Path) -> None:
-        Training("run").act(root)
-        self.act(root)
-        self._retrain(root)
-
-    def _retrain(self, root: pathlib.Path) -> None:
-        """The weights that are shipped next are of another seed."""
-        from trainers import train
-
-        shutil.rmtree(root / RUN)
-        assert call(train.main, f"--model={MODEL}", *SETTINGS, "--epochs=2", "--seed=1", "--histogram_every=0",
-                    f"--logdir={root / 'logs'}", "--run_name=one").code == 0
-
-    @contextlib.contextmanager
-    def _folder(self, root: pathlib.Path) -> Iterator[None]:
-        from fmnist_zoo import weights
-
-        with mock.patch.object(weights, "FOLDER", root / "trained"):
-            yield
-
-    def command(self, root: pathlib.Path) -> Answer:
-        from trainers import cli
-        from trainers.publishing import shipping
-        from trainers.publishing.measurement import Measured
-        from trainers.running import trained
-
-        with self._folder(root):  # `results --ship` does not take the small data set
-            return call(lambda arguments: cli.run("ship", lambda: 0 * len(
-                shipping.ship([Measured(trained.from_run(root / RUN))]))))
-
-    def outcome(self, root: pathlib.Path) -> Any:
-        import fmnist_zoo
-        from fmnist_zoo import weights
-
-        with self._folder(root):
-            arrays = fmnist_zoo.load_model(MODEL).get_weights()
-            files = [entry["file"] for entry in weights.manifest().values()]  # others may be left
-            manifest = {name: {key: value for key, value in entry.items() if key not in UNEQUAL}
-                        for name, entry in weights.manifest().items()}
-            return {"manifest": manifest, "sums": [float(array.sum()) for array in arrays], "files": files}
-
-
 class Sweeping(Work):
     """A sweep, continued by the same command; from then on its trials run in this process.
 
@@ -266,7 +194,7 @@ class Sweeping(Work):
 
 ALL: dict[str, Work] = {work.name: work for work in (
     Training("run"), Training("seldom", every=0), Training("resume", done=2), Training("longer", done=2, finished=True),
-    Evaluating(), Scoring(), Shipping(),
+    Evaluating(),
     Sweeping("sweep", "--space=learning_rate=log(1e-3..1e-1)", "--tuner=random", "--max_trials=6", "--epochs=2",
              workers=2, most=300),
     Sweeping("asha", "--space=learning_rate=log(1e-3..1e-1)", "--tuner=asha", "--max_trials=6", "--epochs=4", most=300),
