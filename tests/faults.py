@@ -6,7 +6,6 @@ Python's own functions are replaced, so what HDF5 writes from C does not fail he
 from __future__ import annotations
 
 import builtins
-import collections
 import contextlib
 import errno
 import io
@@ -17,7 +16,7 @@ from unittest import mock
 
 # What fails with which error. A full disk still removes and cuts files.
 GROWING = {"write", "open", "mkdir", "sync", "rename"}
-FAILING = {"ENOSPC": GROWING, "EDQUOT": GROWING, "EIO": {"write", "sync", "rename", "truncate"},
+FAILING = {"ENOSPC": GROWING, "EIO": {"write", "sync", "rename", "truncate"},
            "EROFS": GROWING | {"remove", "truncate"}}
 
 
@@ -25,17 +24,13 @@ class Faults:
     """Counts the operations below a folder that an error could hit, and raises it at the `first` of them.
 
     Args:
-        error: a key of `FAILING`; empty: nothing fails.
+        error: a key of `FAILING`.
         first: 1 is the first one.
         forever: also at all later ones.
-
-    Attributes:
-        actions: how often there was which.
     """
 
-    def __init__(self, root: pathlib.Path, error: str = "", first: int = 1, *, forever: bool = False):
+    def __init__(self, root: pathlib.Path, error: str, first: int = 1, *, forever: bool = False):
         self._root, self._error, self._first, self._forever = str(root.resolve()), error, first, forever
-        self.actions: collections.Counter[str] = collections.Counter()
         self._count = 0
 
     def fails(self, action: str, path: Any) -> bool:
@@ -43,10 +38,7 @@ class Faults:
         if isinstance(path, int):
             path = os.readlink(f"/proc/self/fd/{path}")
         path = os.path.abspath(os.fsdecode(path))
-        if not f"{path}/".startswith(f"{self._root}/"):
-            return False
-        self.actions[action] += 1
-        if action not in FAILING.get(self._error, ()):
+        if not f"{path}/".startswith(f"{self._root}/") or action not in FAILING[self._error]:
             return False
         self._count += 1
         return self._count == self._first or self._forever and self._count > self._first

@@ -86,8 +86,7 @@ def reader(workplace, monkeypatch, inline_pool):
     """This process is in the workplace, and what a page does to the zoo is undone."""
     monkeypatch.chdir(workplace)
     monkeypatch.setattr(registry, "_MODELS", dict(registry._MODELS))
-    for module in ("my_models",):  # it registers models again
-        monkeypatch.delitem(sys.modules, module, raising=False)
+    monkeypatch.delitem(sys.modules, "my_models", raising=False)  # it registers models again
 
 
 def marked(snippets):

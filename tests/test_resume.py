@@ -14,20 +14,13 @@ import pytest
 import fmnist_zoo
 from fmnist_zoo import files
 from tests import helpers, runs
-from tests.conftest import ROOT, tape_without_xla
+from tests.conftest import ROOT
 from trainers.config import ConfigError, RunConfig, read_record, resolve
 from trainers.engine import factory
 from trainers.running import batch, provenance, run
 from trainers.running.folder import RunFolder
 from trainers.running.progress import Lines
 from trainers.train import main, resume, train
-
-
-@pytest.fixture(scope="module")
-def quick():
-    """Nothing is compiled by XLA; for tests that start no other process."""
-    with tape_without_xla():
-        yield
 
 
 def start(*arguments):
@@ -98,7 +91,7 @@ def test_run_that_is_killed_twice_equals_uninterrupted_run(tmp_path, capsys):
 
 
 @pytest.mark.parametrize("numbers", [[signal.SIGINT], [signal.SIGHUP, signal.SIGHUP]], ids=["ctrl-c", "terminal"])
-def test_signal_finishes_the_epoch_saves_and_names_the_command_to_continue(quick, tmp_path, capsys, numbers):
+def test_signal_finishes_the_epoch_saves_and_names_the_command_to_continue(without_xla, tmp_path, capsys, numbers):
     folder = tmp_path / "softmax" / "one"
 
     def interrupt():
@@ -120,7 +113,7 @@ def test_signal_finishes_the_epoch_saves_and_names_the_command_to_continue(quick
 
 
 @pytest.mark.parametrize("trainer", ["tape", pytest.param("fit", marks=pytest.mark.long)])
-def test_run_resumed_with_more_epochs_equals_run_planned_with_them(quick, tmp_path, trainer, capsys):
+def test_run_resumed_with_more_epochs_equals_run_planned_with_them(without_xla, tmp_path, trainer, capsys):
     settings = dict(hidden=(16, 16, 16), data="mini", trainer=trainer, seed=1, logdir=tmp_path, histogram_every=1,
                     checkpoint_every=1)
     whole = train("4D_drop03", epochs=3, run_name="whole", **settings).folder
@@ -132,7 +125,7 @@ def test_run_resumed_with_more_epochs_equals_run_planned_with_them(quick, tmp_pa
 
 
 @pytest.fixture(scope="module")
-def planned(quick, tmp_path_factory):
+def planned(without_xla, tmp_path_factory):
     """Settings of a run with a checkpoint every third epoch, and its folder."""
     settings = dict(hidden=(16,), data="mini", epochs=6, seed=4, checkpoint_every=3, histogram_every=1,
                     optimizer="momentum")
@@ -155,7 +148,7 @@ def test_epochs_after_the_last_checkpoint_are_written_again_once(planned, tmp_pa
 
 
 @pytest.fixture(scope="module")
-def unfinished(quick, tmp_path_factory):
+def unfinished(without_xla, tmp_path_factory):
     """A run that was stopped after its second epoch."""
     return stopped_run(tmp_path_factory.mktemp("unfinished"), 2, hidden=(16, 16, 16), epochs=6, l2=1e-4)
 
@@ -188,20 +181,15 @@ def latest(logdir):
         return found.path
 
 
-def test_latest_is_the_newest_unfinished_run(copy, capsys):
+def test_latest_is_the_newest_run_that_can_continue(copy, capsys):
+    """Newer ones: with a damaged checkpoint, without one, on arrays that were given in Python; and one in training."""
     logdir = copy.parent.parent
     runs.make(logdir, "finished", model="2L")
     for name, content in (("sweeps", (copy / "config.json").read_text()), ("broken", "{")):
         (logdir / name / "one").mkdir(parents=True)
         (logdir / name / "one" / "config.json").write_text(content)
-    assert latest(logdir) == copy
     assert main([f"--logdir={logdir}", "--resume=latest", "--model=2L"]) == 2
     assert "no unfinished run of 2L" in capsys.readouterr().err
-
-
-def test_latest_passes_over_runs_that_cannot_continue(copy, capsys):
-    """Newer ones: with a damaged checkpoint, without one, on arrays that were given in Python; and one in training."""
-    logdir = copy.parent.parent
     record = files.read_json(copy / "config.json")
     damaged, gone, arrays = (shutil.copytree(copy, copy.parent / name) for name in ("damaged", "gone", "arrays"))
     for newer, folder in enumerate((damaged, gone, arrays), start=1):
@@ -222,7 +210,7 @@ def test_latest_passes_over_runs_that_cannot_continue(copy, capsys):
         latest(logdir)
 
 
-def test_run_that_ended_in_nan_is_resumed_only_by_name(quick, copy, capsys):
+def test_run_that_ended_in_nan_is_resumed_only_by_name(without_xla, copy, capsys):
     logdir = copy.parent.parent
     with pytest.raises(run.RunError, match="NaN"):
         train("2L", hidden=(8,), data="mini", epochs=40, optimizer="sgd", learning_rate=2e30, logdir=logdir,
@@ -239,7 +227,7 @@ def test_run_that_ended_in_nan_is_resumed_only_by_name(quick, copy, capsys):
     assert "NaN" in capsys.readouterr().err
 
 
-def test_start_of_a_failed_run_removes_the_mark(quick, copy):
+def test_start_of_a_failed_run_removes_the_mark(without_xla, copy):
     (copy / "failure.json").write_text("{")
     with pytest.raises(fmnist_zoo.errors.ZooError, match="a run that failed .for an unknown reason."):
         latest(copy.parent.parent)
@@ -253,7 +241,7 @@ def test_second_trainer_in_one_folder_is_refused(unfinished, capsys):
     assert f"process {os.getpid()} is training in this folder" in capsys.readouterr().err
 
 
-def test_resumed_run_says_that_the_last_process_was_killed(quick, copy, capsys):
+def test_resumed_run_says_that_the_last_process_was_killed(without_xla, copy, capsys):
     (copy / ".lock").write_text("999999")
     assert main([f"--resume={copy}"]) == 0
     assert "process 999999" in (said := capsys.readouterr().out) and "out of memory" in said
@@ -263,13 +251,13 @@ def test_resumed_run_says_that_the_last_process_was_killed(quick, copy, capsys):
         assert (copy / ".lock").read_text() == str(os.getpid())
 
 
-def test_run_in_a_moved_folder_resumes_and_writes_nothing_above_it(quick, copy, tmp_path):
+def test_run_in_a_moved_folder_resumes_and_writes_nothing_above_it(without_xla, copy, tmp_path):
     os.rename(copy, tmp_path / "moved")
     assert main([f"--resume={tmp_path / 'moved'}"]) == 0
     assert sorted(path.name for path in tmp_path.iterdir()) == ["logs", "moved"]
 
 
-def test_run_stopped_before_its_first_epoch_leaves_no_record(quick, tmp_path):
+def test_run_stopped_before_its_first_epoch_leaves_no_record(without_xla, tmp_path):
     folder = RunFolder(stopped_run(tmp_path, 0, model="softmax", epochs=2))
     assert not folder.config.exists() and not folder.table.path.exists()
 
@@ -299,15 +287,7 @@ def test_run_resumes_where_other_models_were_built_before(model, tmp_path):
     assert resume(half.folder, verbose=False).result["weights_sha256"] == whole.result["weights_sha256"]
 
 
-class Notes(Lines):
-    def __init__(self):
-        self.lines = []
-
-    def note(self, line):
-        self.lines.append(line)
-
-
-def test_record_has_an_entry_for_each_start_that_trained(quick, copy, monkeypatch):
+def test_record_has_an_entry_for_each_start_that_trained(without_xla, copy, monkeypatch, capsys):
     """Stopped after epoch 2, then started with other versions, which is noted, then crashed with nothing saved."""
     monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", "SSE41")
     record = files.read_json(copy / "config.json")
@@ -320,12 +300,11 @@ def test_record_has_an_entry_for_each_start_that_trained(quick, copy, monkeypatc
     (copy / "config.json").write_text(json.dumps(record))
     config = resolve("4D_drop03", hidden=(16, 16, 16), data="mini", epochs=6, l2=1e-4, checkpoint_every=2)
     for _ in range(2):
-        notes = Notes()
         with pytest.raises(Crash):
-            helpers.execute(copy, config, crash_after(1), notes)
+            helpers.execute(copy, config, crash_after(1), Lines())
         now = provenance.versions()["keras"]
         expected = f"keras {now} (was 3.0.0), ONEDNN_MAX_CPU_ISA SSE41 (was not set), a processor with {more}"
-        assert any(f"continues with {expected}; its numbers may differ" in line for line in notes.lines)
+        assert f"continues with {expected}; its numbers may differ" in capsys.readouterr().out
     again = read_record(copy)
     assert [one["epoch"] for one in again["starts"]] == [0, 2]
     assert again["environment"] == record["environment"] and again["started"] == record["started"]

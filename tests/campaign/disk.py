@@ -57,15 +57,14 @@ class Disk:
         self._nodes: dict[int, Node] = {0: {}}
         for path in sorted(before):
             self._put(path, before[path])
-        self._start = _copy(self._nodes)
+        start = _copy(self._nodes)
         self.steps: list[Step] = []
         for operation in operations:
             if step := self._step(operation):
                 self.steps.append(step)
                 _apply(self._nodes, step)
-        self._reached: list[dict[int, Node]] = []
-        self._empty: dict[int, Node] = {
-            number: b"" if isinstance(node, bytes) else {} for number, node in self._nodes.items()}
+        self._start: dict[int, Node] = {
+            number: b"" if isinstance(node, bytes) else {} for number, node in self._nodes.items()} | start
 
     def _put(self, path: str, data: bytes | None) -> None:
         folder, name = self._parent(path)
@@ -114,22 +113,10 @@ class Disk:
 
     def tree(self, steps: Sequence[Step] | None = None) -> Tree:
         """What the disk holds after `steps`; None: after all."""
-        steps = self.steps if steps is None else steps
-        same = next((place for place, step in enumerate(steps) if step is not self.steps[place]), len(steps))
-        nodes = self._after(same)
-        for step in steps[same:]:
+        nodes = _copy(self._start)
+        for step in self.steps if steps is None else steps:
             _apply(nodes, step)
         return dict(_walk(nodes, 0, ""))
-
-    def _after(self, count: int) -> dict[int, Node]:
-        """The nodes after the first `count` steps; they are kept, because most states differ in their last steps."""
-        if not self._reached:
-            self._reached.append({**_copy(self._empty), **_copy(self._start)})
-        while len(self._reached) <= count:
-            nodes = _copy(self._reached[-1])
-            _apply(nodes, self.steps[len(self._reached) - 1])
-            self._reached.append(nodes)
-        return _copy(self._reached[count])
 
     def states(self) -> Iterator[State]:
         """All that the disk may hold after a crash, for each operation at which it may come; equal ones once."""
