@@ -5,6 +5,7 @@ import csv
 import json
 import pathlib
 import random
+import re
 import socket
 import struct
 import subprocess
@@ -87,6 +88,14 @@ def scalars(folder):
             found[tag] = {step: struct.unpack("<f", value.tensor.tensor_content)[0] if value.tensor.tensor_content
                           else value.tensor.float_val[0] for step, value in values}
     return found
+
+
+def refused(capsys, main, *flags):
+    """The one line with which a command refuses its flags; it prints nothing else."""
+    assert main(list(map(str, flags))) == 2
+    captured = capsys.readouterr()
+    assert re.fullmatch(r"\w+: .+\n", captured.err) and not captured.out, captured
+    return captured.err.rstrip()
 
 
 def change(path, how):

@@ -9,7 +9,7 @@ import pytest
 import fmnist_zoo
 from fmnist_zoo.errors import SpecError
 from fmnist_zoo.spec import OPTIMIZERS, Recipe
-from trainers.config import ConfigError, RunConfig, differences, overlay, read_record, resolve
+from trainers.config import ConfigError, RunConfig, read_record, resolve
 
 
 @pytest.mark.parametrize("name", fmnist_zoo.list_models())
@@ -65,13 +65,6 @@ def test_long_runs_write_pictures_less_often():
 def test_refusal_names_the_value_received(settings, text):
     with pytest.raises(ValueError, match=text):
         resolve("4L", **settings)
-
-
-def test_differences_are_named_by_setting():
-    old = resolve("4L")
-    new = overlay(old, l2=0.5, batch_size=32)
-    found = differences(old, new)
-    assert found == {"l2": (0.0, 0.5), "batch_size": (256, 32)}
 
 
 def test_spec_that_is_not_registered_has_the_default_recipe():

@@ -1,7 +1,5 @@
 """A run's folder that is damaged, half-written or on a full disk: refused or repaired, and never made worse."""
 
-import errno
-import fcntl
 import os
 import resource
 import shutil
@@ -61,10 +59,7 @@ def unsealed(change):
 def test_damage_is_refused_in_one_line_and_changes_nothing(copy, name, damage, text, capsys):
     damage(copy / name)
     before = snapshot(copy)
-    assert main([f"--resume={copy}", "--epochs=5"]) == 2
-    captured = capsys.readouterr()
-    assert text in captured.err and captured.err.count("\n") == 1
-    assert snapshot(copy) == before
+    assert text in helpers.refused(capsys, main, f"--resume={copy}", "--epochs=5") and snapshot(copy) == before
 
 
 def test_damaged_result_is_written_again_and_partial_files_are_removed(finished, copy):
@@ -100,16 +95,6 @@ def test_name_of_a_run_that_was_killed_as_it_started_is_free(tmp_path):
     (path / "notes.txt").unlink()
     assert train("2L", epochs=1, logdir=tmp_path, run_name="one", **SMALL).folder == path
     assert not (path / ".config.json.abc").exists()
-
-
-def test_run_on_a_file_system_without_locks_says_so_and_trains(tmp_path, monkeypatch, capsys):
-    def refuse(*arguments):
-        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
-
-    monkeypatch.setattr(fcntl, "flock", refuse)
-    assert main(["--model=softmax", "--data=mini", "--epochs=1", f"--logdir={tmp_path}", "--run_name=one"]) == 0
-    assert capsys.readouterr().err == (f"{tmp_path}: cannot be locked (No locks available); let only one process at a "
-                                       "time write there\n")
 
 
 NO_LOCKS = """

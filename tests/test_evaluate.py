@@ -110,17 +110,13 @@ def test_projector_shows_the_validation_images(evaluated):
     assert 'tensor_path: "features.tsv"' in config and "tensor_shape: 200" in config
 
 
-def test_second_evaluation_replaces_the_first(evaluated, tmp_path):
+def test_second_evaluation_replaces_the_first_and_longer_training_removes_it(evaluated, tmp_path):
     folder = shutil.copytree(evaluated[0], tmp_path / "run")
     evaluate(trained.from_run(folder), projector=True)
     assert len(helpers.scalars(folder / "evaluation")["accuracy"]) == 1  # fails on a step that was written twice
     assert len(list((folder / "evaluation").iterdir())) == 8
     evaluate(trained.from_run(folder))
     assert len(list((folder / "evaluation").iterdir())) == 4  # the projector's old files are gone
-
-
-def test_training_longer_removes_the_evaluation(evaluated, tmp_path):
-    folder = shutil.copytree(evaluated[0], tmp_path / "run")
     assert train_command.main([f"--resume={folder}", "--epochs=9"]) == 0
     assert not (folder / "evaluation").exists()
 
@@ -183,11 +179,7 @@ def test_mcnemar():
 
 
 def refused(capsys, *arguments):
-    """The one line with which the command refuses its arguments."""
-    assert command.main(list(map(str, arguments))) == 2
-    lines = capsys.readouterr().err.splitlines()
-    assert len(lines) == 1 and lines[0].startswith("evaluate: ")
-    return lines[0]
+    return helpers.refused(capsys, command.main, *arguments)
 
 
 @pytest.mark.parametrize("file, change, says", [

@@ -13,6 +13,7 @@ import pytest
 import fmnist_zoo
 from fmnist_zoo import files, metrics
 from fmnist_zoo.errors import UsageError
+from tests import helpers
 from trainers.export import ExportError, export, main
 from trainers.publishing.formats import FORMATS
 from trainers.running import trained
@@ -139,10 +140,7 @@ def test_unknown_log_lines_are_printed(softmax, tmp_path, change_format, capfd):
 ])
 def test_wrong_flags_are_refused(arguments, message, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    assert main(arguments) == 2
-    error = capsys.readouterr().err
-    assert message in error and error.count("\n") == 1
-    assert os.listdir(tmp_path) == []
+    assert message in helpers.refused(capsys, main, *arguments) and os.listdir(tmp_path) == []
 
 
 @pytest.mark.parametrize("format, out, message", [
@@ -170,9 +168,8 @@ def test_wrong_out_is_refused_and_nothing_is_changed(format, out, message, softm
 @pytest.mark.parametrize("format, package", [("tflite", "ai_edge_litert"), ("onnx", "tf2onnx")])
 def test_missing_package_is_named(format, package, tmp_path, monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, package, None)
-    assert main(["--model=softmax", f"--format={format}", f"--out={tmp_path / 'm'}.{format}"]) == 2
-    error = capsys.readouterr().err
-    assert f"needs {package}" in error and 'pip install "fmnist_zoo[export]"' in error and error.count("\n") == 1
+    error = helpers.refused(capsys, main, "--model=softmax", f"--format={format}", f"--out={tmp_path / 'm'}.{format}")
+    assert f"needs {package}" in error and 'pip install "fmnist_zoo[export]"' in error
 
 
 @pytest.mark.parametrize("format", ["saved_model", "keras"])

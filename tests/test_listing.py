@@ -13,6 +13,7 @@ from fmnist_zoo import card
 from fmnist_zoo.__main__ import main
 from fmnist_zoo.registry import get_recipe, get_spec, list_models
 from fmnist_zoo.spec import ModelSpec, Recipe
+from tests import helpers
 from tests.conftest import ROOT
 
 RECIPE_AND_FIGURES = {"parameters", "fixed_parameters", "training_flops", "recipe", "score", "weights"}
@@ -97,10 +98,7 @@ def test_json_gives_back_spec_and_recipe(capsys):
     (["--zoo_module=zoo_of_nobody"], "--zoo_module=zoo_of_nobody cannot be imported"),
 ])
 def test_mistake_is_one_line(capsys, arguments, complaint):
-    assert main(arguments) == 2
-    captured = capsys.readouterr()
-    assert captured.err.startswith("fmnist_zoo: ") and complaint in captured.err
-    assert captured.err.count("\n") == 1 and not captured.out
+    assert complaint in helpers.refused(capsys, main, *arguments)
 
 
 def test_unknown_flag_exits_2(capsys):

@@ -165,8 +165,7 @@ def copy(unfinished, tmp_path):
     (["--model=4L"], "--model=4L disagrees"), (["--run_name=x"], "drop --run_name"), (["--config=x"], "drop --config"),
 ])
 def test_flag_that_disagrees_is_refused_by_name(unfinished, flags, text, capsys):
-    assert main([f"--resume={unfinished}", *flags]) == 2
-    assert re.search(text, capsys.readouterr().err)
+    assert re.search(text, helpers.refused(capsys, main, f"--resume={unfinished}", *flags))
 
 
 def test_flags_that_agree_are_accepted(unfinished, capsys):
@@ -188,8 +187,8 @@ def test_latest_is_the_newest_run_that_can_continue(copy, capsys):
     for name, content in (("sweeps", (copy / "config.json").read_text()), ("broken", "{")):
         (logdir / name / "one").mkdir(parents=True)
         (logdir / name / "one" / "config.json").write_text(content)
-    assert main([f"--logdir={logdir}", "--resume=latest", "--model=2L"]) == 2
-    assert "no unfinished run of 2L" in capsys.readouterr().err
+    assert "no unfinished run of 2L" in helpers.refused(capsys, main, f"--logdir={logdir}", "--resume=latest",
+                                                        "--model=2L")
     record = files.read_json(copy / "config.json")
     damaged, gone, arrays = (shutil.copytree(copy, copy.parent / name) for name in ("damaged", "gone", "arrays"))
     for newer, folder in enumerate((damaged, gone, arrays), start=1):
@@ -219,10 +218,8 @@ def test_run_that_ended_in_nan_is_resumed_only_by_name(without_xla, copy, capsys
     failure = json.loads((failed / "failure.json").read_text())
     assert failure["version"] == fmnist_zoo.__version__ and "NaN" in failure["reason"]
     assert latest(logdir) == copy  # which is older
-    assert main([f"--logdir={logdir}", "--resume=latest", "--model=2L", "--hidden=8"]) == 2
-    captured = capsys.readouterr()
-    assert captured.err.count("\n") == 1 and failure["reason"] in captured.err
-    assert f"--resume={failed}" in captured.err
+    said = helpers.refused(capsys, main, f"--logdir={logdir}", "--resume=latest", "--model=2L", "--hidden=8")
+    assert failure["reason"] in said and f"--resume={failed}" in said
     assert main([f"--resume={failed}"]) == 1  # tried again, to the same end
     assert "NaN" in capsys.readouterr().err
 
@@ -237,8 +234,8 @@ def test_start_of_a_failed_run_removes_the_mark(without_xla, copy):
 
 def test_second_trainer_in_one_folder_is_refused(unfinished, capsys):
     with RunFolder(unfinished).locked():
-        assert main([f"--resume={unfinished}"]) == 2
-    assert f"process {os.getpid()} is training in this folder" in capsys.readouterr().err
+        said = helpers.refused(capsys, main, f"--resume={unfinished}")
+    assert f"process {os.getpid()} is training in this folder" in said
 
 
 def test_resumed_run_says_that_the_last_process_was_killed(without_xla, copy, capsys):
@@ -269,8 +266,7 @@ def test_other_data_are_refused_on_resume_and_replay(copy, tmp_path, capsys):
     for flags, text in (([f"--resume={copy}"], "belongs to another config"),
                         ([f"--config={copy / 'config.json'}", f"--logdir={tmp_path / 'logs'}"],
                          "are not those of the recorded run: sha256")):
-        assert main(flags) == 2
-        assert text in capsys.readouterr().err
+        assert text in helpers.refused(capsys, main, *flags)
     assert [path.name for path in copy.parent.iterdir()] == ["copy"]
 
 

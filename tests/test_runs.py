@@ -185,10 +185,7 @@ def test_model_of_a_module_that_is_not_imported(tmp_path, capsys):
     (["--logdir=nowhere"], "nowhere: no such folder"), (["--logdir=nowhere", "--prune"], "nowhere: no such folder"),
 ])
 def test_mistake_is_one_line(logs, capsys, flags, text):
-    assert main([f"--logdir={logs}", *flags]) == 2
-    captured = capsys.readouterr()
-    assert captured.err.startswith("runs: ") and captured.err.count("\n") == 1 and text in captured.err
-    assert not captured.out
+    assert text in helpers.refused(capsys, main, f"--logdir={logs}", *flags)
 
 
 LONG_AGO = time.time() - 2 * pruning.EMPTY_FOR
@@ -249,8 +246,8 @@ def test_trial_is_named_by_its_folder(tmp_path, capsys):
     (tmp_path / "sweeps" / "grid" / "sweep.json").write_text("{}")
     found = table(run(tmp_path, capsys, "--compare", "sweeps/grid/0000", "sweeps/grid/0001/0"))
     assert found["dropout"] == ["none", "0.2_0.2_0.2"]
-    assert main([f"--logdir={tmp_path}", "--compare", "sweeps/grid/0000", "sweeps/grid"]) == 2
-    assert "sweeps/grid: is a sweep; name a trial of it, such as sweeps/grid/0000" in capsys.readouterr().err
+    said = helpers.refused(capsys, main, f"--logdir={tmp_path}", "--compare", "sweeps/grid/0000", "sweeps/grid")
+    assert "sweeps/grid: is a sweep; name a trial of it, such as sweeps/grid/0000" in said
 
 
 @pytest.fixture
@@ -300,8 +297,8 @@ def test_pruned_run_counts_as_finished_and_says_why_it_cannot_be_longer(tmp_path
     folder = make(tmp_path, "one")
     run(tmp_path, capsys, "--prune", "--yes")
     assert not folder.checkpoint.parent.exists() and listed(tmp_path, capsys)[0]["status"] == "finished"
-    assert train_command.main([f"--resume={folder.path}", "--epochs=9"]) == 2
-    assert f"{folder.checkpoint}: is gone" in capsys.readouterr().err
+    said = helpers.refused(capsys, train_command.main, f"--resume={folder.path}", "--epochs=9")
+    assert f"{folder.checkpoint}: is gone" in said
     assert run(tmp_path, capsys, "--prune") == f"nothing to remove below {tmp_path}\n"
 
 

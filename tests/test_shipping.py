@@ -1,13 +1,14 @@
-"""The weights that `trainers.results --ship` puts into the package, their precision, and the manifest."""
+"""The weights that `trainers.results --ship` puts into the package, and predictions by several of them."""
 
 import numpy as np
 import pytest
 
 import fmnist_zoo
-from fmnist_zoo import data, files, weights
+from fmnist_zoo import data, files, metrics, prediction, weights
 from trainers.publishing import measurement, shipping
 from trainers.publishing.measurement import Measured
 from trainers.running import trained
+from trainers.train import train
 
 pytestmark = pytest.mark.usefixtures("without_xla")
 
@@ -91,3 +92,41 @@ def test_models_that_others_ship_are_kept(measured, shelf, monkeypatch):
     files.write_json(manifest, {"models": {"gone": files.read_json(manifest)["models"]["softmax"]}})
     shipping.ship([measured])
     assert set(weights.manifest()) == {"softmax", "gone"}
+
+
+@pytest.fixture
+def shipped(measured, shelf, tmp_path):
+    """The names of two models that were shipped from runs on the mini set."""
+    caches = prediction._trained, prediction._temperature
+    for cache in caches:
+        cache.cache_clear()
+    other = train("2L", hidden=(16,), data="mini", epochs=6, batch_size=64, histogram_every=0, logdir=tmp_path).folder
+    shipping.ship([measured, Measured(trained.from_run(other))])
+    yield list(weights.manifest())
+    for cache in caches:
+        cache.cache_clear()
+
+
+@pytest.mark.long
+def test_python_predicts_with_an_ensemble(shipped):
+    images, labels = data.load_data(("validation",), data="mini")["validation"]
+    each = [prediction.outputs_of(fmnist_zoo.load_model(name), prediction.as_pixels(images)) for name in shipped]
+    mean = np.log(np.mean([metrics.softmax(logits) for logits in each], axis=0))
+    found = fmnist_zoo.predict(images, shipped)
+    wanted = metrics.softmax(mean / metrics.fit_temperature(mean, labels))
+    np.testing.assert_allclose(found.probabilities, wanted, rtol=1e-5)
+    np.testing.assert_array_equal(found.labels, mean.argmax(axis=1))
+    alone = fmnist_zoo.predict(images, shipped[:1]).probabilities
+    np.testing.assert_array_equal(alone, fmnist_zoo.predict(images, shipped[0]).probabilities)
+
+
+def test_python_refuses_an_ensemble_without_common_validation_images(shipped, shelf):
+    entries = files.read_json(shelf / "manifest.json")
+    entries["models"][shipped[0]]["data"]["split_sha256"] = "0" * 64
+    files.write_json(shelf / "manifest.json", entries)
+    image = np.zeros((1, 784), np.uint8)
+    with pytest.raises(fmnist_zoo.PredictionError, match="have no such images in common: " + ", ".join(shipped)):
+        fmnist_zoo.predict(image, shipped)
+    for names in ([], shipped[:1] * 2):
+        with pytest.raises(fmnist_zoo.PredictionError, match="must be one model or different ones, received"):
+            fmnist_zoo.predict(image, names)
