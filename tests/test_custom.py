@@ -1,6 +1,6 @@
 """Models that a function of the user's builds: what is accepted, what is refused, and the same bits for a seed."""
 
-import contextlib
+import concurrent.futures
 import functools
 import json
 import os
@@ -13,11 +13,10 @@ import numpy as np
 import pytest
 
 import fmnist_zoo
-from fmnist_zoo import custom, models, prediction, registry, weights
+from fmnist_zoo import custom, models, prediction, registry
 from fmnist_zoo.__main__ import main as listing
 from fmnist_zoo.backend import keras, tf
 from fmnist_zoo.spec import ModelSpec, SpecError
-from fmnist_zoo.weights import WeightsError
 from tests import custom_zoo
 from tests.conftest import ROOT
 from trainers.config import RunConfig, overlay, resolve
@@ -48,24 +47,6 @@ def bits(model):
     return {variable.path: np.asarray(variable).tobytes() for variable in model.variables}
 
 
-@contextlib.contextmanager
-def thread_that_draws():
-    """Another thread draws random numbers of Python's, as those of a dask worker do."""
-    stop = threading.Event()
-
-    def draw():
-        while not stop.is_set():
-            random.random()
-
-    thread = threading.Thread(target=draw)
-    thread.start()
-    try:
-        yield
-    finally:
-        stop.set()
-        thread.join()
-
-
 @pytest.mark.parametrize("function", custom_zoo.TRAINABLE)
 def test_same_seed_gives_the_same_bits_whatever_was_done_before(function):
     spec = registry.spec_of(function)
@@ -78,10 +59,20 @@ def test_same_seed_gives_the_same_bits_whatever_was_done_before(function):
 
 
 def test_threads_that_draw_random_numbers_change_no_bit():
-    spec = registry.spec_of(custom_zoo.cnn)
+    """As those of a dask worker do."""
+    spec, stop = registry.spec_of(custom_zoo.cnn), threading.Event()
     first = bits(models.build_model(spec, 3))
-    with thread_that_draws():
-        assert bits(models.build_model(spec, 3)) == first
+
+    def draw():
+        while not stop.is_set():
+            random.random()
+
+    with concurrent.futures.ThreadPoolExecutor() as pool:
+        pool.submit(draw)
+        try:
+            assert bits(models.build_model(spec, 3)) == first
+        finally:
+            stop.set()
 
 
 def test_random_state_names_and_dtypes_are_restored():
@@ -261,23 +252,15 @@ def test_pixels_are_shaped_for_the_model(function, shape):
 
 
 def test_features_are_the_input_of_the_last_layer():
-    model = models.build_model(registry.spec_of(custom_zoo.cnn))
-    features = prediction.outputs_of(models.feature_model(model), np.ones((2, 784), np.float32))
-    kernel, bias = model.layers[-1].get_weights()
-    np.testing.assert_allclose(features @ kernel + bias, prediction.outputs_of(model, np.ones((2, 784), np.float32)),
-                               rtol=1e-5, atol=1e-6)
+    pixels = np.random.default_rng(0).random((7, 784), np.float32)
+    for spec in (registry.spec_of(custom_zoo.cnn), registry.get_spec("4D_drop03,hidden=6_4_4")):
+        model = models.build_model(spec)
+        features = prediction.outputs_of(models.feature_model(model), pixels)
+        kernel, bias = model.get_weights()[-2:]
+        np.testing.assert_allclose(features @ kernel + bias, prediction.outputs_of(model, pixels), rtol=1e-5, atol=1e-6)
+    np.testing.assert_array_equal(fmnist_zoo.feature_model(models.build_model("softmax"))(pixels), pixels)
     with pytest.raises(SpecError, match="is a subclass of keras.Model"):
         models.feature_model(models.build_model(registry.spec_of(custom_zoo.Subclassed)))
-
-
-def test_weights_of_a_subclassed_model_are_loaded(tmp_path):
-    spec = registry.spec_of(custom_zoo.Subclassed)
-    model = models.build_model(spec, 1)
-    weights.write(tmp_path / "a.safetensors", spec, model)
-    again = models.build_model(spec, 2, weights=tmp_path / "a.safetensors")
-    assert all(map(np.array_equal, model.get_weights(), again.get_weights()))
-    with pytest.raises(WeightsError, match="no trained weights come with 'Subclassed'"):
-        fmnist_zoo.load_model(spec)
 
 
 def test_listing_counts_what_was_built_and_builds_nothing(module, capsys):

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from fmnist_zoo import backend, custom, models, registry
+from fmnist_zoo import custom, models, registry
 from fmnist_zoo.data import load_data
 from tests import custom_zoo, helpers, sweeps
 from tests.test_custom import MODULE
@@ -82,18 +82,6 @@ def test_regularizers_of_the_model_are_the_penalty(tmp_path):
         assert run.history[run.result["final"]["epoch"] - 1]["val_penalty"] \
             == pytest.approx(1e-3 * np.square(kernel).sum(), rel=1e-5)
         assert run.history[0]["penalty"] > 0
-
-
-@pytest.mark.long
-@pytest.mark.parametrize("function, trainer", [
-    (custom_zoo.normalized, "tape"), (custom_zoo.Subclassed, "tape"), (custom_zoo.Subclassed, "fit")])
-def test_resumed_run_equals_an_uninterrupted_one(function, trainer, tmp_path):
-    spec = registry.spec_of(function)
-    whole = train.train(spec, trainer=trainer, logdir=tmp_path / "whole", **{**QUICK, "epochs": 3})
-    half = train.train(spec, trainer=trainer, logdir=tmp_path / "half", **QUICK)
-    backend.keras.layers.Dense(3)  # another process has other counters
-    assert train.main([f"--resume={half.folder}", "--epochs=3"]) == 0
-    helpers.assert_equal_runs(half.folder, whole.folder)
 
 
 def test_record_names_the_module_and_its_source(workplace):

@@ -6,9 +6,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fmnist_zoo import registry
 from fmnist_zoo.backend import keras, tf
-from tests import helpers
+from tests import custom_zoo, helpers
 from trainers.config import ConfigError
 from trainers.engine import network, twin
 from trainers.train import resume, train
@@ -29,9 +28,7 @@ def pixels_and(*more):
 
 @pytest.fixture(autouse=True)
 def _in_a_folder(tmp_path, monkeypatch):
-    """And what is registered is forgotten, so that a test may name its functions as it likes."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(registry, "_MODELS", dict(registry._MODELS))
 
 
 def bounded():
@@ -103,10 +100,13 @@ def dropping_inside():
     return pixels_and(Dropping())
 
 
-@pytest.mark.parametrize("function", [Subclassed, long(dropping_inside), long(dropping_twice)])
-def test_random_layers_resume_to_the_bit(function, tmp_path):
-    whole = train(function, logdir="whole", **{**SMALL, "epochs": 2})
-    half = train(function, logdir="half", **SMALL)
+@pytest.mark.parametrize("function, trainer", [
+    (Subclassed, "tape"), long(Subclassed, "fit"), long(dropping_inside, "tape"), long(dropping_twice, "tape"),
+    long(custom_zoo.normalized, "tape")])
+def test_resumed_run_equals_an_uninterrupted_one(function, trainer):
+    whole = train(function, trainer=trainer, logdir="whole", **{**SMALL, "epochs": 2})
+    half = train(function, trainer=trainer, logdir="half", **SMALL)
+    layers.Dense(3)  # another process has other counters
     resume(half.folder, epochs=2)
     helpers.assert_equal_runs(half.folder, whole.folder)
 
@@ -229,19 +229,14 @@ def test_matrix_decays_whatever_its_name(trainer):
     assert norms[1] < 0.97 * norms[0]
 
 
-def pooled():
-    return keras.Sequential([keras.Input((28, 28, 1)), layers.Conv2D(2, 3), layers.MaxPooling2D(4), layers.Flatten(),
-                             layers.Dense(10)])
-
-
 @pytest.mark.long
 def test_xla_is_for_the_zoo_or_asked_for(tmp_path):
-    run = train(pooled, **SMALL)
+    run = train(custom_zoo.pooled, **SMALL)
     assert run.config.jit_compile == "auto" and not run.config.compiles
     assert not json.loads((run.folder / "config.json").read_text())["jit_compile"]
     assert train(bounded, jit_compile=True, **SMALL).config.compiles
     with pytest.raises(ConfigError, match="jit_compile=true: XLA cannot compile .*MaxPool.*jit_compile=false"):
-        train(pooled, jit_compile=True, run_name="other", **SMALL)
+        train(custom_zoo.pooled, jit_compile=True, run_name="other", **SMALL)
 
 
 def test_twin_in_bfloat16_has_variables_of_its_own():

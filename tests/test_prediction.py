@@ -67,11 +67,7 @@ def test_other_arrays_are_refused_with_what_was_received(images, text):
         fmnist_zoo.predict(images)
 
 
-def test_unknown_models_and_settings_are_refused():
-    with pytest.raises(fmnist_zoo.SpecError, match="did you mean 4D_drop03"):
-        fmnist_zoo.predict(IMAGES, "4D_drop3")
-    with pytest.raises(fmnist_zoo.WeightsError, match="no trained weights come with '4L,l2=0.5'"):
-        fmnist_zoo.predict(IMAGES, "4L,l2=0.5")
+def test_unknown_setting_is_refused():
     with pytest.raises(fmnist_zoo.PredictionError, match="invert must be one of auto, yes, no; received True"):
         fmnist_zoo.predict(IMAGES, invert=True)
 
@@ -91,9 +87,7 @@ def test_files_are_read_in_the_order_of_the_list(tmp_path):
 
 
 @pytest.mark.parametrize("name, content, text", [
-    ("nowhere.jpg", None, "cannot be read: No such file or directory"), ("x.png", b"", "is empty: 0 bytes"),
-    ("x.txt", b"hello", "none of PNG"), ("", None, "is a folder; name the files in it"),
-])
+    ("nowhere.jpg", None, "cannot be read: No such file or directory"), ("x.txt", b"hello", "none of PNG")])
 def test_a_file_without_images_is_named(tmp_path, name, content, text):
     path = tmp_path / name
     if content is not None:

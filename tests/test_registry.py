@@ -6,7 +6,6 @@ import sys
 import pytest
 from hypothesis import given, settings, strategies as st
 
-from fmnist_zoo import registry
 from fmnist_zoo.registry import derive, get_recipe, get_spec, list_models, load_zoo_module, register
 from fmnist_zoo.spec import ModelSpec, Recipe, SpecError
 
@@ -28,22 +27,13 @@ REPORT: dict[str, dict] = {  # REPORT.md, section 1
 CATALOG = [*REPORT, "4N_512", "4N_512_mixup", "5L_unrolled", "5L_distilled", "conv_strided", "conv_teacher"]
 
 
-@pytest.fixture(autouse=True)
-def _own_registry(monkeypatch):
-    """Undoes what a test registers or imports."""
-    monkeypatch.setattr(registry, "_MODELS", dict(registry._MODELS))
-    modules = set(sys.modules)
-    yield
-    for name in set(sys.modules) - modules:
-        if name.startswith("zoo_of_"):
-            del sys.modules[name]
-
-
 @pytest.fixture
 def module(tmp_path, monkeypatch):
-    """Writes a module into a new working folder."""
+    """Writes a module into a new working folder, which is forgotten afterwards."""
     monkeypatch.chdir(tmp_path)
-    return lambda name, text: (tmp_path / f"{name}.py").write_text(text)
+    yield lambda name, text: (tmp_path / f"{name}.py").write_text(text)
+    for path in tmp_path.glob("zoo_of_*.py"):
+        sys.modules.pop(path.stem, None)
 
 
 def test_catalog_holds_the_models_of_the_report():

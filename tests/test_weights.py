@@ -61,7 +61,7 @@ def test_weights_of_another_model_are_refused(file, other):
 
 
 @pytest.mark.parametrize("form", ["x.safetensors", "x.keras"])
-def test_files_of_the_user_are_loaded_unless_they_are_not_finite(tmp_path, model, form):
+def test_files_of_the_user_are_loaded_unless_they_are_damaged_or_not_finite(tmp_path, model, form):
     def save():
         if form == "x.safetensors":
             weights.write(tmp_path / form, SPEC, model)
@@ -75,19 +75,15 @@ def test_files_of_the_user_are_loaded_unless_they_are_not_finite(tmp_path, model
     save()
     with pytest.raises(WeightsError, match="not finite"):
         fmnist_zoo.build_model(SPEC, weights=tmp_path / form)
+    (tmp_path / form).write_bytes(b"nothing of the kind")
+    with pytest.raises(WeightsError, match=f"{form}: damaged, or "):
+        fmnist_zoo.build_model(SPEC, weights=tmp_path / form)
 
 
 def test_arrays_that_contradict_the_note_are_refused(file, model):
     tensors.write_arrays(file, {"x": np.zeros(3, np.float32)}, {"architecture": SPEC.architecture})
     with pytest.raises(WeightsError, match="does not hold the arrays"):
         weights.read(file, SPEC, model)
-
-
-@pytest.mark.parametrize("form", ["x.keras", "x.safetensors"])
-def test_damaged_files_of_the_user_are_refused(tmp_path, form):
-    (tmp_path / form).write_bytes(b"nothing of the kind")
-    with pytest.raises(WeightsError, match=f"{form}: damaged, or "):
-        fmnist_zoo.build_model(SPEC, weights=tmp_path / form)
 
 
 def test_keras_weights_of_another_model_are_refused(tmp_path):
@@ -111,18 +107,7 @@ def test_model_without_trained_weights_is_refused():
         fmnist_zoo.load_model("4L,l2=0.5")
 
 
-def test_feature_model_gives_the_inputs_of_the_logits():
-    model = models.build(SPEC, 1)
-    pixels = data.load_data(data="mini")["validation"].images[:7].astype(np.float32) / 255
-    features = np.asarray(fmnist_zoo.feature_model(model)(pixels))
-    kernel, bias = model.get_weights()[-2:]
-    assert features.shape == (7, 4) and features.min() >= 0
-    np.testing.assert_allclose(features @ kernel + bias, np.asarray(model(pixels)), atol=1e-5)
-    softmax = fmnist_zoo.feature_model(fmnist_zoo.build_model("softmax"))
-    np.testing.assert_array_equal(softmax(pixels), pixels)
-
-
-def test_damaged_manifest_is_refused(tmp_path, monkeypatch, capsys):
+def test_damaged_manifest_and_missing_file_are_refused(tmp_path, monkeypatch, capsys):
     whole = (weights.FOLDER / "manifest.json").read_text(encoding="utf-8")
     monkeypatch.setattr(weights, "FOLDER", tmp_path)
     assert fmnist_zoo.list_models(trained=True) == []
@@ -131,11 +116,7 @@ def test_damaged_manifest_is_refused(tmp_path, monkeypatch, capsys):
         with pytest.raises(WeightsError, match="manifest.json: is damaged: .*; install the package again"):
             fmnist_zoo.load_model("softmax")
         assert listing(["softmax"]) == 2 and capsys.readouterr().err.count("\n") == 1
-
-
-def test_missing_shipped_file_is_named(tmp_path, monkeypatch):
-    (tmp_path / "manifest.json").write_text((weights.FOLDER / "manifest.json").read_text())
-    monkeypatch.setattr(weights, "FOLDER", tmp_path)
+    (tmp_path / "manifest.json").write_text(whole, encoding="utf-8")
     with pytest.raises(WeightsError, match="softmax.safetensors: cannot be read: No such file.*install the package"):
         fmnist_zoo.load_model("softmax")
 
