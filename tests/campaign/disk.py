@@ -63,8 +63,8 @@ class Disk:
             if step := self._step(operation):
                 self.steps.append(step)
                 _apply(self._nodes, step)
-        self._start: dict[int, Node] = {
-            number: b"" if isinstance(node, bytes) else {} for number, node in self._nodes.items()} | start
+        bare: dict[int, Node] = {number: b"" if isinstance(node, bytes) else {} for number, node in self._nodes.items()}
+        self._start = bare | start
 
     def _put(self, path: str, data: bytes | None) -> None:
         folder, name = self._parent(path)
