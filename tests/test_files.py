@@ -42,15 +42,12 @@ def test_after_an_error_the_old_content_is_kept_and_nothing_is_left_beside(tmp_p
     with pytest.raises(OSError):
         with atomic_write(tmp_path / "taken"):
             pass
-    assert (tmp_path / "notes.txt").read_text() == "old"
-    assert sorted(os.listdir(tmp_path)) == ["notes.txt", "taken"]
-
-
-def test_folder_in_which_no_file_can_be_made_is_named(tmp_path):
     with pytest.raises(FileNotFoundError) as caught:
         with atomic_write(tmp_path / "missing" / "new.bin"):
             pass
     assert caught.value.filename == str(tmp_path / "missing")
+    assert (tmp_path / "notes.txt").read_text() == "old"
+    assert sorted(os.listdir(tmp_path)) == ["notes.txt", "taken"]
 
 
 def test_a_file_under_the_temporary_name_is_not_overwritten(tmp_path, monkeypatch):

@@ -36,16 +36,13 @@ def test_rows_and_digest_are_those_of_the_payload(tmp_path, suffix, array):
 @SUFFIXES
 @pytest.mark.parametrize("content, complaint", [
     (b"", "cut short"), (WHOLE[:7], "cut short"), (WHOLE[:16], "cut short"),
-    (WHOLE[:-1], "cut short: the payload ends 1 bytes early"), (WHOLE[:5000], "cut short"),
-    (WHOLE + b"\0", "more bytes than the 30 rows"), (WHOLE + WHOLE, "more bytes than the 30 rows"),
+    (WHOLE[:-1], "cut short: the payload ends 1 bytes early"), (WHOLE + b"\0", "more bytes than the 30 rows"),
     (b"<!DOCTYPE html><html>not here</html>", "it starts with 0x3c21444f instead of 0x00000803"),
     (payload(np.arange(30)), "instead of 0x00000803"),
     (struct.pack(">I", 0xD03) + WHOLE[4:], "it starts with 0x00000d03 instead of 0x00000803"),
-    (WHOLE[:3] + b"\4" + WHOLE[4:], "it starts with 0x00000804"),
     (payload(np.zeros((3, 28, 27))), r"rows of shape \(28, 27\), expected \(28, 28\)"),
-    (payload(np.zeros((3, 32, 32))), r"rows of shape \(32, 32\), expected \(28, 28\)"),
-], ids=["empty", "half a header", "header alone", "a byte short", "cut", "a byte long", "twice", "a web page",
-        "labels", "floats", "four dimensions", "narrow", "32x32"])
+], ids=["empty", "half a header", "header alone", "a byte short", "a byte long", "a web page", "labels", "floats",
+        "narrow"])
 def test_wrong_content_is_refused(tmp_path, suffix, content, complaint):
     assert re.search(complaint, refused(write(tmp_path / f"images{suffix}", content)))
 
@@ -58,11 +55,9 @@ PACKED = gzip.compress(WHOLE, mtime=0)
 
 
 @pytest.mark.parametrize("content", [
-    PACKED[:-9], PACKED[:len(PACKED) // 2], PACKED[:5], PACKED + b"garbage", WHOLE, b"<html>not here</html>",
-    PACKED[:10] + b"\x07" + PACKED[11:],
-    PACKED[:5000] + bytes(64) + PACKED[5064:], PACKED[:-8] + bytes(4) + PACKED[-4:], PACKED[:-4] + bytes(4),
-], ids=["end cut", "halved", "header cut", "garbage after", "not packed", "a web page", "no deflate",
-        "zeros within", "bad CRC", "bad length"])
+    PACKED[:-9], PACKED[:5], PACKED + b"garbage", WHOLE, PACKED[:10] + b"\x07" + PACKED[11:],
+    PACKED[:-8] + bytes(4) + PACKED[-4:], PACKED[:-4] + bytes(4),
+], ids=["end cut", "header cut", "garbage after", "not packed", "no deflate", "bad CRC", "bad length"])
 def test_a_corrupt_gzip_file_is_refused(tmp_path, content):
     path = tmp_path / "images.gz"
     path.write_bytes(content)

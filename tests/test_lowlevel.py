@@ -141,8 +141,6 @@ def test_resumed_scratch_run_equals_uninterrupted_run_and_is_saved_for_keras(tmp
 
 
 @pytest.mark.parametrize("model, changes, text", [
-    ("4L", {}, "received 4L with initializer=glorot_uniform"),
-    ("2L", {}, "received 2L with initializer=glorot_uniform"),
     ("network_A", {"dropout": 0.1}, "no dropout.*with dropout=0.1$"),
     ("network_A", {"optimizer": "rmsprop"}, "with optimizer=rmsprop$"),
     ("network_A", {"weight_decay": 0.1}, "with weight_decay=0.1$"),

@@ -117,8 +117,9 @@ def teacher(seed, spec=SMALL):
 
 
 def test_nothing_is_left_to_learn_from_oneself(split):
-    """With the whole weight on a teacher that equals the student, the gradient vanishes."""
-    _, engine = tape(SMALL, split, batch=900, teacher="x", teacher_weight=1.0, teachers=(teacher(0),))
+    """Without a gradient, as a teacher sees the same augmented images as the student."""
+    _, engine = tape(SMALL, split, batch=900, shift=2, flip=True, erase=6, mixup=0.3, teacher="x", teacher_weight=1.0,
+                     teachers=(teacher(0),))
     means = engine.run_epoch(0)
     assert means.gradient_norm == pytest.approx(0, abs=1e-5) and means.objective == pytest.approx(0, abs=1e-5)
     assert means.loss > 1  # of the labels, whatever is minimised
@@ -151,20 +152,6 @@ def test_size_of_the_gradient_does_not_grow_with_the_temperature():
     assert sizes[0] == pytest.approx(sizes[1], rel=0.05)
 
 
-def test_a_teacher_learns_nothing_and_sees_what_the_student_sees(split):
-    """Its images are the augmented ones: with a square of the whole image erased, all of them are black."""
-    seen = []
-
-    def look(images):
-        seen.append(images)
-        return tf.matmul(images, tf.ones((784, 10)))
-
-    _, engine = tape(SMALL, split, erase=28, optimizer="sgd", learning_rate=1e-12, teacher="x", teachers=(look,))
-    _, plain = tape(SMALL, split, optimizer="sgd", learning_rate=1e-12)
-    assert engine.run_epoch(0).surplus != pytest.approx(0) and seen[0].shape == (250, 784)
-    assert plain.run_epoch(0).surplus == 0.0
-
-
 def test_mixture_is_taught_what_the_teacher_says_of_it(split):
     net, engine = tape(SMALL, split, batch=900, optimizer="sgd", learning_rate=1e-12, mixup=0.5, teacher="x",
                        teacher_weight=1.0, teacher_temperature=1.0, teachers=(teacher(1),))
@@ -183,9 +170,10 @@ def test_mixture_is_taught_what_the_teacher_says_of_it(split):
     (SMALL, False)])
 def test_dividing_an_epoch_into_calls_changes_no_bit(split, spec, xla):
     """With all settings on; the last batch, of its true size under batch normalization, is a program of its own."""
-    _, engine = tape(spec, split, xla=xla, batch=170, teacher="x", teachers=(teacher(3),), **EVERYTHING)
+    _, engine = tape(fmnist_zoo.derive(spec, dropout=0.3), split, xla=xla, batch=170, teacher="x",
+                     teachers=(teacher(3),), **EVERYTHING)
     start, results = arrays(engine), []
-    for steps in (1, 4, 100):
+    for steps in (1, 4, 100, None):
         restart(engine, start, steps)
         results.append(([engine.run_epoch(epoch) for epoch in range(2)], arrays(engine)))
     for means, found in results[1:]:

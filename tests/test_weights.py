@@ -38,15 +38,6 @@ def test_written_weights_are_read_back(tmp_path, model, dtype, error):
         np.testing.assert_allclose(received, array, rtol=error, atol=1e-7 if error else 0)
 
 
-def test_changed_and_truncated_files_are_refused(file, model):
-    content = file.read_bytes()
-    changed = content[:-3] + bytes([content[-3] ^ 1]) + content[-2:]
-    for damaged in (changed, content[:0], content[:40], content[:-1]):
-        file.write_bytes(damaged)
-        with pytest.raises(WeightsError, match="some.safetensors: "):
-            weights.read(file, SPEC, model)
-
-
 def test_other_weights_under_the_name_of_a_shipped_file_are_refused(file, model):
     digest = weights.write(file, SPEC, model)
     weights.write(file, SPEC, models.build(SPEC, 4))
