@@ -77,6 +77,16 @@ def test_runs_that_differ_in_their_seed_alone_are_one_line(tmp_path, capsys):
     assert len(listed(tmp_path, capsys, "--seeds")) == 3
 
 
+def test_seeds_are_distinct_and_on_the_same_data(tmp_path, capsys):
+    """Of a run and its replay the newer one counts; other images, or others held out, are a line of their own."""
+    for name, seed, started, loss in (("one", 0, 1e9, 0.9), ("replay", 0, 2e9, 0.1), ("two", 1, 1e9, 0.3)):
+        make(tmp_path, name, losses=(loss,), seed=seed, started=started)
+    for seed, key in enumerate(("sha256", "split_sha256"), start=2):
+        make(tmp_path, key, losses=(0.5,), seed=seed, data={**DATA, key: "f" * 64})
+    found = listed(tmp_path, capsys, "--seeds")
+    assert sorted((one["seeds"], one["val_loss"]) for one in found) == [(1, 0.5), (1, 0.5), (2, pytest.approx(0.2))]
+
+
 def test_sweeps_are_a_line_each(tmp_path, capsys):
     made = sweeps.made(tmp_path / "sweeps" / "one", "dropout=0,0.5; l2=0,0.001",
                        [(0.0, 0.0), (0.5, 0.0), (0.5, 0.001)], lambda values, seed: values["dropout"] or 0.25)

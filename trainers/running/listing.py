@@ -42,7 +42,8 @@ class Line:
         changes: the settings that decide numbers and differ from the model's own; of a sweep its tuner and space, too.
         status: FINISHED, RUNNING (a process holds the folder), INTERRUPTED, NAN, or DAMAGED; `reason` explains the last
             two. A sweep is finished if all of its trials have ended.
-        seeds: how many runs the line stands for, that differ in their seed alone.
+        seed: of a run; `seeds`: how many the line stands for, of runs that differ in nothing else.
+        data_sha256, split_sha256: of a run's images and labels, and of which are held out.
         epochs, planned_epochs: trained, and of the recipe; of a sweep, trials that have ended, and all.
         best_epoch, val_loss, val_accuracy: of the selected weights, so far; of a sweep those of the best trial, on the
             half of the validation images that ranks the trials.
@@ -57,7 +58,10 @@ class Line:
     changes: str = ""
     status: str = DAMAGED
     reason: str = ""
+    seed: int | None = None
     seeds: int = 1
+    data_sha256: str = ""
+    split_sha256: str = ""
     epochs: int | None = None
     planned_epochs: int | None = None
     best_epoch: float | None = None
@@ -82,7 +86,7 @@ class Line:
 
 
 COLUMNS = ("model", *(field.name for field in dataclasses.fields(Line)))
-SORTS = tuple(name for name in COLUMNS if name not in ("changes", "reason"))
+SORTS = tuple(name for name in COLUMNS if name not in ("changes", "reason", "data_sha256", "split_sha256"))
 
 
 def folders(logdir: str | os.PathLike[str]) -> Iterator[tuple[str, str]]:
@@ -125,7 +129,8 @@ def run(path: str, model: str) -> Line:
     try:
         record, config = read_run(folder.config)
         line.name, line.changes = config.spec.name, changes(config)
-        line.planned_epochs, line.started = config.recipe.epochs, record["started"]
+        line.planned_epochs, line.started, line.seed = config.recipe.epochs, record["started"], config.seed
+        line.data_sha256, line.split_sha256 = record["data"]["sha256"], record["data"]["split_sha256"]
         result = folder.read_result()
         if result and finished(result, config):
             final = result["final"]
@@ -170,20 +175,26 @@ def _plain(model: str) -> RunConfig | None:
 
 
 def over_seeds(lines: Iterable[Line]) -> list[Line]:
-    """Finished runs that differ in their seed alone as one line, with the means of their numbers."""
-    groups: dict[Any, list[Line]] = {}
-    for line in lines:
-        key = (line.name, _without_seed(line.changes)) if line.kind == RUN and line.status == FINISHED else line.folder
-        groups.setdefault(key, []).append(line)
-    return [_mean(group) if len(group) > 1 else group[0] for group in groups.values()]
+    """Finished runs on the same data that differ in their seed alone as one line, with the means of their numbers.
+
+    Of runs with the same seed, such as one and its replay, the newest counts.
+    """
+    groups: dict[Any, dict[int | None, Line]] = {}
+    for line in sorted(lines, key=lambda line: line.started or 0.0):
+        key = ((line.name, _without_seed(line.changes), line.data_sha256, line.split_sha256)
+               if line.kind == RUN and line.status == FINISHED else line.folder)
+        groups.setdefault(key, {})[line.seed] = line
+    return [_mean(list(group.values())) for group in groups.values()]
 
 
 def _mean(group: list[Line]) -> Line:
+    if len(group) == 1:
+        return group[0]
     numbers = {name: [value for line in group if (value := getattr(line, name)) is not None] for name in AVERAGED}
     means: dict[str, Any] = {name: statistics.fmean(known) if len(known) == len(group) else None
                              for name, known in numbers.items()}
     changes = f"{_without_seed(group[0].changes)} ({len(group)} seeds)".strip()
-    return dataclasses.replace(group[0], **means, changes=changes, seeds=len(group),
+    return dataclasses.replace(group[0], **means, changes=changes, seed=None, seeds=len(group),
                                folder=os.path.join(os.path.dirname(group[0].folder), "*"))
 
 
