@@ -268,20 +268,20 @@ def cluttered(tmp_path):
     next((make(tmp_path, "without weights").weights).glob("best.*")).unlink()
     for name in ("theirs/empty", "4L/of_somebody", "Downloads"):
         (tmp_path / name).mkdir(parents=True)
-    for name in ("killed/at_start", "4L/empty", "4L/new", "held/at_start"):
+    for name in ("2L/at_start", "4L/empty", "4L/new", "4D_drop03/at_start"):
         (tmp_path / name).mkdir(parents=True)
         (tmp_path / name / ".lock").write_text("123")
-    (tmp_path / "killed" / "at_start" / ".config.json.0a1b").write_text("{")
+    (tmp_path / "2L" / "at_start" / ".config.json.0a1b").write_text("{")
     for name in ("random", "random-until-20260101-120000"):
         sweeps.made(tmp_path / "sweeps" / name, "dropout=0,0.5", [(0.0,), (0.5,)], lambda values, seed: 0.5)
     (tmp_path / "sweeps" / "notes-until-20260101-120000").mkdir()
-    for path in ("killed", "killed/at_start", "4L/empty", "held", "held/at_start", "theirs/empty", "theirs",
+    for path in ("2L", "2L/at_start", "4L/empty", "4D_drop03", "4D_drop03/at_start", "theirs/empty", "theirs",
                  "4L/of_somebody", "Downloads"):
         os.utime(tmp_path / path, (LONG_AGO, LONG_AGO))
     return tmp_path
 
 
-REMOVED = {"4L/finished/checkpoints", "killed", "killed/at_start", "4L/empty",
+REMOVED = {"4L/finished/checkpoints", "2L", "2L/at_start", "4L/empty",
            "sweeps/random-until-20260101-120000"}
 
 
@@ -291,7 +291,7 @@ def folders(logdir):
 
 def test_pruning_removes_what_it_says_and_nothing_else(cluttered, capsys):
     before = folders(cluttered)
-    with RunFolder(cluttered / "held" / "at_start").locked():
+    with RunFolder(cluttered / "4D_drop03" / "at_start").locked():
         text = run(cluttered, capsys, "--prune", "--dry_run")
         assert folders(cluttered) == before
         assert run(cluttered, capsys, "--prune", "--yes").startswith(text)
@@ -300,7 +300,7 @@ def test_pruning_removes_what_it_says_and_nothing_else(cluttered, capsys):
     assert [line.split(":")[0] for line in text.splitlines() if not line.startswith(" ")] \
         == ["checkpoints of finished runs", "empty folders", "sweeps moved aside by --overwrite", "this frees 0.0 MB"]
     assert {line.strip() for line in text.splitlines() if line.startswith(" ")} \
-        == {str(cluttered / name) for name in REMOVED - {"4L/finished/checkpoints", "killed"}}
+        == {str(cluttered / name) for name in REMOVED - {"4L/finished/checkpoints", "2L"}}
 
 
 def test_pruned_run_counts_as_finished_and_says_why_it_cannot_be_longer(tmp_path, capsys):
@@ -310,6 +310,25 @@ def test_pruned_run_counts_as_finished_and_says_why_it_cannot_be_longer(tmp_path
     said = helpers.refused(capsys, train_command.main, f"--resume={folder.path}", "--epochs=9")
     assert f"{folder.checkpoint}: is gone" in said
     assert run(tmp_path, capsys, "--prune") == f"nothing to remove below {tmp_path}\n"
+
+
+def test_pruning_leaves_what_is_not_ours(tmp_path, capsys):
+    """A sweep's name with records or files of a person's; locks of other programs; a file beside a checkpoint."""
+    folder = make(tmp_path, "finished")
+    edited = make(tmp_path, "edited")
+    helpers.change(edited.config, lambda record: record.update(note="mine"))
+    for name in ("thesis", "mixed"):
+        sweeps.made(tmp_path / "sweeps" / f"{name}-until-20261130-120000", "dropout=0,0.5", [(0.0,)],
+                    lambda values, seed: 0.5)
+    (tmp_path / "sweeps" / "thesis-until-20261130-120000" / "sweep.json").write_text("{}")
+    for name, content in (("sweeps/mixed-until-20261130-120000/0000/data.csv", "x"), ("mine/poetry/.lock", ""),
+                          ("mine/prose/.lock", "123"), ("4L/poetry/.lock", ""), ("4L/finished/checkpoints/my", "x")):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(content)
+        os.utime((tmp_path / name).parent, (LONG_AGO, LONG_AGO))
+    before = set(tmp_path.rglob("*"))
+    run(tmp_path, capsys, "--prune", "--yes")
+    assert before - set(tmp_path.rglob("*")) == {folder.checkpoint}
 
 
 @pytest.mark.parametrize("answer, code, text", [

@@ -160,7 +160,7 @@ def _prune(values: cli.Flags) -> int:
         if some:
             print(f"{kind}: {len(some)}, {_size(some)}")
             for one in some if kind != pruning.CHECKPOINT else ():
-                print(f"  {printable(str(one.path))}")
+                print(f"  {printable(str(one.folder))}")
     print(f"this frees {_size(found)}")
     if values.dry_run:
         return 0

@@ -1,11 +1,13 @@
 """What a log folder can do without: checkpoints of finished runs, folders of runs that never began, old sweeps.
 
-Only what this package made is removed. Each is checked again, and held, before it is removed.
+Only what this package made is removed: its records read and have their digest, and a folder that holds other files too
+is left alone. Each is checked again, and held, before it is removed.
 """
 
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import pathlib
 import re
@@ -13,6 +15,9 @@ import shutil
 import time
 from typing import NamedTuple
 
+from fmnist_zoo import registry
+from fmnist_zoo.errors import SpecError
+from fmnist_zoo.files import DIGEST, opened, require_regular
 from trainers.config import ConfigError, read_run
 from trainers.running import listing
 from trainers.running.folder import LOCK, SWEEPS, LockedError, RunFolder, finished, in_use, is_empty, locked
@@ -20,6 +25,14 @@ from trainers.running.folder import LOCK, SWEEPS, LockedError, RunFolder, finish
 CHECKPOINT, EMPTY, MOVED = "checkpoints of finished runs", "empty folders", "sweeps moved aside by --overwrite"
 KINDS = (CHECKPOINT, EMPTY, MOVED)
 MOVED_ASIDE = re.compile(r".+-until-\d{8}-\d{6}")
+OF_SWEEP = re.compile(r"""
+    (\.?\d+(\.\d+)?/)*                                  # of a trial, of an execution of it
+    (\.lock | \.leader | \.[\w.]+\.[0-9a-f]{8} |        # the last ones are half-written
+     (sweep | starts | best | proposal | config | result | failure)\.json | journal(-before)?\.jsonl |
+     (trials | metrics)\.csv | report\.html | (objective | importance | effects | interactions)\.png | log\.txt |
+     (model | saving)\.keras | (weights | checkpoints)/\.?\w+\.safetensors(\.[0-9a-f]{8})? |
+     (train/ | evaluation/)?events\.out\.tfevents\.[\w.]+ |
+     evaluation/(evaluation\.json | \w+\.(png | tsv | pbtxt)))""", re.VERBOSE)
 EMPTY_FOR = 3600.0  # seconds: a run that starts makes its folder, and holds it a moment later
 
 
@@ -31,8 +44,11 @@ class Removable(NamedTuple):
     bytes: int
 
     @property
-    def path(self) -> pathlib.Path:
-        return RunFolder(self.folder).checkpoint.parent if self.kind == CHECKPOINT else self.folder
+    def files(self) -> list[pathlib.Path]:
+        """What is removed, with the folders that it leaves empty."""
+        if self.kind == CHECKPOINT:
+            return [RunFolder(self.folder).checkpoint]
+        return [path for path in self.folder.rglob("*") if path.is_symlink() or not path.is_dir()]
 
 
 def find(logdir: str | os.PathLike[str]) -> list[Removable]:
@@ -42,8 +58,7 @@ def find(logdir: str | os.PathLike[str]) -> list[Removable]:
     """
     paths = [pathlib.Path(path) for path in (*(path for _, path in listing.folders(logdir)), *listing.sweeps(logdir))]
     found = [Removable(path, kind, 0) for path in paths if (kind := _kind(path)) and not in_use(path)]
-    return [one._replace(bytes=sum(file.lstat().st_size for file in one.path.rglob("*") if not file.is_dir()))
-            for one in found]
+    return [one._replace(bytes=sum(file.lstat().st_size for file in one.files)) for one in found]
 
 
 def remove(one: Removable) -> bool:
@@ -52,7 +67,14 @@ def remove(one: Removable) -> bool:
         with locked(one.folder, "at work"):
             if _kind(one.folder) != one.kind:
                 return False
-            shutil.rmtree(one.path)
+            if one.kind == CHECKPOINT:
+                folder = RunFolder(one.folder)
+                folder.remove_partial_files()
+                folder.checkpoint.unlink()
+                with contextlib.suppress(OSError):  # files of somebody are there
+                    folder.checkpoint.parent.rmdir()
+            else:
+                shutil.rmtree(one.folder)
     except (FileNotFoundError, LockedError):
         return False
     if one.kind == EMPTY:
@@ -66,13 +88,48 @@ def _kind(path: pathlib.Path) -> str:
     if path.is_symlink():
         return ""
     if path.parent.name == SWEEPS:
-        return MOVED if MOVED_ASIDE.fullmatch(path.name) else ""
-    if is_empty(path):  # a run of ours took it, for its lock is there, and left nothing else in it an hour ago
-        return EMPTY if (path / LOCK).is_file() and time.time() - path.stat().st_mtime >= EMPTY_FOR else ""
+        moved = MOVED_ASIDE.fullmatch(path.name) and _is_sealed(path / "sweep.json") and _is_all_of_sweep(path)
+        return MOVED if moved else ""
+    if is_empty(path):  # a run of ours took it, and left nothing but its process's number in it an hour ago
+        old = time.time() - path.stat().st_mtime >= EMPTY_FOR
+        return EMPTY if old and _holder(path).isdecimal() and _is_model(path.parent.name) else ""
     folder, result = RunFolder(path), RunFolder(path).read_result()
-    if result is None or not folder.checkpoint.exists() or not folder.weight_file(result["weights"]).is_file():
+    if result is None or not folder.checkpoint.is_file() or folder.checkpoint.parent.is_symlink():
+        return ""
+    if not (_is_sealed(folder.config) and _is_sealed(folder.result)):
         return ""
     try:
-        return CHECKPOINT if finished(result, read_run(folder.config)[1]) else ""
+        over = finished(result, read_run(folder.config)[1]) and folder.weight_file(result["weights"]).is_file()
+        return CHECKPOINT if over else ""
     except ConfigError:
         return ""
+
+
+def _is_sealed(path: pathlib.Path) -> bool:
+    """Whether a file is a record of ours that nobody has changed."""
+    try:
+        require_regular(path)
+        record = json.loads(path.read_bytes())
+        return DIGEST in record and bool(opened(record))
+    except (OSError, ValueError, TypeError):
+        return False
+
+
+def _is_all_of_sweep(path: pathlib.Path) -> bool:
+    return all(OF_SWEEP.fullmatch(file.relative_to(path).as_posix()) and not file.is_symlink()
+               for file in Removable(path, MOVED, 0).files)
+
+
+def _holder(path: pathlib.Path) -> str:
+    """What the process that held a folder last has left in its lock."""
+    try:
+        return (path / LOCK).read_text(encoding="utf-8")
+    except (OSError, ValueError):
+        return ""
+
+
+def _is_model(name: str) -> bool:
+    try:
+        return bool(registry.get_spec(name))
+    except SpecError:
+        return False
