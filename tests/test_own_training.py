@@ -1,5 +1,6 @@
 """Layers of a user's own models in training: what Keras' `fit` does with them, `tape` does."""
 
+import functools
 import json
 from typing import Any
 
@@ -131,15 +132,38 @@ class Generating(layers.Layer):
         return units + self.generator.normal(tf.shape(units)) if training else units
 
 
+class Sampling(layers.Layer):
+    def call(self, units):
+        return units + tf.random.normal(tf.shape(units))
+
+
+class Unseeded(layers.Layer):
+    def call(self, units, training=False):
+        return keras.random.dropout(units, 0.3) if training else units
+
+
 @TRAINERS
-@pytest.mark.parametrize("layer", [ByTensorFlow, Flipping, Generating])
-def test_random_numbers_of_tensorflow_are_refused(layer, trainer, tmp_path):
+@pytest.mark.parametrize("layer", [ByTensorFlow, Flipping, Generating, Sampling, Unseeded, functools.partial(
+    layers.Lambda, lambda units: tf.nn.dropout(units, 0.5))])
+def test_random_numbers_that_no_checkpoint_has_are_refused(layer, trainer, tmp_path):
     def function():
         return pixels_and(layer(name="odd"))
 
     with pytest.raises(ConfigError, match=r"layer odd \(\w+\) draws .* keras.random.SeedGenerator") as error:
         train(function, trainer=trainer, **SMALL)
     assert "\n" not in str(error.value) and not list(tmp_path.rglob("config.json"))
+
+
+def of_operations():
+    rows = keras.Input((28, 28))
+    flow = rows[:, :14] * 2.0 + keras.ops.flip(rows[:, 14:], axis=1)
+    return keras.Model(rows, layers.Dense(10)(layers.Flatten()(layers.Dropout(0.1)(flow))))
+
+
+def test_functional_model_of_operations_is_trained_as_by_fit():
+    """They are no layers, but have a place in the graph of a functional model, and in its clone."""
+    ours, keras_own = (train(of_operations, trainer=trainer, **SMALL) for trainer in ("tape", "fit"))
+    assert ours.history[-1]["loss"] == pytest.approx(keras_own.history[-1]["loss"], rel=0.05)
 
 
 class Positions(layers.Layer):

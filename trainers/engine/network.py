@@ -54,6 +54,8 @@ class Network:
         self.model = model
         self._spec = None if spec is None or spec.build else spec
         numbers = [index for index, rate in enumerate(spec.dropout) if rate] if spec and self._spec else None
+        if spec and spec.build:
+            _refuse_random(model)
         self._twin = twin.twin_of(model, numbers, fused=not jit_compile, bfloat16=bfloat16)
         paths, learned = _paths(model), {id(variable): variable for variable in model.trainable_variables}
         trained = {id(theirs): ours for theirs, ours in self._twin.own}
@@ -126,13 +128,11 @@ class Network:
         """The names of the variables that do not decide the logits or the penalty: no update changes them.
 
         Raises:
-            ConfigError: if there is nothing else, or a layer draws random numbers by TensorFlow: their state is in no
-                checkpoint, so a resumed run would not equal an uninterrupted one.
+            ConfigError: if there is nothing else.
         """
         found: list[str] = []
 
         def step(images: Any) -> Any:
-            tf.random.set_seed(0)  # of this graph; without it, determinism refuses to draw by TensorFlow
             with tf.GradientTape() as tape:
                 logits = self.forward(images, Moment(0, tf.zeros((), tf.int64), self.rates))
                 objective = tf.reduce_sum(logits) + self.penalty(self.rates, of_call=True)
@@ -140,24 +140,46 @@ class Network:
             found.extend(name for name, gradient in zip(self.names, gradients) if gradient is None)
             return [gradient for gradient in gradients if gradient is not None]
 
-        program = tf.function(step, autograph=False).get_concrete_function(tf.TensorSpec((batch_size, PIXELS)))
-        self._refuse_random(program.graph.as_graph_def())
+        tf.function(step, autograph=False).get_concrete_function(tf.TensorSpec((batch_size, PIXELS)))
         if len(found) == len(self.names):
             raise ConfigError(f"{self.model.name}: no gradient reaches its weights ({', '.join(found):.200}): is its "
                               "output computed from them by Keras' or TensorFlow's functions?")
         return found
 
-    def _refuse_random(self, graph: Any) -> None:
-        layers = {layer.name: f"{layer.name} ({type(layer).__name__})" for layer in self.model._flatten_layers()}
-        for node in (node for part in (graph, *graph.library.function)
-                     for node in (part.node if part is graph else part.node_def)):
-            if node.op.startswith(RANDOM) and not node.op.endswith("Grad"):
-                scopes = [name for part in node.name.split("/") for name in (part.rpartition("_")[0], part)]
-                inside = [layers[name] for name in scopes if name in layers]  # TensorFlow may add a number to a name
-                raise ConfigError(
-                    f"{self.model.name}: its layer {inside[-1] if inside else self.model.name} draws random numbers by "
-                    f"TensorFlow ({node.op}), which a resumed run cannot repeat; give it a keras.random.SeedGenerator, "
-                    "and draw by keras.random, such as keras.random.dropout(x, rate, seed=self.seed_generator)")
+
+def _refuse_random(model: Any) -> None:
+    """Refuses layers that draw random numbers from a state which no checkpoint has.
+
+    A resumed run would not equal an uninterrupted one. It is asked before the twin is made: with deterministic
+    operations, TensorFlow itself refuses to call such a layer, and does not name it.
+
+    Raises:
+        ConfigError: with the name of the layer.
+    """
+    from keras.src.backend.common import global_state
+
+    def call(images: Any) -> Any:
+        tf.random.set_seed(0)  # of this graph
+        return model(images, training=True)
+
+    images = tf.TensorSpec((2, *custom.input_shape(model)))
+    graph = tf.function(call, autograph=False).get_concrete_function(images).graph
+    unseeded = global_state.get_global_attribute("global_seed_generator")
+    drawn = [("Keras without a seed", consumer.name) for outside, inside in graph.captures
+             if unseeded and outside is unseeded.state.value.handle for consumer in inside.consumers()]
+    program = graph.as_graph_def()
+    drawn += [(f"TensorFlow ({node.op})", node.name)
+              for part in (program.node, *(function.node_def for function in program.library.function))
+              for node in part if node.op.startswith(RANDOM) and not node.op.endswith("Grad")]
+    if drawn:
+        way, name = drawn[0]
+        layers = {layer.name: f"{layer.name} ({type(layer).__name__})" for layer in model._flatten_layers()}
+        scopes = [scope for part in name.split("/") for scope in (part.rpartition("_")[0], part)]
+        inside = [layers[scope] for scope in scopes if scope in layers]  # TensorFlow may add a number to a name
+        raise ConfigError(
+            f"{model.name}: its layer {inside[-1] if inside else model.name} draws random numbers by {way}, which a "
+            "resumed run cannot repeat; give it a keras.random.SeedGenerator, and draw by keras.random, such as "
+            "keras.random.dropout(x, rate, seed=self.seed_generator)")
 
 
 def _paths(model: Any) -> dict[int, str]:

@@ -110,6 +110,8 @@ def twin_of(model: Any, numbers: Sequence[int] | None = None, *, fused: bool = T
     copies: list[tuple[Any, Any]] = []
 
     def clone(layer: Any) -> Any:
+        if not isinstance(layer, keras.layers.Layer):  # an operation, such as a sum or a slice
+            return layer
         policy = MIXED if bfloat16 and layer is not logits else layer.dtype_policy
         if type(layer) is keras.layers.Dropout:
             dropout.append(layer)
