@@ -9,12 +9,14 @@ import pytest
 import fmnist_zoo
 from fmnist_zoo import metrics, registry, unrolling
 from fmnist_zoo.backend import keras
+from fmnist_zoo.data import load_data
 from fmnist_zoo.errors import SpecError
 from tests import helpers, idx_files
 from tests.test_resume import stopped_run
 from trainers import sweep
 from trainers.config import ConfigError, read_record, resolve
-from trainers.running import batch
+from trainers.running import batch, dependencies
+from trainers.running.progress import Reporter
 from trainers.running.trained import from_run
 from trainers.train import main, train
 
@@ -175,6 +177,13 @@ def test_model_that_was_trained_on_other_data_or_another_split_is_noted(trained_
     sweep.sweep("2L", "l2=0", teacher=f"{trained_run},4L", **settings)
     said = capsys.readouterr().out
     assert "teacher 4L: trained on other data" in said and f"{trained_run}: trained" not in said
+
+
+@pytest.mark.parametrize("setting", ["teacher", "initial_weights"])
+def test_model_that_is_gone_when_a_run_is_resumed_is_named_by_its_setting(setting, tmp_path):
+    recipe = resolve("2L", data="mini", **{setting: f"{tmp_path}/gone"}).recipe
+    with pytest.raises(ConfigError, match=f"--{setting}: {tmp_path}/gone: no such folder"):
+        dependencies.load(recipe, load_data(data="mini"), Reporter(), {}, resumed=True, begun=False)
 
 
 @pytest.mark.long

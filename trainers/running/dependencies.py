@@ -5,6 +5,7 @@ A name is the folder of a finished run, or a model of the zoo that comes with we
 
 from __future__ import annotations
 
+import contextlib
 import os
 from typing import TYPE_CHECKING, Any, Iterator, Mapping, Sequence
 
@@ -28,14 +29,11 @@ COMPARED, TOLERANCE = 256, 1e-2  # images on which both networks must agree, and
 def check(config: RunConfig) -> None:
     """`ConfigError`, without TensorFlow, for names that are no trained model, or one with other hidden layers."""
     for setting, name in _named(config.recipe):
-        try:
+        with _errors_of(setting, name):
             argument = _argument(name)
             if "model" in argument and registry.get_spec(name).name not in weights.manifest():
                 raise ConfigError(f"no trained weights come with {name!r}; name the folder of a finished run of it")
             spec = trained.spec_and_data(**argument)[0]
-        except ZooError as error:
-            advice = f"; the folder of that name is ./{name}" if os.path.isdir(name) and os.sep not in name else ""
-            raise ConfigError(f"--{setting}: {error}{advice}") from error
         if setting == "initial_weights" and not (spec.build or config.spec.build) and spec.hidden != config.spec.hidden:
             raise ConfigError(f"--{setting}={name} has hidden layers of {_units(spec)} units, and {config.spec.name} "
                               f"of {_units(config.spec)}; name a network with the same hidden layers")
@@ -57,8 +55,8 @@ def load(recipe: Recipe, data: Data, reporter: Reporter, recorded: Mapping[str, 
         (`sha256` and `split_sha256` of what it was trained on).
 
     Raises:
-        ConfigError: if the run is resumed, and the models are not those recorded.
-        ZooError: if there is no such trained model, or its run is not finished.
+        ConfigError: if there is no such trained model, its run is not finished, or a run is resumed, and the models
+            are not those recorded.
     """
     models: dict[str, list[Trained]] = {setting: [] for setting in SETTINGS}
     entries: dict[str, list[dict[str, Any]]] = {}
@@ -68,7 +66,8 @@ def load(recipe: Recipe, data: Data, reporter: Reporter, recorded: Mapping[str, 
         if begun and setting == "initial_weights":
             entries[entry] = recorded[entry]
             continue
-        one = trained.load(**_argument(name))
+        with _errors_of(setting, name):
+            one = trained.load(**_argument(name))
         known = {digest: one.data.get(digest, "") for digest in own}
         models[setting].append(one)
         entries.setdefault(entry, []).append(
@@ -86,6 +85,16 @@ def load(recipe: Recipe, data: Data, reporter: Reporter, recorded: Mapping[str, 
             if now != before:
                 reporter.note(f"{entry}: {what} {now}, recorded {before}")
     return models, entries
+
+
+@contextlib.contextmanager
+def _errors_of(setting: str, name: str) -> Iterator[None]:
+    """Errors of a trained model as `ConfigError` that name the setting."""
+    try:
+        yield
+    except ZooError as error:
+        advice = f"; the folder of that name is ./{name}" if os.path.isdir(name) and os.sep not in name else ""
+        raise ConfigError(f"--{setting}: {error}{advice}") from error
 
 
 def notes(texts: Mapping[str, Sequence[str]], data: Mapping[str, str]) -> list[str]:
