@@ -9,7 +9,7 @@ import pytest
 import fmnist_zoo
 from fmnist_zoo.errors import SpecError
 from fmnist_zoo.spec import OPTIMIZERS, Recipe
-from trainers.config import ConfigError, RunConfig, read_record, resolve
+from trainers.config import ConfigError, RunConfig, overlay, read_record, resolve
 
 
 @pytest.mark.parametrize("name", fmnist_zoo.list_models())
@@ -46,8 +46,9 @@ def test_new_optimizer_comes_with_the_learning_rate_of_keras(optimizer):
 
 
 def test_long_runs_write_pictures_less_often():
-    assert (resolve("network_A").histogram_every, resolve("4L").histogram_every) == (100, 6)
-    assert resolve("network_A", histogram_every=1).histogram_every == 1
+    assert (resolve("network_A").histogram_epochs, resolve("4L").histogram_epochs) == (100, 6)
+    assert resolve("network_A", histogram_every=1).histogram_epochs == 1
+    assert overlay(resolve("4L", epochs=3), epochs=100).histogram_epochs == 20  # not that of three epochs
 
 
 @pytest.mark.parametrize("settings, text", [

@@ -81,8 +81,9 @@ class RunConfig:
     checkpoint_every: int = setting(0, Whole(below=2**31), "epochs between checkpoints; 0, the default: one after the "
                                     "first epoch that ends a minute or more after the last", group=OUTPUT,
                                     decides=False)
-    histogram_every: int = setting(3, Whole(below=2**31), "epochs between histograms and pictures in TensorBoard; 0: "
-                                   "none; default: a fifth of the run, in a sweep 0", group=OUTPUT, decides=False)
+    histogram_every: int | str = setting("auto", Whole(below=2**31, word="auto"), "epochs between histograms and "
+                                         "pictures in TensorBoard; 0: none; auto: a fifth of the run; in a sweep, the "
+                                         "default is 0", group=OUTPUT, decides=False)
     ranking: bool = False
 
     def __post_init__(self) -> None:
@@ -159,6 +160,11 @@ class RunConfig:
         small = batch_size != FULL_BATCH and int(batch_size) <= LARGEST_XLA_BATCH
         return small and self.precision == "float32" and not self.spec.build and self.trainer != "fit"
 
+    @property
+    def histogram_epochs(self) -> int:
+        """Epochs between histograms: `histogram_every`, or what "auto" comes to; 0: none."""
+        return max(1, self.recipe.epochs // 5) if self.histogram_every == "auto" else int(self.histogram_every)
+
     def batch(self, images: int) -> int:
         """Images a step, of `images` fit images."""
         return images if self.recipe.batch_size == FULL_BATCH else min(int(self.recipe.batch_size), images)
@@ -199,10 +205,7 @@ def resolve(model: str | ModelSpec, **settings: Any) -> RunConfig:
         given["data_dir"] = os.environ.get(DATA_VARIABLE, "")
         if not given["data_dir"]:
             raise ConfigError(f"--allow_other_data needs --data_dir (or {DATA_VARIABLE}): the folder of the other data")
-    config = overlay(RunConfig(spec, recipe), **given)
-    if "histogram_every" in given:
-        return config
-    return dataclasses.replace(config, histogram_every=max(1, config.recipe.epochs // 5))
+    return overlay(RunConfig(spec, recipe), **given)
 
 
 def local_folder(name: str, path: str | os.PathLike[str]) -> str:

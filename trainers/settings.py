@@ -51,7 +51,7 @@ class SettingsWithoutData(TypedDict, total=False):
     data_dir: str | os.PathLike[str] | None
     allow_other_data: bool | None
     checkpoint_every: int | None
-    histogram_every: int | None
+    histogram_every: int | str | None
 
 
 class Settings(SettingsWithoutData, total=False):

@@ -56,7 +56,7 @@ class Observer:
                                  description="training images of the first batch as the network sees them")
 
     def epoch(self, row: dict[str, Any], validation_logits: np.ndarray) -> None:
-        """After an epoch: scalars, and every `histogram_every` epochs histograms and pictures.
+        """After an epoch: scalars, and every `histogram_epochs` epochs histograms and pictures.
 
         `row` is the epoch's row of `metrics.csv`.
         """
@@ -66,7 +66,7 @@ class Observer:
             training, validation = {}, {**training, **validation}
         self._train.scalars(training, place)
         self._run.scalars(validation, place)
-        every = self._config.histogram_every
+        every = self._config.histogram_epochs
         if every and row["epoch"] % every == 0:
             self._histograms(place)
             self._pictures(validation_logits, place)
@@ -78,7 +78,7 @@ class Observer:
         The events are then synced.
         """
         final, place = result["final"], result["epochs"]
-        every = self._config.histogram_every
+        every = self._config.histogram_epochs
         if every and (final["epoch"] != place or place % every):  # else they were drawn after the last epoch
             self._pictures(validation_logits, place)
         problem = texts.worse_than_chance(final)
