@@ -15,6 +15,7 @@ from PIL import Image
 from tests import helpers, sweeps
 from tests.runs import DATA, ENVIRONMENT, evaluate, make
 from trainers import train as train_command
+from trainers.config import ConfigError
 from trainers.running import pruning
 from trainers.running.folder import RunFolder, in_use
 from trainers.runs import main
@@ -309,6 +310,10 @@ def test_pruned_run_counts_as_finished_and_says_why_it_cannot_be_longer(tmp_path
     assert not folder.checkpoint.parent.exists() and listed(tmp_path, capsys)[0]["status"] == "finished"
     said = helpers.refused(capsys, train_command.main, f"--resume={folder.path}", "--epochs=9")
     assert f"{folder.checkpoint}: is gone" in said
+    with pytest.raises(ConfigError, match="is gone"):
+        train_command.resume(folder.path)
+    assert train_command.main([f"--resume={folder.path}"]) == 0
+    assert "is finished: its checkpoint was removed; --config" in capsys.readouterr().out
     assert run(tmp_path, capsys, "--prune") == f"nothing to remove below {tmp_path}\n"
 
 

@@ -275,23 +275,28 @@ def _resume(values: cli.Flags) -> int:
             else run.opened(_folder(values.resume)) as found:
         config = _continued(found, given, spec)
         _refuse_python(found)
+        result = found.folder.read_result()
+        over = finished(result, config)
+        if not over:
+            found.require_checkpoint()
         if values.dry_run:
             print(dry_run_text(config, found.path))
             return 0
-        result = found.folder.read_result()
-        if result and finished(result, config):
-            print(f"{found.path} is finished: {_longer(result, config)}")
+        if result and over:
+            print(f"{found.path} is finished: {_longer(result, config, found.checkpoint is not None)}")
             return 0
         print(_execute(found, config, reporter=progress.for_output()).summary())
         return 0
 
 
-def _longer(result: dict[str, Any], config: RunConfig) -> str:
+def _longer(result: dict[str, Any], config: RunConfig, continues: bool) -> str:
     """How a finished run can be trained longer."""
     if result["stopped_early"]:
         return f"it stopped early, after epoch {result['epochs']}; --config with --early_stopping=0 trains longer"
     if config.recipe.horizon == config.recipe.epochs:
         return "so is the schedule of its learning rate; --config with more --epochs is a new run of that length"
+    if not continues:
+        return "its checkpoint was removed; --config with more --epochs is a new run of that length"
     return "more --epochs continue from its end"
 
 

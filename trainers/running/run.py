@@ -23,7 +23,7 @@ from trainers.engine import compile_cache, process
 from trainers.engine.epoch import NonFiniteError
 from trainers.running import checkpoint, dependencies, listing, provenance
 from trainers.running.checkpoint import Checkpoint, CheckpointError
-from trainers.running.folder import LockedError, NewFolder, RunFolder
+from trainers.running.folder import LockedError, NewFolder, RunFolder, finished
 from trainers.running.progress import Reporter
 
 
@@ -123,6 +123,13 @@ class Opened:
     def path(self) -> pathlib.Path:
         return self.folder.path
 
+    def require_checkpoint(self) -> None:
+        """`ConfigError` if the run was trained, and its checkpoint is gone."""
+        if self.config and not self.checkpoint and (
+                self.folder.result.exists() or checkpoint.was_due(self.config.checkpoint_every, self.folder.table)):
+            raise ConfigError(f"{self.folder.checkpoint}: is gone, and without it the run cannot continue; train it "
+                              f"again in another folder with --config={quoted(self.folder.config)}")
+
 
 @contextlib.contextmanager
 def opened(folder: RunFolder) -> Iterator[Opened]:
@@ -130,7 +137,7 @@ def opened(folder: RunFolder) -> Iterator[Opened]:
 
     Raises:
         LockedError: if another process trains in it.
-        ConfigError: for a record that is damaged, and for a checkpoint that is gone.
+        ConfigError: for a record that is damaged, and for a checkpoint that is gone of a run that is not finished.
         CheckpointError, TableError: for a checkpoint or rows that are damaged, or are of another run than the record.
     """
     with folder.locked() as killed:
@@ -148,9 +155,8 @@ def opened(folder: RunFolder) -> Iterator[Opened]:
                 raise CheckpointError(f"{folder.checkpoint}: belongs to another config than the run's config.json; one "
                                       "of the two was changed")
             folder.table.check(found.checkpoint.epoch, found.checkpoint.metrics_sha256)
-        elif folder.result.exists() or checkpoint.was_due(config.checkpoint_every, folder.table):
-            raise ConfigError(f"{folder.checkpoint}: is gone, and without it the run cannot continue; train it again "
-                              f"in another folder with --config={quoted(folder.config)}")
+        elif not finished(folder.read_result(), config):  # a finished run may be pruned, or be a trial
+            found.require_checkpoint()
         yield found
 
 
@@ -210,6 +216,8 @@ def execute(place: Opened | NewFolder, config: RunConfig, *, reporter: Reporter,
     """
     if isinstance(place, NewFolder):
         dependencies.check(config)
+    else:
+        place.require_checkpoint()
     past = place if isinstance(place, Opened) else Opened(RunFolder(place.path), logdir=place.logdir)
     if past.killed:
         reporter.note(f"process {past.killed}, the last one in this folder, ended without a word: killed by signal 9, "
