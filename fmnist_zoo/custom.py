@@ -191,19 +191,25 @@ def build(known: Builder, seed: int) -> Any:
 
 @contextlib.contextmanager
 def in_float32() -> Iterator[None]:
-    """Keras' defaults for new layers are float32 within the block, whatever the process has chosen for others."""
+    """Keras' defaults for new layers are float32, channels last and 1e-7 within the block, whatever the process has."""
     from keras.src.backend.common import global_state  # Keras offers no public way to unset its policy
 
     from fmnist_zoo.backend import keras
 
-    floatx, policy = keras.config.floatx(), global_state.get_global_attribute("dtype_policy")
+    config, policy = keras.config, global_state.get_global_attribute("dtype_policy")
+    floatx, layout, epsilon = config.floatx(), config.image_data_format(), config.epsilon()
+
+    def choose(floatx: str, layout: str, epsilon: float, policy: Any) -> None:
+        config.set_floatx(floatx)
+        config.set_image_data_format(layout)
+        config.set_epsilon(epsilon)
+        global_state.set_global_attribute("dtype_policy", policy)
+
     try:
-        keras.config.set_floatx("float32")
-        global_state.set_global_attribute("dtype_policy", None)
+        choose("float32", "channels_last", 1e-7, None)
         yield
     finally:
-        keras.config.set_floatx(floatx)
-        global_state.set_global_attribute("dtype_policy", policy)
+        choose(floatx, layout, epsilon, policy)
 
 
 @contextlib.contextmanager

@@ -93,6 +93,23 @@ def test_what_a_build_function_chooses_does_not_reach_later_models():
     assert keras.config.dtype_policy().name == "float32"
     assert {layer.compute_dtype for layer in models.build_model("2L").layers} == {"float32"}
 
+    def choosing():
+        keras.config.set_image_data_format("channels_first")
+        keras.config.set_epsilon(1e-2)
+        return keras.Sequential([keras.Input((784,)), keras.layers.Dense(10)])
+
+    models.build(registry.spec_of(choosing))
+    assert (keras.config.image_data_format(), keras.config.epsilon()) == ("channels_last", 1e-7)
+
+
+def test_layout_of_images_that_the_caller_chose_is_not_for_the_models_of_the_zoo():
+    keras.config.set_image_data_format("channels_first")
+    try:
+        assert models.build_model("conv_strided").output_shape == (None, 10)
+        assert keras.config.image_data_format() == "channels_first"
+    finally:
+        keras.config.set_image_data_format("channels_last")
+
 
 def test_runs_in_threads_wait_for_each_other(without_xla, tmp_path):
     """Each has the weights that it has alone, and all are trained in float32 with deterministic operations."""

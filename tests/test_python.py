@@ -99,8 +99,9 @@ def test_settings_that_disagree_with_arrays_are_refused(images, tmp_path):
         train("2L", data=fmnist_zoo.load_data(data="mini"), validation_size=0.2, logdir=tmp_path)
     with pytest.raises(ConfigError, match="given in Python: drop --data_dir"):
         train("2L", data=images, data_dir="x", logdir=tmp_path)
-    with pytest.raises(fmnist_zoo.SpecError, match="logdir=gs://bucket/logs: is an address"):
-        train("2L", data=images, logdir="gs://bucket/logs")
+    for folder in ("gs://bucket/logs", pathlib.Path("s3://bucket/logs")):
+        with pytest.raises(fmnist_zoo.SpecError, match=f"logdir={folder}: is an address"):
+            train("2L", data=images, logdir=folder)
     with pytest.raises(ValueError, match="data must be one of fashion_mnist, mini, received [^\n]*$"):
         sweep("2L", {"l2": [0, 1]}, data=images, logdir=tmp_path)
 

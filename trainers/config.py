@@ -211,7 +211,7 @@ def resolve(model: str | ModelSpec, **settings: Any) -> RunConfig:
 def local_folder(name: str, path: str | os.PathLike[str]) -> str:
     """A folder on this machine, such as `logdir`, with `~` expanded; `SpecError` for an address, as of a bucket."""
     path = os.path.expanduser(path)
-    if "://" in path:
+    if re.match(r"[A-Za-z][\w+.-]*:/", path):  # pathlib makes one slash of two
         raise SpecError(f"{name}={path}: is an address; name a folder on this machine, such as one where it is mounted")
     return path
 
