@@ -229,8 +229,11 @@ def test_bfloat16_is_refused_on_processors_without_it(logdir, monkeypatch, capsy
 
 
 def test_replayed_trial_is_a_run_with_all_validation_images(logdir, capsys):
-    folder = runs.make(logdir, "trial", model="softmax", ranking=True)
+    """And it writes checkpoints and histograms as often as a run does."""
+    folder = runs.make(logdir, "trial", model="softmax", ranking=True, checkpoint_every=1, histogram_every=0)
     flags = [f"--config={folder.config}", "--dry_run"]
     assert main(flags) == 0
     captured = capsys.readouterr()
-    assert json.loads(captured.out)["ranking"] is False and "validation" in captured.err
+    found = json.loads(captured.out)
+    assert found["ranking"] is False and "validation" in captured.err
+    assert (found["checkpoint_every"], found["histogram_every"]) == (0, "auto")

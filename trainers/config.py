@@ -268,6 +268,12 @@ def overlay(config: RunConfig, **settings: Any) -> RunConfig:
                                **parts["run"])
 
 
+def as_run(trial: RunConfig) -> RunConfig:
+    """The run in full of a trial's config: with all validation images, and written as often as a run is."""
+    output = {name: SETTINGS[name].default for name in ("checkpoint_every", "histogram_every")}
+    return dataclasses.replace(trial, ranking=False, **output)
+
+
 def differences(old: RunConfig, new: RunConfig) -> dict[str, tuple[Any, Any]]:
     """Setting name to (old, new), for each that differs."""
     before, after = flat(old), flat(new)

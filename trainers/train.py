@@ -19,7 +19,7 @@ from fmnist_zoo.errors import UsageError
 from fmnist_zoo.settings import DATA, MODEL, OUTPUT, TRAINING, settings_of
 from fmnist_zoo.spec import ARRAYS, ModelSpec
 from trainers import cli
-from trainers.config import ConfigError, RunConfig, differences, overlay, read_run, resolve
+from trainers.config import ConfigError, RunConfig, as_run, differences, overlay, read_run, resolve
 from trainers.running import dependencies, progress, provenance
 from trainers.running.folder import NewFolder, RunFolder, finished
 from trainers.settings import SettingsWithoutData
@@ -248,7 +248,7 @@ def _new_run(values: cli.Flags) -> tuple[RunConfig, dict[str, Any] | None]:
         provenance.require_builder(values.config, record)
         if old.ranking:
             print("this config is a trial's: it is trained as a run, with all validation images", file=sys.stderr)
-            old = dataclasses.replace(old, ranking=False)
+            old = as_run(old)
         if "model" in record:
             raise ConfigError(f"{values.config}: its model was given in Python as a keras.Model, and no file holds the "
                               "weights that it began with; train it again there: trainers.train.train(model, ...)")

@@ -28,7 +28,7 @@ from typing import Any, Iterable, Mapping, NamedTuple
 
 from fmnist_zoo import card, custom
 from fmnist_zoo.files import atomic_write, quoted, write_json
-from trainers.config import SEEDS, ConfigError, RunConfig, resolve
+from trainers.config import SEEDS, ConfigError, RunConfig, as_run
 from trainers.running.folder import RunFolder
 from trainers.tuning import shapes
 from trainers.tuning.journal import Journal, read
@@ -270,7 +270,7 @@ class Study:
                             for trial in self.trials.values())
         if self.ranked and self._best is not self.ranked[0]:
             best = self.ranked[0]
-            config = dataclasses.replace(self.config(best, 0), ranking=False)
+            config = as_run(self.config(best, 0))
             write_json(self.path / "best.json", {**self.row(best), "values": best.values, "config": config.get_config(),
                                                  "retrain": self.retrain})
             self._best = best
@@ -287,10 +287,7 @@ def retrain_config(path: str | os.PathLike[str]) -> RunConfig:
         if not study.ranked:
             raise ConfigError(f"{path}: no trial of this sweep has completed")
         trial = study.ranked[0]
-    config = study.config(trial, 0)
-    usual = resolve(config.spec, epochs=config.recipe.epochs)
-    every = {name: getattr(usual, name) for name in ("histogram_every", "checkpoint_every")}
-    return dataclasses.replace(config, ranking=False, **every)
+    return as_run(study.config(trial, 0))
 
 
 def load(path: str | os.PathLike[str]) -> Study:
