@@ -16,7 +16,8 @@ pytestmark = pytest.mark.usefixtures("without_xla")
 kinds = keras.callbacks
 NETWORK = dict(data="mini", epochs=4, hidden=(8,), histogram_every=0)
 TRAINERS = pytest.mark.parametrize("model, trainer", [
-    ("4L", "tape"), pytest.param("4L", "fit", marks=pytest.mark.long), ("network_A", "scratch")])
+    ("4L", "tape"),
+    *(pytest.param(*case, marks=pytest.mark.long) for case in (("4L", "fit"), ("network_A", "scratch")))])
 
 
 def trained(model, trainer, logdir, **settings):
@@ -83,6 +84,7 @@ def test_weights_that_a_callback_sets_are_trained_further(model, trainer, tmp_pa
     assert run.history[1]["loss"] == pytest.approx(np.log(10), rel=2e-3)
 
 
+@pytest.mark.long
 def test_weights_that_early_stopping_restores_do_not_count_in_silence(tmp_path, capsys):
     run = trained(custom_zoo.cnn, "tape", tmp_path, hidden=None, verbose=True, callbacks=[kinds.EarlyStopping(
         monitor="val_accuracy", mode="min", patience=2, restore_best_weights=True)])

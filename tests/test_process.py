@@ -56,8 +56,9 @@ def draws():
 
 
 @pytest.mark.parametrize("model, trainer, policy, floatx", [
-    ("2L", "tape", "float64", "float64"), ("2L", "fit", "mixed_bfloat16", "float32"),
-    (custom_zoo.cnn, "tape", "float32", "float32"), (custom_zoo.cnn, "fit", "float64", "float64")])
+    ("2L", "tape", "float64", "float64"), *(pytest.param(*case, marks=pytest.mark.long) for case in (
+        ("2L", "fit", "mixed_bfloat16", "float32"), (custom_zoo.cnn, "tape", "float32", "float32"),
+        (custom_zoo.cnn, "fit", "float64", "float64")))])
 def test_a_run_leaves_the_process_as_it_was(without_xla, tmp_path, model, trainer, policy, floatx):
     keras.utils.set_random_seed(5)
     expected = draws()
@@ -111,6 +112,7 @@ def test_layout_of_images_that_the_caller_chose_is_not_for_the_models_of_the_zoo
         keras.config.set_image_data_format("channels_last")
 
 
+@pytest.mark.long
 def test_runs_in_threads_wait_for_each_other(without_xla, tmp_path):
     """Each has the weights that it has alone, and all are trained in float32 with deterministic operations."""
     registry.spec_of(custom_zoo.normalized)

@@ -43,6 +43,7 @@ def test_a_clone_is_trained_from_the_models_own_weights(tmp_path):
     assert run.config.spec.parameters == model.count_params()
 
 
+@pytest.mark.long
 def test_what_happens_to_the_model_later_does_not_matter_and_a_run_resumes_to_the_same_bits(tmp_path, capsys):
     model = network()
     whole = train(model, logdir=tmp_path, **QUICK)
@@ -62,6 +63,7 @@ def test_what_happens_to_the_model_later_does_not_matter_and_a_run_resumes_to_th
     assert done.result["weights_sha256"] == whole.result["weights_sha256"]
 
 
+@pytest.mark.long
 def test_without_a_checkpoint_the_first_weights_have_to_be_the_same(tmp_path):
     def killed(row):
         raise SystemExit

@@ -25,6 +25,7 @@ def measured(scored_run):
     return Measured(trained.from_run(scored_run.path))
 
 
+@pytest.mark.long
 def test_weights_are_shipped_in_half_precision_and_measured_once(scored_run, measured, shelf, monkeypatch):
     tested, figures = [], measurement.figures
     monkeypatch.setattr(measurement, "figures", lambda *given: tested.append(given[0]) or figures(*given))

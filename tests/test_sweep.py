@@ -49,6 +49,7 @@ def test_dropout_is_on_while_a_trial_trains(finished_sweep):
     assert losses[0.5, 0.0]["loss"] > losses[0.0, 0.0]["loss"] + 0.1
 
 
+@pytest.mark.long
 def test_number_of_workers_and_order_of_results_change_no_number(finished_sweep, inline_pool, tmp_path):
     _, table = finished_sweep
     inline_pool.slots, inline_pool.order = 2, -1  # the trial that began last ends first

@@ -174,6 +174,7 @@ def test_without_validation_the_last_weights_count(logdir):
             name for name in row if name.startswith("val_")]
 
 
+@pytest.mark.long
 def test_early_stopping(logdir):
     run = train("4L", data="mini", epochs=40, early_stopping=2, learning_rate=0.003, logdir=logdir, histogram_every=0)
     losses = [row["val_loss"] for row in run.history]
