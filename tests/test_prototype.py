@@ -137,6 +137,20 @@ def test_an_optimizer_that_no_recipe_has_is_refused_by_name(optimizer, text):
         compiled.settings(compiled_with(optimizer), {})
 
 
+@pytest.mark.parametrize("loss, more, text", [
+    (losses.SparseCategoricalCrossentropy(reduction="sum"), {}, "SparseCategoricalCrossentropy.reduction='sum'"),
+    (losses.SparseCategoricalCrossentropy(ignore_class=3), {}, "ignore_class=3"),
+    ("sparse_categorical_crossentropy", {"loss_weights": [3.0]}, "loss_weights"),
+    (["mean_squared_error"], {}, "the loss mean_squared_error")])
+def test_a_loss_that_is_not_trained_is_refused_by_name(loss, more, text):
+    model = network()
+    model.compile("adam", loss, **more)
+    with pytest.raises(ConfigError, match=text):
+        compiled.settings(model, {})
+    model.compile("adam", ["sparse_categorical_crossentropy"])
+    assert "label_smoothing" not in compiled.settings(model, {})[0]
+
+
 class Twice(keras.layers.Layer):
     def __init__(self, factor, **options):
         super().__init__(**options)

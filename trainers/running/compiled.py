@@ -34,17 +34,30 @@ def settings(model: Any, given: Mapping[str, Any]) -> tuple[dict[str, Any], list
 
 
 def _loss(model: Any) -> dict[str, Any]:
+    loss = model.loss
+    if isinstance(loss, (list, tuple)) and len(loss) == 1:
+        loss = loss[0]
     try:
-        loss = keras.losses.get(model.loss)
+        loss = keras.losses.get(loss)
     except (ValueError, TypeError):  # several, for several outputs
-        loss = model.loss
+        pass
+    if model._compile_loss and model._compile_loss._user_loss_weights is not None:
+        raise ConfigError(f"{model.name} is compiled with loss_weights, and one loss of weight 1 is what is trained: "
+                          "compile it without")
     if loss is None or loss in FUNCTIONS:
         return {}
     if not isinstance(loss, CROSS_ENTROPIES):
         name = getattr(loss, "__name__", type(loss).__name__)
         raise ConfigError(f"{model.name} is compiled with the loss {name}, and cross entropy is what is trained: "
                           "compile it with sparse_categorical_crossentropy, or not at all")
-    smoothing = loss.get_config().get("label_smoothing")
+    config = loss.get_config()
+    usual = type(loss)().get_config()
+    other = [f"{name}={value!r}" for name, value in config.items()
+             if name not in ("name", "dtype", "from_logits", "label_smoothing") and value != usual.get(name)]
+    if other:
+        raise ConfigError(f"{model.name} is compiled with {type(loss).__name__}({', '.join(other)}), and its mean over "
+                          f"all images is what is trained: compile it without {', '.join(other)}")
+    smoothing = config.get("label_smoothing")
     return {"label_smoothing": smoothing} if smoothing else {}
 
 
