@@ -39,7 +39,7 @@ def children_of(pid):
 
 
 def free_port():
-    """A port of this machine that nothing uses, outside of those that Linux gives to whoever asks for any."""
+    """A free port of this machine, below the range from which Linux assigns ports to clients."""
     while True:
         with socket.socket() as free, contextlib.suppress(OSError):
             free.bind(("127.0.0.1", random.randrange(20_000, 30_000)))

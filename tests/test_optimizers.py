@@ -39,8 +39,8 @@ def ours(name, learned, weight_decay=None):
 def test_equals_keras(name, weight_decay):
     """Both as TensorFlow's kernels and compiled by XLA; the order of float32 operations differs from that of Keras."""
     theirs = variables()
-    twin = make_optimizer(Recipe(optimizer=name, learning_rate=0.01, weight_decay=weight_decay),
-                          without_decay=theirs[1:])
+    twin = make_optimizer(Recipe(optimizer=name, learning_rate=0.01, weight_decay=weight_decay), theirs,
+                          [True] + [False] * (len(theirs) - 1))
     twin.build(theirs)
     twin_update = tf.function(lambda changes: twin.apply(changes, theirs))
     for step in range(STEPS):

@@ -21,15 +21,16 @@ from trainers.engine.epoch import EpochMeans, NonFiniteError, OnPart, epoch_orde
 from trainers.engine.network import Network, make_predictor
 
 
-def make_optimizer(recipe: Recipe, *, without_decay: Sequence[Any] = ()) -> Any:
-    """The Keras optimizer of a recipe; the Keras variables `without_decay` do not decay."""
+def make_optimizer(recipe: Recipe, variables: Sequence[Any] = (), is_kernel: Sequence[bool] = ()) -> Any:
+    """The Keras optimizer of a recipe. Of a model's trainable Keras `variables`, the kernels alone decay."""
     options: dict[str, Any] = {}
     if recipe.weight_decay or recipe.optimizer == "adamw":  # no decay is None in Keras, but AdamW refuses None
         options["weight_decay"] = recipe.weight_decay
     if recipe.clip_norm:
         options["global_clipnorm"] = recipe.clip_norm
     optimizer = optimizers.make_keras(recipe, **options)
-    optimizer.exclude_from_weight_decay(var_list=list(without_decay))
+    optimizer.exclude_from_weight_decay(
+        var_list=[variable for variable, kernel in zip(variables, is_kernel, strict=True) if not kernel])
     return optimizer
 
 
@@ -47,8 +48,7 @@ class FitEngine:
         self._images = split.images.astype(np.float32) / np.float32(255)
         self._images, self._labels = self._images.reshape(-1, *network.shape), split.labels
         self.steps_an_epoch = -(-len(split.labels) // batch_size)
-        others = [variable for variable, kernel in zip(model.trainable_variables, network.is_kernel) if not kernel]
-        optimizer = make_optimizer(recipe, without_decay=others)
+        optimizer = make_optimizer(recipe, model.trainable_variables, network.is_kernel)
         optimizer.build(model.trainable_variables)
         # Keras smooths one-hot labels alone, and the loss that is minimised includes the penalty. So both are metrics.
         smoothing = recipe.label_smoothing

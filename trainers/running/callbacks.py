@@ -68,9 +68,8 @@ def compile_model(model: Any, network: Network, recipe: Recipe) -> None:
 
     Keras adds the penalty to the loss, so `model.evaluate` returns `val_loss + val_penalty`.
     """
-    others = [variable for variable, kernel in zip(model.trainable_variables, network.is_kernel) if not kernel]
     keras.Model.compile(  # a subclass may have a `compile` with arguments of its own
-        model, make_optimizer(recipe, without_decay=others),
+        model, make_optimizer(recipe, model.trainable_variables, network.is_kernel),
         loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
         metrics=[keras.metrics.SparseCategoricalAccuracy(name="accuracy")])
 
