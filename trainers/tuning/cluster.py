@@ -21,7 +21,8 @@ from typing import Any
 import fmnist_zoo
 from trainers.tuning import trial
 from trainers.tuning.scheduler import Scheduler
-from trainers.tuning.workers import AT_ONCE, DIED, Outcome, PoolError, drain
+from trainers.tuning.trial import DIED
+from trainers.tuning.workers import AT_ONCE, Outcome, PoolError, drain
 
 ANSWER = 30.0  # seconds for an answer about workers, in the thread that counts them
 FETCH = 5.0  # seconds to fetch outcomes; after that they are fetched again later

@@ -16,9 +16,9 @@ from trainers.running.folder import RunFolder
 from trainers.tuning.halving import Asha
 from trainers.tuning.kept import Keeper
 from trainers.tuning.oracle import Oracle, Proposal
-from trainers.tuning.study import COMPLETED, Study, Trial
-from trainers.tuning.trial import LEADER, STOPPED
-from trainers.tuning.workers import AT_ONCE, DIED, Pool
+from trainers.tuning.study import Study, Trial
+from trainers.tuning.trial import COMPLETED, DIED, LEADER, STOPPED
+from trainers.tuning.workers import AT_ONCE, Pool
 
 TABLES = 1.0  # seconds between two writings of the tables; the last one is at the end of a sweep
 PROPOSE = 0.02  # seconds in which trials are proposed whose jobs go out together

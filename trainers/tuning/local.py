@@ -20,7 +20,8 @@ from typing import Any, Iterator
 
 from trainers.engine import process
 from trainers.tuning import trial
-from trainers.tuning.workers import AT_ONCE, DIED, Outcome, PoolError, drain
+from trainers.tuning.trial import DIED
+from trainers.tuning.workers import AT_ONCE, Outcome, PoolError, drain
 
 GROWTH_MB = 500  # TensorFlow and XLA never free the program of an architecture; a worker that grew so far is replaced
 FAILED_STARTS = 3

@@ -5,7 +5,8 @@ from __future__ import annotations
 from trainers.tuning.cluster import ClusterPool
 from trainers.tuning.local import LocalPool
 from trainers.tuning.scheduler import Scheduler
-from trainers.tuning.workers import DIED, Pool, PoolError
+from trainers.tuning.trial import DIED
+from trainers.tuning.workers import Pool, PoolError
 
 __all__ = ["DIED", "Pool", "PoolError", "make"]
 

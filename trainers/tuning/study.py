@@ -33,8 +33,9 @@ from trainers.running.folder import RunFolder
 from trainers.tuning import shapes
 from trainers.tuning.journal import Journal, read
 from trainers.tuning.oracle import Proposal
-from trainers.tuning.shapes import ADVICE, COMPLETED, FAILED, PROPOSAL, said
+from trainers.tuning.shapes import ADVICE, PROPOSAL, said
 from trainers.tuning.space import apply, parse
+from trainers.tuning.trial import COMPLETED, FAILED
 
 
 class Objective(NamedTuple):
@@ -72,6 +73,31 @@ class Trial:
     @property
     def status(self) -> str:
         return self.result["status"] if self.result else RUNNING
+
+    @property
+    def reason(self) -> str:
+        """Why it failed; empty if it did not."""
+        return self.result["reason"] if self.result else ""
+
+    @property
+    def objective_std(self) -> float | None:
+        """The standard deviation of its executions' objectives; None with fewer than two."""
+        return self.result["objective_std"] if self.result else None
+
+    @property
+    def trained_epochs(self) -> Any:
+        """Epochs that it has trained, the mean over its executions; None if it has not ended."""
+        return self.result["epochs"] if self.result else None
+
+    @property
+    def seconds(self) -> float | None:
+        """Of all its executions together; None if it has not completed."""
+        return self.result["seconds"] if self.result else None
+
+    @property
+    def executions(self) -> list[dict[str, Any]]:
+        """The outcomes of its executions, each with `final`, `epochs`, `seconds`; empty if it has not completed."""
+        return self.result["executions"] if self.result else []
 
     @property
     def order(self) -> int:

@@ -31,9 +31,12 @@ from trainers.engine import process
 from trainers.running.checkpoint import CheckpointError
 from trainers.running.folder import LockedError, RunFolder, finished
 from trainers.running.table import TableError
-from trainers.tuning.study import COMPLETED, FAILED
 
+# Statuses of an outcome
+COMPLETED = "COMPLETED"
+FAILED = "FAILED"
 STOPPED = "STOPPED"  # the job ended between two epochs, because its leader is gone
+DIED = "DIED"  # its worker did
 SECONDS_TO_WAIT = 600.0  # for a worker of a killed leader to finish its epoch
 LOG = "log.txt"
 LEADER = ".leader"  # a file with the name of the leader; workers of an earlier one stop

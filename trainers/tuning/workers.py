@@ -14,7 +14,6 @@ from typing import Any, Protocol, TypeVar
 from fmnist_zoo.errors import ZooError
 
 AT_ONCE = 8  # outcomes that `wait` returns at most: the workers of the first ones need not wait for all the others
-DIED = "DIED"
 Outcome = dict[str, Any]
 Item = TypeVar("Item")
 
