@@ -151,9 +151,8 @@ def resume(path: str | os.PathLike[str], *, epochs: int | None = None, data: Ima
             raise ConfigError(f"data={data!r} disagrees with the run in {found.path}, which has {config.data}")
         record = found.record or {}
         recorded, given = record.get("callbacks", []), [type(one).__name__ for one in callbacks or ()]
-        missing = (images is None and config.data == ARRAYS, callbacks is None and recorded,
-                   model is None and "model" in record)
-        if any(missing):
+        arguments = {"data": images, "model": model, "callbacks": callbacks}
+        if any(arguments[name] is None for name in provenance.from_python(record)):
             _refuse_python(found)
         if given != recorded:
             raise ConfigError(f"callbacks=[{', '.join(given)}] disagree with the run in {found.path}, which has "
@@ -321,9 +320,9 @@ def _check_model(found: Opened, model: keras.Model) -> None:
 def _refuse_python(found: Opened) -> None:
     """`ConfigError` if parts of a run were given in Python, and no file holds them."""
     assert found.record, "no run has begun in this folder"
-    if given := provenance.from_python(found.record):
+    if provenance.from_python(found.record):
         raise ConfigError(f"{found.path}: parts of it were given in Python, and no file holds them; continue it there: "
-                          f"trainers.train.resume({str(found.path)!r}{given})")
+                          f"{provenance.resume_call(found.path, found.record)}")
 
 
 def _continued(found: Opened, given: Mapping[str, Any], spec: ModelSpec | None = None) -> RunConfig:

@@ -75,8 +75,7 @@ def _is_on(record: Mapping[str, Any], config: RunConfig) -> bool:
 
 def _note_other_origin(folder: RunFolder, record: dict[str, Any], config: RunConfig, commit: str) -> None:
     now = {"commit": commit, "versions": provenance.versions(), "modules": config.spec.modules}
-    others = [one for one in provenance.environments(record)
-              if {"commit": one.get("commit"), "versions": one["versions"], "modules": one.get("modules", {})} != now]
+    others = [one for one in provenance.environments(record) if {name: one[name] for name in now} != now]
     if others:
         origin = "; and ".join(dict.fromkeys(map(provenance.describe, others)))
         print(f"{folder.path} is used, and was trained with {origin}; now it would be {provenance.describe(now)}",

@@ -23,6 +23,7 @@ from trainers.engine.processor import machine, vector_instructions
 if TYPE_CHECKING:
     from fmnist_zoo.data import Data
 
+FROM_PYTHON = {"data": "data=(images, labels)", "model": "model=model", "callbacks": "callbacks=[...]"}
 LIBRARIES = ("tensorflow", "keras", "numpy")
 # Variables by which libraries choose how they compute: the last digits of a run may depend on them.
 SWITCHES = ("DNNL_MAX_CPU_ISA", "NPY_DISABLE_CPU_FEATURES", "ONEDNN_DEFAULT_FPMATH_MODE", "ONEDNN_MAX_CPU_ISA",
@@ -30,14 +31,11 @@ SWITCHES = ("DNNL_MAX_CPU_ISA", "NPY_DISABLE_CPU_FEATURES", "ONEDNN_DEFAULT_FPMA
 
 
 def record(spec: ModelSpec | None = None) -> dict[str, Any]:
-    """The environment of a start of a run, of a model with that spec. Call it after TensorFlow was imported.
-
-    For a model that a function of the user's builds, `modules` is that of its spec.
-    """
+    """The environment of a start of a run, of a model with that spec. Call it after TensorFlow was imported."""
     import tensorflow
 
     return {
-        **({"modules": spec.modules} if spec and spec.build else {}),
+        "modules": spec.modules if spec else {},
         **machine(),
         "versions": versions(),
         "threads": {"intra_op": process.threads_in_use(),
@@ -57,19 +55,22 @@ def require_builder(path: str | os.PathLike[str], record: dict[str, Any]) -> Non
         prototype.restore(spec, record["model"])
     if spec.build:
         try:
-            custom.builder(spec.name, spec.build, record["environment"].get("modules"))
+            custom.builder(spec.name, spec.build, record["environment"]["modules"])
         except SpecError as error:
             raise ConfigError(f"{os.fspath(path)}: its model {error}") from None
 
 
-def from_python(record: dict[str, Any]) -> str:
-    """What `trainers.train.resume` needs beside the folder of a run, because no file holds it; empty: nothing.
+def from_python(record: dict[str, Any]) -> dict[str, str]:
+    """The arguments that `trainers.train.resume` needs beside the folder of a run, because no file holds them."""
+    needed = {"data": record["config"]["data"] == ARRAYS, "model": "model" in record,
+              "callbacks": "callbacks" in record}
+    return {name: FROM_PYTHON[name] for name, given in needed.items() if given}
 
-    For example ", data=(images, labels)".
-    """
-    given = {"data=(images, labels)": record.get("config", {}).get("data") == ARRAYS,
-             "model=model": "model" in record, "callbacks=[...]": "callbacks" in record}
-    return "".join(f", {argument}" for argument, needed in given.items() if needed)
+
+def resume_call(path: str | os.PathLike[str], record: dict[str, Any], *more: str) -> str:
+    """The call that continues in Python the run of a folder with this record."""
+    arguments = (repr(os.fspath(path)), *more, *from_python(record).values())
+    return f"trainers.train.resume({', '.join(arguments)})"
 
 
 def require_data(data: Data, recorded: dict[str, Any] | None) -> None:
@@ -113,7 +114,7 @@ def environments(record: dict[str, Any]) -> list[dict[str, Any]]:
 def numerics(environment: dict[str, Any]) -> dict[str, str]:
     """What the last digits of a run may depend on, by name: versions, the processor, threads, and `SWITCHES`."""
     return {**environment["versions"], "cpu": environment["cpu"], "threads": str(environment["threads"]["intra_op"]),
-            **dict.fromkeys(SWITCHES, "not set"), **environment.get("switches", {})}
+            **dict.fromkeys(SWITCHES, "not set"), **environment["switches"]}
 
 
 def differences(before: dict[str, Any], now: dict[str, Any]) -> str:
@@ -122,9 +123,8 @@ def differences(before: dict[str, Any], now: dict[str, Any]) -> str:
     For example "tensorflow 2.22.0 (was 2.21.0)".
     """
     old, new = numerics(before), numerics(now)
-    changed = [f"{name} {value} (was {old.get(name, 'unknown')})" for name, value in new.items()
-               if old.get(name) != value]
-    more, fewer = (" ".join(sorted(set(one.get("instructions", ())) - set(other.get("instructions", ()))))
+    changed = [f"{name} {value} (was {old[name]})" for name, value in new.items() if old[name] != value]
+    more, fewer = (" ".join(sorted(set(one["instructions"]) - set(other["instructions"])))
                    for one, other in ((now, before), (before, now)))
     changed += [f"a processor {word} {names}" for word, names in (("with", more), ("without", fewer)) if names]
     return ", ".join(changed)
@@ -151,5 +151,5 @@ def notes(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
 def describe(environment: dict[str, Any]) -> str:
     """Commit, versions and modules of the user's in one line."""
     named = [f"{name} {version}" for name, version in environment["versions"].items()]
-    named += [f"{name} {sha256[:12]}" for name, sha256 in environment.get("modules", {}).items()]
-    return ", ".join([f"commit {environment.get('commit', 'unknown')[:12]}", *named])
+    named += [f"{name} {sha256[:12]}" for name, sha256 in environment["modules"].items()]
+    return ", ".join([f"commit {environment['commit'][:12]}", *named])

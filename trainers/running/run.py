@@ -95,8 +95,7 @@ class Run:
     def _continue(self, epochs: int | None = None) -> str:
         """What continues the run."""
         if self._in_python:
-            more = f", epochs={epochs}" * bool(epochs) + provenance.from_python(self.record)
-            return f"trainers.train.resume({str(self.folder)!r}{more})"
+            return provenance.resume_call(self.folder, self.record, *([f"epochs={epochs}"] if epochs else []))
         more = f" --epochs={epochs}" * bool(epochs) + custom.flag(self.config.spec.modules)
         return f"python -m trainers.train --resume={quoted(self.folder)}{more}"
 
@@ -188,8 +187,9 @@ def latest_unfinished(logdir: str | os.PathLike[str], model: str = "") -> Iterat
             except ZooError as error:
                 print(f"passed over: {error}", file=sys.stderr, flush=True)
                 continue
-            if given := provenance.from_python(found.record or {}):
-                reason = reason or f" but {folder.path}: continue it in Python, by resume(...{given})"
+            if found.record and provenance.from_python(found.record):
+                reason = reason or (f" but {folder.path}: continue it in Python, by "
+                                    f"{provenance.resume_call(folder.path, found.record)}")
                 continue
             if not found.checkpoint:
                 reason = reason or f" but {folder.path}, of which nothing is saved: name it, or start it again"
