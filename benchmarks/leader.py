@@ -26,14 +26,14 @@ class Stub:
 
     def __init__(self, slots: int = 2) -> None:
         self.slots = slots
-        self._jobs: list[tuple[str, dict[str, Any]]] = []
+        self._jobs: list[tuple[str, Any]] = []
 
-    def submit(self, name: str, job: dict[str, Any]) -> None:
+    def submit(self, name: str, job: Any) -> None:
         self._jobs.append((name, job))
 
     def wait(self, timeout: float) -> list[tuple[str, dict[str, Any]]]:
         jobs, self._jobs = self._jobs, []
-        return [(name, self._outcome(job["config"])) for name, job in jobs]
+        return [(name, self._outcome(job.config)) for name, job in jobs]
 
     def _outcome(self, config: dict[str, Any]) -> dict[str, Any]:
         recipe = config["recipe"]
@@ -52,8 +52,8 @@ def lead(folder: str, tuner: str, trials: int) -> dict[str, float]:
     """Leads a sweep from what is in `folder` to `trials` trials; seconds and megabytes."""
     from trainers.running import progress
     from trainers.tuning import leader, start
+    from trainers.tuning.execution import peak_memory
     from trainers.tuning.plan import Plan
-    from trainers.tuning.trial import peak_memory
 
     plan = Plan("4L", SPACE, tuner=tuner, max_trials=trials, objective="val_loss", executions=1, epochs=27, data="mini")
     path = pathlib.Path(folder)

@@ -103,12 +103,12 @@ def job(tmp_path):
 def undisturbed(tmp_path_factory):
     """The run folder and the outcome of the long trial, trained in this process without a break."""
     from trainers.running.folder import RunFolder
-    from trainers.tuning import trial
+    from trainers.tuning import execution
 
     asked = sweeps.make_job(tmp_path_factory.mktemp("undisturbed"), "long", **sweeps.LONG)
-    outcome = trial.run(asked)
+    outcome = execution.run(asked)
     assert outcome["status"] == "COMPLETED"
-    return RunFolder(asked["folder"]), outcome
+    return RunFolder(asked.folder), outcome
 
 
 @pytest.fixture(scope="session")

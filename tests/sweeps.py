@@ -5,7 +5,7 @@ import pathlib
 
 from fmnist_zoo.data import load_data
 from trainers.config import RunConfig, resolve
-from trainers.tuning import pool, start, trial
+from trainers.tuning import execution, start, workers
 from trainers.tuning.oracle import Proposal
 from trainers.tuning.plan import Plan
 
@@ -41,11 +41,11 @@ class Inline:
         self.ran.append(name)
         if name in self.lose:
             self.lose.remove(name)
-            return [(name, {"status": pool.DIED, "begun": True})]
+            return [(name, {"status": execution.DIED, "reason": "killed"})]
         return [(name, self.run(job))]
 
     def run(self, job):
-        return trial.run(job)
+        return execution.run(job)
 
     def close(self):
         pass
@@ -55,10 +55,10 @@ class Pretending(Inline):
     """An inline pool that trains nothing: losses follow from the values, and a learning rate above 1 fails."""
 
     def run(self, job):
-        config = RunConfig.from_config(job["config"])
-        leader = pathlib.Path(job["sweep"], trial.LEADER)
-        if not leader.exists() or leader.read_text() != job["leader"]:
-            return {"status": trial.STOPPED}
+        config = RunConfig.from_config(job.config)
+        leader = pathlib.Path(job.sweep, execution.LEADER)
+        if not leader.exists() or leader.read_text() != job.leader:
+            return {"status": execution.STOPPED}
         if config.recipe.learning_rate > 1:
             return {"status": "FAILED", "reason": "NaN or infinite objective"}
         loss = config.spec.l2 + config.recipe.learning_rate + sum(config.spec.dropout) + config.seed % 3 / 10
@@ -69,17 +69,18 @@ class Pretending(Inline):
 def make_job(sweep_folder, name, *, model="softmax", parent=None, **settings):
     """A job of a sweep in `sweep_folder`, which it makes."""
     sweep_folder.mkdir(exist_ok=True)
-    (sweep_folder / trial.LEADER).write_text("me")
+    (sweep_folder / execution.LEADER).write_text("me")
     data = load_data(data="mini")
     defaults = {"epochs": 1, "data": "mini", "histogram_every": 0, "checkpoint_every": 1, "batch_size": BATCH}
-    return {"config": resolve(model, ranking=True, **{**defaults, **settings}).get_config(),
-            "folder": str(sweep_folder / name / "0"), "parent": parent, "sweep": str(sweep_folder), "leader": "me",
-            "expected": {"data": {"sha256": data.sha256, "split_sha256": data.split_sha256}}}
+    return execution.Job(
+        config=resolve(model, ranking=True, **{**defaults, **settings}).get_config(),
+        folder=str(sweep_folder / name / "0"), parent=parent, sweep=str(sweep_folder), leader="me",
+        data={"sha256": data.sha256, "split_sha256": data.split_sha256})
 
 
 def replace_pool(monkeypatch, inline):
     """Makes sweeps run in the pool `inline`, whatever workers they ask for; returns it."""
-    monkeypatch.setattr(pool, "make", lambda workers, scheduler, threads: inline)
+    monkeypatch.setattr(workers, "make", lambda workers, scheduler, threads: inline)
     return inline
 
 

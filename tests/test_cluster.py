@@ -7,7 +7,6 @@ import signal
 import socket
 import subprocess
 import sys
-import threading
 
 import pytest
 
@@ -15,10 +14,11 @@ from tests.conftest import ROOT
 from tests.helpers import free_port, until
 from tests.sweeps import BATCH, make_job
 from trainers import sweep
-from trainers.config import ConfigError, resolve
+from trainers.config import ConfigError
 from trainers.running.folder import RunFolder
-from trainers.tuning import cluster, pool, study, trial
-from trainers.tuning.scheduler import Scheduler
+from trainers.tuning import cluster, execution, study
+from trainers.tuning.cluster import Scheduler
+from trainers.tuning.execution import DIED, PoolError
 
 pytestmark = pytest.mark.filterwarnings("default")  # dask's own
 
@@ -32,29 +32,25 @@ def cluster_here(count):
         yield made
 
 
-BEGUN: list[dict] = []
-PROCEED = threading.Event()
-
-
 def complete(job):
-    BEGUN.append(job)
-    PROCEED.wait(60)
     return {"status": "COMPLETED", "job": job}
 
 
 def fail(job):
-    raise trial.TrialError("no disk")
+    raise execution.TrialError("no disk")
 
 
 @pytest.fixture
-def pretend(monkeypatch):
-    """Makes workers in this process pretend: the function takes the place of `trial.run`."""
-    def replace(function):
-        monkeypatch.setattr(trial, "warm", lambda threads: None)
-        monkeypatch.setattr(trial, "take_share", lambda index, count: None)
-        monkeypatch.setattr(trial, "run", function)
+def pool(monkeypatch):
+    """Makes a cluster of so many workers in this process that run a function instead of `execution.run`, and its pool.
+    """
+    with contextlib.ExitStack() as held:
+        def make(count, function=complete):
+            monkeypatch.setattr(execution, "run", function)
+            made = held.enter_context(cluster_here(count))
+            return made, held.enter_context(contextlib.closing(cluster.ClusterPool(Scheduler(made.scheduler_address))))
 
-    return replace
+        yield make
 
 
 def gather(workers, count):
@@ -63,68 +59,63 @@ def gather(workers, count):
     return outcomes
 
 
-def gather_after_kill(workers, folder):
-    """Kills the process that trains in `folder` after three epochs."""
-    workers.wait(0)
-    until(lambda: RunFolder(folder).table.row_count() >= 3)
-    os.kill(int((folder / ".lock").read_text()), signal.SIGKILL)
-    return gather(workers, 1)
+def test_jobs_run_on_workers_that_join_and_leave(pool):
+    made, workers = pool(1)
+    assert workers.slots == 1
+    made.scale(2)
+    until(lambda: workers.slots == 2)
+    for number in range(3):
+        workers.submit(f"{number:04}/0", {"number": number})
+    assert gather(workers, 3) == {
+        f"{number:04}/0": {"status": "COMPLETED", "job": {"number": number}} for number in range(3)}
+    made.scale(1)
+    until(lambda: workers.slots == 1)
 
 
-def test_jobs_are_sent_together_and_late_workers_are_used_with_new_shares(pretend, monkeypatch):
-    pretend(complete)
-    with cluster_here(1) as made, contextlib.closing(
-            cluster.ClusterPool(Scheduler(made.scheduler_address), 1)) as workers:
-        until(lambda: workers.slots == 1)
-        assert list(workers._shares.values()) == [(0, 1)]
-        made.scale(3)
-        until(lambda: workers.slots == 3)
-        assert sorted(workers._shares.values()) == [(0, 3), (1, 3), (2, 3)]
-        for number in range(3):
-            workers.submit(f"{number:04}/0", {"number": number})
-        assert not BEGUN
-        workers.wait(0)
-        until(lambda: len(BEGUN) == 3)
-        PROCEED.set()
-        assert gather(workers, 3) == {
-            f"{number:04}/0": {"status": "COMPLETED", "job": {"number": number}} for number in range(3)}
-        made.scale(1)
-        until(lambda: workers.slots == 1)
-        assert list(workers._shares.values()) == [(0, 1)]
+def test_error_of_a_job_is_raised(pool):
+    _, workers = pool(1, fail)
+    workers.submit("0000/0", {})
+    with pytest.raises(execution.TrialError, match="no disk"):
+        gather(workers, 1)
 
 
-def test_error_of_a_job_is_raised(pretend):
-    pretend(fail)
-    with cluster_here(1) as made, contextlib.closing(
-            cluster.ClusterPool(Scheduler(made.scheduler_address), 1)) as workers:
-        workers.submit("0000/0", {})
-        with pytest.raises(trial.TrialError, match="no disk"):
-            gather(workers, 1)
+def test_scheduler_without_a_worker_is_named_while_a_stop_is_heard(pool, monkeypatch):
+    monkeypatch.setattr(cluster, "FIRST_WORKER", 2.0)
+    _, workers = pool(0)
+    assert workers.slots == 0  # at once
+    with pytest.raises(PoolError, match="no worker has joined .* `dask worker tcp://"):
+        until(lambda: workers.slots)
 
 
-def test_scheduler_without_a_worker_is_named_while_a_stop_is_heard(pretend, monkeypatch):
-    with cluster_here(0) as made, contextlib.closing(
-            cluster.ClusterPool(Scheduler(made.scheduler_address), 1)) as workers:
-        assert workers.slots == 0  # at once
-        monkeypatch.setattr(cluster, "FIRST_WORKER", 0.0)
-        with pytest.raises(pool.PoolError, match="no worker has joined .* `dask worker tcp://"):
-            until(lambda: workers.slots)
-
-
-def test_worker_of_another_version_is_named(pretend, monkeypatch):
-    pretend(None)
-    monkeypatch.setattr(trial, "host", lambda: {"host": "far", "version": "0.0"})
-    with cluster_here(1) as made, contextlib.closing(
-            cluster.ClusterPool(Scheduler(made.scheduler_address), 1)) as workers:
-        with pytest.raises(pool.PoolError, match="has fmnist_zoo 0.0, .*install the same version everywhere"):
-            until(lambda: workers.slots)
+def test_worker_of_another_version_is_named(pool, monkeypatch):
+    _, workers = pool(1)
+    monkeypatch.setattr(execution, "version", lambda: "0.0")
+    with pytest.raises(PoolError, match="has fmnist_zoo 0.0, .*install the same version everywhere"):
+        until(lambda: workers.slots)
 
 
 @pytest.mark.long
 def test_unreachable_scheduler_is_named(tmp_path):
     pytest.importorskip("distributed")
-    with pytest.raises(pool.PoolError, match="is a scheduler running at tcp://127.0.0.1:9"):
+    with pytest.raises(PoolError, match="is a scheduler running at tcp://127.0.0.1:9"):
         sweep.sweep("softmax", "l2=0", data="mini", logdir=tmp_path, scheduler="tcp://127.0.0.1:9")
+
+
+@pytest.mark.parametrize("address", ["tcp://10.0.0.5:8786", "10.0.0.5:8786", "tcp://cluster:8786", "ws://cluster:8786",
+                                     "tcp://[2001:db8::1]:8786"])
+def test_unprotected_scheduler_on_another_host_is_refused_unless_the_network_is_trusted(address, tmp_path, capsys):
+    pytest.importorskip("distributed")
+    with pytest.raises(ConfigError, match="neither encrypted nor authenticated.*trust_network"):
+        sweep.sweep("softmax", "l2=0", data="mini", logdir=tmp_path, scheduler=address)
+    flags = ["--model=softmax", "--space=l2=0", "--data=mini", f"--scheduler={address}", f"--logdir={tmp_path}"]
+    assert [sweep.main([*flags, *more]) for more in ([], ["--dry_run"], ["--dry_run", "--trust_network"])] == [2, 2, 0]
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("address", ["tcp://127.0.0.1:8786", "127.0.0.2:8786", "localhost:8786", "tcp://[::1]:8786"])
+def test_unprotected_scheduler_of_this_machine_is_accepted(address):
+    pytest.importorskip("distributed")
+    assert Scheduler(address).security() is None
 
 
 @pytest.fixture(scope="module")
@@ -162,6 +153,15 @@ def test_scheduler_that_cannot_be_used_is_refused_in_one_line(given, message, mo
     assert [path.name for path in tmp_path.iterdir()] == ["here"]
 
 
+def test_scheduler_without_dask_is_refused_before_a_folder_is_made(tmp_path, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "distributed", None)  # as if it were not installed
+    flags = ["--model=softmax", "--data=mini", "--scheduler=tls://a:1", f"--logdir={tmp_path}"]
+    for more in ([], ["--dry_run"]):
+        assert sweep.main([*flags, *more]) == 2
+        assert "pip install 'fmnist_zoo[distributed]'" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.parametrize("killed", [
     pytest.param(False, marks=pytest.mark.long), pytest.param(True, marks=pytest.mark.slow)])
 def test_sweep_over_tls_with_workers_that_share_only_a_folder(certificate, tmp_path, killed):
@@ -179,28 +179,30 @@ def test_sweep_over_tls_with_workers_that_share_only_a_folder(certificate, tmp_p
                    stderr=subprocess.DEVNULL)
     processes = [subprocess.Popen(command, **options) for command in (start, work)]
     given = dict(tls_ca=cert, tls_cert=cert, tls_key=key)
-    try:
-        def listens():
-            with contextlib.suppress(OSError):
-                return socket.create_connection(("127.0.0.1", port), timeout=1).close() or True
 
+    def listens():
+        with contextlib.suppress(OSError):
+            return socket.create_connection(("127.0.0.1", port), timeout=1).close() or True
+
+    try:
         until(listens)
         with pytest.raises(ConfigError, match="--tls_ca is missing"):
-            cluster.ClusterPool(Scheduler(address), 1)
+            cluster.ClusterPool(Scheduler(address))
         table = sweep.sweep("softmax", {"l2": [0, 0.001]}, tuner="grid", data="mini", epochs=2, batch_size=BATCH,
                             logdir=tmp_path, scheduler=address, **given)
-        workers = cluster.ClusterPool(Scheduler(address, **given), resolve("2L").threads)
-        until(lambda: workers.slots)
+        workers = cluster.ClusterPool(Scheduler(address, **given))
         if killed:
-            job = make_job(tmp_path / "one", "0000", model="2L", hidden=(16,), epochs=20)
-            workers.submit("0000/0", job)
-            assert gather_after_kill(workers, tmp_path / "one" / "0000" / "0") == {
-                "0000/0": {"status": pool.DIED, "begun": True}}
-            workers.submit("0000/0", job)
+            asked = make_job(tmp_path / "one", "0000", model="2L", hidden=(16,), epochs=20)
+            folder = RunFolder(asked.folder)
+            workers.submit("0000/0", asked)
+            until(lambda: folder.table.row_count() >= 3)
+            os.kill(int((folder.path / ".lock").read_text()), signal.SIGKILL)
+            assert gather(workers, 1)["0000/0"]["status"] == DIED
+            workers.submit("0000/0", asked)
             assert gather(workers, 1)["0000/0"]["status"] == "COMPLETED"
-            assert "resumed" in (tmp_path / "one" / "0000" / "0" / "log.txt").read_text()
+            assert "resumed" in (folder.path / "log.txt").read_text()
         processes[0].kill()
-        with pytest.raises(pool.PoolError, match="the scheduler is gone"):
+        with pytest.raises(PoolError, match="the scheduler at .* is gone"):
             until(lambda: not workers.slots)
         workers.close()
     finally:

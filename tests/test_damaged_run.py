@@ -8,13 +8,13 @@ from collections import namedtuple
 
 import pytest
 
-import fmnist_zoo
 from tests import faults, helpers
-from trainers.config import ConfigError, resolve
+from tests.sweeps import make_job
+from trainers.config import ConfigError
 from trainers.running.folder import RunFolder, locked
 from trainers.running.table import TableError
 from trainers.train import main, train
-from trainers.tuning import trial
+from trainers.tuning import execution
 
 pytestmark = pytest.mark.usefixtures("without_xla")
 SMALL = dict(hidden=(8,), data="mini", histogram_every=0)
@@ -135,16 +135,11 @@ def test_lock_file_that_cannot_be_written_is_named(tmp_path):
 
 def test_trial_with_damaged_rows_is_trained_again(tmp_path):
     """Its numbers are the same, and a sweep does not ask anybody to put a file back."""
-    config = resolve("softmax", data="mini", epochs=2, ranking=True, histogram_every=0)
-    data = fmnist_zoo.load_data(data="mini")
-    job = {"config": config.get_config(), "folder": str(tmp_path / "0000" / "0"), "parent": None,
-           "sweep": str(tmp_path), "leader": "me",
-           "expected": {"data": {"sha256": data.sha256, "split_sha256": data.split_sha256}}}
-    (tmp_path / trial.LEADER).write_text("me")
-    first = trial.run(job)
+    job = make_job(tmp_path, "0000", epochs=2)
+    first = execution.run(job)
     (tmp_path / "0000" / "0" / "result.json").unlink()
     (tmp_path / "0000" / "0" / "metrics.csv").write_text("nothing\n")
-    assert trial.run(job)["final"] == first["final"]
+    assert execution.run(job)["final"] == first["final"]
     assert len(RunFolder(tmp_path / "0000" / "0").rows()) == 2
 
 

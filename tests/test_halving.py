@@ -12,7 +12,7 @@ from tests.sweeps import Inline, Pretending, drive, replace_pool, without_times
 from trainers import sweep
 from trainers.config import RunConfig, read_record, resolve
 from trainers.running.folder import RunFolder
-from trainers.tuning import journal, pool, study
+from trainers.tuning import journal, study, workers as _workers
 from trainers.tuning.halving import Asha, Sampler, planned, rungs
 from trainers.tuning.space import parse, parse_start
 
@@ -137,7 +137,7 @@ class Halved(Pretending):
     def run(self, job):
         outcome = super().run(job)
         if outcome["status"] == "COMPLETED":
-            epochs = RunConfig.from_config(job["config"]).recipe.epochs
+            epochs = RunConfig.from_config(job.config).recipe.epochs
             outcome["final"]["ranking_loss"] = round(outcome["final"]["ranking_loss"], 3) + 1 / epochs
         return outcome
 
@@ -208,7 +208,7 @@ def test_finished_sweep_starts_no_worker_and_more_combinations_continue_it(calm,
     few = swept(tmp_path / "logs", monkeypatch, Halved(), max_trials=4)
     assert [row["epochs"] for row in few].count(9) == 1  # with four, the algorithm alone would promote one, once
     with monkeypatch.context() as patch:
-        patch.delattr(pool, "make")
+        patch.delattr(_workers, "make")
         assert sweep.sweep(**{**ASKED, "max_trials": 4}, logdir=tmp_path / "logs") == few
     more = swept(tmp_path / "logs", monkeypatch, Halved())
     assert {row["trial"] for row in few} < {row["trial"] for row in more}
@@ -225,12 +225,12 @@ def test_promoted_trial_equals_an_uninterrupted_run_bit_for_bit(kept, tmp_path, 
         """Before a promoted trial runs, the checkpoint of its parent is deleted, unless `kept`."""
 
         def run(self, job):
-            if job["parent"]:
-                assert RunFolder(job["parent"]).checkpoint.exists()
+            if job.parent:
+                assert RunFolder(job.parent).checkpoint.exists()
                 if not kept:
-                    shutil.rmtree(RunFolder(job["parent"]).checkpoint.parent)
+                    shutil.rmtree(RunFolder(job.parent).checkpoint.parent)
             outcome = super().run(job)
-            states[job["folder"]] = helpers.state_digest(job["folder"])
+            states[job.folder] = helpers.state_digest(job.folder)
             return outcome
 
     replace_pool(monkeypatch, Forgetting())

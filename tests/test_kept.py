@@ -25,9 +25,9 @@ class Writing(Pretending):
         self.checkpoint_of_parent = []
 
     def run(self, job):
-        if job["parent"]:
-            self.checkpoint_of_parent.append(RunFolder(job["parent"]).checkpoint.exists())
-        folder = RunFolder(job["folder"])
+        if job.parent:
+            self.checkpoint_of_parent.append(RunFolder(job.parent).checkpoint.exists())
+        folder = RunFolder(job.folder)
         for path in (folder.config, folder.table.path, folder.model, folder.weight_file("best"),
                      folder.checkpoint):
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -89,7 +89,7 @@ def test_trial_that_continues_another_finds_its_checkpoint(writing, tmp_path, sl
     submit = writing.submit
 
     def count(name, job):
-        path = pathlib.Path(job["sweep"])
+        path = pathlib.Path(job.sweep)
         most.append(len(having(path, "checkpoint")))
         submit(name, job)
 

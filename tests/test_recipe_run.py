@@ -174,7 +174,7 @@ def test_hyperband_searches_schedules(pretending_pool, tmp_path):
                         logdir=tmp_path, name="one")
     lengths = set()
     for job in pretending_pool.jobs.values():
-        recipe = RunConfig.from_config(job["config"]).recipe
+        recipe = RunConfig.from_config(job.config).recipe
         lengths.add((recipe.schedule, recipe.epochs, recipe.horizon))
     assert len({epochs for _, epochs, _ in lengths}) > 1
     assert {length for schedule, _, length in lengths if schedule == "cosine"} == {9}

@@ -10,7 +10,7 @@ from tests.sweeps import GRID, MODEL, SPACE, rows_of, without_times
 from trainers import sweep, train
 from trainers.config import RunConfig
 from trainers.running.folder import RunFolder
-from trainers.tuning import lessons_page, pool, start, study
+from trainers.tuning import lessons_page, start, study, workers
 from trainers.tuning.oracle import Proposal
 from trainers.tuning.plan import Plan
 
@@ -61,7 +61,7 @@ def test_number_of_workers_and_order_of_results_change_no_number(finished_sweep,
 
 def test_same_command_finds_a_finished_sweep_and_starts_no_worker(finished_sweep, monkeypatch):
     logdir, table = finished_sweep
-    monkeypatch.delattr(pool, "make")
+    monkeypatch.delattr(workers, "make")
     assert sweep.sweep(MODEL, SPACE, logdir=logdir, name="grid", **GRID) == table
 
 
@@ -114,7 +114,7 @@ def test_executions_have_their_own_seeds_and_their_mean_ranks(pretending_pool, t
         assert row["objective"] == pytest.approx(sum(scores) / 2)
         assert row["objective_std"] == pytest.approx(abs(scores[0] - scores[1]) / 2**0.5)
         assert row["seed"] == 5 and scores[0] != scores[1]
-        seeds = [pretending_pool.jobs[f"{row['trial']}/{number}"]["config"]["seed"] for number in (0, 1)]
+        seeds = [pretending_pool.jobs[f"{row['trial']}/{number}"].config["seed"] for number in (0, 1)]
         assert seeds == [one["seed"] for one in result["executions"]] == [5, 6]
     assert table[0]["objective"] > table[1]["objective"]
 
@@ -123,7 +123,7 @@ def test_executions_have_their_own_seeds_and_their_mean_ranks(pretending_pool, t
 def test_after_the_largest_seed_comes_the_smallest(pretending_pool, tmp_path, tuner):
     sweep.sweep("softmax", {"l2": [0, 0.1]}, executions=2, seed=2**32 - 1, tuner=tuner, data="mini", epochs=2,
                 max_trials=None if tuner == "grid" else 2, logdir=tmp_path)
-    seeds = {job["config"]["seed"] for job in pretending_pool.jobs.values()}
+    seeds = {job.config["seed"] for job in pretending_pool.jobs.values()}
     assert seeds == {2**32 - 1, 0}
 
 

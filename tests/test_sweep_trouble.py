@@ -5,7 +5,6 @@ import json
 import os
 import re
 import shutil
-import sys
 
 import pytest
 
@@ -14,9 +13,8 @@ from tests.sweeps import GRID, MODEL, SPACE, Pretending, replace_pool, rows_of
 from trainers import runs, sweep
 from trainers.config import ConfigError
 from trainers.running import provenance
-from trainers.tuning import oracle, plan, pool, start, trial
+from trainers.tuning import execution, oracle, plan, start
 from trainers.tuning.leader import SweepError
-from trainers.tuning.scheduler import Scheduler
 
 HYPERBAND = dict(space="l2=0..0.001", tuner="hyperband", data="mini", epochs=3)
 HYPERBAND_PATH = "sweeps/softmax-hyperband-seed0"
@@ -124,7 +122,7 @@ def test_hyperband_with_two_workers_continues_after_any_interruption(pretending_
         starts += 1
     assert starts > 5 and [one.status for one in found.trials.values()] == ["COMPLETED"] * 23
     for one in found.trials.values():
-        parent = pretending_pool.jobs[f"{one.name}/0"]["parent"]
+        parent = pretending_pool.jobs[f"{one.name}/0"].parent
         assert parent == (str(found.path / one.parent / "0") if one.parent else None)
 
 
@@ -236,30 +234,12 @@ def test_leader_whose_sweep_another_process_leads_ends(pretending_pool, tmp_path
     real = pretending_pool.submit
 
     def submit(name, job):
-        (tmp_path / "sweeps" / "one" / trial.LEADER).write_text("another")
+        (tmp_path / "sweeps" / "one" / execution.LEADER).write_text("another")
         real(name, job)
 
     monkeypatch.setattr(pretending_pool, "submit", submit)
     with pytest.raises(SweepError, match="another process now leads this sweep"):
         sweep.sweep("softmax", "l2=0", tuner="grid", data="mini", logdir=tmp_path, name="one")
-
-
-@pytest.mark.parametrize("address, warned", [
-    ("tcp://10.0.0.5:8786", True), ("10.0.0.5:8786", True), ("tcp://cluster:8786", True), ("ws://cluster:8786", True),
-    ("tcp://[2001:db8::1]:8786", True), ("tls://10.0.0.5:8786", False), ("wss://cluster:8786", False),
-    ("tcp://127.0.0.1:8786", False), ("tcp://localhost:8786", False), ("127.0.0.1:8786", False),
-    ("tcp://[::1]:8786", False)])
-def test_unprotected_scheduler_on_another_host_is_warned_of(address, warned, tmp_path, monkeypatch, capsys):
-    def make(workers, scheduler, threads):
-        raise pool.PoolError("no workers")
-
-    monkeypatch.setattr(pool, "make", make)
-    monkeypatch.setattr(Scheduler, "security", lambda self: None)
-    assert sweep.main(["--model=softmax", "--data=mini", f"--scheduler={address}", f"--logdir={tmp_path}"]) == 1
-    assert not list((tmp_path / "sweeps").iterdir())  # no sweep that never began keeps its name
-    warnings = [line for line in capsys.readouterr().err.splitlines() if line.startswith("warning: ")]
-    assert len(warnings) == warned
-    assert not warned or f"{address} is neither encrypted nor authenticated" in warnings[0]
 
 
 @pytest.mark.parametrize("wrong", [
@@ -282,15 +262,6 @@ def test_start_is_a_part_of_the_sweep(pretending_pool, tmp_path):
         sweep.sweep("softmax", **asked)
     with pytest.raises(ConfigError, match="a grid tries every combination: drop it"):
         sweep.sweep("softmax", **{**asked, "space": "l2=0,1", "tuner": "grid"}, start="l2=0")
-
-
-def test_scheduler_without_dask_is_refused_before_a_folder_is_made(tmp_path, monkeypatch, capsys):
-    monkeypatch.setitem(sys.modules, "distributed", None)  # as if it were not installed
-    flags = ["--model=softmax", "--data=mini", "--scheduler=tls://a:1", f"--logdir={tmp_path}"]
-    for more in ([], ["--dry_run"]):
-        assert sweep.main([*flags, *more]) == 2
-        assert "pip install 'fmnist_zoo[distributed]'" in capsys.readouterr().err
-    assert not list(tmp_path.iterdir())
 
 
 def listed(logdir):

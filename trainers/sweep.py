@@ -18,9 +18,9 @@ from fmnist_zoo.spec import ModelSpec
 from trainers import cli
 from trainers.running import plotting
 from trainers.settings import Settings
+from trainers.tuning.cluster import Scheduler
 from trainers.tuning.halving import FACTOR
 from trainers.tuning.plan import MAX_TRIALS, TUNERS, Plan
-from trainers.tuning.scheduler import Scheduler
 from trainers.tuning.space import NAMES
 from trainers.tuning.start import check, execute, sweep_folder
 from trainers.tuning.study import OBJECTIVES, Study, load
@@ -44,7 +44,7 @@ GROUPS = {
     "What a trial trains": cli.settings_in(MODEL),
     "How a trial trains": cli.settings_in(TRAINING),
     "On what": cli.settings_in(DATA),
-    "Where it runs": ("workers", "scheduler", "tls_ca", "tls_cert", "tls_key", "max_failures"),
+    "Where it runs": ("workers", "scheduler", "tls_ca", "tls_cert", "tls_key", "trust_network", "max_failures"),
     "Where it goes": ("logdir", "name", "overwrite", *cli.settings_in(OUTPUT)),
     "Other": ("show", "report", "dry_run"),
 }
@@ -73,6 +73,7 @@ def define_flags() -> cli.Flags:
                 "that of dask's configuration", "")
     values.text("tls_cert", "the file with this client's certificate", "")
     values.text("tls_key", "the file with its key, if that is not in --tls_cert", "")
+    values.switch("trust_network", "nobody else is on the network: connect to a scheduler on another host without TLS")
     values.whole("max_failures", "failed trials of this start after which the sweep ends", 5)
     values.folder("logdir", "the log folder, for TensorBoard too", "tb_logs")
     values.text("name", "the sweep's folder below <logdir>/sweeps; default: model, tuner and seed", "")
@@ -87,7 +88,8 @@ def define_flags() -> cli.Flags:
 def sweep(model: str | ModelSpec, space: str | Mapping[str, Any] | None = None, *, tuner: str = "random",
           max_trials: int | None = None, factor: int | None = None, objective: str = "val_loss", executions: int = 1,
           start: str | Mapping[str, Any] | Sequence[str | Mapping[str, Any]] = (), workers: int = 1,
-          scheduler: str = "", tls_ca: str = "", tls_cert: str = "", tls_key: str = "", max_failures: int = 5,
+          scheduler: str = "", tls_ca: str = "", tls_cert: str = "", tls_key: str = "",
+          trust_network: bool = False, max_failures: int = 5,
           logdir: str | os.PathLike[str] = "tb_logs", name: str = "", overwrite: bool = False, verbose: bool = False,
           **settings: Unpack[Settings]) -> list[dict[str, Any]]:
     """Runs a sweep, or continues the one of the same name. Workers import your script: guard the call with `__main__`.
@@ -111,8 +113,8 @@ def sweep(model: str | ModelSpec, space: str | Mapping[str, Any] | None = None, 
     """
     plan = Plan(model, space, tuner=tuner, max_trials=max_trials, objective=objective, executions=executions,
                 factor=factor, start=start, **settings)
-    return _lead(plan, workers=workers, scheduler=_scheduler(scheduler, tls_ca, tls_cert, tls_key), logdir=logdir,
-                 max_failures=max_failures, name=name, overwrite=overwrite, verbose=verbose).rows()
+    return _lead(plan, workers=workers, scheduler=_scheduler(scheduler, tls_ca, tls_cert, tls_key, trust_network),
+                 logdir=logdir, max_failures=max_failures, name=name, overwrite=overwrite, verbose=verbose).rows()
 
 
 def _lead(plan: Plan, *, verbose: bool, **options: Any) -> Study:
@@ -131,11 +133,11 @@ def _lead(plan: Plan, *, verbose: bool, **options: Any) -> Study:
     return study
 
 
-def _scheduler(address: str, tls_ca: str, tls_cert: str, tls_key: str) -> Scheduler | None:
+def _scheduler(address: str, tls_ca: str, tls_cert: str, tls_key: str, trusted: bool) -> Scheduler | None:
     certificates = {"tls_ca": tls_ca, "tls_cert": tls_cert, "tls_key": tls_key}
     if not address and any(certificates.values()):
         raise UsageError(f"--{next(name for name, path in certificates.items() if path)} is for --scheduler=tls://...")
-    return Scheduler(address, **certificates) if address else None
+    return Scheduler(address, **certificates, trusted=trusted) if address else None
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -154,7 +156,7 @@ def _main(values: cli.Flags) -> int:
     plan = Plan(values.model, values.space, tuner=values.tuner, max_trials=values.max_trials,
                 objective=values.objective, executions=values.executions, factor=values.factor, start=values.start,
                 **cli.given_settings(values))
-    scheduler = _scheduler(values.scheduler, values.tls_ca, values.tls_cert, values.tls_key)
+    scheduler = _scheduler(values.scheduler, values.tls_ca, values.tls_cert, values.tls_key, values.trust_network)
     if values.dry_run:
         path = sweep_folder(plan, values.logdir, values.name)
         check(plan, scheduler, path, overwrite=values.overwrite)

@@ -174,10 +174,10 @@ class Sweeping(Work):
                     f"--logdir={root / 'logs'}", "--name=one")
 
     def command(self, root: pathlib.Path) -> Answer:
-        from trainers.tuning import pool
+        from trainers.tuning import workers
 
         inline = sweeps.Inline(slots=max(1, self._workers))
-        with mock.patch.object(pool, "make", lambda workers, scheduler, threads: inline), \
+        with mock.patch.object(workers, "make", lambda workers, scheduler, threads: inline), \
                 mock.patch.object(shutil, "_USE_CP_SENDFILE", False):  # strace does not show what sendfile copies
             return self._sweep(root)
 

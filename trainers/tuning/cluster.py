@@ -1,44 +1,115 @@
-"""Workers of a dask.distributed cluster that share the log folder with the leader.
+"""The workers of a dask.distributed cluster, which see the log folder under the same path as the leader.
 
-A thread counts the workers, so that no job asks the scheduler for them. Jobs are sent, and outcomes fetched, many at a
-time; no call waits without a limit. Workers may come and go.
+Dask pickles its messages: whoever reaches a scheduler can run code on its workers, and in a client. So a connection
+needs TLS, except to this machine. Workers may come and go. dask is imported when a scheduler is used.
 """
 
 from __future__ import annotations
 
-import collections
 import contextlib
-import functools
-import itertools
+import ipaddress
 import logging
+import math
+import os
 import queue
-import threading
 import time
+import urllib.parse
 import uuid
 from concurrent.futures import CancelledError
-from typing import Any
+from typing import Any, NamedTuple
 
 import fmnist_zoo
-from trainers.tuning import trial
-from trainers.tuning.scheduler import Scheduler
-from trainers.tuning.trial import DIED
-from trainers.tuning.workers import AT_ONCE, Outcome, PoolError, drain
+from trainers.config import ConfigError
+from trainers.tuning import execution
+from trainers.tuning.execution import DIED, Job, PoolError
 
-ANSWER = 30.0  # seconds for an answer about workers, in the thread that counts them
-FETCH = 5.0  # seconds to fetch outcomes; after that they are fetched again later
+KEYWORDS = {"tls_ca": "tls_ca_file", "tls_cert": "tls_client_cert", "tls_key": "tls_client_key"}  # of dask's Security
+ANSWER = 30.0  # seconds for an answer of the scheduler
+FETCH = 5.0  # seconds to fetch an outcome; after that it is fetched again later
 FIRST_WORKER = 60.0  # seconds until the first worker must have joined
-GONE = "the scheduler is gone; start it, then the same command continues"
+COUNT = 1.0  # seconds between two counts of the workers
+
+
+class Scheduler(NamedTuple):
+    """Address of a scheduler, and paths of this client's certificates; "" is what dask's configuration says.
+
+    `trusted` is what the person says of the network: nobody else reaches the scheduler.
+    """
+
+    address: str
+    tls_ca: str = ""
+    tls_cert: str = ""
+    tls_key: str = ""
+    trusted: bool = False
+
+    @property
+    def _parts(self) -> urllib.parse.SplitResult:
+        return urllib.parse.urlsplit(self.address if "://" in self.address else f"tcp://{self.address}")  # as dask does
+
+    @property
+    def encrypted(self) -> bool:
+        return self._parts.scheme in ("tls", "wss")
+
+    @property
+    def _on_this_machine(self) -> bool:
+        host = self._parts.hostname or ""
+        with contextlib.suppress(ValueError):
+            return ipaddress.ip_address(host).is_loopback
+        return host == "localhost"
+
+    def security(self) -> Any:
+        """The `Security` of dask; None for a connection that is not encrypted. Connects to nothing.
+
+        Raises:
+            ConfigError: if dask.distributed is not installed, the address is none or is not protected, or certificates
+                are missing, cannot be read, or are not needed.
+        """
+        try:
+            import distributed
+        except ImportError as error:
+            raise ConfigError("--scheduler needs dask.distributed: pip install 'fmnist_zoo[distributed]' "
+                              f"({error})") from None
+        try:
+            distributed.comm.get_address_host_port(self.address)
+        except ValueError:
+            raise ConfigError("--scheduler is an address with a port, such as tls://host:8786; received "
+                              f"{self.address!r}") from None
+        paths = {name: getattr(self, name) for name in KEYWORDS if getattr(self, name)}
+        if not self.encrypted:
+            if paths:
+                raise ConfigError(f"--{next(iter(paths))} is for --scheduler=tls://..., received {self.address}")
+            if not (self._on_this_machine or self.trusted):
+                raise ConfigError(f"--scheduler={self.address} is neither encrypted nor authenticated: anyone who "
+                                  "reaches it can run code on its workers and here, as you. Use tls://, a loopback "
+                                  "address behind an SSH tunnel, or --trust_network if nobody else reaches it")
+            return None
+        security = distributed.Security(require_encryption=True, **{
+            KEYWORDS[name]: os.path.abspath(os.path.expanduser(path)) for name, path in paths.items()})
+        for name, keyword in KEYWORDS.items():
+            path = getattr(security, keyword)
+            if not path and name != "tls_key":  # the key may be in the file of the certificate
+                raise ConfigError(f"{self.address} needs certificates, and --{name} is missing: give --tls_ca, "
+                                  "--tls_cert and --tls_key, or set distributed.comm.tls in dask's configuration")
+            if path and "\n" not in path and not os.access(path, os.R_OK):
+                raise ConfigError(f"--{name}, or distributed.comm.tls in dask's configuration: {path} is no file that "
+                                  "can be read")
+        try:
+            security.get_connection_args("client")
+        except (OSError, ValueError) as error:
+            raise ConfigError(f"--tls_ca, --tls_cert, --tls_key: not certificates in PEM format, or the key is of "
+                              f"another certificate: {error}") from None
+        return security
 
 
 class ClusterPool:
-    """The workers of a scheduler, for runs with so many `threads`.
+    """The workers of a scheduler.
 
     Raises:
         ConfigError: as `Scheduler.security`.
         PoolError: if the scheduler does not answer.
     """
 
-    def __init__(self, scheduler: Scheduler, threads: int):
+    def __init__(self, scheduler: Scheduler):
         security = scheduler.security()
         import distributed
 
@@ -49,150 +120,74 @@ class ClusterPool:
         except (OSError, TimeoutError, ValueError, RuntimeError) as error:
             text = " ".join(str(error or type(error).__name__).split())
             raise PoolError(f"no workers: {text}; is a scheduler running at {scheduler.address}?") from error
-        self._killed = (distributed.KilledWorker, CancelledError)
-        self._threads, self._address = threads, scheduler.address
-        self._handed: list[tuple[str, dict[str, Any]]] = []
-        self._names: dict[Any, str] = {}  # of the jobs, by their futures
+        self._address = scheduler.address
+        self._lost = (distributed.KilledWorker, CancelledError)
+        self._jobs: dict[Any, str] = {}  # names, by their futures
         self._ended: queue.SimpleQueue[Any] = queue.SimpleQueue()
-        self._keys = (f"trial-{number}-{uuid.uuid4().hex}" for number in itertools.count())
-        self._fetched: collections.deque[tuple[str, Outcome]] = collections.deque()
-        self._hosts: dict[str, str] = {}  # of the workers, by their addresses
-        self._shares: dict[str, tuple[int, int]] = {}
-        self._warming: list[Any] = []
-        self._error: PoolError | None = None
-        self._closing = threading.Event()
-        threading.Thread(target=self._follow, daemon=True).start()
-
-    def _follow(self) -> None:
-        """Counts the workers once a second, until the pool is closed or cannot work."""
-        began, seen = time.monotonic(), False
-        while not self._closing.is_set():
-            try:
-                self._count()
-            except PoolError as error:
-                self._error = error
-            except Exception:  # a connection that is lost has many errors
-                self._error = PoolError(GONE)
-            seen = seen or bool(self._hosts)
-            if not seen and time.monotonic() - began > FIRST_WORKER:
-                self._error = PoolError(f"no worker has joined the scheduler within {FIRST_WORKER:.0f} s: start some "
-                                        f"with `dask worker {self._address}`, then the same command continues")
-            if self._error:
-                return
-            self._closing.wait(1.0)
-
-    def _count(self) -> None:
-        """Notes which workers there are; the new ones are checked, get their share of the cores, and import TensorFlow.
-
-        Raises:
-            PoolError: if a worker cannot run trials.
-        """
-        now = set(self._client.nthreads(callback_timeout=ANSWER))
-        new = [worker for worker in now if worker not in self._hosts]
-        hosts = {worker: host for worker, host in self._hosts.items() if worker in now}
-        if new:
-            found = self._client.run(trial.host, workers=new, on_error="return", callback_timeout=ANSWER)
-            hosts.update({worker: _check(worker, answer) for worker, answer in found.items()
-                          if not isinstance(answer, OSError)})  # it is gone again
-        if hosts != self._hosts:
-            self._share_cores(hosts)
-            self._warming += [self._client.submit(trial.warm, self._threads, workers=[worker], pure=False)
-                              for worker in hosts if worker in new]
-            self._hosts = hosts
-
-    def _share_cores(self, hosts: dict[str, str]) -> None:
-        """Divides the cores of each host between its workers, which change over to their new shares at once."""
-        together: dict[str, list[str]] = {}
-        for worker in sorted(hosts):
-            together.setdefault(hosts[worker], []).append(worker)
-        shares = {worker: (index, len(there)) for there in together.values() for index, worker in enumerate(there)}
-        changed = {worker: share for worker, share in shares.items() if self._shares.get(worker) != share}
-        self._shares = shares
-        if changed:
-            self._client.run(_take_share, changed, workers=list(changed), on_error="ignore", callback_timeout=ANSWER)
+        self._workers: set[str] = set()  # their addresses
+        self._count_due, self._first_due = 0.0, time.monotonic() + FIRST_WORKER
 
     @property
     def slots(self) -> int:
-        if self._error:
-            raise self._error
+        """As of `Pool`; workers are counted once a second, and new ones checked."""
         self._check_connection()
-        return len(self._hosts)
+        if time.monotonic() >= self._count_due:
+            self._count()
+            self._count_due = time.monotonic() + COUNT
+        if not self._workers and time.monotonic() >= self._first_due:
+            raise PoolError(f"no worker has joined the scheduler within {FIRST_WORKER:.0f} s: start some with "
+                            f"`dask worker {self._address}`, then the same command continues")
+        return len(self._workers)
+
+    def _count(self) -> None:
+        try:
+            workers = set(self._client.nthreads(callback_timeout=ANSWER))
+            new = self._client.run(execution.version, workers=list(workers - self._workers), on_error="return",
+                                   callback_timeout=ANSWER)
+        except Exception as error:  # a connection that is lost has many
+            raise self._gone() from error
+        for worker, version in new.items():
+            if isinstance(version, OSError):  # it is gone again
+                workers.discard(worker)
+            elif isinstance(version, Exception):  # without fmnist_zoo, workers fail in many ways
+                raise PoolError(f"the worker at {worker} cannot run trials: {type(version).__name__}: {version}; it "
+                                "needs this version of fmnist_zoo installed")
+            elif version != fmnist_zoo.__version__:
+                raise PoolError(f"the worker at {worker} has fmnist_zoo {version}, this process has "
+                                f"{fmnist_zoo.__version__}; install the same version everywhere")
+        self._workers = workers
+        self._first_due = math.inf if workers else self._first_due
+
+    def _gone(self) -> PoolError:
+        return PoolError(f"the scheduler at {self._address} is gone; start it, then the same command continues")
 
     def _check_connection(self) -> None:
         if self._client.status not in ("running", "connecting"):
-            raise PoolError(GONE)
+            raise self._gone()
 
-    def submit(self, name: str, job: dict[str, Any]) -> None:
-        self._handed.append((name, job))
+    def submit(self, name: str, job: Job) -> None:
+        """As `Pool.submit`. Dask keeps statistics by the first word of a key for ever: it is the same for all."""
+        future = self._client.submit(execution.run, job, key=f"trial-{uuid.uuid4().hex}", pure=False)
+        self._jobs[future] = name
+        future.add_done_callback(self._ended.put)
 
-    def _hand_out(self) -> None:
-        """Sends the jobs that were submitted since the last time.
-
-        Dask keeps statistics by the first word of a key for ever, so it is the same for all jobs.
-        """
-        if not self._handed:
-            return
-        names, jobs = zip(*self._handed)
-        self._handed = []
-        keys = list(itertools.islice(self._keys, len(jobs)))
-        for name, future in zip(names, self._client.map(trial.run, jobs, key=keys, pure=False)):
-            self._names[future] = name
-            future.add_done_callback(self._ended.put)
-
-    def wait(self, timeout: float) -> list[tuple[str, Outcome]]:
-        """As `Pool.wait`."""
-        self._hand_out()
-        self._check_connection()
-        if not self._fetched:
-            self._fetch(timeout)
-        return [self._fetched.popleft() for _ in range(min(AT_ONCE, len(self._fetched)))]
-
-    def _fetch(self, timeout: float) -> None:
-        """Waits at most `timeout` seconds for the end of a job, and fetches the outcomes of all that ended.
-
-        A thread of its own for this would be slower: it would wait for the leader to leave Python's lock.
-        """
-        finished = {}
-        for future in drain(self._ended, timeout):
-            if future.status == "finished":
-                finished[self._names[future]] = future
-                continue
-            try:
-                future.result(timeout=FETCH)
-            except self._killed:
-                self._check_connection()
-                self._fetched.append((self._names.pop(future), {"status": DIED, "begun": True}))
-        for name, outcome in self._gather(finished).items():
-            if outcome is None:  # it was lost with its worker, and is computed again, or could not be fetched in time
-                finished[name].add_done_callback(self._ended.put)
-            else:
-                self._fetched.append((self._names.pop(finished[name]), outcome))
-
-    def _gather(self, finished: dict[str, Any]) -> dict[str, Outcome | None]:
-        if not finished:
-            return {}
-        gather = functools.partial(self._client.gather, errors="skip", asynchronous=True)
+    def wait(self, timeout: float) -> list[tuple[str, dict[str, Any]]]:
+        """As `Pool.wait`, one at a time."""
         try:
-            return dict(self._client.sync(gather, finished, callback_timeout=FETCH))
-        except TimeoutError:
-            return dict.fromkeys(finished)
+            future = self._ended.get(timeout=timeout)
+        except queue.Empty:
+            self._check_connection()
+            return []
+        try:
+            outcome = future.result(timeout=FETCH)
+        except TimeoutError:  # it was lost with its worker, and is computed again
+            future.add_done_callback(self._ended.put)
+            return []
+        except self._lost:
+            self._check_connection()
+            outcome = {"status": DIED, "reason": "killed, or out of memory"}
+        return [(self._jobs.pop(future), outcome)]
 
     def close(self) -> None:
-        self._closing.set()
         with contextlib.suppress(TimeoutError):
             self._client.close(timeout=5)
-
-
-def _check(worker: str, answer: Any) -> str:
-    """The host of a worker that answered; `PoolError` if it cannot run trials."""
-    if isinstance(answer, Exception):  # without fmnist_zoo, workers fail in many ways
-        raise PoolError(f"the worker at {worker} cannot run trials: {type(answer).__name__}: {answer}; it needs this "
-                        "version of fmnist_zoo installed")
-    if answer["version"] != fmnist_zoo.__version__:
-        raise PoolError(f"the worker at {worker} has fmnist_zoo {answer['version']}, this process has "
-                        f"{fmnist_zoo.__version__}; install the same version everywhere")
-    return str(answer["host"])
-
-
-def _take_share(shares: dict[str, tuple[int, int]], dask_worker: Any = None) -> None:
-    trial.take_share(*shares[dask_worker.address])

@@ -14,8 +14,8 @@ import pathlib
 import shutil
 
 from trainers.running.folder import RunFolder
+from trainers.tuning.execution import COMPLETED
 from trainers.tuning.study import Study, Trial
-from trainers.tuning.trial import COMPLETED
 
 BEST = 10  # trials whose weights are kept
 HALF_FROM = 6  # trials of a rung, until whose number all checkpoints are kept

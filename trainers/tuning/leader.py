@@ -13,13 +13,14 @@ from fmnist_zoo.errors import ZooError
 from fmnist_zoo.files import atomic_write
 from trainers.running import progress, provenance
 from trainers.running.folder import RunFolder
+from trainers.tuning.execution import COMPLETED, DIED, LEADER, STOPPED, Job
 from trainers.tuning.halving import Asha
 from trainers.tuning.kept import Keeper
 from trainers.tuning.oracle import Oracle, Proposal
 from trainers.tuning.study import Study, Trial
-from trainers.tuning.trial import COMPLETED, DIED, LEADER, STOPPED
-from trainers.tuning.workers import AT_ONCE, Pool
+from trainers.tuning.workers import Pool
 
+AT_ONCE = 8  # jobs that go out together
 TABLES = 1.0  # seconds between two writings of the tables; the last one is at the end of a sweep
 PROPOSE = 0.02  # seconds in which trials are proposed whose jobs go out together
 DEATHS = 3  # of workers in the same epoch of the same trial, after which the trial has failed
@@ -180,12 +181,10 @@ class Leader:
         if trial.parent:
             parent = str(study.folder(study.trials[trial.parent], execution).absolute())
         self._running[name] = (trial, execution)
-        self.pool.submit(name, {
-            "config": study.config(trial, execution).get_config(),
-            "expected": {"data": study.manifest["data"], "sweep": study.shown},
-            "folder": str(study.folder(trial, execution).absolute()), "parent": parent,
-            "sweep": str(study.path.absolute()), "leader": self._leader,
-            "modules": self.environment.get("modules", {}), "directory": os.getcwd()})
+        self.pool.submit(name, Job(
+            config=study.config(trial, execution).get_config(), folder=str(study.folder(trial, execution).absolute()),
+            parent=parent, sweep=str(study.path.absolute()), leader=self._leader, data=study.manifest["data"],
+            shown=study.shown, modules=self.environment.get("modules", {}), directory=os.getcwd()))
 
     def _collect(self, timeout: float) -> None:
         """Records the outcomes that arrive within `timeout` seconds."""
@@ -198,10 +197,8 @@ class Leader:
                     done = self._outcomes.pop(trial.name)
                     self.study.complete(trial, [done[index] for index in sorted(done)])
                     self._ended(trial)
-            elif status == DIED and outcome["begun"]:
-                self._died(name, trial, execution, outcome.get("reason", "killed, or out of memory"))
             elif status == DIED:
-                self._jobs.appendleft((trial, execution))
+                self._died(name, trial, execution, outcome["reason"])
             elif status == STOPPED:
                 if not self._stopping:
                     raise SweepError(f"{self.study.path}: another process now leads this sweep")

@@ -16,10 +16,10 @@ import numpy as np
 
 from trainers.tuning import effects, importance, levels as _levels, ties as _ties
 from trainers.tuning.effects import Effect, Pair
+from trainers.tuning.execution import COMPLETED, FAILED
 from trainers.tuning.importance import Importance
 from trainers.tuning.study import OBJECTIVES, Study, Trial
 from trainers.tuning.ties import Noise, Ties
-from trainers.tuning.trial import COMPLETED, FAILED
 
 ENOUGH = 10  # trials of a length, for effects at this length
 GUESS = {"val_loss": math.log(10), "val_accuracy": 0.1}  # of a classifier that knows nothing, for ten classes

@@ -9,8 +9,8 @@ from typing import Any, Mapping, Sequence
 
 from fmnist_zoo.card import printable
 from trainers.config import ConfigError
+from trainers.tuning.execution import COMPLETED, FAILED
 from trainers.tuning.space import Parameter, Space
-from trainers.tuning.trial import COMPLETED, FAILED
 
 # Keys of `proposal.json` and `result.json`; later versions may add some.
 PROPOSAL = ("values", "seed", "epochs", "parent", "ended_before")

@@ -20,10 +20,11 @@ from fmnist_zoo.files import make_folder, write_json
 from trainers.config import DEPENDENT, ConfigError, RunConfig, decisive_differences, local_folder
 from trainers.running import plotting
 from trainers.running.folder import SWEEPS, locked, names_folder
+from trainers.tuning.cluster import Scheduler
+from trainers.tuning.execution import PoolError
 from trainers.tuning.halving import Asha, is_finished
 from trainers.tuning.kept import BEST
 from trainers.tuning.plan import COUNT, Plan
-from trainers.tuning.scheduler import Scheduler
 from trainers.tuning.space import apply
 from trainers.tuning.study import Study, load
 
@@ -97,14 +98,12 @@ def _lead(study: Study, plan: Plan, environment: dict[str, Any], *, workers: int
     """Starts the workers and leads the sweep; returns whether it is finished."""
     from trainers.board import hparams
     from trainers.running import dependencies, progress
-    from trainers.tuning import pool
+    from trainers.tuning import workers as _workers
     from trainers.tuning.leader import Leader
 
-    if verbose and scheduler and scheduler.warning:
-        print(f"warning: {scheduler.warning}", file=sys.stderr, flush=True)
     try:
-        started = pool.make(workers, scheduler, study.base.threads)
-    except pool.PoolError:
+        started = _workers.make(workers, scheduler, study.base.threads)
+    except PoolError:
         if should_stop():
             return False
         raise

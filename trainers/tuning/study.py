@@ -31,11 +31,11 @@ from fmnist_zoo.files import atomic_write, quoted, write_json
 from trainers.config import SEEDS, ConfigError, RunConfig, as_run
 from trainers.running.folder import RunFolder
 from trainers.tuning import shapes
+from trainers.tuning.execution import COMPLETED, FAILED
 from trainers.tuning.journal import Journal, read
 from trainers.tuning.oracle import Proposal
 from trainers.tuning.shapes import ADVICE, PROPOSAL, said
 from trainers.tuning.space import apply, parse
-from trainers.tuning.trial import COMPLETED, FAILED
 
 
 class Objective(NamedTuple):

@@ -1,7 +1,7 @@
-"""One execution of a trial in a worker process: the job and its outcome are plain data.
+"""What a worker does: it runs one execution of a trial, and knows of it only the job.
 
-A worker knows only the job. It names a folder that worker and leader share; the run's checkpoint in it is all that is
-needed to continue. TensorFlow is imported when the first job comes.
+The job names a folder that worker and leader share; the run's checkpoint in it is all that is needed to continue.
+Importing this module must not import TensorFlow.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import textwrap
 import threading
 import time
 import traceback
-from typing import Any, Callable, Iterator, Mapping, TextIO
+from typing import Any, Callable, Iterator, NamedTuple, TextIO
 
 import fmnist_zoo
 from fmnist_zoo import registry
@@ -27,39 +27,46 @@ from fmnist_zoo.data import DataError, load_data
 from fmnist_zoo.errors import SpecError, ZooError
 from fmnist_zoo.files import sync
 from trainers.config import ConfigError, RunConfig, differences, read_run
-from trainers.engine import process
+from trainers.engine import compile_cache, process
 from trainers.running.checkpoint import CheckpointError
 from trainers.running.folder import LockedError, RunFolder, finished
 from trainers.running.table import TableError
 
-# Statuses of an outcome
-COMPLETED = "COMPLETED"
-FAILED = "FAILED"
+COMPLETED, FAILED = "COMPLETED", "FAILED"
 STOPPED = "STOPPED"  # the job ended between two epochs, because its leader is gone
-DIED = "DIED"  # its worker did
+DIED = "DIED"  # of a job that a worker had begun: its pool says so
 SECONDS_TO_WAIT = 600.0  # for a worker of a killed leader to finish its epoch
 LOG = "log.txt"
 LEADER = ".leader"  # a file with the name of the leader; workers of an earlier one stop
 _data = functools.lru_cache(maxsize=1)(lambda **settings: load_data(**settings))  # read and verified once
 _one_at_a_time = threading.Lock()
 _done = 0
-_cores: list[int] = []  # of this process before it took a share of them
-_share = (0, 1)
 
 
 class TrialError(ZooError, RuntimeError):
     """No trial can run here, whatever its values: data are missing, or the disk is full."""
 
 
-def run(job: dict[str, Any], share: tuple[int, int] | None = None) -> dict[str, Any]:
-    """Trains what `job` says, from its checkpoint if there is one.
+class PoolError(ZooError, RuntimeError):
+    """No workers can be started or reached, or all of them are gone."""
 
-    Args:
-        job: `config` (a RunConfig as a dict), `folder`, `parent` (a run folder whose training this one continues, or
-            None), `expected` (as of `run.execute`), `sweep` (its folder), `leader` (content of its LEADER file),
-            `modules` (of the user's, that the model needs, with the digests of their source), `directory` (where the
-            leader finds them).
-        share: as of `take_share`; None: it has the one that it took before.
+
+class Job(NamedTuple):
+    """One execution of a trial, as plain data."""
+
+    config: dict[str, Any]  # of `RunConfig.get_config`
+    folder: str
+    sweep: str  # its folder
+    leader: str  # content of its file `LEADER`
+    data: dict[str, str]  # `sha256` and `split_sha256` that the data must have
+    parent: str | None = None  # a run folder whose training this one continues
+    shown: dict[str, Any] = {}  # what TensorBoard shows alike for all trials, as of `hparams.session_start`
+    modules: dict[str, str] = {}  # of the user's, that the model needs, with the digests of their source
+    directory: str = ""  # where the leader finds them
+
+
+def run(job: Job) -> dict[str, Any]:
+    """Trains what `job` says, from its checkpoint if there is one.
 
     Returns:
         `status` COMPLETED (with `epochs`, `final`, `seconds`), FAILED (with `reason`) or STOPPED; `seed`; and of the
@@ -71,12 +78,10 @@ def run(job: dict[str, Any], share: tuple[int, int] | None = None) -> dict[str, 
     global _done
     with _one_at_a_time:
         began = time.time()
-        if share:
-            take_share(*share)
         outcome = _run(job)
         gc.collect()  # graphs and models refer to each other in cycles
         _done += 1
-        return {**outcome, "seed": job["config"]["seed"], "pid": os.getpid(), "trials": _done,
+        return {**outcome, "seed": job.config["seed"], "pid": os.getpid(), "trials": _done,
                 "memory_mb": peak_memory(), "began": began, "ended": time.time()}
 
 
@@ -85,24 +90,23 @@ def peak_memory() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1 << 20 if sys.platform == "darwin" else 1 << 10)
 
 
-def warm(number: int, share: tuple[int, int] | None = None) -> None:
-    """Imports what jobs need before there is one. Their runs use `number` threads, which cannot be changed later."""
-    with _one_at_a_time:
-        if share:
-            take_share(*share)
-        process.start_tensorflow(number)
-        import trainers.running.session  # noqa: F401
-        gc.collect()
-        gc.freeze()  # what was imported stays: looking for garbage in it would take each trial a fifth of a second
+@functools.cache
+def warm(threads: int) -> None:
+    """Imports what jobs need. Their runs use `threads`, which cannot be changed later."""
+    with compile_cache.enabled(threads):
+        process.start_tensorflow(threads)
+    import trainers.running.session  # noqa: F401
+    gc.collect()
+    gc.freeze()  # what was imported stays: looking for garbage in it would take each trial a fifth of a second
 
 
-def _run(job: dict[str, Any]) -> dict[str, Any]:
-    folder, config = RunFolder(job["folder"]), RunConfig.from_config(job["config"])
-    if not pathlib.Path(job["sweep"]).is_dir():
-        raise TrialError(f"the worker on {os.uname().nodename} does not see {job['sweep']}; the sweep and its workers "
+def _run(job: Job) -> dict[str, Any]:
+    folder, config = RunFolder(job.folder), RunConfig.from_config(job.config)
+    if not pathlib.Path(job.sweep).is_dir():
+        raise TrialError(f"the worker on {os.uname().nodename} does not see {job.sweep}; the sweep and its workers "
                          "need one folder that all of them see under the same name")
     try:
-        _import_modules(config, job.get("modules", {}), job.get("directory", ""))
+        _import_modules(config, job)
         return _train(folder, config, job)
     except TrialError:
         raise
@@ -114,13 +118,13 @@ def _run(job: dict[str, Any]) -> dict[str, Any]:
         with contextlib.suppress(OSError):
             with _log(folder) as log:
                 log.write(traceback.format_exc())
-            _show_failure(folder, config, job["expected"].get("sweep"))
+            _show_failure(folder, config, job.shown)
         text = re.sub(r"\{\{.*?\}\} ?", "", str(error))  # without the names of TensorFlow's nodes
         first = textwrap.shorten(text.split("\n", 1)[0], 140, placeholder=" ...")
         return {"status": FAILED, "reason": f"{type(error).__name__}: {first} (see {folder.path / LOG})"}
 
 
-def _import_modules(config: RunConfig, modules: Mapping[str, str], directory: str) -> None:
+def _import_modules(config: RunConfig, job: Job) -> None:
     """Imports the module that registers a user's model, unless this process knows the model.
 
     Raises:
@@ -129,25 +133,25 @@ def _import_modules(config: RunConfig, modules: Mapping[str, str], directory: st
     """
     if not config.spec.build:
         return
-    name = next(iter(modules))
+    name = next(iter(job.modules))
     if name != "__main__":
-        if directory not in sys.path:
-            sys.path.append(directory)  # for imports within the functions of the module
-        registry.load_zoo_module(name, directory)
+        if job.directory not in sys.path:
+            sys.path.append(job.directory)  # for imports within the functions of the module
+        registry.load_zoo_module(name, job.directory)
     here = config.spec.modules
-    changed = [module for module in modules if here.get(module) != modules[module]]
+    changed = [module for module, digest in job.modules.items() if here.get(module) != digest]
     if changed:
         raise TrialError(f"the source of {', '.join(changed)} on {os.uname().nodename} is not the one that this sweep "
                          "started with; put it back, or stop the sweep and start it again")
 
 
-def _train(folder: RunFolder, config: RunConfig, job: dict[str, Any]) -> dict[str, Any]:
+def _train(folder: RunFolder, config: RunConfig, job: Job) -> dict[str, Any]:
     """Trains in the folder as soon as it is free; from the first epoch if its checkpoint or table is damaged."""
-    leader, parent, restarted = pathlib.Path(job["sweep"]) / LEADER, job["parent"], False
+    leader, parent, restarted = pathlib.Path(job.sweep) / LEADER, job.parent, False
 
     def should_stop() -> bool:
         try:
-            return leader.read_text(encoding="utf-8") != job["leader"]
+            return leader.read_text(encoding="utf-8") != job.leader
         except FileNotFoundError:
             return True
 
@@ -156,7 +160,7 @@ def _train(folder: RunFolder, config: RunConfig, job: dict[str, Any]) -> dict[st
         try:
             _prepare(folder, config, parent)
             with _errors_into(folder.path / LOG):
-                return _execute(folder, config, job["expected"], should_stop)
+                return _execute(folder, config, job, should_stop)
         except (CheckpointError, TableError):
             if restarted:
                 raise
@@ -209,18 +213,20 @@ def _errors_into(path: pathlib.Path) -> Iterator[None]:
             os.close(before)
 
 
-def _execute(folder: RunFolder, config: RunConfig, expected: dict[str, Any],
+def _execute(folder: RunFolder, config: RunConfig, job: Job,
              should_stop: Callable[[], bool]) -> dict[str, Any]:
     from trainers.running import progress
     from trainers.running.run import RunError, execute, opened
 
+    warm(config.threads)
     result = folder.read_result()
     result = result if finished(result, config) else None
     if result is None:
         try:
             with _log(folder) as log, opened(folder) as found:
                 result = execute(found, config, reporter=progress.Lines(log), should_stop=should_stop,
-                                 expected=expected, data=_data(**config.data_settings)).result
+                                 expected={"data": job.data, "sweep": job.shown},
+                                 data=_data(**config.data_settings)).result
         except RunError as error:
             cause = error.__cause__
             if isinstance(cause, OSError):
@@ -237,34 +243,18 @@ def _log(folder: RunFolder) -> TextIO:
     return open(folder.path / LOG, "a", encoding="utf-8", errors="backslashreplace")
 
 
-def _show_failure(folder: RunFolder, config: RunConfig, sweep: dict[str, Any] | None) -> None:
+def _show_failure(folder: RunFolder, config: RunConfig, shown: dict[str, Any]) -> None:
     """Lets TensorBoard show a trial that failed before it wrote any events."""
     from trainers.board import events, hparams
 
     if not events.opened(folder.path):
         writer = events.EventWriter(folder.path)
         batch_size = config.batch(len(_data(**config.data_settings)["fit"].labels))
-        writer.summary(hparams.session_start(folder.path, config, batch_size, sweep), 0)
+        writer.summary(hparams.session_start(folder.path, config, batch_size, shown), 0)
         writer.summary(hparams.session_end(success=False), 0)
         writer.close()
 
 
-def take_share(index: int, count: int) -> None:
-    """Binds this process, with all its threads, to its share of the cores: it is number `index` of `count` workers.
-
-    A worker that stays on its own cores trains a quarter faster than one that is moved between cores.
-    """
-    global _share
-    if _share == (index, count) or not hasattr(os, "sched_setaffinity"):
-        return
-    if not _cores:
-        _cores.extend(sorted(os.sched_getaffinity(0)))
-    for thread in os.listdir("/proc/self/task"):
-        with contextlib.suppress(OSError):  # it has ended
-            os.sched_setaffinity(int(thread), _cores[index::count] or [_cores[index % len(_cores)]])
-    _share = (index, count)
-
-
-def host() -> dict[str, str]:
-    """This worker's host, and the version it would train with."""
-    return {"host": os.uname().nodename, "version": fmnist_zoo.__version__}
+def version() -> str:
+    """The version with which a worker here would train."""
+    return fmnist_zoo.__version__

@@ -17,24 +17,24 @@ from trainers import train
 from trainers.running import run
 from trainers.running.folder import RunFolder
 from trainers.running.table import MetricsTable
-from trainers.tuning import trial
+from trainers.tuning import execution
 
 
 @pytest.fixture(scope="module")
 def parent(tmp_path_factory):
     """The folder of a completed run of two epochs, and `train`'s result for the same settings and three epochs."""
     asked = make_job(tmp_path_factory.mktemp("parent"), "parent", epochs=2, l2=0.001)
-    assert trial.run(asked)["status"] == "COMPLETED"
+    assert execution.run(asked)["status"] == "COMPLETED"
     whole = train.train("softmax", l2=0.001, data="mini", epochs=3, batch_size=BATCH,
                         logdir=tmp_path_factory.mktemp("whole"), ranking=True, histogram_every=0, checkpoint_every=1)
-    return RunFolder(asked["folder"]), whole
+    return RunFolder(asked.folder), whole
 
 
 @pytest.mark.long
 def test_trial_leaves_no_variables_or_graphs_in_memory(job):
     """TensorFlow itself keeps more, but nothing that Python can see."""
     def left(name):
-        trial.run(job(name, model="2L", hidden=8, dropout=0.2, batch_size=256))
+        execution.run(job(name, model="2L", hidden=8, dropout=0.2, batch_size=256))
         return sum(1 for one in gc.get_objects() if type(one).__name__ in ("EagerTensor", "FuncGraph"))
 
     assert left("a") == left("b") == left("c")
@@ -43,21 +43,21 @@ def test_trial_leaves_no_variables_or_graphs_in_memory(job):
 def test_job_runs_once_nothing_prevents_it(job, tmp_path, monkeypatch):
     """Another leader, other data and a full disk are not the trial's fault: it is not failed, and runs later."""
     asked = job("one")
-    assert trial.run({**asked, "leader": "another"})["status"] == "STOPPED"
-    with pytest.raises(trial.TrialError, match="does not see .*elsewhere"):
-        trial.run({**asked, "sweep": str(tmp_path / "elsewhere")})
-    with pytest.raises(trial.TrialError, match="not those of the recorded run: sha256"):
-        trial.run({**asked, "expected": {"data": {"sha256": "0", "split_sha256": "0"}}})
+    assert execution.run(asked._replace(leader="another"))["status"] == "STOPPED"
+    with pytest.raises(execution.TrialError, match="does not see .*elsewhere"):
+        execution.run(asked._replace(sweep=str(tmp_path / "elsewhere")))
+    with pytest.raises(execution.TrialError, match="not those of the recorded run: sha256"):
+        execution.run(asked._replace(data={"sha256": "0", "split_sha256": "0"}))
     with monkeypatch.context() as full:
         error = OSError(errno.ENOSPC, "No space left on device")
         full.setattr(MetricsTable, "append", lambda self, row: (_ for _ in ()).throw(error))
-        with pytest.raises(trial.TrialError, match="No space left on device.*make room"):
-            trial.run(asked)
-    assert trial.run(asked)["status"] == "COMPLETED"
-    with pytest.raises(trial.TrialError, match="holds another run.*l2"):
-        trial.run(job("one", l2=0.5))
-    (tmp_path / trial.LEADER).unlink()
-    assert trial.run({**asked, "folder": str(tmp_path / "two" / "0")})["status"] == "STOPPED"
+        with pytest.raises(execution.TrialError, match="No space left on device.*make room"):
+            execution.run(asked)
+    assert execution.run(asked)["status"] == "COMPLETED"
+    with pytest.raises(execution.TrialError, match="holds another run.*l2"):
+        execution.run(job("one", l2=0.5))
+    (tmp_path / execution.LEADER).unlink()
+    assert execution.run(asked._replace(folder=str(tmp_path / "two" / "0")))["status"] == "STOPPED"
 
 
 @pytest.fixture
@@ -82,13 +82,13 @@ def test_job_waits_for_a_worker_of_an_earlier_start_in_its_folder(job, stub, tmp
     with open(folder / ".lock", "w") as held:
         fcntl.flock(held, fcntl.LOCK_EX)
         waits = []
-        monkeypatch.setattr(trial.time, "sleep", lambda seconds: waits.append(fcntl.flock(held, fcntl.LOCK_UN)))
-        assert trial.run(job("one"))["status"] == "COMPLETED" and len(waits) == 1
+        monkeypatch.setattr(execution.time, "sleep", lambda seconds: waits.append(fcntl.flock(held, fcntl.LOCK_UN)))
+        assert execution.run(job("one"))["status"] == "COMPLETED" and len(waits) == 1
 
 
 def test_output_of_tensorflow_goes_to_the_log(job, stub, tmp_path, capfd):
     stub(lambda folder: os.write(2, b"from C++\n"))
-    trial.run(job("one"))
+    execution.run(job("one"))
     assert "from C++" in (tmp_path / "one" / "0" / "log.txt").read_text()
     assert "from C++" not in capfd.readouterr().err
 
@@ -98,7 +98,7 @@ def test_trial_that_raises_is_failed_with_a_log_and_shown_in_tensorboard(job, st
         raise ArithmeticError("out of\npatience")
 
     stub(run_out)
-    outcome, log = trial.run(job("one")), tmp_path / "one" / "0" / "log.txt"
+    outcome, log = execution.run(job("one")), tmp_path / "one" / "0" / "log.txt"
     assert outcome["status"] == "FAILED" and outcome["reason"] == f"ArithmeticError: out of (see {log})"
     assert "Traceback" in log.read_text()
     from trainers.board import events
@@ -107,7 +107,7 @@ def test_trial_that_raises_is_failed_with_a_log_and_shown_in_tensorboard(job, st
 
 
 def test_trial_that_is_not_finite_is_failed_with_the_whole_reason(job):
-    outcome = trial.run(job("one", learning_rate=1e38))
+    outcome = execution.run(job("one", learning_rate=1e38))
     assert outcome["status"] == "FAILED" and "NaN or infinite" in outcome["reason"]
     assert "training stopped" not in outcome["reason"] and "(see" not in outcome["reason"]
 
@@ -117,7 +117,7 @@ def test_reason_of_a_failed_run_is_not_cut(job, stub):
         raise run.RunError("one; two; three") from ValueError("one; two")
 
     stub(end)
-    assert trial.run(job("one"))["reason"] == "one; two"
+    assert execution.run(job("one"))["reason"] == "one; two"
 
 
 @pytest.mark.long
@@ -127,7 +127,7 @@ def test_damaged_checkpoint_is_replaced_by_training_from_the_first_epoch(job, un
     copy = RunFolder(tmp_path / "long" / "0")
     copy.result.unlink()
     copy.checkpoint.write_bytes(copy.checkpoint.read_bytes()[:1000])
-    assert trial.run(job("long", **LONG))["final"] == expected["final"]
+    assert execution.run(job("long", **LONG))["final"] == expected["final"]
 
 
 @pytest.mark.parametrize("state", ["intact", "damaged", pytest.param("without a checkpoint", marks=pytest.mark.long)])
@@ -141,8 +141,8 @@ def test_child_of_a_trial_equals_the_run_that_was_trained_at_once(job, parent, t
     elif state != "intact":
         checkpoint.unlink()
     asked = job("child", epochs=3, l2=0.001, parent=str(tmp_path / "parent" / "0"))
-    assert trial.run(asked)["status"] == "COMPLETED"
-    child = RunFolder(asked["folder"])
+    assert execution.run(asked)["status"] == "COMPLETED"
+    child = RunFolder(asked.folder)
     result = json.loads(child.result.read_text())
     assert result["weights_sha256"] == whole.result["weights_sha256"] and result["final"] == whole.result["final"]
     assert helpers.rows_without_times(child.path) == helpers.rows_without_times(whole.folder)
@@ -158,15 +158,15 @@ def test_child_of_a_trial_equals_the_run_that_was_trained_at_once(job, parent, t
 def test_folder_whose_name_is_not_of_the_locale_is_used(job, tmp_path):
     name = os.fsdecode(b"m\xff")
     asked = job(name)
-    assert trial.run(asked)["status"] == "COMPLETED"
-    assert r"m\udcff" in pathlib.Path(asked["folder"], trial.LOG).read_text(encoding="utf-8")
+    assert execution.run(asked)["status"] == "COMPLETED"
+    assert r"m\udcff" in pathlib.Path(asked.folder, execution.LOG).read_text(encoding="utf-8")
     assert train.train("softmax", data="mini", epochs=1, logdir=tmp_path / name, batch_size=BATCH).result
 
 
 def test_memory_is_in_megabytes_on_either_system(monkeypatch):
     """Linux counts in units of 1024 bytes, macOS in bytes."""
     for system, unit in (("linux", 1 << 10), ("darwin", 1)):
-        monkeypatch.setattr(trial.sys, "platform", system)
+        monkeypatch.setattr(execution.sys, "platform", system)
         used = types.SimpleNamespace(ru_maxrss=(300 << 20) // unit)
-        monkeypatch.setattr(trial.resource, "getrusage", lambda who: used)
-        assert trial.peak_memory() == 300
+        monkeypatch.setattr(execution.resource, "getrusage", lambda who: used)
+        assert execution.peak_memory() == 300
