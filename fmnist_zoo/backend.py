@@ -12,6 +12,7 @@ noise are dropped, and all others are printed.
 from __future__ import annotations
 
 import contextlib
+import glob
 import importlib
 import json
 import os
@@ -33,8 +34,6 @@ _NOISE = re.compile(
     r"|MLIR crash reproducer|Unable to register cu\w+ factory|computation_placer already registered"
     r"|TF-TRT Warning: Could not find TensorRT|Error parsing text-format tensorflow.XlaSerializedCacheEntry"
 )
-
-_forked = False  # whether TensorFlow ran in the process that this one was forked from
 
 
 @contextlib.contextmanager
@@ -72,13 +71,29 @@ class BackendError(ZooError, ValueError):
     """Keras' backend cannot be imported, or is not the one that is needed: says which, and how another is chosen."""
 
 
-def _note_fork() -> None:
-    """TensorFlow's threads do not outlive a fork, so that its next operation would wait for them for ever."""
-    global _forked
+def _started() -> bool:
+    """Whether TensorFlow runs, or ran in the process that this one was forked from. Imports nothing."""
     context = getattr(sys.modules.get("tensorflow.python.eager.context"), "_context", None)
-    _forked = _forked or bool(context and context._context_handle)
+    return bool(context and context._context_handle)
 
 
+def _without_its_threads() -> bool:
+    """Whether TensorFlow has started, and none of its threads is in this process; on Linux, where they have names."""
+    names = []
+    for path in glob.glob("/proc/self/task/*/comm") if _started() else ():
+        with contextlib.suppress(OSError), open(path, encoding="utf-8", errors="replace") as file:  # it may have ended
+            names.append(file.read())
+    return bool(names) and not any(name.startswith("tf_") for name in names)
+
+
+def _note_fork() -> None:
+    global _forked
+    _forked = _forked or _started()
+
+
+# Whether TensorFlow ran in the process that this one was forked from, perhaps without this module. Its threads do not
+# outlive a fork, so that its next operation would wait for them for ever.
+_forked = _without_its_threads()
 os.register_at_fork(after_in_child=_note_fork)
 
 

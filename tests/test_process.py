@@ -30,7 +30,7 @@ def python(code, *, cores=None, **environment):
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("TF_NUM_", "KERAS_"))}
     pinned = ["taskset", "-c", cores] if cores else []
     done = subprocess.run([*pinned, sys.executable, "-c", code], text=True, capture_output=True,
-                          env={**kept, "PYTHONPATH": str(ROOT), **environment})
+                          timeout=helpers.SECONDS, env={**kept, "PYTHONPATH": str(ROOT), **environment})
     assert done.returncode == 0, done.stderr
     return done.stdout
 
@@ -217,6 +217,23 @@ def test_a_forked_process_is_refused_in_one_line(tmp_path):
         child.kill()
         child.join()
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.long
+def test_a_process_forked_from_a_program_that_did_not_know_us_is_refused(tmp_path):
+    said = python(f"""if True:
+        import os, sys, keras
+        model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(2)])
+        model.predict(keras.ops.ones((8, 4)), verbose=0)
+        if os.fork():
+            sys.exit(os.waitstatus_to_exitcode(os.wait()[1]))
+        from trainers.train import train
+        try:
+            train("softmax", data="mini", epochs=1, logdir={str(tmp_path)!r})
+        except ValueError as error:
+            print(error, flush=True)
+        os._exit(0)""")
+    assert "TensorFlow ran before this process was forked" in said and not list(tmp_path.iterdir())
 
 
 def test_images_as_a_list_are_images_as_a_tuple(without_xla, tmp_path):
