@@ -335,9 +335,12 @@ def _run(what: str, action: Callable[[], Any]) -> Any:
 
 def _check_variables(model: Any) -> None:
     for layer in (*model._flatten_layers(include_self=False), model):
-        if layer.compute_dtype == "float16" and type(layer).__name__ != "InputLayer":
-            raise SpecError(f"its layer {layer.name} computes in float16, which needs a loss that is scaled; leave "
-                            "float32, and train with --precision=mixed_bfloat16")
+        policy = layer.dtype_policy
+        other = "float" in layer.compute_dtype and layer.compute_dtype != "float32"
+        if (other or policy.quantization_mode) and type(layer).__name__ != "InputLayer":
+            raise SpecError(f"its layer {layer.name} computes in {policy.quantization_mode or layer.compute_dtype}, "
+                            "and the layers of a model are float32 here; give it no dtype, and do not quantize it "
+                            "(to compute in bfloat16, train with --precision=mixed_bfloat16)")
     if not model.trainable_variables:
         raise SpecError("it has no variable that is trainable")
     for variable in model.weights:

@@ -141,6 +141,36 @@ def half():
     return keras.Sequential([keras.Input((784,)), layers.Dense(8, "relu"), layers.Dense(10, dtype="float32")])
 
 
+def quantized():
+    model = _dense()
+    model.layers[-1].quantize("int8")
+    return model
+
+
+class Exact(layers.Layer):
+    def build(self, shape):
+        self.total = self.add_weight(shape=(), dtype="float64", trainable=False)
+
+    def call(self, units):
+        return units
+
+
+class Doubling(layers.Layer):
+    def call(self, units):
+        return 2 * units
+
+
+def with_bfloat16():
+    """Has a layer of the user's own in bfloat16, without a variable."""
+    return keras.Sequential([keras.Input((784,)), Doubling(dtype="bfloat16"),
+                             layers.Dense(10, dtype="float32")])
+
+
+def of_bfloat16():
+    pixels = keras.Input((784,))
+    return keras.Model(pixels, keras.ops.cast(layers.Dense(10)(pixels), "bfloat16"))
+
+
 def frozen():
     model = _dense()
     model.trainable = False
@@ -177,8 +207,13 @@ REFUSED = {
     lambda: _dense(shape=(28, 28, 3)): r"it takes images of shape \(28, 28, 3\); images are \(784,\), \(28, 28\), ",
     lambda: _dense(dtype="float16"): "its layer dense computes in float16, .*--precision=mixed_bfloat16",
     half: "its layer dense computes in float16, .*--precision=mixed_bfloat16",
-    lambda: _dense(dtype="float64"): "its variable .*kernel is float64; weights are float32",
-    lambda: _dense(dtype="mixed_bfloat16"): "it returns bfloat16; give its last layer dtype='float32'",
+    lambda: _dense(dtype="float64"): "its layer dense computes in float64, ",
+    lambda: keras.Sequential([keras.Input((784,)), Exact(), layers.Dense(10)]): "its variable .* is float64; weights ",
+    lambda: _dense(dtype="mixed_bfloat16"): "its layer dense computes in bfloat16, .*--precision=mixed_bfloat16",
+    lambda: _dense(dtype="int8_from_float32"): "its layer dense computes in int8, .* do not quantize it",
+    quantized: "its layer dense computes in int8, .* do not quantize it",
+    with_bfloat16: "its layer doubling computes in bfloat16, .*--precision=mixed_bfloat16",
+    of_bfloat16: "it returns bfloat16; give its last layer dtype='float32'",
     lambda: _dense(bias_initializer=keras.initializers.Constant(np.nan)): "returns numbers that are not finite",
     frozen: "it has no variable that is trainable",
 }
