@@ -166,3 +166,24 @@ def test_the_model_of_a_run_evaluates_to_its_numbers_and_trains_on(model, settin
     history = run.model.fit(images / 255, labels, epochs=2, verbose=0).history
     assert history["loss"][1] < history["loss"][0]
     assert run.model.optimizer.learning_rate.numpy() == np.float32(run.config.recipe.learning_rate)
+
+
+class Adding(keras.layers.Layer):
+    def call(self, units):
+        self.add_loss(keras.ops.sum(units) * 1e-4)
+        return units
+
+
+def with_losses_of_its_layers():
+    return keras.Sequential([keras.Input((784,)), Adding(), keras.layers.Dense(
+        16, "relu", activity_regularizer=keras.regularizers.L2(0.01), kernel_regularizer="l2"), keras.layers.Dense(10)])
+
+
+@pytest.mark.parametrize("trainer", ["tape", pytest.param("fit", marks=pytest.mark.long)])
+def test_losses_that_layers_add_in_a_call_are_part_of_the_penalty(trainer, tmp_path):
+    run = train(with_losses_of_its_layers, data="mini", epochs=1, trainer=trainer, histogram_every=1, logdir=tmp_path)
+    images, labels = fmnist_zoo.load_data(data="mini").validation
+    loss = run.model.evaluate(images / 255, labels, verbose=0)[0]
+    assert loss == pytest.approx(run.history[0]["val_loss"] + run.history[0]["val_penalty"], rel=1e-5)
+    assert loss == pytest.approx(run.history[0]["val_objective"], rel=1e-5)
+    assert run.history[0]["val_penalty"] > 0.1

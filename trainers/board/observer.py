@@ -115,7 +115,7 @@ class Observer:
         with tf.GradientTape() as tape:
             logits = self._network.forward(scale(tf.constant(self._probe.images)))
             loss = tf.reduce_mean(self._network.cross_entropy(tf.cast(self._probe.labels, tf.int32), logits))
-            objective = loss + self._network.penalty(self._network.rates)
+            objective = loss + self._network.penalty(self._network.rates, of_call=True)
         gradients = tape.gradient(objective, self._network.variables)
         for name, variable, gradient in zip(self._network.names, self._network.variables, gradients):
             self._run.histogram(f"weights/{name}", variable.numpy(), place)

@@ -16,7 +16,7 @@ from trainers.config import ConfigError
 from trainers.engine import twin
 from trainers.engine.twin import Moment, Rates
 
-EVALUATION_BATCH = 2000
+EVALUATION_BATCH, KERAS_BATCH = 2000, 32  # the second is the default of `evaluate`
 _layers = keras.layers
 NO_KERNELS = (_layers.Embedding, _layers.BatchNormalization, _layers.LayerNormalization, _layers.GroupNormalization,
               _layers.RMSNormalization, _layers.UnitNormalization)
@@ -56,6 +56,7 @@ class Network:
         numbers = [index for index, rate in enumerate(spec.dropout) if rate] if spec and self._spec else None
         if spec and spec.build:
             _refuse_random(model)
+        self._called = model
         self._twin = twin.twin_of(model, numbers, fused=not jit_compile, bfloat16=bfloat16)
         paths, learned = _paths(model), {id(variable): variable for variable in model.trainable_variables}
         trained = {id(theirs): ours for theirs, ours in self._twin.own}
@@ -65,9 +66,7 @@ class Network:
         self.state = {paths[id(variable)]: trained.get(id(variable), variable).value for variable in model.variables
                       if id(variable) not in learned}
         self.weights = [paths[id(variable)] for variable in model.weights]
-        apart = {id(variable) for layer in model._flatten_layers() if isinstance(layer, NO_KERNELS)
-                 for variable in layer.variables}
-        self.is_kernel = [len(variable.shape) > 1 and one not in apart for one, variable in learned.items()]
+        self.is_kernel = are_kernels(model)
         self.fills_up = self._spec is not None and self._spec.normalization != "batch"
         self.shape = custom.input_shape(model)
         l1, l2 = (self._spec.l1, self._spec.l2) if self._spec else (0.0, 0.0)
@@ -99,7 +98,9 @@ class Network:
         """
         flow = images if self.shape == (PIXELS,) else tf.reshape(images, (-1, *self.shape))
         if moment is None:
+            self._called = self.model
             return tf.cast(self.model(flow, training=False), tf.float32)
+        self._called = self._twin.model
         with twin.during(moment):
             return tf.cast(self._twin.model(flow, training=True), tf.float32)
 
@@ -107,14 +108,14 @@ class Network:
         """The penalty of the objective, a float32 scalar: l1 * sum|W| + l2 * sum W^2 over the kernels of the zoo's.
 
         That of a user's own model is what its regularizers say of the weights. `of_call`, right after a call of
-        `forward` in training: with all that its layers added there.
+        `forward`: with all that its layers added there.
         """
         if self._spec is not None:
             terms = [] if rates.l1 is None else [rates.l1 * tf.reduce_sum(tf.abs(kernel)) for kernel in self.kernels]
             if rates.l2 is not None:
                 terms += [rates.l2 * tf.reduce_sum(tf.square(kernel)) for kernel in self.kernels]
         elif of_call:
-            terms = self._twin.model.losses
+            terms = self._called.losses
         else:
             terms = [variable.regularizer(variable.value) for variable in self.trainable if variable.regularizer]
         return tf.add_n([tf.cast(term, tf.float32) for term in terms]) if terms else tf.zeros(())
@@ -145,6 +146,14 @@ class Network:
             raise ConfigError(f"{self.model.name}: no gradient reaches its weights ({', '.join(found):.200}): is its "
                               "output computed from them by Keras' or TensorFlow's functions?")
         return found
+
+
+def are_kernels(model: Any) -> list[bool]:
+    """For each trainable variable of a model, whether it is a weight matrix or a filter, which decays."""
+    apart = {id(variable) for layer in model._flatten_layers() if isinstance(layer, NO_KERNELS)
+             for variable in layer.variables}
+    return [len(variable.shape) > 1 and id(variable) not in apart
+            for variable in {id(variable): variable for variable in model.trainable_variables}.values()]
 
 
 def _refuse_random(model: Any) -> None:
@@ -215,3 +224,26 @@ def make_predictor(network: Network) -> Callable[[np.ndarray], np.ndarray]:
         return np.concatenate([np.empty((0, CLASSES), np.float32), *chunks])
 
     return predict
+
+
+def make_penalty(network: Network) -> Callable[[np.ndarray], float]:
+    """A function from images (n, 784) uint8 to the penalty of the evaluation, which Keras' `evaluate` adds to the loss.
+
+    What layers add in a call, such as an activity regularizer, is averaged over `evaluate`'s batches. Call this after
+    `make_predictor`, which has called the model.
+    """
+    regularized = [variable for variable in network.model.trainable_variables if variable.regularizer]
+    if len(network.model.losses) == len(regularized):
+        return lambda images: float(network.penalty(network.rates))
+
+    def of_call(images: Any) -> Any:
+        network.forward(scale(images))
+        return network.penalty(network.rates, of_call=True)
+
+    penalty = tf.function(of_call, autograph=False, input_signature=[tf.TensorSpec((None, PIXELS), tf.uint8)])
+
+    def mean(images: np.ndarray) -> float:
+        batches = [images[start:start + KERAS_BATCH] for start in range(0, len(images), KERAS_BATCH)]
+        return float(np.average([penalty(batch) for batch in batches], weights=[len(batch) for batch in batches]))
+
+    return mean

@@ -26,7 +26,7 @@ from trainers.board.observer import Observer
 from trainers.config import RunConfig
 from trainers.engine import factory, schedule
 from trainers.engine.epoch import EpochMeans, NonFiniteError
-from trainers.engine.network import Network
+from trainers.engine.network import Network, make_penalty
 from trainers.metrics_table import COLUMNS
 from trainers.running import dependencies, progress, provenance
 from trainers.running.callbacks import Callbacks, check_callbacks, compile_model, differ
@@ -90,6 +90,8 @@ class Session:
         teachers = tuple(Network(one.model, one.spec).forward for one in found["teacher"])
         self.engine = factory.take(config, self.model, self.fit, teachers=teachers,
                                    origin=(self.data.sha256, self.data.split_sha256))
+        network = self.engine.network
+        self.penalty = make_penalty(network) if config.spec.build else lambda _: float(network.penalty(network.rates))
         if config.trainer != "fit":  # `FitEngine` compiles its model itself
             self._compile()
         if self.engine.idle:
@@ -287,7 +289,7 @@ class Session:
             "gradient_norm": means.gradient_norm, "weight_norm": means.weight_norm,
         }
         if len(labels):
-            penalty = float(self.engine.network.penalty(self.engine.network.rates))
+            penalty = self.penalty(self.validation.images)
             row |= {**_measured("val", logits, labels), "val_penalty": penalty,
                     "val_rounded_accuracy": metrics.rounded_accuracy(logits, labels)["value"]}
             row["val_objective"] = row["val_loss"] + penalty
