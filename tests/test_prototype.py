@@ -151,6 +151,18 @@ def test_a_loss_that_is_not_trained_is_refused_by_name(loss, more, text):
     assert "label_smoothing" not in compiled.settings(model, {})[0]
 
 
+def test_kernels_that_would_not_decay_are_refused_by_name():
+    """In a run the kernels decay, and nothing else."""
+    optimizer = optimizers.AdamW(weight_decay=0.02)
+    model = compiled_with(optimizer)
+    optimizer.exclude_from_weight_decay(var_names=["bias"])
+    assert compiled.settings(model, {})[0]["weight_decay"] == 0.02
+    optimizer.exclude_from_weight_decay(var_list=[model.layers[-1].kernel])
+    with pytest.raises(ConfigError, match=f"exclude_from_weight_decay of {model.layers[-1].kernel.path},"):
+        compiled.settings(model, {})
+    assert compiled.settings(model, {"weight_decay": 0.1})[0]["optimizer"] == "adamw"
+
+
 class Twice(keras.layers.Layer):
     def __init__(self, factor, **options):
         super().__init__(**options)

@@ -7,6 +7,7 @@ from typing import Any, Mapping
 from fmnist_zoo.backend import keras
 from fmnist_zoo.spec import OPTIMIZERS
 from trainers.config import ConfigError
+from trainers.engine.network import are_kernels
 from trainers.engine.optimizers import MOMENTUM
 
 _losses = keras.losses
@@ -79,8 +80,24 @@ def _optimizer(model: Any, given: Mapping[str, Any]) -> dict[str, Any]:
     if other:
         raise ConfigError(f"{model.name} is compiled with {kind.__name__}({', '.join(other)}), which no recipe has; "
                           f"{advice}")
+    if config["weight_decay"] and given.get("weight_decay") is None:
+        _check_decay(model, advice)
     for name, ours in NAMES.items():
         value = config[name]
         if not isinstance(value, dict):
             found[ours] = float(f"{value or 0.0:.7g}")  # Keras keeps a learning rate in float32
     return found
+
+
+def _check_decay(model: Any, advice: str) -> None:
+    """Refuses `exclude_from_weight_decay` of what decays in a run, the kernels; nothing else does."""
+    if not any(getattr(model.optimizer, f"_exclude_from_weight_decay{kind}", None) for kind in ("", "_pattern")):
+        return
+    if not model.built:
+        raise ConfigError(f"{model.name} is compiled with exclude_from_weight_decay, and has no variables yet: call it "
+                          "on images first")
+    left = [variable.path for variable, kernel in zip(model.trainable_variables, are_kernels(model), strict=True)
+            if kernel and not model.optimizer._use_weight_decay(variable)]
+    if left:
+        raise ConfigError(f"{model.name} is compiled with exclude_from_weight_decay of {', '.join(left)}, and in a run "
+                          f"all kernels decay; {advice}")
