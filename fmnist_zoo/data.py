@@ -17,6 +17,7 @@ from typing import NamedTuple, NoReturn, Sequence
 import numpy as np
 
 from fmnist_zoo import idx, sources
+from fmnist_zoo.files import local_path
 from fmnist_zoo.idx import DataError
 from fmnist_zoo.settings import Size
 
@@ -109,7 +110,7 @@ def load_data(
         return _load("mini", sources.MINI_FOLDER, sources.MINI, splits, validation_size)
     named = data_dir or os.environ.get(ENVIRONMENT)
     if named:
-        folder = pathlib.Path(os.path.expanduser(named))
+        folder = pathlib.Path(local_path(named, "data_dir"))
         if allow_other_data:
             return _load("other", folder, {}, splits, validation_size)
         return _load("fashion_mnist", folder, sources.FASHION_MNIST, splits, validation_size)

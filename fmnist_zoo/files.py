@@ -12,11 +12,13 @@ import hashlib
 import json
 import os
 import pathlib
+import re
 import shlex
 import stat
 import sys
 from typing import IO, Any, Iterator
 
+from fmnist_zoo.errors import SpecError
 from fmnist_zoo.version import __version__
 
 NO_SYNC = (errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS)  # of file systems that cannot sync a folder
@@ -176,6 +178,19 @@ def lock(descriptor: int, operation: int, folder: str | os.PathLike[str]) -> boo
             print(f"{folder}: cannot be locked ({error.strerror}); let only one process at a time write there",
                   file=sys.stderr, flush=True)
     return True
+
+
+def local_path(path: str | os.PathLike[str], name: str = "") -> str:
+    """A path on this machine with `~` expanded; `name` is that of the setting that it is the value of.
+
+    Raises:
+        SpecError: for an address, as of a bucket.
+    """
+    path = os.path.expanduser(path)
+    if re.match(r"[A-Za-z][\w+.-]*:/", path):  # pathlib makes one slash of two
+        raise SpecError(f"{name}={path}".removeprefix("=") + ": is an address; name a file or folder on this machine, "
+                        "such as one where a bucket is mounted")
+    return path
 
 
 def quoted(path: str | os.PathLike[str]) -> str:

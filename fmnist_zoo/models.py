@@ -15,6 +15,7 @@ import numpy as np
 from fmnist_zoo import custom
 from fmnist_zoo.backend import keras, refuse_fork
 from fmnist_zoo.errors import SpecError
+from fmnist_zoo.files import local_path
 from fmnist_zoo.registry import derive, get_spec
 from fmnist_zoo.settings import Whole
 from fmnist_zoo.spec import ACTIVATION, BATCH_NORM, DENSE, DROPOUT, PIXELS, Layer, ModelSpec
@@ -91,7 +92,7 @@ def feature_model(model: Any) -> Any:
 
 def load_weights(model: Any, spec: ModelSpec, source: str | os.PathLike[str]) -> None:
     """Loads weights into the model of `spec`; `source` as `weights` of `build_model`."""
-    path = pathlib.Path(source)
+    path = pathlib.Path(local_path(source, "weights"))
     if path.suffix == ".safetensors":
         model.set_weights(read(path, spec, model))
         return

@@ -209,7 +209,12 @@ def test_make_board_serves_other_machines_if_it_is_asked_to(tmp_path):
 
 def test_log_folder_that_does_not_exist_is_said(tmp_path):
     assert "no such folder yet" in serve.warning(str(tmp_path / "nowhere"))
-    assert not any(map(serve.warning, (str(tmp_path), "", "gs://bucket/logs")))
+    assert not any(map(serve.warning, (str(tmp_path), "")))
+
+
+def test_a_bucket_is_not_served(capsys):
+    assert serve.main(["--logdir=gs://bucket/logs"]) == 2
+    assert capsys.readouterr().err.startswith("TensorBoard does not start: logdir=gs://bucket/logs: is an address")
 
 
 def test_event_file_is_named_after_those_before_it_though_the_clock_was_set_back(tmp_path, monkeypatch):

@@ -127,11 +127,16 @@ def test_terminal_that_closes_stops_a_command_which_then_ends_in_order(tmp_path)
     assert (tmp_path / "number").read_text() == str(int(signal.SIGHUP))
 
 
-@pytest.mark.parametrize("command", ["train", "sweep", "evaluate", "results", "report", "runs"])
-def test_log_folder_in_a_bucket_is_refused(command, tmp_path, monkeypatch, capsys):
+@pytest.mark.parametrize("command, flags", [
+    *((name, ["--logdir=gs://bucket/logs"]) for name in ("train", "sweep", "evaluate", "results", "report", "runs")),
+    *(("train", [flag]) for flag in ("--resume=gs://bucket/run", "--config=gs://bucket/run", "--from_sweep=s3://b")),
+    *(("train", ["--model=2L", flag]) for flag in ("--data_dir=gs://bucket/data", "--initial_weights=gs://bucket/run")),
+    *((name, ["--run=gs://bucket/run"]) for name in ("evaluate", "predict", "export")), ("sweep", ["--show=gs://b/x"]),
+    ("runs", ["--compare", "gs://bucket/run"]), ("predict", ["https://example.org/shoe.jpg"])], ids=str)
+def test_a_bucket_is_refused(command, flags, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     main = importlib.import_module(f"trainers.{command}").main
-    assert "--logdir=gs://bucket/logs: is an address" in helpers.refused(capsys, main, "--logdir=gs://bucket/logs")
+    assert f"{flags[-1].removeprefix('--')}: is an address" in helpers.refused(capsys, main, *flags)
     assert not any(tmp_path.iterdir())
 
 

@@ -21,8 +21,9 @@ from absl import flags
 
 from fmnist_zoo import backend, card, registry, settings
 from fmnist_zoo.errors import SpecError, UsageError, ZooError
+from fmnist_zoo.files import local_path
 from fmnist_zoo.settings import Choice, Switch, Whole
-from trainers.config import SETTINGS, THREADS, THREADS_VARIABLE, local_folder
+from trainers.config import SETTINGS, THREADS, THREADS_VARIABLE
 from trainers.engine import process
 
 USAGE, FAILURE = 2, 1
@@ -35,13 +36,20 @@ class Flags(flags.FlagValues):
     def text(self, name: str, help: str, default: str | None = None) -> None:
         flags.DEFINE(_Parser(name), name, default, help, flag_values=self)
 
-    def folder(self, name: str, help: str, default: str | None = None) -> None:
-        """A folder on this machine, with `~` expanded."""
-        flags.DEFINE(_Parser(name, functools.partial(local_folder, name)), name, default, help, flag_values=self)
+    def path(self, name: str, help: str, default: str | None = None) -> None:
+        """A file or folder on this machine, with `~` expanded."""
+        flags.DEFINE(_Parser(name, functools.partial(local_path, name=name)), name, default, help, flag_values=self)
+
+    def paths(self, name: str, help: str) -> None:
+        """It may be given several times."""
+        self._several(_Parser(name, functools.partial(local_path, name=name)), help)
 
     def texts(self, name: str, help: str) -> None:
         """It may be given several times."""
-        flags.DEFINE_multi(_Parser(name), flags.ArgumentSerializer(), name, [], help, flag_values=self)
+        self._several(_Parser(name), help)
+
+    def _several(self, parser: _Parser, help: str) -> None:
+        flags.DEFINE_multi(parser, flags.ArgumentSerializer(), parser.name, [], help, flag_values=self)
 
     def words(self, name: str, help: str, default: Sequence[str]) -> None:
         """Several, separated by commas."""
@@ -92,13 +100,13 @@ class _Parser(flags.ArgumentParser):
 
     def __init__(self, name: str, read: Callable[[str], Any] = str):
         super().__init__()
-        self._name, self._read = name, read
+        self.name, self._read = name, read
 
     def parse(self, argument: Any) -> Any:
         if not isinstance(argument, str):  # a default
             return argument
         if argument.startswith("--"):  # as in `--run_name --dry_run`
-            raise SpecError(f"{self._name} needs a value, --{self._name}=...; received the next flag, {argument}")
+            raise SpecError(f"{self.name} needs a value, --{self.name}=...; received the next flag, {argument}")
         return self._read(argument)
 
 
@@ -168,7 +176,7 @@ def main(name: str, arguments: Sequence[str] | None, *, usage: str, groups: Mapp
         with process.environment(THREADS_VARIABLE, str(threads)):  # whatever starts TensorFlow, such as a zoo module
             if values.zoo_module:
                 registry.load_zoo_module(values.zoo_module)
-            return body(values, rest) if words else body(values)
+            return body(values, list(map(local_path, rest))) if words else body(values)
 
     return run(name, answer)
 

@@ -12,7 +12,7 @@ from typing import Any, Mapping
 from fmnist_zoo import custom, registry
 from fmnist_zoo.card import printable
 from fmnist_zoo.errors import ZooError
-from fmnist_zoo.files import opened
+from fmnist_zoo.files import local_path, opened
 from fmnist_zoo.settings import (
     DATA,
     OUTPUT,
@@ -208,14 +208,6 @@ def resolve(model: str | ModelSpec, **settings: Any) -> RunConfig:
     return overlay(RunConfig(spec, recipe), **given)
 
 
-def local_folder(name: str, path: str | os.PathLike[str]) -> str:
-    """A folder on this machine, such as `logdir`, with `~` expanded; `SpecError` for an address, as of a bucket."""
-    path = os.path.expanduser(path)
-    if re.match(r"[A-Za-z][\w+.-]*:/", path):  # pathlib makes one slash of two
-        raise SpecError(f"{name}={path}: is an address; name a folder on this machine, such as one where it is mounted")
-    return path
-
-
 def names_in(text: str) -> list[str]:
     """The trained models that a setting names. The name of a changed model has commas of its own."""
     return re.split(rf",(?!(?:{'|'.join(settings_of(ModelSpec))})=)", text) if text else []
@@ -229,7 +221,7 @@ def located(setting: str, names: Any) -> str:
     found = names_in(SETTINGS[setting].kind.check(setting, names))
     if setting == "initial_weights" and len(found) > 1:
         raise ConfigError(f"--initial_weights names one trained model; received {len(found)}: {', '.join(found)}")
-    paths = [os.path.expanduser(name.strip()) for name in found]
+    paths = [local_path(name.strip(), setting) for name in found]
     return ",".join(os.path.abspath(path) if os.sep in path else path for path in paths)
 
 
@@ -255,7 +247,7 @@ def overlay(config: RunConfig, **settings: Any) -> RunConfig:
     given |= {name: located(name, given[name]) for name in TRAINED if name in given}
     if given.get("data_dir"):  # a record serves in any working folder
         named = SETTINGS["data_dir"].kind.check("data_dir", given["data_dir"])
-        given["data_dir"] = os.path.abspath(os.path.expanduser(named))
+        given["data_dir"] = os.path.abspath(local_path(named, "data_dir"))
     parts: dict[str, dict[str, Any]] = {"spec": {}, "recipe": {}, "run": {}}
     for name, value in given.items():
         part = "spec" if name in settings_of(ModelSpec) else "recipe" if name in settings_of(Recipe) else "run"
@@ -300,7 +292,7 @@ def read_run(path: str | os.PathLike[str]) -> tuple[dict[str, Any], RunConfig]:
     Raises:
         ConfigError: if it is missing or does not read, with the file's name.
     """
-    path = pathlib.Path(os.path.expanduser(path))
+    path = pathlib.Path(local_path(path))
     try:
         path = path / "config.json" if path.is_dir() else path
         record = opened(json.loads(path.read_bytes()))  # of a pipe, too: --config=<(command)

@@ -36,15 +36,15 @@ GROUPS = {"What is evaluated": ("run", "model", "ensemble"), "On what": ("data",
 
 def define_flags() -> cli.Flags:
     values = cli.Flags()
-    values.texts("run", "the folder of a finished run; repeat it for more runs")
+    values.paths("run", "the folder of a finished run; repeat it for more runs")
     values.texts("model", "a model of the zoo, with the weights that come with it; repeat it for more models")
     values.switch("ensemble", "evaluate the mean of their probabilities, too; they must have been trained on the same "
                   "images")
     values.choice("data", ("fashion_mnist", "mini"), "for --model only; mini: the 500 test images in the package, to "
                   "try things out; a run is evaluated on its own data", "fashion_mnist")
-    values.text("data_dir", "a folder with the four IDX files; default: where a run had them")
-    values.folder("logdir", "the log folder: --model writes to <logdir>/<model>/shipped, --ensemble to "
-                  "<logdir>/ensembles", "tb_logs")
+    values.path("data_dir", "a folder with the four IDX files; default: where a run had them")
+    values.path("logdir", "the log folder: --model writes to <logdir>/<model>/shipped, --ensemble to "
+                "<logdir>/ensembles", "tb_logs")
     values.switch("projector", "show the last hidden layer's features of 2,000 validation images in TensorBoard's "
                   "projector")
     values.switch("json", "print JSON instead of text")
@@ -61,7 +61,7 @@ def _main(values: cli.Flags) -> int:
     if values.data == "mini" and (values.run or values.data_dir):
         raise UsageError("--data=mini comes with the package and is for --model; drop "
                          f"{'--run' if values.run else '--data_dir'}")
-    if values.data_dir and not os.path.isdir(os.path.expanduser(values.data_dir)):
+    if values.data_dir and not os.path.isdir(values.data_dir):
         raise UsageError(f"--data_dir={values.data_dir}: no such folder")
     runs = list(dict.fromkeys(map(os.path.normpath, values.run)))
     models = list(dict.fromkeys(values.model))

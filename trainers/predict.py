@@ -41,8 +41,8 @@ def define_flags() -> cli.Flags:
     values = cli.Flags()
     values.texts("model", f"a model of the zoo, with the weights that come with it; default: {MODEL}; repeat it for an "
                  "ensemble")
-    values.texts("run", "a finished run's folder: its model instead; repeat it for an ensemble")
-    values.text("data_dir", "where the data are whose validation images calibrate a run or an ensemble; "
+    values.paths("run", "a finished run's folder: its model instead; repeat it for an ensemble")
+    values.path("data_dir", "where the data are whose validation images calibrate a run or an ensemble; "
                 "default: where the run had them")
     values.choice("invert", ("auto", "yes", "no"), "negate intensities: a model wants a bright garment on black; auto: "
                   "where the corners of a photograph are bright; IDX and npy stay as they are", "auto")

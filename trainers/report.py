@@ -39,9 +39,9 @@ def define_flags() -> cli.Flags:
     values.whole("seeds", "runs of each model, with seeds 0, 1, ...; claims are tested from 2 on", 1, most=100)
     values.switch("quick", "a few epochs each, to see that it works")
     values.choice("data", ("fashion_mnist", "mini"), "mini: the package's 2,000 images", "fashion_mnist")
-    values.text("data_dir", "a folder with the four IDX files")
-    values.folder("logdir", "the log folder, for TensorBoard too", "tb_logs")
-    values.folder("out", "the folder that the page is written to; default: `report` in the log folder")
+    values.path("data_dir", "a folder with the four IDX files")
+    values.path("logdir", "the log folder, for TensorBoard too", "tb_logs")
+    values.path("out", "the folder that the page is written to; default: `report` in the log folder")
     return values
 
 

@@ -43,9 +43,9 @@ def define_flags() -> cli.Flags:
                   "nothing")
     values.switch("dry_run", "print the runs and train nothing")
     values.choice("data", ("fashion_mnist", "mini"), "mini: 2,000 images in the package; needs --out", "fashion_mnist")
-    values.text("data_dir", "a folder with the four IDX files")
-    values.folder("logdir", "the log folder; runs that it already holds are used", "tb_logs")
-    values.text("out", "the table; default: the package's results.csv")
+    values.path("data_dir", "a folder with the four IDX files")
+    values.path("logdir", "the log folder; runs that it already holds are used", "tb_logs")
+    values.path("out", "the table; default: the package's results.csv")
     values.switch("ship", "also write the package's trained weights: those of the first seed")
     return values
 
@@ -58,8 +58,8 @@ def _main(values: cli.Flags) -> int:
     os.environ[compile_cache.VARIABLE] = "0"  # the seconds of a row include those of compiling
     if values.data == "mini" and (values.out is None or values.ship):
         raise UsageError("--data=mini is to try things out: name another table with --out=FILE, without --ship")
-    out = os.path.expanduser(values.out or str(results.PATH))
-    data_dir = values.data_dir and os.path.expanduser(values.data_dir)
+    out = values.out or str(results.PATH)
+    data_dir = values.data_dir
     seeds = _seeds(values.seeds)
     runs = scores.plan(values.models, seeds, data=values.data, data_dir=data_dir)
     if not runs:

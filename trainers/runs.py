@@ -37,7 +37,7 @@ SHOWN = 5  # reasons below a table
 
 def define_flags() -> cli.Flags:
     values = cli.Flags()
-    values.folder("logdir", "the log folder", "tb_logs")
+    values.path("logdir", "the log folder", "tb_logs")
     values.text("model", "a name or a pattern such as 4D*", "*")
     values.text("sort", f"a column, the best first; with - before it, the worst: {', '.join(SORTS)}", "started")
     values.switch("seeds", "show finished runs that differ in their seed alone as one line, with the means")
@@ -45,7 +45,7 @@ def define_flags() -> cli.Flags:
     values.switch("json", "print JSON, with all digits")
     values.switch("csv", "print CSV, with all digits")
     values.switch("compare", "the runs whose folders follow: the settings that differ, and the results, side by side")
-    values.text("plot", "with --compare, a .png file: write their curves to it")
+    values.path("plot", "with --compare, a .png file: write their curves to it")
     values.switch("prune", "remove checkpoints of finished runs (--resume with more --epochs needs them), folders "
                   "of runs that never began, and sweeps that --overwrite moved aside; says what that frees, and asks")
     values.switch("yes", "with --prune: do not ask")

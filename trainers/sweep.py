@@ -69,17 +69,17 @@ def define_flags() -> cli.Flags:
     values.whole("workers", "trials at once on this machine, each with its share of the cores", 1)
     values.text("scheduler", "a dask scheduler's address, such as tls://host:8786, instead of --workers; needs the "
                 "extra [distributed]", "")
-    values.text("tls_ca", "for tls://, the file with the certificate of the cluster's authority (PEM); the default is "
+    values.path("tls_ca", "for tls://, the file with the certificate of the cluster's authority (PEM); the default is "
                 "that of dask's configuration", "")
-    values.text("tls_cert", "the file with this client's certificate", "")
-    values.text("tls_key", "the file with its key, if that is not in --tls_cert", "")
+    values.path("tls_cert", "the file with this client's certificate", "")
+    values.path("tls_key", "the file with its key, if that is not in --tls_cert", "")
     values.switch("trust_network", "nobody else is on the network: connect to a scheduler on another host without TLS")
     values.whole("max_failures", "failed trials of this start after which the sweep ends", 5)
-    values.folder("logdir", "the log folder, for TensorBoard too", "tb_logs")
+    values.path("logdir", "the log folder, for TensorBoard too", "tb_logs")
     values.text("name", "the sweep's folder below <logdir>/sweeps; default: model, tuner and seed", "")
     values.switch("overwrite", "rename the sweep that has this name, and start a new one")
-    values.text("show", "a sweep's folder: print its table and what it has taught, finished or running, and stop")
-    values.text("report", "an .html file: with --show, write that as a page with plots, which are PNG files beside it, "
+    values.path("show", "a sweep's folder: print its table and what it has taught, finished or running, and stop")
+    values.path("report", "an .html file: with --show, write that as a page with plots, which are PNG files beside it, "
                 "too. A sweep writes report.html into its folder when it ends")
     values.switch("dry_run", "print the space and its size, and stop")
     return values

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Callable, Mapping, Sequence, Unpack
 
 from fmnist_zoo import prototype, registry
 from fmnist_zoo.errors import UsageError
+from fmnist_zoo.files import local_path
 from fmnist_zoo.settings import DATA, MODEL, OUTPUT, TRAINING, settings_of
 from fmnist_zoo.spec import ARRAYS, ModelSpec
 from trainers import cli
@@ -57,16 +58,13 @@ GROUPS = {
 def define_flags() -> cli.Flags:
     values = cli.Flags()
     cli.define_settings(values)
-    for name, default, help in (
-        ("model", None, "a name from `python -m fmnist_zoo`"),
-        ("run_name", "", "the run's folder below <logdir>/<model>; default: the time and the seed"),
-        ("resume", None, "a run's folder, or latest: continues from its last checkpoint; only --epochs may change, to "
-         "more"),
-        ("config", None, "a run's config.json: the same run again, in a new folder; other flags change it"),
-        ("from_sweep", None, "a sweep's folder (its best trial) or a trial's: trained in full; other flags change it"),
-    ):
-        values.text(name, help, default)
-    values.folder("logdir", "the log folder, for TensorBoard too", "tb_logs")
+    values.text("model", "a name from `python -m fmnist_zoo`")
+    values.text("run_name", "the run's folder below <logdir>/<model>; default: the time and the seed", "")
+    values.path("resume", "a run's folder, or latest: continues from its last checkpoint; only --epochs may change, to "
+                "more")
+    values.path("config", "a run's config.json: the same run again, in a new folder; other flags change it")
+    values.path("from_sweep", "a sweep's folder (its best trial) or a trial's: trained in full; other flags change it")
+    values.path("logdir", "the log folder, for TensorBoard too", "tb_logs")
     values.switch("dry_run", "print the resolved run and stop")
     return values
 
@@ -301,7 +299,7 @@ def _longer(result: dict[str, Any], config: RunConfig, continues: bool) -> str:
 
 def _folder(path: str | os.PathLike[str]) -> RunFolder:
     """The folder of a run that is named by it, or by its `config.json`; `ConfigError` if no run has begun in it."""
-    path = os.path.abspath(os.path.expanduser(path))
+    path = os.path.abspath(local_path(path))
     folder = RunFolder(os.path.dirname(path) if os.path.basename(path) == "config.json" else path)
     if not folder.config.is_file():
         read_run(folder.config)  # raises

@@ -24,6 +24,9 @@ import urllib.parse
 import warnings
 from typing import Any, Sequence
 
+from fmnist_zoo.errors import SpecError
+from fmnist_zoo.files import local_path
+
 PINNED = ("loss", "accuracy")
 LONG = "network_"  # models that train for 500 epochs; all others train for 30
 SELECTED = 40  # of more rows that match the filter, all tabs but Time Series and HParams select none
@@ -77,8 +80,8 @@ def lines(address: str, logdir: pathlib.Path) -> list[str]:
 
 
 def warning(logdir: str) -> str:
-    """What to say of a log folder before it is served; empty for one that exists, or is not of this machine."""
-    if not logdir or "://" in logdir or os.path.isdir(os.path.expanduser(logdir)):
+    """What to say of a log folder before it is served; empty for one that exists."""
+    if not logdir or os.path.isdir(os.path.expanduser(logdir)):
         return ""
     return f"{logdir}: no such folder yet; TensorBoard is empty until there is a run in it"
 
@@ -111,10 +114,11 @@ def main(arguments: Sequence[str]) -> int:
     board = program.TensorBoard(default.get_plugins())
     try:
         _configure(board, [*ours, *arguments])
+        local_path(board.flags.logdir, "logdir")
         address = board.launch()
         if board.flags.bind_all:  # this machine's full name may be localhost, which is another one elsewhere
             address = address.replace("//localhost:", f"//{socket.gethostname()}:")
-    except (FlagsError, program.TensorBoardServerException) as error:
+    except (SpecError, FlagsError, program.TensorBoardServerException) as error:
         print(f"TensorBoard does not start: {getattr(error, 'msg', error)}", file=sys.stderr)
         return 2
     logdir = board.flags.logdir

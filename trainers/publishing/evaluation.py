@@ -14,9 +14,8 @@ from typing import Any, Sequence
 import numpy as np
 
 from fmnist_zoo import backend, card
-from fmnist_zoo.files import atomic_write, make_folder, write_json
+from fmnist_zoo.files import atomic_write, local_path, make_folder, write_json
 from fmnist_zoo.spec import CLASS_NAMES
-from trainers.config import local_folder
 from trainers.publishing.measurement import DataSets, Ensemble, Measured, mcnemar
 from trainers.running.folder import ENSEMBLES, EVALUATION, SHIPPED, RunFolder, locked, read_evaluation
 from trainers.running.trained import Trained, TrainedError
@@ -56,7 +55,7 @@ def write(measured: Measured, *, logdir: str | os.PathLike[str] = "tb_logs", pro
 
 def folder_of(measured: Measured, logdir: str | os.PathLike[str]) -> pathlib.Path:
     """The folder of a report. A shipped model has one for the published data, and one for others."""
-    subject, log_folder = measured.subject, pathlib.Path(local_folder("logdir", logdir))
+    subject, log_folder = measured.subject, pathlib.Path(local_path(logdir, "logdir"))
     if isinstance(measured, Ensemble):
         return log_folder / ENSEMBLES / measured.report["name"] / "evaluation"
     shipped, shipped_mini = SHIPPED

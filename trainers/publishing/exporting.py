@@ -93,7 +93,7 @@ def export(model: str | Trained, format: str, out: str | os.PathLike[str] | None
 def destination(model: str, format: str, out: str | os.PathLike[str] | None, overwrite: bool) -> pathlib.Path:
     """The path of an export; `UsageError` if nothing can be written there, or the format's packages are missing."""
     chosen = formats.find(format)
-    path = pathlib.Path(os.path.expanduser(out or f"{model}{chosen.suffix}"))
+    path = pathlib.Path(files.local_path(out or f"{model}{chosen.suffix}", "out"))
     is_file = chosen.suffix.startswith(".")
     if is_file and path.suffix != chosen.suffix:
         raise UsageError(f"--out={path}: the name of a file of this format ends with {chosen.suffix}")

@@ -47,7 +47,6 @@ def read(words: Sequence[str], logdir: str) -> list[Compared]:
 
 def _find(word: str, logdir: str) -> str:
     """The folder of the run that a word names; of a trial's executions the first."""
-    word = os.path.expanduser(word)
     for path in (word, os.path.join(logdir, word)):
         path = os.path.dirname(path) if os.path.basename(path) == "config.json" else path
         for folder in (path, os.path.join(path, "0")):
@@ -116,7 +115,7 @@ def picture(runs: Sequence[Compared], path: str) -> pathlib.Path:
     Raises:
         UsageError: if the name does not end with .png, its folder does not exist, or no run has an epoch.
     """
-    target = pathlib.Path(path).expanduser()
+    target = pathlib.Path(path)
     if target.suffix.lower() != ".png":
         raise UsageError(f"--plot={path} must end with .png")
     if not target.parent.is_dir():

@@ -13,8 +13,8 @@ import pathlib
 import time
 from typing import IO, Any, Iterator
 
-from fmnist_zoo.files import lock, make_folder, naming, publish, quoted, read_json, write_json
-from trainers.config import ConfigError, RunConfig, local_folder
+from fmnist_zoo.files import local_path, lock, make_folder, naming, publish, quoted, read_json, write_json
+from trainers.config import ConfigError, RunConfig
 from trainers.running.table import MetricsTable
 
 SWEEPS = "sweeps"
@@ -174,7 +174,7 @@ class NewFolder:
         if run_name and (not names_folder(run_name) or run_name in ("train", "validation", *SHIPPED)):
             raise ConfigError(f"--run_name names a folder below {logdir}/{config.spec.folder}, received {run_name!r}; "
                               f"{', '.join(SHIPPED)} are for the trained models of the package")
-        self.logdir = pathlib.Path(local_folder("logdir", logdir))
+        self.logdir = pathlib.Path(local_path(logdir, "logdir"))
         parent = self.logdir / config.spec.folder
         name = run_name or f"{time.strftime('%Y%m%d-%H%M%S')}-seed{config.seed}"
         names = [name] if run_name else [name, *(f"{name}-{number}" for number in range(2, 100))]

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Mapping
 
 from fmnist_zoo import custom, registry, weights
 from fmnist_zoo.errors import ZooError
-from fmnist_zoo.files import quoted
+from fmnist_zoo.files import local_path, quoted
 from fmnist_zoo.spec import ARRAYS, ModelSpec, Recipe
 from trainers.config import ConfigError, RunConfig, read_run
 from trainers.running import provenance
@@ -101,7 +101,7 @@ def from_run(path: str | os.PathLike[str]) -> Trained:
 
 def _finished(path: str | os.PathLike[str]) -> tuple[RunFolder, dict[str, Any], RunConfig, dict[str, Any]]:
     """Folder, record, config and result of a finished run."""
-    folder = RunFolder(pathlib.Path(os.path.expanduser(path)))
+    folder = RunFolder(local_path(path))
     if not folder.config.is_file():
         missing = "no run in this folder" if folder.path.is_dir() else "no such folder"
         raise ConfigError(f"{folder.path}: {missing}; a run is named by its folder, such as tb_logs/4D_drop03/<run>")

@@ -16,8 +16,8 @@ from typing import Any, Callable, Iterator
 
 from fmnist_zoo.backend import need_tensorflow
 from fmnist_zoo.errors import ZooError
-from fmnist_zoo.files import make_folder, write_json
-from trainers.config import DEPENDENT, ConfigError, RunConfig, decisive_differences, local_folder
+from fmnist_zoo.files import local_path, make_folder, write_json
+from trainers.config import DEPENDENT, ConfigError, RunConfig, decisive_differences
 from trainers.running import plotting
 from trainers.running.folder import SWEEPS, locked, names_folder
 from trainers.tuning.cluster import Scheduler
@@ -149,7 +149,7 @@ def sweep_folder(plan: Plan, logdir: str | os.PathLike[str], name: str) -> pathl
     if not isinstance(name, str) or not names_folder(name) or len(name) > 200:
         raise ConfigError(f"--name names a folder below {logdir}/{SWEEPS}, of at most 200 characters; "
                           f"received {name!r:.80}")
-    return pathlib.Path(local_folder("logdir", logdir)) / SWEEPS / name
+    return pathlib.Path(local_path(logdir, "logdir")) / SWEEPS / name
 
 
 @contextlib.contextmanager
