@@ -7,7 +7,7 @@
 # make results trains every row of the table of scores, for hours; after an interruption it continues
 # make check-results MODEL=4D_drop03 SEED=0   trains one row of the table again and compares the scores
 # make report  the page of docs/report: the assignment report's experiments with five seeds, hours of training
-# make campaign HOURS=1 SEED=0 PARTS=   crashes and kills by the thousand; goes on where it ended
+# make campaign HOURS=1 SEED=0 PARTS=   crashes and kills by the thousand
 # Each target first sets up .venv if it is missing, or if setup.cfg, pyproject.toml or constraints.txt have changed.
 
 SHELL := /bin/sh

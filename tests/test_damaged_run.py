@@ -1,16 +1,18 @@
 """A run's folder that is damaged, half-written or on a full disk: refused or repaired, and never made worse."""
 
+import contextlib
 import os
 import resource
 import shutil
-import subprocess
 from collections import namedtuple
 
 import pytest
 
-from tests import faults, helpers
+from fmnist_zoo import tensors
+from tests import helpers
 from tests.sweeps import make_job
 from trainers.config import ConfigError
+from trainers.running import run
 from trainers.running.folder import RunFolder, locked
 from trainers.running.table import TableError
 from trainers.train import main, train
@@ -46,19 +48,34 @@ def unsealed(change):
     return lambda path: helpers.change(path, change)
 
 
+def resaved(change):
+    """A checkpoint whose note is changed, with a digest of the change."""
+
+    def resave(path):
+        arrays, note = tensors.read_arrays(path)
+        del note["sha256"]
+        note.update(change)
+        tensors.write_arrays(path, arrays, note)
+
+    return resave
+
+
 @pytest.mark.parametrize("name, damage, text", [
     ("checkpoints/latest.safetensors", lambda path: path.write_bytes(path.read_bytes()[:1000]),
      "damaged, or not a file of this zoo"),
     ("checkpoints/latest.safetensors", os.unlink, "is gone, and without it the run cannot continue"),
+    ("checkpoints/latest.safetensors", resaved({"more": 1}), "not the checkpoint of a run"),
+    ("checkpoints/latest.safetensors", resaved({"identity": ["{}", "", ""]}), "belongs to another config"),
     ("metrics.csv", os.unlink, "damaged: it has 0 rows"),
+    ("metrics.csv", changed(",0.", ",0.9"), "not those that the run wrote"),
     ("config.json", changed('"seed": 0', '"seed": 7'), "its content does not fit its content_sha256"),
     ("config.json", unsealed(lambda record: record["config"].update(seed=7)), "one of the two was changed"),
     ("config.json", unsealed(lambda record: record.pop("starts")), "not the config.json of a run"),
-    ("config.json", lambda path: path.write_text('{"config": {}}'), "not the config.json of a run"),
 ])
-def test_damage_is_refused_in_one_line_and_changes_nothing(copy, name, damage, text, capsys):
+def test_damage_is_refused_in_one_line_before_data_are_read(copy, name, damage, text, capsys, monkeypatch):
     damage(copy / name)
     before = snapshot(copy)
+    monkeypatch.setattr(run, "load_data", lambda **settings: pytest.fail("the data were read"))
     assert text in helpers.refused(capsys, main, f"--resume={copy}", "--epochs=5") and snapshot(copy) == before
 
 
@@ -97,39 +114,21 @@ def test_name_of_a_run_that_was_killed_as_it_started_is_free(tmp_path):
     assert not (path / ".config.json.abc").exists()
 
 
-NO_LOCKS = """
-#include <errno.h>
-#include <sys/stat.h>
-#include <sys/syscall.h>
-#include <unistd.h>
-int flock(int file, int how) { errno = ENOLCK; return -1; }
-int fsync(int file) {
-    struct stat found;
-    fstat(file, &found);
-    if (S_ISDIR(found.st_mode)) { errno = EINVAL; return -1; }
-    return syscall(SYS_fsync, file);
-}
-"""
-
-
-@pytest.mark.long
-@pytest.mark.skipif(not shutil.which("gcc"), reason="needs a C compiler")
-def test_file_system_without_locks_and_syncs_of_folders_is_enough(tmp_path, command, monkeypatch):
-    """Also for what writes from C, as HDF5 does."""
-    (tmp_path / "no.c").write_text(NO_LOCKS)
-    subprocess.run(["gcc", "-shared", "-fPIC", "no.c", "-o", "no.so"], cwd=tmp_path, check=True)
-    monkeypatch.setenv("LD_PRELOAD", str(tmp_path / "no.so"))
-    for arguments in (["train", "--model=softmax", "--data=mini", "--epochs=1", "--run_name=x"],
-                      ["evaluate", "--run=tb_logs/softmax/x"]):
-        done = command(f"trainers.{arguments[0]}", *arguments[1:], cwd=tmp_path)
-        assert done.returncode == 0 and done.stderr.count("\n") == done.stderr.count("cannot be locked") == 1
+@contextlib.contextmanager
+def room_for(size):
+    """No file may grow beyond `size` bytes, as on a full disk."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 def test_lock_file_that_cannot_be_written_is_named(tmp_path):
     """Closing the file does not try again, and hide the path."""
-    with faults.injected(faults.Faults(tmp_path, "EROFS", 2, forever=True)), pytest.raises(OSError) as found:
-        with locked(tmp_path, "training"):
-            pass
+    with room_for(0), pytest.raises(OSError) as found, locked(tmp_path, "training"):
+        pass
     assert found.value.filename == str(tmp_path / ".lock")
 
 
@@ -153,16 +152,12 @@ def test_disk_without_room_for_the_model_is_reported_before_the_model_is_written
 
 
 def test_full_disk_is_one_line_and_keeps_the_checkpoint(tmp_path):
-    """No file may grow beyond a limit: the disk is full in the middle of a run, and later it is not."""
+    """In the middle of a run, and later it is not."""
     settings = dict(data="mini", seed=1, logdir=tmp_path, run_name="one", histogram_every=0)
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     folder = train("3L", epochs=1, **settings).folder
     good = (folder / "checkpoints" / "latest.safetensors").read_bytes()
-    resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, hard))
-    try:
+    with room_for(1 << 20):
         assert main([f"--resume={folder}", "--epochs=2"]) == 1
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert (folder / "checkpoints" / "latest.safetensors").read_bytes() == good
     assert [path.name for path in (folder / "checkpoints").iterdir()] == ["latest.safetensors"]
     assert main([f"--resume={folder}", "--epochs=2"]) == 0

@@ -1,4 +1,5 @@
-"""The campaign of faults: what may go wrong with files, processes and inputs, case by case, as long as one likes.
+"""The campaign of crashes and kills. Each part is a module with a line about it (`ABOUT`) and two functions.
 
-Each part is a module of this package that registers itself with `driver`; parts import nothing of one another.
+`ids(seed)` yields the ids of its cases, without end; `attempt(seed, id, folder)` tries one in an empty folder, and
+returns None if all held, else in one line what did not.
 """

@@ -9,6 +9,7 @@ person starts them, imports included.
 from __future__ import annotations
 
 import contextlib
+import itertools
 import multiprocessing
 import os
 import pathlib
@@ -20,10 +21,10 @@ import time
 from typing import Any, Iterable, Iterator, Mapping, Sequence
 
 from tests import helpers, sweeps
-from tests.campaign.driver import Case, Part
 from tests.conftest import ROOT
 from tests.sweeps import BATCH
 
+ABOUT = "SIGKILL at random moments of runs and sweeps; then the same command ends with the same bits"
 FORKS = multiprocessing.get_context("forkserver")
 FORKS.set_forkserver_preload([__name__, "tensorflow", "keras"])  # their threads start with the first operation
 SECONDS = 1800  # far more than most take on an idle machine
@@ -45,17 +46,15 @@ SWEEPS: tuple[dict[str, Any], ...] = (
     {"tuner": "asha", "space": "l2=log(1e-6..1e-2)", "max_trials": 4, "epochs": 3})
 
 
-class Kills(Part):
-    name = "kills"
-    about = "SIGKILL at random moments of runs and sweeps; then the same command ends with the same bits"
+def ids(seed: int) -> Iterator[str]:
+    """Of twenty cases one is of a sweep."""
+    for number in itertools.count():
+        yield f"{'sweep' if number % 20 == 9 else 'run'}-{number}"
 
-    def cases(self, seed: int) -> Iterator[Case]:
-        for number in range(1000):
-            dice = random.Random(f"kills {seed} {number}")
-            yield Case(f"{'sweep' if number % 20 == 9 else 'run'}-{number}", dice)
 
-    def run(self, case: Case, folder: pathlib.Path) -> str | None:
-        return (kill_sweep if case.id.startswith("sweep") else kill_run)(case.content, folder)
+def attempt(seed: int, id: str, folder: pathlib.Path) -> str | None:
+    kind, _, number = id.partition("-")
+    return (kill_sweep if kind == "sweep" else kill_run)(random.Random(f"kills {seed} {number}"), folder)
 
 
 def kill_run(dice: random.Random, folder: pathlib.Path) -> str | None:

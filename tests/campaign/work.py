@@ -7,9 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import io
-import json
 import pathlib
-import shutil
 from typing import Any, Callable, Iterator, NamedTuple
 from unittest import mock
 
@@ -26,11 +24,6 @@ class Answer(NamedTuple):
 
     code: int
     error: str
-
-    @property
-    def refused(self) -> bool:
-        """Whether it is a refusal as a person should get it: one line."""
-        return self.code in (1, 2) and self.error.count("\n") == 1
 
 
 def call(main: Callable[..., int], *arguments: Any) -> Answer:
@@ -52,40 +45,7 @@ def quiet_engine() -> Iterator[None]:
         yield
 
 
-class Work:
-    """A piece of work in a folder.
-
-    Attributes:
-        name: names it in the ids of cases.
-        most: how many of its states a seed tries; None: all.
-    """
-
-    name: str
-    most: int | None = None
-
-    def prepare(self, root: pathlib.Path) -> None:
-        """What was there before."""
-
-    def command(self, root: pathlib.Path) -> Answer:
-        """The work itself, which may fail."""
-        raise NotImplementedError
-
-    def act(self, root: pathlib.Path) -> None:
-        """The work, undisturbed."""
-        answer = self.command(root)
-        assert answer.code == 0, answer.error
-
-    def again(self, root: pathlib.Path) -> str | None:
-        """Does after a crash what a person would do; what went wrong with it in one line."""
-        answer = self.command(root)
-        return None if answer.code == 0 else f"exit code {answer.code}: {answer.error}"
-
-    def outcome(self, root: pathlib.Path) -> Any:
-        """All that must be equal afterwards, as JSON can hold it."""
-        raise NotImplementedError
-
-
-class Training(Work):
+class Training:
     """A run that is continued by `--resume`, or begun again where there is nothing to resume.
 
     Args:
@@ -94,92 +54,61 @@ class Training(Work):
         every: epochs between checkpoints; 0: as by default.
     """
 
-    def __init__(self, name: str, *, done: int = 0, finished: bool = False, every: int = 1):
-        self.name, self._done, self._finished, self._every = name, done, finished, every
-        self._flags = (f"--model={MODEL}", *SETTINGS, f"--checkpoint_every={every}", "--histogram_every=0")
+    def __init__(self, *, done: int = 0, finished: bool = False, every: int = 1):
+        self._done, self._finished, self._every = done, finished, every
 
     def prepare(self, root: pathlib.Path) -> None:
-        from trainers import evaluate, train
+        """What was there before."""
+        from trainers import train
 
         if self._done:
             train.train(MODEL, data="mini", batch_size=sweeps.BATCH, checkpoint_every=self._every, histogram_every=0,
                         epochs=self._done if self._finished else 4, on_epoch=lambda row: row["epoch"] == self._done,
                         logdir=root / "logs", run_name="one", verbose=False)
-        if self._finished:
-            assert call(evaluate.main, f"--run={root / RUN}").code == 0
 
     def command(self, root: pathlib.Path) -> Answer:
-        return self._resume(root) if self._done else self._begin(root)
-
-    def _begin(self, root: pathlib.Path) -> Answer:
+        """The work itself, which may fail."""
         from trainers import train
 
-        return call(train.main, *self._flags, "--epochs=4", f"--logdir={root / 'logs'}", "--run_name=one")
-
-    def _resume(self, root: pathlib.Path) -> Answer:
-        from trainers import train
-
-        return call(train.main, f"--resume={root / RUN}", "--epochs=4")
+        if self._done:
+            return call(train.main, f"--resume={root / RUN}", "--epochs=4")
+        return call(train.main, f"--model={MODEL}", *SETTINGS, f"--checkpoint_every={self._every}",
+                    "--histogram_every=0", "--epochs=4", f"--logdir={root / 'logs'}", "--run_name=one")
 
     def again(self, root: pathlib.Path) -> str | None:
-        answer = self._resume(root)
-        if answer.refused and not (root / RUN / "config.json").exists():
-            answer = self._begin(root)
+        """Does after a crash what a person would do; what went wrong with it in one line."""
+        from trainers import train
+
+        answer = call(train.main, f"--resume={root / RUN}", "--epochs=4")
+        if answer.code and not (root / RUN / "config.json").exists():
+            answer = self.command(root)
         return None if answer.code == 0 else f"exit code {answer.code}: {answer.error}"
 
     def outcome(self, root: pathlib.Path) -> Any:
+        """All that must be equal afterwards, as JSON can hold it."""
         return helpers.run_outcome(root / RUN)
 
 
-class Evaluating(Work):
-    """The evaluation of a finished run."""
+class Sweeping:
+    """A sweep with these flags, continued by the same command; its trials run in this process."""
 
-    name = "evaluate"
+    def __init__(self, *flags: str):
+        self._flags = flags
 
     def prepare(self, root: pathlib.Path) -> None:
-        Training("run").act(root)
+        """Nothing was there before."""
 
     def command(self, root: pathlib.Path) -> Answer:
-        from trainers import evaluate
-
-        return call(evaluate.main, f"--run={root / RUN}")
-
-    def outcome(self, root: pathlib.Path) -> Any:
-        report = json.loads((root / RUN / "evaluation" / "evaluation.json").read_text())
-        for name in ("environment", "content_sha256", "date", "title"):
-            report.pop(name, None)
-        return {**helpers.run_outcome(root / RUN), "report": report,
-                "files": sorted(path.name for path in (root / RUN / "evaluation").glob("*.png"))}
-
-
-class Sweeping(Work):
-    """A sweep, continued by the same command; from then on its trials run in this process.
-
-    Args:
-        workers: processes that train while the sweep is recorded; 0: this one trains.
-        flags: of `trainers.sweep`.
-    """
-
-    def __init__(self, name: str, *flags: str, workers: int = 0, most: int | None = None):
-        self.name, self._flags, self._workers, self.most = name, flags, workers, most
-
-    def act(self, root: pathlib.Path) -> None:
-        answer = self._sweep(root) if self._workers else self.command(root)
-        assert answer.code == 0, answer.error
-
-    def _sweep(self, root: pathlib.Path) -> Answer:
         from trainers import sweep
-
-        return call(sweep.main, f"--model={MODEL}", *SETTINGS, *self._flags, f"--workers={max(1, self._workers)}",
-                    f"--logdir={root / 'logs'}", "--name=one")
-
-    def command(self, root: pathlib.Path) -> Answer:
         from trainers.tuning import workers
 
-        inline = sweeps.Inline(slots=max(1, self._workers))
-        with mock.patch.object(workers, "make", lambda workers, scheduler, threads: inline), \
-                mock.patch.object(shutil, "_USE_CP_SENDFILE", False):  # strace does not show what sendfile copies
-            return self._sweep(root)
+        with mock.patch.object(workers, "make", lambda workers, scheduler, threads: sweeps.Inline()):
+            return call(sweep.main, f"--model={MODEL}", *SETTINGS, *self._flags, f"--logdir={root / 'logs'}",
+                        "--name=one")
+
+    def again(self, root: pathlib.Path) -> str | None:
+        answer = self.command(root)
+        return None if answer.code == 0 else f"exit code {answer.code}: {answer.error}"
 
     def outcome(self, root: pathlib.Path) -> Any:
         from trainers.running.folder import RunFolder
@@ -188,14 +117,11 @@ class Sweeping(Work):
         runs = {config.parent.parent.name: RunFolder(config.parent) for config in sorted(path.glob("*/0/config.json"))}
         return {"table": sweeps.without_times(sweeps.rows_of(path)),
                 "rows": {name: helpers.rows_without_times(run.path) for name, run in runs.items()},
-                "weights": {name: (run.read_result() or {}).get("weights_sha256") for name, run in runs.items()},
-                "journals": sorted(one.name for one in path.glob("journal*"))}
+                "weights": {name: (run.read_result() or {}).get("weights_sha256") for name, run in runs.items()}}
 
 
-ALL: dict[str, Work] = {work.name: work for work in (
-    Training("run"), Training("seldom", every=0), Training("resume", done=2), Training("longer", done=2, finished=True),
-    Evaluating(),
-    Sweeping("sweep", "--space=learning_rate=log(1e-3..1e-1)", "--tuner=random", "--max_trials=6", "--epochs=2",
-             workers=2, most=300),
-    Sweeping("asha", "--space=learning_rate=log(1e-3..1e-1)", "--tuner=asha", "--max_trials=6", "--epochs=4", most=300),
-)}
+ALL: dict[str, Any] = {
+    "run": Training(), "seldom": Training(every=0), "resume": Training(done=2),
+    "longer": Training(done=2, finished=True),
+    "sweep": Sweeping("--space=learning_rate=log(1e-3..1e-1)", "--tuner=random", "--max_trials=6", "--epochs=2"),
+    "asha": Sweeping("--space=learning_rate=log(1e-3..1e-1)", "--tuner=asha", "--max_trials=6", "--epochs=4")}
