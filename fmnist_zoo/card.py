@@ -158,7 +158,7 @@ def _built_layers(spec: ModelSpec) -> list[str]:
     known, by = spec.summary, f"built by {custom.readable(spec.build)}"
     if known is None:
         return [f"  {by} when it is trained"]
-    described = (inspect.getdoc(custom.builder(spec.name, spec.build).function) or "").splitlines()
+    described = (inspect.getdoc(spec.builder.function) or "").splitlines()
     fixed = f" and {known.fixed} that are not trained" if known.fixed else ""
     return [*(f"  {line}".rstrip() for line in known.layers or described),
             f"  parameters {known.parameters}{fixed}, {by} for images of shape {custom.shape_text(known.input)}"]

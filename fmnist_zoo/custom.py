@@ -7,6 +7,7 @@ here. What it returns is checked before anything is trained. Importing this modu
 from __future__ import annotations
 
 import contextlib
+import copy
 import dataclasses
 import hashlib
 import inspect
@@ -19,6 +20,7 @@ import threading
 import weakref
 from typing import Any, Callable, Iterator, Mapping
 
+from fmnist_zoo import arguments
 from fmnist_zoo.errors import SpecError
 
 SHAPES = ((784,), (28, 28), (28, 28, 1))  # of an image, as a model may take it
@@ -54,6 +56,9 @@ class Builder:
 
     Attributes:
         build: the function's module and qualified name, for the spec.
+        takes_hp: whether it takes keras-tuner's `HyperParameters`; they then have the arguments as values.
+        defaults: of its arguments that are plain values.
+        arguments: that it is called with; what it does not find among them has its default.
         modules: SHA-256 of the source of the module that registers it, and of the function's if that is another one;
             none for a model of the zoo.
         summary: of the model that this process built last; None before, unless it was registered with one.
@@ -61,19 +66,22 @@ class Builder:
         record: of a `keras.Model` that was given as an object; None for a function.
 
     Raises:
-        SpecError: if it is not a function that can be called without arguments.
+        SpecError: if it is not a function that can be called without arguments, or with `hp` alone.
     """
 
-    def __init__(self, name: str, function: Callable[[], Any], module: str, *, build: str = "",
+    def __init__(self, name: str, function: Callable[..., Any], module: str, *, build: str = "",
                  record: dict[str, Any] | None = None):
         problem = "" if not hasattr(function, "layers") or inspect.isclass(function) else "this is a model"
         try:
-            inspect.signature(function).bind()
+            self.takes_hp, self.defaults = arguments.of_function(function)
         except (TypeError, ValueError) as error:
             problem = str(error)
         if problem:
-            raise SpecError(f"build={function!r:.80}: expected a function without arguments (give them defaults, or "
-                            f"use functools.partial) that returns a new keras.Model in each call; {problem}")
+            raise SpecError(f"build={function!r:.80}: expected a function that returns a new keras.Model in each call, "
+                            "and takes hp, as keras-tuner's do, or no argument without a default (use "
+                            f"functools.partial); {problem}")
+        self.arguments: arguments.Arguments = ()
+        self._with: dict[arguments.Arguments, Builder] = {}
         inner = getattr(function, "func", function)  # of a `functools.partial`
         self.name, self.function, self.record = name, function, record
         # a spawned process imports the main script as __mp_main__
@@ -89,6 +97,47 @@ class Builder:
         """Whether a script or a notebook defines it, and may define it again."""
         return self.build.startswith(_MAIN + ":")
 
+    def takes(self, label: str) -> bool:
+        """Whether the function may have the argument with a label; a function that takes `hp` says so when called."""
+        return self.takes_hp or label in map(arguments.label, self.defaults)
+
+    def given(self, values: arguments.Arguments) -> Builder:
+        """The same function with arguments; its models have a summary and notes of their own."""
+        if values == self.arguments:
+            return self
+        if values not in self._with:
+            known = self._with[values] = copy.copy(self)
+            known.arguments, known.summary, known.notes = values, None, []
+        return self._with[values]
+
+    def call(self) -> tuple[Any, arguments.Arguments]:
+        """What the function returns, and all arguments that it was called with, or asked `hp` for.
+
+        Raises:
+            SpecError: if it does not ask `hp` for one of the arguments.
+        """
+        if not self.takes_hp:
+            return self.function(**dict(self.arguments)), arguments.canonical({**self.defaults, **dict(self.arguments)})
+        hp = hyperparameters(self.arguments)
+        model = self.function(hp)
+        known = {one.name for one in hp.space}
+        if unknown := [name for name, _ in self.arguments if name not in known]:
+            raise SpecError(f"its function asks hp for no {', '.join(unknown)}; it asks for {', '.join(sorted(known))}")
+        return model, arguments.canonical({name: value for name, value in hp.values.items()
+                                           if hp.is_active(name) and not isinstance(value, (list, dict, type(None)))})
+
+
+def hyperparameters(values: arguments.Arguments = ()) -> Any:
+    """keras-tuner's `HyperParameters` with values, which a function gets that asks for them."""
+    from fmnist_zoo.backend import without_noise
+
+    with without_noise():
+        import keras_tuner
+
+    hp = keras_tuner.HyperParameters()
+    hp.values = dict(values)
+    return hp
+
 
 _BUILDERS: dict[str, Builder] = {}  # by the name of the model; those of models that were given, by their `build`
 _VARIABLES: weakref.WeakValueDictionary[int, Any] = weakref.WeakValueDictionary()  # of all built models, by identity
@@ -100,17 +149,18 @@ def add(known: Builder) -> None:
 
 
 def builds(spec_name: str, build: str, function: Any) -> bool:
-    """Whether `function` builds the model of a spec's `name` and `build`."""
+    """Whether `function` builds the registered model of a spec's `name` and `build`."""
     found = _BUILDERS.get(spec_name)
     return found is not None and (found.build, found.function) == (build, function)
 
 
 def builder(name: str, build: str, modules: Mapping[str, str] | None = None) -> Builder:
-    """The builder of a spec's `name` and `build`; `modules` are those in the record of its run.
+    """The builder of a model's `name` and `build`, without arguments; `modules` are those in the record of its run.
 
     Raises:
         SpecError: if the module that registers it was not imported, with what to do.
     """
+    name = name if name in _BUILDERS else name.partition(",")[0]
     found = _BUILDERS.get(build) or _BUILDERS.get(name)
     if found and found.build == build:
         return found
@@ -167,12 +217,11 @@ def build(known: Builder, seed: int) -> Any:
     """
     from fmnist_zoo.backend import keras  # before the user's code, which would import it with its noise
 
-    try:
-        model = _called_until_built(known.function, seed)
+    with _refusals(known):
+        model = _called_until_built(known, seed)
         _check_variables(model)
         with isolated(seed):
-            known.notes = ["what its function gives to compile is not used: the recipe says how it is trained"
-                           ] * model.compiled
+            known.notes = []
             model, dropped = _without_softmax(model)
             if dropped:
                 known.notes.append("its last softmax is dropped, since training is on logits: the model returns logits")
@@ -181,12 +230,33 @@ def build(known: Builder, seed: int) -> Any:
             if 0 < contrast < (RESCALED if keras.layers.Rescaling in kinds else FAINT):
                 known.notes.append(f"its logits for a black and for a white image differ by {contrast:.1g} at most: "
                                    "images come in [0, 1], so a Rescaling(1/255) makes them all black")
-    except SpecError as error:
-        raise SpecError(f"{known.name}, built by {readable(known.build)}, cannot be trained: {error}"
-                        ) from error.__cause__
     _VARIABLES.update((id(variable), variable) for variable in model.weights)
     known.summary = _summary(model)
     return model
+
+
+def returned(known: Builder) -> tuple[Any, arguments.Arguments]:
+    """What a build function returns, as it is, and its arguments, as `Builder.call`; checked by `build` alone.
+
+    Raises:
+        SpecError: for a function that raises; in one line.
+    """
+    from fmnist_zoo.backend import keras  # noqa: F401  (before the user's code, as in `build`)
+
+    with _refusals(known), isolated(0):
+        return _run("its function", known.call)
+
+
+@contextlib.contextmanager
+def _refusals(known: Builder) -> Iterator[None]:
+    """Says of which model a `SpecError` is."""
+    try:
+        yield
+    except SpecError as error:
+        given = "".join(f" with {name}={value}" if not index else f", {name}={value}"
+                        for index, (name, value) in enumerate(known.arguments))
+        raise SpecError(f"{known.name}, built by {readable(known.build)}{given}, cannot be trained: {error}"
+                        ) from error.__cause__
 
 
 @contextlib.contextmanager
@@ -285,14 +355,14 @@ def _declared(model: Any) -> tuple[Any, ...] | None:
     return tuple(shape) if shape else None
 
 
-def _called_until_built(function: Callable[[], Any], seed: int) -> Any:
+def _called_until_built(known: Builder, seed: int) -> Any:
     """What the function returns, with its variables made: a model that declares no input is tried on images."""
     from fmnist_zoo.backend import keras
 
     problems: dict[str, list[str]] = {}  # by what went wrong, the shapes with which it did
     for shape in SHAPES:
         with isolated(seed):
-            model = _run("its function", function)
+            model, _ = _run("its function", known.call)
             if not isinstance(model, keras.Model):
                 found = f"{model!r:.60}" if model is None else type(model).__qualname__
                 raise SpecError(f"its function returns {found}, not a keras.Model" + "; is there a return?"
@@ -328,6 +398,8 @@ def _run(what: str, action: Callable[[], Any]) -> Any:
     """What the user's code returns; it may raise anything, which becomes one line."""
     try:
         return action()
+    except SpecError:
+        raise
     except Exception as error:
         text = re.sub(r"\x1b\[\d*m", "", str(error))  # Keras prints its messages in bold
         raise SpecError(f"{what} raises {type(error).__name__}: {' '.join(text.split())[:300]}") from error

@@ -117,7 +117,7 @@ def build(spec: ModelSpec, seed: int = 0) -> Any:
     refuse_fork()
     seed = int(Whole(below=2**32).check("seed", seed))
     if spec.build:
-        return custom.build(custom.builder(spec.name, spec.build), seed)
+        return custom.build(spec.builder, seed)
     flow = pixels = keras.Input((PIXELS,), name="pixels")
     for layer in spec.layers:
         flow = _make(spec, layer, seed)(flow)

@@ -14,7 +14,7 @@ import os
 import sys
 from typing import Any, Callable
 
-from fmnist_zoo import custom, prototype, weights
+from fmnist_zoo import arguments, custom, prototype, weights
 from fmnist_zoo.backend import without_noise
 from fmnist_zoo.settings import parse, settings_of
 from fmnist_zoo.spec import ModelSpec, Recipe, SpecError
@@ -23,17 +23,19 @@ _MODELS: dict[str, tuple[ModelSpec, Recipe]] = {}
 _FIELDS = settings_of(ModelSpec)
 
 
-def register(name: str, description: str = "", *, recipe: Recipe = Recipe(), build: Callable[[], Any] | None = None,
+def register(name: str, description: str = "", *, recipe: Recipe = Recipe(), build: Callable[..., Any] | None = None,
              summary: custom.ModelSummary | None = None, **architecture: Any) -> ModelSpec:
     """Adds a model to the zoo and returns its spec.
 
     Args:
         name: letters, digits, `_`, `.`, `+` and `-`. It is also the name of a folder.
         recipe: how it is trained by default.
-        build: a function without arguments that returns a new `keras.Model` in each call (functional, Sequential or
-            subclassed), from (batch, 784), (batch, 28, 28) or (batch, 28, 28, 1) float32 in [0, 1] to (batch, 10)
-            logits. It is called when the model is built; the global random seeds are then set. Such a model has no
-            settings of the architecture.
+        build: a function that returns a new `keras.Model` in each call (functional, Sequential or subclassed), from
+            (batch, 784), (batch, 28, 28) or (batch, 28, 28, 1) float32 in [0, 1] to (batch, 10) logits. It is called
+            when the model is built; the global random seeds are then set. Such a model has no settings of the
+            architecture. Its keyword arguments with a number, a text or a bool as default are hyper-parameters of the
+            model; a function with the one argument `hp` asks keras-tuner's `HyperParameters` for them. Optimizer,
+            learning rate and further numbers of its `compile` are those of the recipe, unless `recipe` has others.
         summary: what a listing says of such a model before it was built; None: nothing.
         **architecture: settings of `ModelSpec`, such as `hidden` and `dropout`.
 
@@ -44,7 +46,7 @@ def register(name: str, description: str = "", *, recipe: Recipe = Recipe(), bui
                      summary)
 
 
-def spec_of(build: Callable[[], Any]) -> ModelSpec:
+def spec_of(build: Callable[..., Any]) -> ModelSpec:
     """The spec of a model that a function builds, as `register` takes one; it has the function's name.
 
     The function is registered if it is not yet. One that was defined again, in a notebook, replaces the earlier one.
@@ -76,7 +78,7 @@ def spec_of_model(model: Any) -> ModelSpec:
     return prototype.add(model)
 
 
-def _register(name: str, description: str, recipe: Recipe, build: Callable[[], Any] | None, module: str,
+def _register(name: str, description: str, recipe: Recipe, build: Callable[..., Any] | None, module: str,
               architecture: dict[str, Any], summary: custom.ModelSummary | None = None) -> ModelSpec:
     built = None if build is None else custom.Builder(name, build, module)
     if name in _MODELS and not (built and built.in_main and built.build == _MODELS[name][0].build):
@@ -88,9 +90,10 @@ def _register(name: str, description: str, recipe: Recipe, build: Callable[[], A
     if not isinstance(recipe, Recipe):
         raise SpecError(f"recipe must be a Recipe, received {recipe!r}")
     _refuse_unknown_fields(architecture)
-    spec = ModelSpec(name=name, description=description, build=built.build if built else "", **architecture)
+    spec = ModelSpec(name=name, description=description, build=built.build if built else "",
+                     arguments=built.defaults if built and not built.takes_hp else (), **architecture)
     if built:
-        built.summary = summary
+        built.given(spec.arguments).summary = summary
         custom.add(built)
     _MODELS[name] = (spec, recipe)
     return spec
@@ -103,7 +106,7 @@ def list_models(pattern: str = "*", *, trained: bool = False) -> list[str]:
 
 
 def get_spec(name: str, **overrides: Any) -> ModelSpec:
-    """The spec of a registered name, or of a changed one such as `4L,dropout=0.3_0.2_0.1,l2=1e-05`.
+    """The spec of a registered name, or of a changed one: `4L,dropout=0.3_0.2_0.1,l2=1e-05`, or `my_cnn,filters=16`.
 
     Raises:
         SpecError: for an unknown name (with the nearest names), or wrong overrides.
@@ -113,10 +116,14 @@ def get_spec(name: str, **overrides: Any) -> ModelSpec:
     parsed: dict[str, Any] = {}
     for change in changes:
         field, _, text = change.partition("=")
-        _refuse_unknown_fields({field: text})
+        if spec.build:
+            field, value = arguments.unescaped(field), arguments.read(text)
+        else:
+            _refuse_unknown_fields({field: text})
+            value = parse(field, _FIELDS[field].kind, text)
         if field in parsed:
             raise SpecError(f"{name!r} names {field} twice")
-        parsed[field] = parse(field, _FIELDS[field].kind, text)
+        parsed[field] = value
     return derive(derive(spec, **parsed), **overrides)
 
 
@@ -125,17 +132,21 @@ def get_recipe(name: str) -> Recipe:
     return _find(str(name).split(",")[0])[1]
 
 
+def recipe_of(spec: ModelSpec) -> Recipe:
+    """The same of a spec, which may be of a model that is not registered."""
+    return _MODELS.get(spec.name.partition(",")[0], (spec, Recipe()))[1]
+
+
 def derive(spec: ModelSpec, **overrides: Any) -> ModelSpec:
     """`spec` with some fields changed, and a name that says so.
 
     A result that equals a registered model has that model's name. Otherwise the name is `<base>,<field>=<value>`, with
     each field that differs from the base. `get_spec` reads it back.
     """
-    _refuse_unknown_fields(overrides)
     changes = {field: value for field, value in overrides.items() if value is not None}
-    spec.refuse_settings(changes)
     if spec.build:
-        return spec
+        return _with_arguments(spec, changes) if changes else spec
+    _refuse_unknown_fields(overrides)
     if "hidden" in changes:
         if not _FIELDS["hidden"].kind.check("hidden", changes["hidden"]):  # the base's are for hidden layers
             for field in ("dropout", "activation", "normalization"):
@@ -150,6 +161,28 @@ def derive(spec: ModelSpec, **overrides: Any) -> ModelSpec:
     differing = {field: known.kind.write(getattr(changed, field)) for field, known in _FIELDS.items()
                  if getattr(changed, field) != getattr(base, field)}
     name = ",".join([base.name, *(f"{field}={text}" for field, text in differing.items())])
+    return dataclasses.replace(changed, name=name, description=f"{base.description} (changed: {', '.join(differing)})")
+
+
+def _with_arguments(spec: ModelSpec, changes: dict[str, Any]) -> ModelSpec:
+    """The spec of a model of the user's with some arguments, by label, changed, and a name that says so."""
+    spec.refuse_settings(name for name in changes if name in _FIELDS)
+    known, found = spec.builder, dict(spec.arguments)
+    for label, value in changes.items():
+        if not known.takes(label):
+            raise SpecError(f"{spec.name} is built by {custom.readable(spec.build)}, which has no argument {label!r}; "
+                            f"{nearest(label, map(arguments.label, known.defaults))}")
+        name = arguments.name_of(label)
+        if name in known.defaults:
+            value = arguments.kind_of(known.defaults[name]).check(label, value)
+        found[name] = value
+    base, _ = _MODELS.get(spec.name.partition(",")[0], (spec, None))
+    changed = dataclasses.replace(spec, arguments=found)
+    differing = {arguments.label(name): arguments.write(value) for name, value in changed.arguments
+                 if (name, value) not in base.arguments}
+    if not differing:
+        return base
+    name = ",".join([base.name, *(f"{arguments.escaped(label)}={text}" for label, text in differing.items())])
     return dataclasses.replace(changed, name=name, description=f"{base.description} (changed: {', '.join(differing)})")
 
 
@@ -190,7 +223,7 @@ def nearest(name: str, known: Any) -> str:
     folded = {candidate.lower(): candidate for candidate in known}
     close = difflib.get_close_matches(name.lower(), folded, n=3, cutoff=0.5)
     if not close:
-        return f"known: {', '.join(known)}"
+        return f"known: {', '.join(folded.values()) or 'none'}"
     return f"did you mean {', '.join(folded[candidate] for candidate in close)}?"
 
 

@@ -13,6 +13,7 @@ import re
 from typing import Any, Iterable, Mapping
 
 from fmnist_zoo import custom
+from fmnist_zoo.arguments import Arguments, canonical, label
 from fmnist_zoo.errors import SpecError
 from fmnist_zoo.settings import (
     DATA,
@@ -36,6 +37,7 @@ CLASSES = 10
 CLASS_NAMES = ("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot")
 FULL_BATCH = "full"
 ARRAYS = "arrays"  # the data of a run whose images were given in Python; no file holds them
+BUILT = ("build", "arguments")  # fields of a model of the user's alone
 LONGEST_FOLDER = 200  # file systems take names of 255 bytes, and files beside it have longer ones
 DENSE, ACTIVATION, DROPOUT = "dense", "activation", "dropout"  # kinds of layers
 BATCH_NORM, LAYER_NORM = "batch", "layer"  # normalization over the batch, or over the units of a layer
@@ -118,7 +120,10 @@ class ModelSpec:
             at zero.
         activation: Keras' function of that name; the slope of `leaky_relu` is 0.2, and `gelu` is the exact one.
         normalization: `batch` (momentum 0.9) or `layer`, both with epsilon 1e-5, a scale and an offset.
-        build: the function that builds a model of the user's own, "my_models:cnn"; the spec says nothing more about it.
+        build: the function that builds a model of the user's own, "my_models:cnn"; of the model, the spec says nothing
+            more than
+        arguments: which the function is given, plain values by name. They are stored in pairs, in the order of the
+            names; a mapping is taken, too.
 
     Raises:
         SpecError: for a value that no model can have.
@@ -140,6 +145,7 @@ class ModelSpec:
                                  searched=True)
     description: str = ""
     build: str = ""
+    arguments: Arguments = ()
 
     def __post_init__(self) -> None:
         if not isinstance(self.name, str) or not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.,=+-]{0,999}", self.name):
@@ -152,6 +158,9 @@ class ModelSpec:
             raise SpecError(f"a spec's build names a function, such as my_models:cnn; received {self.build!r:.80}: "
                             "fmnist_zoo.register(name, build=function) makes the spec")
         check_settings(self)
+        object.__setattr__(self, "arguments", canonical(self.arguments))
+        if self.arguments and not self.build:
+            raise SpecError(f"arguments are for a function that builds the model, and {self.name} has none")
         object.__setattr__(self, "dropout", self._rates())
         self.refuse_settings(name for name, known in settings_of(ModelSpec).items()
                              if getattr(self, name) != known.default)
@@ -162,27 +171,33 @@ class ModelSpec:
 
     def refuse_settings(self, names: Iterable[str]) -> None:
         """`SpecError` for settings of the architecture, by `names`, if a function builds the model."""
-        if self.build and (received := ", ".join(names)):
-            raise SpecError(f"{self.name} is built by {custom.readable(self.build)}; it has no {received} to set")
+        if self.build and (received := list(names)):
+            own = [label(name) for name in received if self.builder.takes(label(name))]
+            raise SpecError(f"{self.name} is built by {custom.readable(self.build)}; it has no {', '.join(received)} "
+                            "to set" + f"; an argument of its function is called {', '.join(own)}" * bool(own))
+
+    @property
+    def builder(self) -> custom.Builder:
+        """The function that builds it, with its arguments; `SpecError` as `custom.builder`."""
+        return custom.builder(self.name, self.build).given(self.arguments)
 
     @property
     def modules(self) -> dict[str, str]:
         """SHA-256 of the source, by name, of the user's modules that build it; `SpecError` as `custom.builder`."""
-        return custom.builder(self.name, self.build).modules if self.build else {}
+        return self.builder.modules if self.build else {}
 
     @property
     def summary(self) -> custom.ModelSummary | None:
         """Layers and parameters of a model that a function builds; None if this process has not built it, unless it
         was registered with a summary."""
-        return custom.builder(self.name, self.build).summary if self.build else None
+        return self.builder.summary if self.build else None
 
     def _built(self) -> custom.ModelSummary:
         """The same, for which the model is built if it was not yet; `SpecError` if it cannot be trained."""
-        builder = custom.builder(self.name, self.build)
-        if builder.summary is None:
-            custom.build(builder, seed=0)  # imports NumPy and TensorFlow
-        assert builder.summary
-        return builder.summary
+        if self.builder.summary is None:
+            custom.build(self.builder, seed=0)  # imports NumPy and TensorFlow
+        assert self.builder.summary
+        return self.builder.summary
 
     def _rates(self) -> tuple[float, ...]:
         """One dropout rate for each hidden layer; `()` if nothing is dropped."""
@@ -248,12 +263,13 @@ class ModelSpec:
     def architecture(self) -> dict[str, Any]:
         """Every field but name and description."""
         return {field: value for field, value in vars(self).items()
-                if field not in ("name", "description") and (value or field != "build")}
+                if field not in ("name", "description") and (value or field not in BUILT)}
 
     def get_config(self) -> dict[str, Any]:
         """Its fields, for JSON; `from_config` is the inverse."""
-        fields = {**dataclasses.asdict(self), "hidden": list(self.hidden), "dropout": list(self.dropout)}
-        return {name: value for name, value in fields.items() if value or name != "build"}
+        fields = {**vars(self), "hidden": list(self.hidden), "dropout": list(self.dropout),
+                  "arguments": dict(self.arguments)}
+        return {name: value for name, value in fields.items() if value or name not in BUILT}
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> ModelSpec:

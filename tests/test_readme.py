@@ -64,9 +64,10 @@ def workplace(tmp_path_factory):
     late = train.train("4D_drop03", epochs=1, run_name="second", **settings).folder
     (late / "result.json").unlink()
     train.train("softmax", epochs=1, run_name="seed0", **settings).folder.parent.rename(folder / "tb_logs/conv_teacher")
-    (module,) = re.findall(r'^```python title="my_models.py"\n(.*?)^```$', "\n".join(PAGES.values()),
-                           re.DOTALL | re.MULTILINE)
-    (folder / "my_models.py").write_text(module)
+    for name in ("my_models", "hyper_models"):
+        (module,) = re.findall(rf'^```python title="{name}.py"\n(.*?)^```$', "\n".join(PAGES.values()),
+                               re.DOTALL | re.MULTILINE)
+        (folder / f"{name}.py").write_text(module)
     image = Image.fromarray(load_data(data="mini")["fit"].images[0].reshape(28, 28))
     (folder / "folder_of_images").mkdir()
     for name in ("photo.jpg", "folder_of_images/another.png"):
@@ -86,7 +87,8 @@ def reader(workplace, monkeypatch, inline_pool):
     """This process is in the workplace, and what a page does to the zoo is undone."""
     monkeypatch.chdir(workplace)
     monkeypatch.setattr(registry, "_MODELS", dict(registry._MODELS))
-    monkeypatch.delitem(sys.modules, "my_models", raising=False)  # it registers models again
+    for name in ("my_models", "hyper_models"):
+        monkeypatch.delitem(sys.modules, name, raising=False)  # it registers models again
 
 
 def marked(snippets):

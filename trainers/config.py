@@ -9,7 +9,7 @@ import pathlib
 import re
 from typing import Any, Mapping
 
-from fmnist_zoo import custom, registry
+from fmnist_zoo import arguments, custom, registry
 from fmnist_zoo.card import printable
 from fmnist_zoo.errors import ZooError
 from fmnist_zoo.files import local_path, opened
@@ -27,7 +27,7 @@ from fmnist_zoo.settings import (
     setting,
     settings_of,
 )
-from fmnist_zoo.spec import ARRAYS, FULL_BATCH, OPTIMIZERS, ModelSpec, Recipe, SpecError
+from fmnist_zoo.spec import ARRAYS, FULL_BATCH, OPTIMIZERS, ModelSpec, Recipe
 
 DATA_VARIABLE = "FMNIST_ZOO_DATA"
 THREADS, THREADS_VARIABLE = 2, "TF_NUM_INTRAOP_THREADS"
@@ -140,7 +140,9 @@ class RunConfig:
         defaults = {name: known.default for name, known in SETTINGS.items() if known.decides}
         defaults |= {"build": "", "ranking": False}
         fields = flat(self)
-        return json.dumps({name: fields[name] for name in defaults if fields[name] != defaults[name]}, sort_keys=True)
+        found = {name: fields[name] for name in defaults if fields[name] != defaults[name]}
+        given = {"arguments": dict(self.spec.arguments)} if self.spec.arguments else {}
+        return json.dumps({**found, **given}, sort_keys=True)
 
     @property
     def data_settings(self) -> dict[str, Any]:
@@ -176,11 +178,13 @@ SETTINGS: dict[str, Setting] = {**settings_of(ModelSpec), **settings_of(Recipe),
 def flat(config: RunConfig) -> dict[str, Any]:
     """All settings of a run by name, whichever part of the config holds them; and `build` and `ranking`.
 
-    `schedule_epochs` is the recipe's horizon, which decides the numbers of an epoch, given or not.
+    So are the arguments of a model of the user's, by label. `schedule_epochs` is the recipe's horizon, which decides
+    the numbers of an epoch, given or not.
     """
     everything = {**vars(config), **vars(config.recipe), **vars(config.spec),
                   "schedule_epochs": config.recipe.horizon}
-    return {name: everything[name] for name in (*SETTINGS, "build", "ranking")}
+    return {**{name: everything[name] for name in (*SETTINGS, "build", "ranking")},
+            **{arguments.label(name): value for name, value in config.spec.arguments}}
 
 
 def resolve(model: str | ModelSpec, **settings: Any) -> RunConfig:
@@ -193,11 +197,8 @@ def resolve(model: str | ModelSpec, **settings: Any) -> RunConfig:
         raise TypeError("model is a name, a ModelSpec or, for train, a function that returns a Keras model; received "
                         f"{model!r:.80}")
     spec = model if isinstance(model, ModelSpec) else registry.get_spec(model)
-    try:
-        recipe = registry.get_recipe(spec.name)
-    except SpecError:  # a spec that was never registered
-        recipe = Recipe()
-    given = {name: getattr(recipe, name) for name in TRAINED} | _given(settings)  # a recipe may name a folder, too
+    recipe = registry.recipe_of(spec)
+    given = {name: getattr(recipe, name) for name in TRAINED} | _given(spec, settings)  # a recipe may name a folder
     threads = os.environ.get(THREADS_VARIABLE, "")
     if threads.isdecimal() and int(threads):
         given.setdefault("threads", int(threads))
@@ -210,7 +211,7 @@ def resolve(model: str | ModelSpec, **settings: Any) -> RunConfig:
 
 def names_in(text: str) -> list[str]:
     """The trained models that a setting names. The name of a changed model has commas of its own."""
-    return re.split(rf",(?!(?:{'|'.join(settings_of(ModelSpec))})=)", text) if text else []
+    return re.split(r",(?![\w+-][\w.+-]*=)", text) if text else []
 
 
 def located(setting: str, names: Any) -> str:
@@ -225,11 +226,12 @@ def located(setting: str, names: Any) -> str:
     return ",".join(os.path.abspath(path) if os.sep in path else path for path in paths)
 
 
-def _given(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Without those that are None; `ConfigError` for unknown names."""
+def _given(spec: ModelSpec, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Without those that are None; `ConfigError` for unknown names, which may be arguments of a user's own model."""
     for name in settings:
-        if name not in SETTINGS and name != "ranking":
-            raise ConfigError(f"a run has no setting {name!r}; {registry.nearest(name, sorted(SETTINGS))}")
+        if name not in SETTINGS and name != "ranking" and not (spec.build and spec.builder.takes(name)):
+            own = map(arguments.label, spec.builder.defaults) if spec.build else ()
+            raise ConfigError(f"a run has no setting {name!r}; {registry.nearest(name, sorted((*SETTINGS, *own)))}")
     return {name: value for name, value in settings.items() if value is not None}
 
 
@@ -239,7 +241,7 @@ def overlay(config: RunConfig, **settings: Any) -> RunConfig:
     Settings that depend on a changed one and were not given are recomputed: a new optimizer comes with its default
     learning rate and weight decay.
     """
-    given = _given(settings)
+    given = _given(config.spec, settings)
     optimizer = given.get("optimizer", config.recipe.optimizer)
     if optimizer != config.recipe.optimizer and optimizer in OPTIMIZERS:
         for name in DEPENDENT:
@@ -250,7 +252,8 @@ def overlay(config: RunConfig, **settings: Any) -> RunConfig:
         given["data_dir"] = os.path.abspath(local_path(named, "data_dir"))
     parts: dict[str, dict[str, Any]] = {"spec": {}, "recipe": {}, "run": {}}
     for name, value in given.items():
-        part = "spec" if name in settings_of(ModelSpec) else "recipe" if name in settings_of(Recipe) else "run"
+        part = "recipe" if name in settings_of(Recipe) else "run" if name in (*settings_of(RunConfig), "ranking") else \
+            "spec"
         parts[part][name] = value
     recipe = dataclasses.replace(config.recipe, **parts["recipe"])
     if given.get("schedule_epochs") and not recipe.horizon:
@@ -269,7 +272,8 @@ def as_run(trial: RunConfig) -> RunConfig:
 def differences(old: RunConfig, new: RunConfig) -> dict[str, tuple[Any, Any]]:
     """Setting name to (old, new), for each that differs."""
     before, after = flat(old), flat(new)
-    return {name: (before[name], after[name]) for name in before if before[name] != after[name]}
+    return {name: (before.get(name), after.get(name)) for name in {**before, **after}
+            if before.get(name) != after.get(name)}
 
 
 def decisive_differences(old: RunConfig, new: RunConfig) -> dict[str, tuple[Any, Any]]:

@@ -21,6 +21,7 @@ from fmnist_zoo.settings import DATA, MODEL, OUTPUT, TRAINING, settings_of
 from fmnist_zoo.spec import ARRAYS, ModelSpec
 from trainers import cli
 from trainers.config import ConfigError, RunConfig, as_run, differences, overlay, read_run, resolve
+from trainers.engine import compile_cache, process
 from trainers.running import dependencies, progress, provenance
 from trainers.running.folder import NewFolder, RunFolder, finished
 from trainers.settings import SettingsWithoutData
@@ -76,9 +77,9 @@ def train(model: str | ModelSpec | Callable[[], Any] | keras.Model, *, data: Ima
     """Trains a model in a new run folder. Settings that are not given follow the model's recipe.
 
     Args:
-        model: a name, a spec, or a function without arguments that returns a new `keras.Model` in each call, as
-            `fmnist_zoo.register` takes one; or a `keras.Model`, of which a clone is trained from its weights. What its
-            `compile` was given is taken into the recipe, unless a setting says otherwise.
+        model: a name, a spec, or a function that returns a new `keras.Model` in each call, as `fmnist_zoo.register`
+            takes one; or a `keras.Model`, of which a clone is trained from its weights. What its `compile` was given is
+            taken into the recipe, unless a setting says otherwise.
         data: "fashion_mnist", "mini", a pair of images (n, 784) or (n, 28, 28) uint8 and labels (n,) from 0 to 9, of
             which `validation_size` are held out, or a `fmnist_zoo.Data` with the split "fit" and, to validate,
             "validation". No file holds images that are given here: `resume` needs them again.
@@ -90,7 +91,8 @@ def train(model: str | ModelSpec | Callable[[], Any] | keras.Model, *, data: Ima
             which `train` then raises.
         callbacks: of `keras.callbacks`, which are called after each epoch (not each batch) with the row as `logs`.
             `resume` needs them again.
-        **settings: named as the command's flags: `epochs`, `batch_size` (an int or "full"), `dropout`, ...
+        **settings: named as the command's flags: `epochs`, `batch_size` (an int or "full"), `dropout`, ...; and
+            arguments of a function that builds the model.
 
     The process is left as it was found: TensorFlow's determinism, Keras' dtypes, random states, the environment. A call
     in another thread waits until this one ends.
@@ -105,20 +107,30 @@ def train(model: str | ModelSpec | Callable[[], Any] | keras.Model, *, data: Ima
         TypeError: if `model`, `on_epoch` or a callback is of another type.
         RunError: if the objective becomes NaN or infinite, or the disk is full.
     """
-    reporter, named = progress.for_caller(verbose), dict(settings)
-    if prototype.is_model(model):
-        from trainers.running import compiled
-
-        taken, notes = compiled.settings(model, named)
-        for note in notes:
-            reporter.note(note)
-        named |= taken
-        spec: str | ModelSpec = registry.spec_of_model(model)
+    reporter = progress.for_caller(verbose)
+    given = model if prototype.is_model(model) else None
+    if given is not None:
+        spec: str | ModelSpec = registry.spec_of_model(given)
     else:
         spec = registry.spec_of(model) if callable(model) else model
-    config, given = _with_data(spec, data, named)
-    return _execute(NewFolder(logdir, config, run_name), config, reporter=reporter, data=given, on_epoch=on_epoch,
+    config, images = _with_data(spec, data, settings)
+    config = _as_built(config, settings, reporter, given)
+    return _execute(NewFolder(logdir, config, run_name), config, reporter=reporter, data=images, on_epoch=on_epoch,
                     callbacks=callbacks)
+
+
+def _as_built(config: RunConfig, given: Mapping[str, Any], reporter: progress.Reporter, model: Any = None) -> RunConfig:
+    """The run of a model of the user's as its function, or the caller of `train`, compiles it."""
+    if not config.spec.build:
+        return config
+    with compile_cache.enabled(config.threads):
+        process.start_tensorflow(config.threads)
+    from trainers.running import compiled
+
+    config, notes = compiled.as_built(config, given, model)
+    for note in notes:
+        reporter.note(note)
+    return config
 
 
 def resume(path: str | os.PathLike[str], *, epochs: int | None = None, data: Images | None = None,
@@ -256,7 +268,7 @@ def _new_run(values: cli.Flags) -> tuple[RunConfig, dict[str, Any] | None]:
                    "initial_weights": {"initial_weights"}}
         same = {part: record[part] for part, names in changed.items() if part in record and not names & set(given)}
         return overlay(old, **given), same
-    return resolve(values.model, **given), None
+    return _as_built(resolve(values.model, **given), given, progress.for_output()), None
 
 
 def _resume(values: cli.Flags) -> int:

@@ -13,6 +13,7 @@ from tensorboard.compat.proto import event_pb2
 from tensorboard.plugins.hparams import api_pb2, metadata, plugin_data_pb2
 from tensorboard.summary.writer.record_writer import RecordWriter
 
+from fmnist_zoo import arguments
 from fmnist_zoo.card import printable
 from fmnist_zoo.errors import ZooError
 from fmnist_zoo.files import atomic_write, exclusive, make_folder
@@ -42,7 +43,7 @@ FILE = "events.out.tfevents.0.hparams"
 
 def hyperparameters(config: RunConfig, batch_size: int | None = None, *, model: str = "", by_layer: bool = False
                     ) -> Values:
-    """A run's values, one for each declared column.
+    """A run's values, one for each declared column, and for each argument of a model of the user's.
 
     Args:
         batch_size: the images of an update, where the recipe says "full"; None leaves the column out there.
@@ -61,7 +62,9 @@ def hyperparameters(config: RunConfig, batch_size: int | None = None, *, model: 
         "batch_size": batch_size or config.recipe.batch_size,
         **{f"dropout.{layer}": rate for layer, rate in enumerate(of_layers, start=1)},
     }
-    return {name: value for name, value in cells.items() if isinstance(value, str) == (_TYPES[name] is str)}
+    given = {arguments.label(name): str(value).lower() if isinstance(value, bool) else value
+             for name, value in config.spec.arguments}
+    return {name: value for name, value in cells.items() if isinstance(value, str) == (_TYPES[name] is str)} | given
 
 
 def declare(logdir: pathlib.Path, runs: Iterable[Values], *, first: Sequence[str] = ()) -> None:
@@ -79,7 +82,7 @@ def declare(logdir: pathlib.Path, runs: Iterable[Values], *, first: Sequence[str
         known = _read(logdir / FILE) or _recorded(logdir)
         for values in runs:
             for name, value in values.items():
-                known[name].add(value)
+                known.setdefault(name, set()).add(value)
         content = _declaration(known, first)
         for folder in (logdir, *(path.parent for path in logdir.glob("sweeps/*/sweep.json"))):
             path = folder / FILE
@@ -101,9 +104,10 @@ def _declaration(known: dict[str, set[Any]], first: Sequence[str]) -> bytes:
 
 
 def _info(name: str, values: set[Any], differs: bool) -> Any:
-    if _TYPES[name] is str:
+    texts = [value for value in values if isinstance(value, str)]
+    if _TYPES.get(name, str if texts else float) is str:
         info = api_pb2.HParamInfo(name=name, type=api_pb2.DATA_TYPE_STRING, differs=differs)
-        info.domain_discrete.extend(sorted(values))
+        info.domain_discrete.extend(sorted(texts))
         return info
     interval = api_pb2.Interval(min_value=min(values), max_value=max(values)) if values else None
     return api_pb2.HParamInfo(name=name, display_name=_NAMES.get(name, ""), type=api_pb2.DATA_TYPE_FLOAT64,
@@ -121,7 +125,7 @@ def _content(experiment: Any) -> bytes:
 def _read(path: pathlib.Path) -> dict[str, set[Any]]:
     """The columns of a declaration, in its order, with the values (of numbers the least and the largest) of each.
 
-    Empty if there is none, it is damaged, or it has other columns than these.
+    Empty if there is none, it is damaged, or it lacks one of these columns.
     """
     try:
         content = path.read_bytes()
@@ -135,7 +139,7 @@ def _read(path: pathlib.Path) -> dict[str, set[Any]]:
         interval = info.domain_interval
         numbers = {interval.min_value, interval.max_value} if info.HasField("domain_interval") else set()
         known[info.name] = {*info.domain_discrete, *numbers}
-    return known if set(known) == set(_TYPES) else {}
+    return known if set(known) >= set(_TYPES) else {}
 
 
 def _recorded(logdir: pathlib.Path) -> dict[str, set[Any]]:
@@ -147,7 +151,7 @@ def _recorded(logdir: pathlib.Path) -> dict[str, set[Any]]:
         except ZooError:  # a damaged record, or a model of a module that is not imported
             continue
         for name, value in values.items():
-            known[name].add(value)
+            known.setdefault(name, set()).add(value)
     return known
 
 

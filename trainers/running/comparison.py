@@ -72,6 +72,7 @@ def settings(runs: Sequence[Compared]) -> dict[str, list[str]]:
     return {"model": [one.line.model for one in runs],
             **{name: [known.kind.write(one[name]) for one in values]
                for name, known in SETTINGS.items() if name in differing},
+            **{name: [str(one.get(name, "")) for one in values] for name in sorted(differing.difference(SETTINGS))},
             **{name: cells for name, cells in found.items() if len(set(cells)) > 1}}
 
 

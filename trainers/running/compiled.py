@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any, Mapping
 
+from fmnist_zoo import custom, registry
 from fmnist_zoo.backend import keras
-from fmnist_zoo.spec import OPTIMIZERS
-from trainers.config import ConfigError
+from fmnist_zoo.settings import settings_of
+from fmnist_zoo.spec import OPTIMIZERS, Recipe
+from trainers.config import DEPENDENT, ConfigError, RunConfig, overlay
 from trainers.engine.network import are_kernels
 from trainers.engine.optimizers import MOMENTUM
 
@@ -14,6 +17,28 @@ _losses = keras.losses
 CROSS_ENTROPIES = (_losses.SparseCategoricalCrossentropy, _losses.CategoricalCrossentropy)
 FUNCTIONS = (_losses.sparse_categorical_crossentropy, _losses.categorical_crossentropy)
 NAMES = {"learning_rate": "learning_rate", "weight_decay": "weight_decay", "global_clipnorm": "clip_norm"}
+
+
+def as_built(config: RunConfig, given: Mapping[str, Any], model: Any = None) -> tuple[RunConfig, list[str]]:
+    """The run of a model of the user's as its function builds and compiles it, and notes on what of that is not used.
+
+    Args:
+        given: settings that were given for the run. They win over those of `compile`, and so do those of a recipe that
+            the model was registered with.
+        model: what is trained, if no function builds it.
+
+    Raises:
+        SpecError: if the function raises an error.
+        ConfigError: as `settings`.
+    """
+    registered = vars(registry.recipe_of(config.spec))
+    known = {name: registered[name] for name, one in settings_of(Recipe).items() if registered[name] != one.default}
+    arguments = config.spec.arguments
+    if model is None:
+        model, arguments = custom.returned(config.spec.builder)
+    found, notes = settings(model, known | {name: value for name, value in given.items() if value is not None})
+    config = overlay(config, **{name: getattr(config.recipe, name) for name in DEPENDENT} | found)
+    return dataclasses.replace(config, spec=dataclasses.replace(config.spec, arguments=arguments)), notes
 
 
 def settings(model: Any, given: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:

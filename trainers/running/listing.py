@@ -159,7 +159,7 @@ def changes(config: RunConfig) -> str:
     """The settings that decide numbers and differ from those of the model's base: `dropout=0.3_0.2 epochs=3`."""
     base = config.spec.name.split(",")[0]
     plain = _plain(base)
-    found = [] if plain else config.spec.name.split(",")[1:]
+    found = [] if plain and not config.spec.build else config.spec.name.split(",")[1:]
     differing = decisive_differences(plain or RunConfig(config.spec, Recipe()), config)
     found += [f"{name}={SETTINGS[name].kind.write(new)}" for name, (_, new) in differing.items() if name in SETTINGS]
     return " ".join(found)

@@ -90,7 +90,7 @@ class Run:
         """Whether its images, its callbacks, or what builds its model are in this process alone."""
         spec = self.config.spec
         return bool(provenance.from_python(self.record)
-                    or spec.build and custom.builder(spec.name, spec.build).in_main)
+                    or spec.build and spec.builder.in_main)
 
     def _continue(self, epochs: int | None = None) -> str:
         """What continues the run."""

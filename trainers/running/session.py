@@ -80,7 +80,7 @@ class Session:
         """The model with its first weights, and the engine that trains it."""
         config = self.config
         self.model = self._build()
-        self.builder = custom.builder(config.spec.name, config.spec.build) if config.spec.build else None
+        self.builder = config.spec.builder if config.spec.build else None
         for note in self.builder.notes if self.builder else ():
             self.reporter.note(f"{config.spec.name}: {note}")
         found, self.named = dependencies.load(config.recipe, self.data, self.reporter, recorded,
