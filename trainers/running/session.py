@@ -344,7 +344,8 @@ class Session:
             variable.assign(chosen[name])
         with self.engine.counting():
             labels, logits = self.validation.labels, self.engine.predict(self.validation.images)
-            train_loss = metrics.mean_cross_entropy(self.engine.predict(self.fit.images), self.fit.labels)
+            training = self.sample if self.ranking else self.fit  # all images would take a trial a third of an epoch
+            train_loss = metrics.mean_cross_entropy(self.engine.predict(training.images), training.labels)
             final: dict[str, float] = {"epoch": epoch, "train_loss": train_loss}
             if len(labels):
                 final |= _measured("val", logits, labels)

@@ -44,7 +44,7 @@ class Plan:
             COUNT.check("max_trials", max_trials)
         self.given = sorted(name for name, value in settings.items() if value is not None)
         given = {name: settings[name] for name in self.given}
-        self.base = resolve(model, ranking=True, **{"histogram_every": 0, "checkpoint_every": 1, **given})
+        self.base = resolve(model, ranking=True, **{"histogram_every": 0, **given})
         self.tuner, self.objective, self.executions = tuner, objective, executions
         default = catalog.default_space(self.base.spec)
         self.space = parse(default if space is None else space, self.base, listed_only=tuner == "grid")
