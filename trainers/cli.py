@@ -170,6 +170,8 @@ def main(name: str, arguments: Sequence[str] | None, *, usage: str, groups: Mapp
             print(help_text(usage, {**groups, "Models of your own": ("zoo_module",)}, values))
             return 0
         rest = parse(values, received, words=words)
+        if arguments is None:
+            backend.alone()
         if not any_backend:
             backend.need_tensorflow()
         threads = "threads" in values and values.threads or os.environ.get(THREADS_VARIABLE) or THREADS

@@ -51,7 +51,7 @@ def start_tensorflow(threads: int) -> int:
     Returns the number that it has.
     """
     backend.need_tensorflow()
-    with backend.without_noise():
+    with backend.without_noise(), backend.without_wrapped():
         import tensorflow
 
         with contextlib.suppress(RuntimeError):  # it runs

@@ -21,12 +21,14 @@ avoids them:
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import dataclasses
 import math
 import warnings
 from typing import Any, Mapping, Sequence
 
+from fmnist_zoo import backend
 from trainers.config import SEEDS
 from trainers.tuning.space import Space, Value
 
@@ -58,9 +60,9 @@ class Oracle:
                  start: Sequence[Mapping[str, Value]] = ()):
         from fmnist_zoo.backend import tf  # noqa: F401  (before keras-tuner, which imports it with all its noise)
 
-        # isort: split
-        import keras_tuner
-        from keras_tuner import oracles
+        with contextlib.nullcontext() if tuner == "bayesian" else backend.without_wrapped():
+            import keras_tuner
+            from keras_tuner import oracles
 
         class HyperParameters(keras_tuner.HyperParameters):
             """A copy has values of its own, and shares what does not change with the original."""

@@ -16,6 +16,7 @@ import threading
 from multiprocessing import connection, resource_tracker
 from typing import Any, Iterator, Protocol
 
+from fmnist_zoo import backend
 from trainers.engine import process
 from trainers.tuning import execution
 from trainers.tuning.cluster import ClusterPool, Scheduler
@@ -193,8 +194,8 @@ def _as_child(cores: list[int]) -> Iterator[None]:
 def _work(leader: connection.Connection, threads: int) -> None:
     """The life of a worker: jobs are received and outcomes sent until the leader closes the pipe."""
     _end_with_parent()
-    with _hidden("sklearn", "matplotlib"):  # Keras imports them for wrappers and plots, in a quarter of its time
-        execution.warm(threads)
+    backend.alone()
+    execution.warm(threads)
     leader.send(READY)
     with contextlib.suppress(EOFError):
         while True:
@@ -203,18 +204,6 @@ def _work(leader: connection.Connection, threads: int) -> None:
                 leader.send(execution.run(job))
             except execution.TrialError as error:
                 leader.send(error)
-
-
-@contextlib.contextmanager
-def _hidden(*names: str) -> Iterator[None]:
-    """Within the block, packages that are not imported yet are as if they were not installed."""
-    hidden = [name for name in names if name not in sys.modules]
-    sys.modules.update(dict.fromkeys(hidden))  # type: ignore[arg-type]
-    try:
-        yield
-    finally:
-        for name in hidden:
-            del sys.modules[name]
 
 
 def _end_with_parent() -> None:
