@@ -239,7 +239,10 @@ def test_second_trainer_in_one_folder_is_refused(unfinished, capsys):
 
 
 def test_resumed_run_says_that_the_last_process_was_killed(without_xla, copy, capsys):
+    """Looking at the run does not count as saying it."""
     (copy / ".lock").write_text("999999")
+    assert main([f"--resume={copy}", "--dry_run"]) == 0
+    assert "999999" not in capsys.readouterr().out
     assert main([f"--resume={copy}"]) == 0
     assert "process 999999" in (said := capsys.readouterr().out) and "out of memory" in said
     assert main([f"--resume={copy}", "--epochs=7"]) == 0  # the last one released it

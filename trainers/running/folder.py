@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import fcntl
 import os
 import pathlib
@@ -41,7 +42,7 @@ class RunFolder:
         self.checkpoint = self.path / "checkpoints" / "latest.safetensors"
         self.evaluation = self.path / "evaluation"
 
-    def locked(self) -> contextlib.AbstractContextManager[str]:
+    def locked(self) -> contextlib.AbstractContextManager[Held]:
         """Holds the folder for this process."""
         return locked(self.path, "training")
 
@@ -102,12 +103,21 @@ class RunFolder:
                     path.unlink()
 
 
-@contextlib.contextmanager
-def locked(folder: pathlib.Path, doing: str) -> Iterator[str]:
-    """Holds a folder for this process. The lock ends with the process, so no stale lock is ever left.
+@dataclasses.dataclass
+class Held:
+    """A folder that this process holds.
 
-    Yields:
-        The number of the process that held it last, if that one was killed, or the machine stopped; else nothing.
+    Attributes:
+        killed: the number of the process that held it last, if that one was killed, or the machine stopped; else empty.
+            Set it to "" when that was said; until then, whoever holds the folder next is told so, too.
+    """
+
+    killed: str = ""
+
+
+@contextlib.contextmanager
+def locked(folder: pathlib.Path, doing: str) -> Iterator[Held]:
+    """Holds a folder for this process. The lock ends with the process, so no stale lock is ever left.
 
     Raises:
         LockedError: if another process holds it, naming that process.
@@ -121,11 +131,13 @@ def locked(folder: pathlib.Path, doing: str) -> Iterator[str]:
         with naming(folder / LOCK):
             file.truncate(0)
             file.write(str(os.getpid()).encode())
+        found = Held(holder)
         try:
-            yield holder
+            yield found
         finally:
             with contextlib.suppress(OSError):  # the disk may have become read-only
                 file.truncate(0)
+                file.write(found.killed.encode())
 
 
 def _hold(file: IO, wait: float) -> bool:
@@ -188,7 +200,8 @@ class NewFolder:
     def made(self) -> Iterator[RunFolder]:
         """Makes it, another one if another process was faster and nobody gave a name, and holds it."""
         folder = RunFolder(self._make())
-        with folder.locked():
+        with folder.locked() as held:
+            held.killed = ""  # of a process that had trained nothing
             yield folder
 
     def _make(self) -> pathlib.Path:

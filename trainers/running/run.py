@@ -23,7 +23,7 @@ from trainers.engine import compile_cache, process
 from trainers.engine.epoch import NonFiniteError
 from trainers.running import checkpoint, dependencies, listing, provenance
 from trainers.running.checkpoint import Checkpoint, CheckpointError
-from trainers.running.folder import LockedError, NewFolder, RunFolder, finished
+from trainers.running.folder import Held, LockedError, NewFolder, RunFolder, finished
 from trainers.running.progress import Reporter
 
 
@@ -108,7 +108,7 @@ class Opened:
         record: `config.json`, and `config`, which it holds; None in a folder where no run has begun.
         checkpoint: the last one; None if there is none.
         logdir: the log folder; None if the folder was moved, and is not below one.
-        killed: the number of the process that held the folder last, if that ended without releasing it.
+        held: how this process holds the folder.
     """
 
     folder: RunFolder
@@ -116,7 +116,7 @@ class Opened:
     config: RunConfig | None = None
     checkpoint: Checkpoint | None = None
     logdir: pathlib.Path | None = None
-    killed: str = ""
+    held: Held = dataclasses.field(default_factory=Held)
 
     @property
     def path(self) -> pathlib.Path:
@@ -139,14 +139,14 @@ def opened(folder: RunFolder) -> Iterator[Opened]:
         ConfigError: for a record that is damaged, and for a checkpoint that is gone of a run that is not finished.
         CheckpointError, TableError: for a checkpoint or rows that are damaged, or are of another run than the record.
     """
-    with folder.locked() as killed:
+    with folder.locked() as held:
         if not folder.config.exists():
             yield Opened(folder)
             return
         record, config = read_run(folder.path)
         parent = folder.path.absolute().parent
         logdir = parent.parent if parent.name == config.spec.folder else None
-        found = Opened(folder, record, config, logdir=logdir, killed=killed)
+        found = Opened(folder, record, config, logdir=logdir, held=held)
         if folder.checkpoint.exists():
             found.checkpoint = checkpoint.load(folder.checkpoint)
             data = record["data"]
@@ -219,9 +219,10 @@ def execute(place: Opened | NewFolder, config: RunConfig, *, reporter: Reporter,
     else:
         place.require_checkpoint()
     past = place if isinstance(place, Opened) else Opened(RunFolder(place.path), logdir=place.logdir)
-    if past.killed:
-        reporter.note(f"process {past.killed}, the last one in this folder, ended without a word: killed by signal 9, "
-                      "probably out of memory, or the machine stopped")
+    if past.held.killed:
+        reporter.note(f"process {past.held.killed}, the last one in this folder, ended without a word: killed by "
+                      "signal 9, probably out of memory, or the machine stopped")
+        past.held.killed = ""
     data = data or load_data(**config.data_settings)  # what is wrong with them is said before TensorFlow is imported
     with compile_cache.enabled(config.threads):
         threads = process.start_tensorflow(config.threads)
