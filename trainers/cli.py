@@ -162,6 +162,9 @@ def main(name: str, arguments: Sequence[str] | None, *, usage: str, groups: Mapp
     TensorFlow is refused, except with `any_backend`, by a command that trains and converts nothing.
     """
 
+    if arguments is None and signal.getsignal(signal.SIGINT) is signal.SIG_DFL:  # see trainers/__init__.py
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
     def answer() -> int:
         values, received = define_flags(), list(sys.argv[1:] if arguments is None else arguments)
         values.text("zoo_module", "a module of yours that registers more models; what is done with a model that a "
