@@ -30,7 +30,10 @@ IMAGES = 4  # of noise, that a new model is tried on
 GIVEN = "keras.Model"  # instead of a module, for a model that was given as an object: see `prototype`
 _MAIN = "__main__"
 # Keras' state of this thread that layers are made from: counters of automatic names, and random numbers.
-_KERAS_STATE = ("object_name_uids", "name_scope_stack", "global_seed_generator", "global_random_seed")
+_KERAS_STATE = ("object_name_uids", "global_seed_generator", "global_random_seed")
+# What `keras.config` sets in this thread, beside floatx, layout and epsilon; and the caller's `keras.name_scope`.
+_KERAS_CONFIG = ("dtype_policy", "name_scope_stack", "traceback_filtering", "interactive_logging", "flash_attention",
+                 "safe_mode_saving")
 
 _one_at_a_time = threading.RLock()  # what `isolated` replaces is of the whole process
 
@@ -261,25 +264,30 @@ def _refusals(known: Builder) -> Iterator[None]:
 
 @contextlib.contextmanager
 def in_float32() -> Iterator[None]:
-    """Keras' defaults for new layers are float32, channels last and 1e-7 within the block, whatever the process has."""
+    """Keras' defaults for new layers are float32, channels last and 1e-7 within the block, whatever the process has.
+
+    There is no scope of names around them. Afterwards all that `keras.config` sets is what it was.
+    """
     from keras.src.backend.common import global_state  # Keras offers no public way to unset its policy
 
     from fmnist_zoo.backend import keras
 
-    config, policy = keras.config, global_state.get_global_attribute("dtype_policy")
+    config = keras.config
     floatx, layout, epsilon = config.floatx(), config.image_data_format(), config.epsilon()
+    before = {name: global_state.get_global_attribute(name) for name in _KERAS_CONFIG}
 
-    def choose(floatx: str, layout: str, epsilon: float, policy: Any) -> None:
+    def choose(floatx: str, layout: str, epsilon: float, others: dict[str, Any]) -> None:
         config.set_floatx(floatx)
         config.set_image_data_format(layout)
         config.set_epsilon(epsilon)
-        global_state.set_global_attribute("dtype_policy", policy)
+        for name, value in others.items():
+            global_state.set_global_attribute(name, value)
 
     try:
-        choose("float32", "channels_last", 1e-7, None)
+        choose("float32", "channels_last", 1e-7, {"dtype_policy": None, "name_scope_stack": None})
         yield
     finally:
-        choose(floatx, layout, epsilon, policy)
+        choose(floatx, layout, epsilon, before)
 
 
 @contextlib.contextmanager

@@ -13,6 +13,7 @@ import warnings
 import matplotlib
 import numpy as np
 import pytest
+from keras.src.backend.common import global_state
 from tensorflow.python.framework import config as framework
 
 from fmnist_zoo import data, models, registry
@@ -101,6 +102,44 @@ def test_what_a_build_function_chooses_does_not_reach_later_models():
 
     models.build(registry.spec_of(choosing))
     assert (keras.config.image_data_format(), keras.config.epsilon()) == ("channels_last", 1e-7)
+
+
+def choosing_what_keras_does():
+    keras.config.disable_traceback_filtering()
+    keras.config.disable_interactive_logging()
+    keras.config.enable_unsafe_deserialization()
+    return keras.Sequential([keras.Input((784,)), keras.layers.Dense(10)])
+
+
+def test_what_a_build_function_chooses_of_keras_ends_with_it(tmp_path):
+    train(choosing_what_keras_does, data="mini", epochs=1, logdir=tmp_path)
+    assert keras.config.is_traceback_filtering_enabled() and keras.config.is_interactive_logging_enabled()
+    assert not global_state.get_global_attribute("safe_mode_saving")
+
+
+def test_scopes_of_the_caller_change_no_numbers(without_xla, tmp_path):
+    def digest(name):
+        return train("softmax", data="mini", epochs=1, logdir=tmp_path, run_name=name).result["weights_sha256"]
+
+    plain = digest("plain")
+    with keras.name_scope("mine"):
+        assert digest("scoped") == plain
+    tf.config.run_functions_eagerly(True)
+    try:
+        assert digest("eager") == plain and tf.config.functions_run_eagerly()
+    finally:
+        tf.config.run_functions_eagerly(False)
+
+
+@pytest.mark.parametrize("scope, said", [
+    (lambda: tf.Graph().as_default(), "the scope of a tf.Graph"), (tf.GradientTape, "a tf.GradientTape"),
+    (lambda: tf.distribute.OneDeviceStrategy("/cpu:0").scope(), "the scope of a tf.distribute.Strategy")])
+def test_training_within_a_scope_of_tensorflow_is_refused_in_one_line(scope, said, tmp_path):
+    model = keras.Sequential([keras.Input((784,)), keras.layers.Dense(10)])
+    for what in ("softmax", model):
+        with scope(), pytest.raises(ValueError, match=f"training was called within .*{said}; call it outside"):
+            train(what, data="mini", epochs=1, logdir=tmp_path)
+    assert not list(tmp_path.iterdir())
 
 
 def test_layout_of_images_that_the_caller_chose_is_not_for_the_models_of_the_zoo():

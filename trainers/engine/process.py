@@ -22,27 +22,45 @@ _one_run = threading.RLock()  # a callback of a run may train another
 
 @contextlib.contextmanager
 def borrowed() -> Iterator[None]:
-    """Within the block TensorFlow's operations are deterministic, and Keras' defaults are float32.
+    """Within the block TensorFlow's operations are deterministic, its functions graphs, and Keras' defaults float32.
 
-    Both are of the whole process, and what the caller has chosen is back afterwards. A run of another thread waits
+    All that is of the whole process, and what the caller has chosen is back afterwards. A run of another thread waits
     until the block ends.
 
     Raises:
-        BackendError: in a process that was forked from one in which TensorFlow ran.
+        BackendError: in a process that was forked from one in which TensorFlow ran, and within scopes of TensorFlow's.
     """
     backend.refuse_fork()
+    refuse_scopes()
     from tensorflow.python.framework import config  # the public module has no way back
 
     from fmnist_zoo.backend import tf
 
     with _one_run, custom.in_float32():
-        before = config.is_op_determinism_enabled()
+        deterministic, eager = config.is_op_determinism_enabled(), tf.config.functions_run_eagerly()
         tf.config.experimental.enable_op_determinism()
+        tf.config.run_functions_eagerly(False)
         try:
             yield
         finally:
-            if not before:
+            tf.config.run_functions_eagerly(eager)
+            if not deterministic:
                 config.disable_op_determinism()
+
+
+def refuse_scopes() -> None:
+    """`BackendError` within a scope of the caller's in which a model cannot be built and trained. Imports nothing."""
+    tensorflow = sys.modules.get("tensorflow")
+    if tensorflow is None:
+        return
+    from tensorflow.python import pywrap_tfe  # there is no public way to ask for a tape
+
+    scopes = {"a tf.function or the scope of a tf.Graph": not tensorflow.executing_eagerly(),
+              "the scope of a tf.distribute.Strategy": tensorflow.distribute.has_strategy(),
+              "a tf.GradientTape": not pywrap_tfe.TFE_Py_TapeSetIsEmpty()}
+    for scope, within in scopes.items():
+        if within:
+            raise backend.BackendError(f"training was called within {scope}; call it outside: a run has its own")
 
 
 def start_tensorflow(threads: int) -> int:
