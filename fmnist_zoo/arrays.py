@@ -62,8 +62,9 @@ def _checked(name: str, images: Any, labels: Any) -> Split:
     if pixels.shape[1:] not in ((PIXELS,), (28, 28)):
         raise DataError(f"{name}: images have the shape (n, 784) or (n, 28, 28); received {pixels.shape}")
     if pixels.dtype != np.uint8:
+        in_bytes = pixels.dtype.kind in "iuf" and pixels.max(initial=0) > 1
         raise DataError(f"{name}: images are uint8, pixels from 0 to 255; received {pixels.dtype}: convert them, such "
-                        "as (255 * images).round().astype('uint8') for pixels from 0 to 1")
+                        f"as {'images' if in_bytes else '(255 * images)'}.round().astype('uint8')")
     if classes.shape != (len(pixels),):
         raise DataError(f"{name}: {len(pixels)} images have labels of shape ({len(pixels)},); received {classes.shape}")
     if not len(pixels):

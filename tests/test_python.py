@@ -73,6 +73,8 @@ def test_data_of_ones_own_keep_their_splits(images, tmp_path):
 
 @pytest.mark.parametrize("change, text", [
     (lambda x, y: (x.astype(np.float32), y), "images are uint8, pixels from 0 to 255; received float32"),
+    (lambda x, y: (x / 255, y), r"received float64: .* as \(255 \* images\).round\(\).astype\('uint8'\)$"),
+    (lambda x, y: (x.astype(int), y), r"received int64: convert them, such as images.round\(\).astype\('uint8'\)$"),
     (lambda x, y: (x.T, y), r"shape \(n, 784\) or \(n, 28, 28\); received \(784, 900\)"),
     (lambda x, y: (x, y[:-1]), r"900 images have labels of shape \(900,\); received \(899,\)"),
     (lambda x, y: (x, y + 1), "a label of 10; ten classes have labels 0 to 9"),
@@ -118,6 +120,9 @@ def test_commands_refuse_a_run_on_arrays_where_they_need_its_images(run, tmp_pat
     np.save(tmp_path / "one.npy", fmnist_zoo.load_data(("validation",), data="mini")["validation"].images[:1])
     assert predict.main([str(tmp_path / "one.npy"), f"--run={run.folder}"]) == 0
     assert "--resume" not in run.summary() and "model.keras" in run.summary()
+    texts = b"".join(value.tensor.SerializeToString() for part in ("", "train") for name, values in helpers.summaries(
+        run.folder / part).items() for _, value in values if value.metadata.plugin_data.plugin_name == "text")
+    assert b"validation" in texts and b"--config" not in texts
 
 
 # After each epoch.

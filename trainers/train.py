@@ -107,12 +107,10 @@ def train(model: str | ModelSpec | Callable[[], Any] | keras.Model, *, data: Ima
         TypeError: if `model`, `on_epoch` or a callback is of another type.
         RunError: if the objective becomes NaN or infinite, or the disk is full.
     """
+    process.refuse_scopes()
     reporter = progress.for_caller(verbose)
     given = model if prototype.is_model(model) else None
     if given is not None:
-        from trainers.engine import process
-
-        process.refuse_scopes()
         spec: str | ModelSpec = registry.spec_of_model(given)
     else:
         spec = registry.spec_of(model) if callable(model) else model

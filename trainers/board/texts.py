@@ -70,7 +70,8 @@ def failure(config: RunConfig, error: Exception, replay: str) -> str:
 
 
 def _command(replay: str) -> str:
-    return f"\ntrain this run again\n\n```\n{replay}\n```\n"
+    """Empty for a run that a command cannot train again."""
+    return f"\ntrain this run again\n\n```\n{replay}\n```\n" if replay else ""
 
 
 def _worst_classes(matrix: np.ndarray, count: int = 3) -> str:

@@ -73,6 +73,11 @@ def resume_call(path: str | os.PathLike[str], record: dict[str, Any], *more: str
     return f"trainers.train.resume({', '.join(arguments)})"
 
 
+def in_python(record: dict[str, Any], spec: ModelSpec) -> bool:
+    """Whether a run's images, its callbacks, or what builds its model are in the process alone that trained it."""
+    return bool(from_python(record) or spec.build and spec.builder.in_main)
+
+
 def require_data(data: Data, recorded: dict[str, Any] | None) -> None:
     """`ConfigError` if the data are not those of the recorded run."""
     for name in ("sha256", "split_sha256"):

@@ -72,7 +72,7 @@ class Run:
         commands = {"look at it": f"python -m trainers.board.serve --logdir={quoted(self.logdir or self.folder)}"}
         if more > recipe.epochs:
             commands["train longer"] = self._continue(more)
-        if not self._in_python:
+        if not provenance.in_python(self.record, self.config.spec):
             record, module = quoted(self.folder / "config.json"), custom.flag(self.config.spec.modules)
             commands["run it again"] = f"python -m trainers.train --config={record}{module}"
         commands["use it"] = f"keras.saving.load_model({str(self.folder / 'model.keras')!r})"
@@ -85,16 +85,9 @@ class Run:
             f"loss {final['train_loss']:.4f} on all fit images; {self.result['seconds']:.0f} s of training",
             *(f"  {what:<12}  {how}" for what, how in commands.items())])
 
-    @property
-    def _in_python(self) -> bool:
-        """Whether its images, its callbacks, or what builds its model are in this process alone."""
-        spec = self.config.spec
-        return bool(provenance.from_python(self.record)
-                    or spec.build and spec.builder.in_main)
-
     def _continue(self, epochs: int | None = None) -> str:
         """What continues the run."""
-        if self._in_python:
+        if provenance.in_python(self.record, self.config.spec):
             return provenance.resume_call(self.folder, self.record, *([f"epochs={epochs}"] if epochs else []))
         more = f" --epochs={epochs}" * bool(epochs) + custom.flag(self.config.spec.modules)
         return f"python -m trainers.train --resume={quoted(self.folder)}{more}"

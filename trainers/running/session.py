@@ -124,6 +124,8 @@ class Session:
         events.cut_back(folder.path, self.state.events)
         folder.table.cut(self.state.epoch)
         replay = f"python -m trainers.train --config={quoted(folder.config)}{custom.flag(self.config.spec.modules)}"
+        if provenance.in_python(self.record, self.config.spec):
+            replay = ""
         self.observer = Observer(folder.path, self.config, self.engine.network, self.sample, self.validation,
                                  replay=replay, sweep=self.sweep)
         self.watch, self.due = progress.Stopwatch(), Due(self.config.checkpoint_every)
