@@ -62,8 +62,8 @@ class Data:
 
     def __getitem__(self, name: str) -> Split:
         if name not in self.splits:
-            raise DataError(f"no split {name!r} was loaded, only {', '.join(self.splits)}; name it: "
-                            f"load_data(({name!r},))")
+            advice = f"name it: load_data(({name!r},))" if name in SPLITS else f"splits are {', '.join(SPLITS)}"
+            raise DataError(f"no split {name!r} was loaded, only {', '.join(self.splits)}; {advice}")
         return self.splits[name]
 
     @property

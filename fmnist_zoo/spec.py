@@ -273,8 +273,8 @@ class ModelSpec:
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> ModelSpec:
-        """The inverse of `get_config`."""
-        return cls(**config)
+        """The inverse of `get_config`; `SpecError` for a field that there is not."""
+        return cls(**_fields(cls, config))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -356,5 +356,13 @@ class Recipe:
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> Recipe:
-        """The inverse of `get_config`."""
-        return cls(**config)
+        """The inverse of `get_config`; `SpecError` for a field that there is not."""
+        return cls(**_fields(cls, config))
+
+
+def _fields(kind: type[ModelSpec] | type[Recipe], config: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields in a config; `SpecError` for one that there is not."""
+    known = [field.name for field in dataclasses.fields(kind)]
+    if unknown := [name for name in config if name not in known]:
+        raise SpecError(f"a {kind.__name__} has no {', '.join(map(repr, unknown))}; known: {', '.join(known)}")
+    return dict(config)

@@ -8,7 +8,7 @@ import pytest
 
 import fmnist_zoo
 from fmnist_zoo.errors import SpecError
-from fmnist_zoo.spec import OPTIMIZERS, Recipe
+from fmnist_zoo.spec import OPTIMIZERS, ModelSpec, Recipe
 from trainers.config import ConfigError, RunConfig, overlay, read_record, resolve
 
 
@@ -122,3 +122,9 @@ def test_scratch_is_judged_by_content_not_by_name():
             resolve(name, trainer="scratch")
     with pytest.raises(ConfigError, match="received network_A with optimizer=adamw, weight_decay=0.004"):
         resolve("network_A", trainer="scratch", optimizer="adamw")
+
+
+@pytest.mark.parametrize("kind", [Recipe, ModelSpec])
+def test_field_that_there_is_not_is_named(kind):
+    with pytest.raises(SpecError, match=f"a {kind.__name__} has no 'momentums'; known: .*, "):
+        kind.from_config({"momentums": 1})

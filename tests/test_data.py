@@ -85,6 +85,8 @@ def test_validation_is_not_unpacked_as_keras_test_images_are():
     with pytest.raises(TypeError, match="validation, not test") as raised:
         (images, labels), (test_images, test_labels) = load_data(data="mini")
     data = load_data(data="mini")
+    with pytest.raises(DataError, match="no split 0 was loaded, .*; splits are fit, validation, test$"):
+        data[0]
     line = str(raised.value).partition("Write ")[2].partition("; ")[2]
     exec(line, {"data": data}, found := {})
     assert found["fit_images"] is data.fit.images and found["validation_labels"] is data.validation.labels
