@@ -11,7 +11,7 @@ from fmnist_zoo.data import Split
 from fmnist_zoo.spec import Recipe
 from tests.engines import tape
 from trainers.engine import randomness
-from trainers.engine.augmentation import apply, mix, next_row, shares_of_mixup
+from trainers.engine.augmentation import apply, shares_of_mixup
 from trainers.engine.epoch import epoch_order
 
 
@@ -84,16 +84,6 @@ def test_shares_of_mixup_are_beta_and_of_each_image_and_epoch():
     for seed, epoch in ((4, 2), (3, 3)):
         assert abs(np.corrcoef(shares, shares_of_mixup(0.4, 20000, seed=seed, epoch=epoch))[0, 1]) < 0.03
     assert shares_of_mixup(0.0, 100, seed=0, epoch=0) is None
-
-
-def test_mixtures_are_of_neighbours_and_never_of_the_images_that_fill_up_a_batch():
-    images = np.random.default_rng(0).random((6, 784), np.float32)
-    shares = np.array([1, 0.25, 0, 0.5, 0.7, 0.2], np.float32)
-    mixed, labels = mix(tf.constant(images), tf.constant(shares), 4), next_row(tf.range(6), 4)
-    for place, other in enumerate((1, 2, 3, 0)):
-        expected = shares[place] * images[place] + (1 - shares[place]) * images[other]
-        np.testing.assert_allclose(mixed[place], expected, rtol=1e-6)
-        assert labels[place] == other
 
 
 EVERYTHING = dict(shift=2, flip=True, erase=6, mixup=0.4)

@@ -117,33 +117,6 @@ def test_peers_that_cannot_run_are_refused_before_the_first_round(flags, text, c
     assert text in printed.err and len(printed.err.splitlines()) == 1 and not printed.out
 
 
-def test_rounds_alternate_in_order_and_outside_peers_start_from_the_same_weights(monkeypatch, tmp_path):
-    asked = []
-
-    def ask(arguments, what, python):
-        flags = dict(flag.removeprefix("--").split("=", 1) for flag in arguments[1:])
-        asked.append((flags["worker"], flags["seed"], bool(flags["weights"])))
-        return {**run(flags["worker"], [1.0]), "versions": {}}
-
-    monkeypatch.setattr(command, "ask", ask)
-    options = epoch.make_parser().parse_args(["--peers", "tape", "jax", "--models", "2L", "--batches", "128", "full",
-                                              "--rounds=2"])
-    rounds = [epoch.one_round(options, turn, str(tmp_path)) for turn in (0, 1)]
-    assert [one[0] for one in asked] == ["weights", "tape", "jax", "tape", "jax", "weights", "jax", "tape", "jax",
-                                         "tape"]
-    assert [one[1] for one in asked] == ["0"] * 5 + ["1"] * 5 and all(one[2] for one in asked)
-    assert [len(runs) for runs, _ in rounds] == [4, 4] and "weights" not in rounds[0][0][0]
-
-
-def test_outside_peers_read_the_keras_models_initial_weights(tmp_path):
-    from fmnist_zoo import models
-
-    task = peers.Task("2L", 32, 1, "mini", 7, str(tmp_path / "weights.npz"))
-    peers.save_weights(task)
-    for found, expected in zip(peers.read_weights(task), models.build_model("2L", seed=7).get_weights(), strict=True):
-        np.testing.assert_array_equal(found, expected)
-
-
 @pytest.mark.parametrize("loss, agree", [(0.514, True), (0.516, False), (float("nan"), False)])
 def test_peers_with_another_training_loss_are_reported(loss, agree):
     found = table.summarize([run("tape", [1.0]), run("jax", [0.1], loss)], ["tape", "jax"])

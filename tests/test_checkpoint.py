@@ -35,17 +35,6 @@ def test_epochs_after_which_a_checkpoint_is_written(whole, saved, tmp_path, monk
     helpers.assert_equal_runs(folder, whole)
 
 
-def test_a_minute_is_from_the_last_checkpoint_or_the_start(monkeypatch):
-    now = [100.0]
-    monkeypatch.setattr(checkpoint.time, "monotonic", lambda: now[0])
-    due, found = checkpoint.Due(0), []
-    for epoch in range(1, 9):
-        now[0] += 25.0
-        if due(epoch):
-            found.append(epoch)
-    assert found == [3, 6]
-
-
 @pytest.mark.parametrize("every, seconds, was_due", [
     (0, [], False), (0, [70.0], False), (0, [70.0, 1.0], True), (0, [20.0] * 3, False), (0, [20.0] * 4, True),
     (3, [1.0] * 3, False), (3, [1.0] * 4, True),

@@ -58,10 +58,7 @@ def test_long_runs_write_pictures_less_often():
     (dict(trainer="keras"), "received 'keras'"), (dict(seed=-1), "received -1"),
     (dict(seed=2**32), "received 4294967296"), (dict(data="cifar"), "received 'cifar'"),
     (dict(data="mini", data_dir="x"), "drop --data_dir"), (dict(allow_other_data=True), "--allow_other_data needs"),
-    (dict(epoch=3), "no setting 'epoch'; did you mean epochs"), (dict(epochs=0), "received 0"),
-    (dict(epochs=2.5), "received 2.5"), (dict(validation_size=0, early_stopping=3), "validation_size=0 leaves none"),
-    (dict(dropout=1.0), "received 1.0"), (dict(batch_size="half"), "received 'half'"),
-    (dict(learning_rate=float("nan")), "received nan"),
+    (dict(epoch=3), "no setting 'epoch'; did you mean epochs"), (dict(dropout=1.0), "received 1.0"),
 ])
 def test_refusal_names_the_value_received(settings, text):
     with pytest.raises(ValueError, match=text):
@@ -81,14 +78,6 @@ def test_broken_record_is_refused_with_its_path(tmp_path, content):
         read_record(tmp_path)
     with pytest.raises(ConfigError, match="cannot be read"):
         read_record(tmp_path / "nothing.json")
-
-
-def test_record_reads_without_the_environment_it_was_made_in(tmp_path, monkeypatch):
-    """A run of other data found its folder in the environment; resume and evaluate must not need that variable."""
-    monkeypatch.setenv("FMNIST_ZOO_DATA", str(tmp_path))
-    config = resolve("softmax", allow_other_data=True)
-    monkeypatch.delenv("FMNIST_ZOO_DATA")
-    assert config.data_dir == str(tmp_path) and RunConfig.from_config(config.get_config()) == config
 
 
 def test_folder_of_data_is_recorded_so_that_it_serves_in_any_working_folder(tmp_path, monkeypatch):

@@ -3,9 +3,7 @@
 import concurrent.futures
 import functools
 import json
-import os
 import random
-import subprocess
 import sys
 import threading
 
@@ -18,7 +16,6 @@ from fmnist_zoo.__main__ import main as listing
 from fmnist_zoo.backend import keras, tf
 from fmnist_zoo.spec import ModelSpec, SpecError
 from tests import custom_zoo
-from tests.conftest import ROOT
 from trainers.config import RunConfig, overlay, resolve
 from trainers.tuning import space
 
@@ -99,23 +96,6 @@ def test_random_state_names_and_dtypes_are_restored():
     numbers = [int(name.rpartition("_")[2] or 0) if "_" in name else 0 for name in names]
     assert numbers[1] == numbers[0] + 5
     assert (keras.config.floatx(), keras.config.dtype_policy().name) == ("float32", "float32")
-
-
-@pytest.mark.parametrize("set_default, value, default", [
-    ("set_dtype_policy", "mixed_bfloat16", "float32"), ("set_floatx", "float64", "float32")])
-@pytest.mark.parametrize("name", ["2L", "normalized"])
-def test_models_are_float32_whatever_the_process_has_chosen(name, set_default, value, default):
-    if name == "normalized":
-        registry.spec_of(custom_zoo.normalized)
-    plain, pixels = models.build_model(name, 1), np.ones((2, 784), np.float32)
-    getattr(keras.config, set_default)(value)
-    try:
-        model = models.build_model(name, 1)
-        assert bits(model) == bits(plain) and {variable.dtype for variable in model.weights} == {"float32"}
-        assert np.array_equal(model(pixels), plain(pixels))
-        assert value in (keras.config.floatx(), keras.config.dtype_policy().name)
-    finally:
-        getattr(keras.config, set_default)(default)
 
 
 @pytest.mark.parametrize("function", custom_zoo.REFUSED, ids=lambda function: function.__qualname__)
@@ -279,18 +259,3 @@ def test_listing_counts_what_was_built_and_builds_nothing(module, capsys):
 def test_fixed_parameters_are_counted_apart():
     spec = registry.spec_of(custom_zoo.normalized)
     assert (spec.parameters, spec.fixed_parameters) == (2 * 784 + 785 * 16 + 170, 2 * 784)
-
-
-@pytest.mark.long
-def test_bits_are_the_same_in_a_process_without_home_and_listing_imports_nothing_heavy(module):
-    code = ("import sys; from fmnist_zoo.__main__ import main\n"
-            "assert main(['--zoo_module=zoo_of_cnn', 'my_cnn']) == 0\n"
-            "assert not {'tensorflow', 'numpy', 'keras'} & set(sys.modules)\n"
-            "import fmnist_zoo; model = fmnist_zoo.build_model('my_cnn', 7)\n"
-            "print({variable.path: variable.numpy().tobytes() for variable in model.variables})")
-    kept = {name: value for name, value in os.environ.items() if name not in ("HOME", "XDG_CACHE_HOME")}
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True,
-                          env={**kept, "PYTHONPATH": str(ROOT)})
-    assert (done.returncode, done.stderr) == (0, "")
-    registry.load_zoo_module(module)
-    assert done.stdout.splitlines()[-1] == str(bits(models.build_model("my_cnn", 7)))

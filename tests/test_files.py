@@ -7,7 +7,6 @@ import os
 import stat
 import subprocess
 import sys
-import threading
 
 import pytest
 
@@ -50,15 +49,6 @@ def test_after_an_error_the_old_content_is_kept_and_nothing_is_left_beside(tmp_p
     assert sorted(os.listdir(tmp_path)) == ["notes.txt", "taken"]
 
 
-def test_a_file_under_the_temporary_name_is_not_overwritten(tmp_path, monkeypatch):
-    monkeypatch.setattr(os, "urandom", bytes)
-    (tmp_path / ".new.bin.00000000").write_bytes(b"another writer's")
-    with pytest.raises(FileExistsError):
-        with atomic_write(tmp_path / "new.bin"):
-            pass
-    assert (tmp_path / ".new.bin.00000000").read_bytes() == b"another writer's"
-
-
 def test_the_mode_follows_the_umask_which_is_never_changed(tmp_path, monkeypatch):
     """Another thread would create its files with the umask of that moment."""
     before = os.umask(0o027)
@@ -88,26 +78,6 @@ def test_record_that_was_changed_is_refused(tmp_path, old, new):
     assert files.read_json(path)
     path.write_text(json.dumps({"one": 1}))  # a person's own, without a digest
     assert files.read_json(path) == {"one": 1}
-
-
-def test_exclusive_keeps_concurrent_changes_of_a_file_apart(tmp_path):
-    """Each of four threads reads, increments and writes a number 25 times; without the lock, increments are lost."""
-    path = tmp_path / "number"
-    path.write_text("0")
-
-    def count():
-        for _ in range(25):
-            with files.exclusive(tmp_path):
-                number = int(path.read_text())
-                with atomic_write(path, "w") as file:
-                    file.write(str(number + 1))
-
-    threads = [threading.Thread(target=count) for _ in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert path.read_text() == "100" and os.listdir(tmp_path) == ["number"]
 
 
 def test_exclusive_on_a_file_system_without_locks_says_so(tmp_path, monkeypatch, capsys):

@@ -72,13 +72,6 @@ def test_card_shows_every_layer_that_holds_numbers(capsys):
         "penalty -"]
 
 
-def test_card_of_a_changed_model(capsys):
-    text = printed(capsys, "network_A,l1=0.5")
-    assert text.startswith("network_A,l1=0.5: ")
-    assert "penalty L1 0.5" in text and "initializer normal_0.05" in text
-    assert text.rstrip().endswith("--model=network_A,l1=0.5")
-
-
 def test_json_gives_back_spec_and_recipe(capsys):
     everything, changed = json.loads(printed(capsys, "--json")), "4L,dropout=0.3_0.25_0.1,l2=1e-05"
     assert [found["name"] for found in everything] == list_models()

@@ -11,10 +11,8 @@ from hypothesis import given, settings, strategies as st
 import fmnist_zoo
 from fmnist_zoo import metrics, models
 from fmnist_zoo.backend import keras, tf
-from tests import helpers
-from trainers.config import ConfigError, resolve
+from trainers.config import resolve
 from trainers.engine import factory, lowlevel, network
-from trainers.train import main, train
 
 PART_A = [name for name in fmnist_zoo.list_models("network_*")]
 
@@ -126,28 +124,6 @@ def test_scratch_and_tape_take_the_same_steps(name, fit_split):
         assert mine.penalty == pytest.approx(other.penalty, abs=2e-5)
     for mine, other in zip(ours.variables, theirs.variables):
         np.testing.assert_allclose(mine.numpy(), other.numpy(), atol=1e-4)
-
-
-@pytest.mark.long
-def test_resumed_scratch_run_equals_uninterrupted_run_and_is_saved_for_keras(tmp_path, without_xla):
-    options = dict(data="mini", trainer="scratch", logdir=tmp_path, histogram_every=1, batch_size=500)
-    whole = train("network_B_l1", epochs=2, run_name="whole", **options)
-    parts = train("network_B_l1", epochs=1, run_name="parts", **options).folder
-    assert main([f"--resume={parts}", "--epochs=2"]) == 0
-    helpers.assert_equal_runs(parts, whole.folder)
-    saved = keras.saving.load_model(parts / "model.keras")
-    for weight, trained in zip(saved.get_weights(), whole.model.get_weights()):
-        np.testing.assert_array_equal(weight, trained)
-
-
-@pytest.mark.parametrize("model, changes, text", [
-    ("network_A", {"dropout": 0.1}, "no dropout.*with dropout=0.1$"),
-    ("network_A", {"optimizer": "rmsprop"}, "with optimizer=rmsprop$"),
-    ("network_A", {"weight_decay": 0.1}, "with weight_decay=0.1$"),
-])
-def test_scratch_refuses_what_it_does_not_implement(model, changes, text):
-    with pytest.raises(ConfigError, match=text):
-        resolve(model, trainer="scratch", **changes)
 
 
 def test_lowlevel_uses_neither_keras_nor_tf_nn():

@@ -5,7 +5,6 @@ import math
 import numpy as np
 import pytest
 
-import fmnist_zoo
 from fmnist_zoo import models, weights
 from fmnist_zoo.backend import keras
 from fmnist_zoo.models import build_model
@@ -152,14 +151,6 @@ def test_dropout_is_where_the_docstring_says():
 def test_a_bad_seed_is_refused(seed):
     with pytest.raises(SpecError, match=f"seed must be a whole number .*received {seed!r}"):
         build_model("softmax", seed=seed)
-
-
-def test_a_spec_can_be_built():
-    assert fmnist_zoo.build_model is build_model
-    model = build_model(ModelSpec("mine", hidden=(8,)))
-    assert (model.name, model.count_params()) == ("mine", 785 * 8 + 9 * 10)
-    assert build_model(ModelSpec("mine", hidden=(8,)), l1=0.5).losses
-    assert build_model("4L", dropout=0.3).name == "4D_drop03"
 
 
 def test_saved_model_opens_with_plain_keras(tmp_path):

@@ -70,12 +70,3 @@ def test_state_is_all_that_an_optimizer_remembers(name):
         one(gradients(3), tf.constant(3, tf.int64))
     for mine, theirs in zip(learned, other):
         np.testing.assert_array_equal(np.asarray(mine), np.asarray(theirs))
-
-
-@pytest.mark.parametrize("name", ["adam", "sgd"])
-def test_biases_do_not_decay(name):
-    learned = variables()
-    update = ours(name, learned, weight_decay=0.5)[1]
-    update([tf.zeros_like(variable.value) for variable in learned], tf.constant(0, tf.int64))
-    np.testing.assert_allclose(np.asarray(learned[0]), start()[0] * (1 - 0.01 * 0.5), rtol=1e-6)
-    np.testing.assert_array_equal(np.asarray(learned[1]), start()[1])

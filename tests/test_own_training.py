@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 from fmnist_zoo.backend import keras, tf
-from tests import custom_zoo, helpers
+from tests import custom_zoo
 from trainers.config import ConfigError
 from trainers.engine import network, twin
-from trainers.train import resume, train
+from trainers.train import train
 
 layers: Any = keras.layers
 SMALL = dict(data="mini", epochs=1, histogram_every=0)
@@ -99,17 +99,6 @@ class Dropping(layers.Layer):
 
 def dropping_inside():
     return pixels_and(Dropping())
-
-
-@pytest.mark.parametrize("function, trainer", [
-    (Subclassed, "tape"), long(Subclassed, "fit"), long(dropping_inside, "tape"), long(dropping_twice, "tape"),
-    long(custom_zoo.normalized, "tape")])
-def test_resumed_run_equals_an_uninterrupted_one(function, trainer):
-    whole = train(function, trainer=trainer, logdir="whole", **{**SMALL, "epochs": 2})
-    half = train(function, trainer=trainer, logdir="half", **SMALL)
-    layers.Dense(3)  # another process has other counters
-    resume(half.folder, epochs=2)
-    helpers.assert_equal_runs(half.folder, whole.folder)
 
 
 class ByTensorFlow(layers.Layer):

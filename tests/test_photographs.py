@@ -3,7 +3,6 @@
 import gzip
 import io
 import os
-import warnings
 
 import numpy as np
 import pytest
@@ -244,10 +243,3 @@ def test_folders_are_expanded(tmp_path, monkeypatch):
 
     monkeypatch.setattr(os, "scandir", locked)  # the superuser may read all
     assert list(expand([str(tmp_path)])) == [(empty, "cannot be read: Permission denied"), *wanted]
-
-
-def test_filters_of_warnings_are_left_alone(tmp_path):
-    (tmp_path / "x.png").write_bytes(saved(scene()).getvalue())
-    before = list(warnings.filters)
-    read(tmp_path / "x.png")
-    assert warnings.filters == before

@@ -11,6 +11,7 @@ from PIL import Image
 import fmnist_zoo
 from fmnist_zoo import data, metrics, prediction
 from fmnist_zoo.spec import CLASS_NAMES
+from tests import helpers
 from tests.idx_files import payload, write
 from trainers import predict
 from trainers.train import train
@@ -120,9 +121,7 @@ def test_runs_that_cannot_be_used_are_refused(run, tmp_path, capsys):
     for arguments, text in (([f"--run={unfinished}"], str(unfinished)),
                             ([f"--run={run.folder}", f"--data_dir={tmp_path}"], "drop data_dir"),
                             ([f"--run={run.folder}", "--model=4L"], "no member was trained on")):
-        assert predict.main([str(path), *arguments]) == 2
-        captured = capsys.readouterr()
-        assert text in captured.err and captured.err.count("\n") == 1 and not captured.out
+        assert text in helpers.refused(capsys, predict.main, path, *arguments)
 
 
 @pytest.mark.parametrize("arguments, text", [
@@ -135,10 +134,7 @@ def test_runs_that_cannot_be_used_are_refused(run, tmp_path, capsys):
     (["x.png", "--data_dir=a"], "--data_dir=a is where the data are that calibrate a run"),
 ])
 def test_a_mistake_is_one_line(arguments, text, capsys):
-    assert predict.main(arguments) == 2
-    captured = capsys.readouterr()
-    assert captured.err.startswith("predict: ") and captured.err.count("\n") == 1
-    assert text in captured.err and not captured.out
+    assert text in helpers.refused(capsys, predict.main, *arguments)
 
 
 def test_control_characters_in_a_name_are_escaped_in_text_and_kept_in_json(tmp_path, answers, capsys):

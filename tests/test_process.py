@@ -16,7 +16,7 @@ import pytest
 from keras.src.backend.common import global_state
 from tensorflow.python.framework import config as framework
 
-from fmnist_zoo import data, models, registry
+from fmnist_zoo import models, registry
 from fmnist_zoo.backend import keras, tf
 from tests import custom_zoo, helpers
 from tests.conftest import ROOT
@@ -181,17 +181,6 @@ def test_a_callback_may_train_another_model(without_xla, tmp_path):
         run.result["weights_sha256"] for run in alone]
 
 
-def test_own_models_built_in_threads_are_those_built_alone():
-    spec = registry.spec_of(custom_zoo.of_random_numbers)
-
-    def weights(seed):
-        return [array.tobytes() for array in models.build_model(spec, seed).get_weights()]
-
-    alone = [weights(seed) for seed in range(12)]
-    with concurrent.futures.ThreadPoolExecutor(4) as pool:
-        assert list(pool.map(weights, range(12))) == alone
-
-
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGUSR1])
 def test_a_signal_from_python_is_raised_after_the_checkpoint(without_xla, tmp_path, number):
     before = signal.getsignal(number)
@@ -273,14 +262,6 @@ def test_a_process_forked_from_a_program_that_did_not_know_us_is_refused(tmp_pat
             print(error, flush=True)
         os._exit(0)""")
     assert "TensorFlow ran before this process was forked" in said and not list(tmp_path.iterdir())
-
-
-def test_images_as_a_list_are_images_as_a_tuple(without_xla, tmp_path):
-    images, labels = data.load_data(data="mini")["fit"]
-    runs = [train("softmax", data=given, validation_size=0.2, epochs=1, logdir=tmp_path, run_name=type(given).__name__)
-            for given in ([images, labels], (images, labels))]
-    assert runs[0].config == runs[1].config and runs[0].config.recipe.validation_size == 0.2
-    assert runs[0].result["weights_sha256"] == runs[1].result["weights_sha256"]
 
 
 @pytest.mark.long

@@ -12,7 +12,6 @@ from fmnist_zoo import metrics, models, registry
 from fmnist_zoo.backend import keras
 from fmnist_zoo.errors import SpecError
 from tests import helpers
-from tests.test_resume import crash_after, stopped_run
 from trainers import sweep
 from trainers.config import RunConfig, overlay, resolve
 from trainers.running.trained import from_run
@@ -38,26 +37,6 @@ def whole(teacher, tmp_path_factory):
     """A run of four epochs with every setting on."""
     return train("3L", epochs=4, teacher=f"{teacher},softmax", logdir=tmp_path_factory.mktemp("whole"),
                  run_name="whole", data="mini", **SMALL, **EVERYTHING)
-
-
-@pytest.mark.long
-@pytest.mark.parametrize("crashed", [False, True], ids=["stopped", "crashed"])
-def test_resumed_run_with_every_setting_equals_uninterrupted_run(teacher, whole, tmp_path, crashed):
-    """A crash comes after three epochs, of which two are in the checkpoint."""
-    settings = dict(epochs=4, teacher=f"{teacher},softmax", **{**SMALL, "checkpoint_every": 1 + crashed}, **EVERYTHING)
-    if crashed:
-        config = resolve("3L", data="mini", **settings)
-        folder = tmp_path / config.spec.folder / "one"
-        with pytest.raises(Exception, match="^$"):
-            helpers.execute(folder, config, crash_after(3))
-        assert helpers.checkpoint_of(folder).epoch == 2
-    else:
-        folder = stopped_run(tmp_path, 1, model="3L", **settings)
-    assert main([f"--resume={folder}"]) == 0
-    helpers.assert_equal_runs(folder, whole.folder)
-    state = helpers.checkpoint_of(folder).state
-    assert {"ema/logits/kernel", "logits/kernel"} <= set(state)
-    assert any("ema" in name and "moving_variance" in name for name in state)
 
 
 @pytest.mark.long
@@ -100,30 +79,6 @@ def test_events_are_of_the_weights_that_count(tmp_path):
     lowest = np.frombuffer(value.tensor.tensor_content)[0]
     assert lowest == pytest.approx(np.min(kernels[0]), rel=1e-6) != pytest.approx(np.min(kernels[1]), rel=1e-3)
     np.testing.assert_array_equal(run.model.layers[-1].kernel, kernels[0])
-
-
-@pytest.mark.long
-def test_card_has_a_line_for_each_setting_that_is_on(whole):
-    card = helpers.summaries(whole.folder)["settings"][0][1].tensor.string_val[0].decode()
-    for name, value in EVERYTHING.items():
-        if name not in ("normalization", "dropout", "input"):
-            assert re.search(rf"^  {name} +{str(value).lower()}$", card, re.M), name
-    assert re.search("^  teacher_temperature 2.0$", card, re.M)
-    from fmnist_zoo.card import card as text
-
-    plain = text(fmnist_zoo.get_spec("4L"), fmnist_zoo.get_recipe("4L"))
-    assert "  learning_rate    0.001\n" in plain and "ema" not in plain and "teacher" not in plain
-
-
-@pytest.mark.long
-def test_fit_resumes_within_a_schedule_to_the_same_bits(tmp_path):
-    """Batch normalization's moving statistics and the place in the schedule are parts of the checkpoint."""
-    settings = dict(trainer="fit", schedule="cosine", warmup=0.2, label_smoothing=0.1, clip_norm=1.0,
-                    normalization="batch", epochs=3, data="mini", **SMALL)
-    whole = train("3L", logdir=tmp_path, run_name="whole", **settings).folder
-    stopped = train("3L", logdir=tmp_path, run_name="parts", on_epoch=lambda row: row["epoch"] == 1, **settings).folder
-    assert main([f"--resume={stopped}"]) == 0
-    helpers.assert_equal_runs(stopped, whole)
 
 
 # The length of a schedule.

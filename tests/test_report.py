@@ -187,9 +187,3 @@ def test_opposite_moves_of_the_two_accuracies_are_found():
         "from epoch 2 to 3 the argmax accuracy went from 0.6000 to 0.5800 while the rounded one went from 0.92000 to "
         "0.93000.")
     assert "never moved in opposite directions" in page.opposite_moves(history[2:])
-
-
-def test_help_lists_the_experiments(capsys):
-    assert report.main(["--help"]) == 0
-    output = capsys.readouterr().out
-    assert all(name in output for name in ("part_a", "dropout", "penalties_b", "--seeds", "--out"))

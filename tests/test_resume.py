@@ -13,8 +13,9 @@ import pytest
 
 import fmnist_zoo
 from fmnist_zoo import files
-from tests import helpers, runs
+from tests import custom_zoo, helpers, runs
 from tests.conftest import ROOT
+from tests.test_own_training import Subclassed, dropping_inside, dropping_twice
 from trainers.config import ConfigError, RunConfig, read_record, resolve
 from trainers.engine import factory
 from trainers.running import batch, provenance, run
@@ -112,10 +113,30 @@ def test_signal_finishes_the_epoch_saves_and_names_the_command_to_continue(witho
     assert note.epoch == len(RunFolder(folder).rows())
 
 
-@pytest.mark.parametrize("trainer", ["tape", pytest.param("fit", marks=pytest.mark.long)])
-def test_run_resumed_with_more_epochs_equals_run_planned_with_them(without_xla, tmp_path, trainer, capsys):
-    settings = dict(hidden=(16, 16, 16), data="mini", trainer=trainer, seed=1, logdir=tmp_path, histogram_every=1,
-                    checkpoint_every=1)
+EVERYTHING = dict(schedule="cosine", warmup=0.1, label_smoothing=0.1, ema=0.9, clip_norm=0.5, shift=2, flip=True,
+                  erase=6, mixup=0.3, normalization="batch", dropout=0.2, teacher="softmax")
+
+
+@pytest.mark.parametrize("model, settings", [
+    ("4D_drop03", {"hidden": (16, 16, 16)}), (Subclassed, {}),
+    *(pytest.param(*case, marks=pytest.mark.long) for case in (
+        ("3L", {"hidden": (16, 12), **EVERYTHING}),
+        ("4L", {"trainer": "fit", "schedule": "cosine", "warmup": 0.2, "normalization": "batch", "dropout": 0.1}),
+        ("network_B_l1", {"trainer": "scratch"}), (Subclassed, {"trainer": "fit"}), (dropping_inside, {}),
+        (dropping_twice, {}), (custom_zoo.normalized, {})))], ids=str)
+def test_resumed_run_equals_an_uninterrupted_one(without_xla, model, settings, tmp_path):
+    """Also in a process that has built other models: Keras counts names and seeds of layers."""
+    settings = {"data": "mini", "epochs": 2, "batch_size": 500, "histogram_every": 0, **settings}
+    whole = train(model, logdir=tmp_path / "whole", **settings)
+    half = train(model, logdir=tmp_path / "half", on_epoch=lambda row: True, **settings)
+    factory._kept.clear()
+    fmnist_zoo.build_model("5D_drop03")
+    resume(half.folder)
+    helpers.assert_equal_runs(half.folder, whole.folder)
+
+
+def test_run_resumed_with_more_epochs_equals_run_planned_with_them(without_xla, tmp_path, capsys):
+    settings = dict(hidden=(16, 16, 16), data="mini", seed=1, logdir=tmp_path, histogram_every=1, checkpoint_every=1)
     whole = train("4D_drop03", epochs=3, run_name="whole", **settings).folder
     parts = train("4D_drop03", epochs=2, run_name="parts", **settings).folder
     assert main([f"--resume={parts}"]) == 0
@@ -271,19 +292,6 @@ def test_other_data_are_refused_on_resume_and_replay(copy, tmp_path, capsys):
                          "are not those of the recorded run: sha256")):
         assert text in helpers.refused(capsys, main, *flags)
     assert [path.name for path in copy.parent.iterdir()] == ["copy"]
-
-
-@pytest.mark.long
-@pytest.mark.parametrize("model", ["4D_drop03", "4N_512"])
-def test_run_resumes_where_other_models_were_built_before(model, tmp_path):
-    """Keras counts the seeds of random layers over the whole process."""
-    settings = dict(hidden=(8, 8), dropout=0.1, data="mini", epochs=2, batch_size=1200, histogram_every=0,
-                    logdir=tmp_path, verbose=False)
-    whole = train(model, **settings, run_name="whole")
-    half = train(model, **settings, run_name="half", on_epoch=lambda row: True)
-    factory._kept.clear()
-    fmnist_zoo.build_model("5D_drop03")
-    assert resume(half.folder, verbose=False).result["weights_sha256"] == whole.result["weights_sha256"]
 
 
 def test_record_has_an_entry_for_each_start_that_trained(without_xla, copy, monkeypatch, capsys):

@@ -58,20 +58,6 @@ def test_dtype_of_shipped_weights_is_chosen_on_validation_images(measured, shelf
         assert weights.entry("softmax")["dtype"] == dtype
 
 
-def test_weights_are_shipped_in_full_without_validation_images(measured, shelf, monkeypatch):
-    load_data = trained.load_data
-
-    def none(subject, split, data_dir=None):
-        found = load_data(subject, split, data_dir)
-        if split == "validation":
-            found.splits[split] = data.Split(np.empty((0, 784), np.uint8), np.empty(0, np.uint8))
-        return found
-
-    monkeypatch.setattr(trained, "load_data", none)
-    shipping.ship([measured])
-    assert weights.entry("softmax")["dtype"] == "float32"
-
-
 def test_model_loads_at_every_moment_of_a_publication(measured, shelf, monkeypatch):
     """Shipped again with other weights: before the manifest is written, and after a kill there, the old ones load."""
     shipping.ship([measured])

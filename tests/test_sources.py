@@ -8,7 +8,6 @@ import threading
 import types
 import urllib.request
 
-import numpy as np
 import pytest
 
 from fmnist_zoo import sources
@@ -99,14 +98,6 @@ def test_no_other_folder_is_searched_if_one_is_named(places, tmp_path):
     damage(named)
     with pytest.raises(DataError, match=re.escape(str(named))):
         load_data(data_dir=named)
-
-
-def test_uncompressed_files_are_read(places, tmp_path):
-    plain = load_data(("fit", "test"), data_dir=copy_mini(tmp_path / "plain", plain=True))
-    packed = load_data(("fit", "test"), data="mini")
-    assert (plain.sha256, plain.split_sha256) == (packed.sha256, packed.split_sha256)
-    for split in ("fit", "test"):
-        np.testing.assert_array_equal(plain[split].images, packed[split].images)
 
 
 def test_files_of_a_mirror_enter_the_cache_once_and_replace_damaged_ones(places, capsys):

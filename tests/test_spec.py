@@ -92,12 +92,6 @@ def test_settings_that_exclude_each_other_are_refused(settings, complaint):
         Recipe(**settings)
 
 
-@pytest.mark.parametrize("size, stored", [(0, 0), (0.0, 0), (0.25, 0.25), (6000, 6000), (6000.0, 6000)])
-def test_validation_size_is_a_share_or_a_count(size, stored):
-    received = Recipe(validation_size=size).validation_size
-    assert (received, type(received)) == (stored, type(stored))
-
-
 @pytest.mark.parametrize("holder", [
     *map(get_spec, ("softmax", "4D_drop03_02_01", "network_B_l2", "4L,dropout=0.3_0.25_0.1,l2=1e-05")),
     Recipe(epochs=2, batch_size="full", optimizer="sgd", learning_rate=1, validation_size=500)], ids=str)
