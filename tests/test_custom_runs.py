@@ -216,8 +216,7 @@ def test_sweep_of_the_recipe(workplace, tmp_path, capsys, monkeypatch):
 def test_worker_with_another_source_trains_nothing(tmp_path, capsys, monkeypatch):
     class Changing(Forgetful):
         def run(self, job):
-            job["modules"] = dict.fromkeys(job["modules"], "0" * 64)
-            return super().run(job)
+            return super().run(job._replace(modules=dict.fromkeys(job.modules, "0" * 64)))
 
     sweeps.replace_pool(monkeypatch, Changing())
     assert sweep.main(["--zoo_module=zoo_of_runs", "--model=my_cnn", "--tuner=grid", "--space=learning_rate=0.1",

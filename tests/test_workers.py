@@ -206,4 +206,4 @@ def test_script_that_sweeps_works_or_says_what_is_missing(tmp_path, script, guar
         assert len(study.load(folder).ranked) == 1
     else:
         assert done.returncode and done.stderr.count("if __name__ == '__main__':") == 1 and "PoolError" in done.stderr
-        assert not folder.exists()
+        assert not study.load(folder).ended

@@ -321,7 +321,10 @@ class Session:
         state.state = {}  # a copy of all variables
 
     def _finish(self) -> dict[str, Any]:
-        """Puts the weights that count in place, measures them, saves the model; returns `result.json`."""
+        """Puts the weights that count in place, measures them, saves the model; returns `result.json`.
+
+        Of a trial the weights that count are saved alone: those of most trials are removed when it has ended.
+        """
         last = self._weights()
         chosen = self.state.best if self.config.recipe.weights == "best" else last
         epoch = self.state.best_epoch if self.config.recipe.weights == "best" else self.state.epoch
@@ -329,13 +332,16 @@ class Session:
         kept = {"best": self.state.best, "last": last}
         if self.config.recipe.ema:
             kept["last_not_averaged"] = self._weights(averaged=False)
-        clean = self._build()  # not compiled, no optimizer
+        if self.ranking:
+            kept, clean = {self.config.recipe.weights: chosen}, self.model
+        else:
+            clean = self._build()  # not compiled, no optimizer
         for name, arrays in kept.items():
             self._put_in_place(arrays, clean)
             make_folder(self.folder.weights)
             weights.write(self.folder.weight_file(name), self.config.spec, clean)
         self._put_in_place(chosen, clean)
-        problem = self.folder.save_model(clean)
+        problem = None if self.ranking else self.folder.save_model(clean)
         if problem and not self.config.spec.build:
             raise problem
         if problem:
