@@ -10,7 +10,7 @@ from tests.sweeps import GRID, MODEL, SPACE, rows_of, without_times
 from trainers import sweep, train
 from trainers.config import RunConfig
 from trainers.running.folder import RunFolder
-from trainers.tuning import lessons_page, start, study, workers
+from trainers.tuning import page, start, study, workers
 from trainers.tuning.oracle import Proposal
 from trainers.tuning.plan import Plan
 
@@ -164,8 +164,8 @@ def test_plot_of_listed_epochs_when_trials_stop_early(tmp_path):
     early = start.open_or_create(tmp_path / "early", plan.manifest())
     trial = early.add(Proposal("0000", {"epochs": 9}))
     early.complete(trial, [{"epochs": 7, "seconds": 1.0, "final": {"ranking_loss": 0.5, "ranking_accuracy": 0.5}}])
-    lessons_page.write(early, early.path / "report.html")
-    assert (early.path / "objective.png").read_bytes()[:4] == b"\x89PNG" and early.rows()[0]["epochs"] == 7
+    page.write(early, early.path / "report.html")
+    assert (early.path / "effects.png").read_bytes()[:4] == b"\x89PNG" and early.rows()[0]["epochs"] == 7
 
 
 def test_keys_that_a_later_version_adds_to_a_proposal_are_ignored(pretended_sweep):

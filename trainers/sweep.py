@@ -16,8 +16,8 @@ from fmnist_zoo.errors import UsageError
 from fmnist_zoo.settings import DATA, MODEL, OUTPUT, TRAINING
 from fmnist_zoo.spec import ModelSpec
 from trainers import cli
-from trainers.running import plotting
 from trainers.settings import Settings
+from trainers.tuning import page
 from trainers.tuning.cluster import Scheduler
 from trainers.tuning.halving import FACTOR
 from trainers.tuning.plan import MAX_TRIALS, TUNERS, Plan
@@ -176,13 +176,7 @@ def _show(study: Study, report: str | None) -> int:
     if path.suffix != ".html" or path.is_dir() or not path.parent.is_dir():
         raise UsageError(f"--report names an .html file in a folder that exists, received {report!r}")
     print(_summary(study))
-    try:
-        with plotting.own_settings():
-            from trainers.tuning import lessons_page
-
-            lessons_page.write(study, path)
-    except OSError as error:
-        raise UsageError(f"--report={report}: cannot be written: {error.strerror}") from error
+    page.write(study, path)
     print(f"page: {path}")
     return 0
 
@@ -193,11 +187,7 @@ def _summary(study: Study) -> str:
         return f"{study.path}: no trial has begun"
     lines = [study.table()]
     if study.ranked:
-        from trainers.tuning import lessons, sentences
-
-        learned = lessons.learn(study)
-        if learned:
-            lines += ["", sentences.text(learned, study.space)]
+        lines += ["", page.text(study)]
         running = sum(trial.result is None for trial in study.trials.values())
         unfinished = f", {running} unfinished" if running else ""
         lines += ["", f"{study.manifest['objective']} on validation images that chose no epoch; {len(study.ended)} "

@@ -29,7 +29,7 @@ OF_SWEEP = re.compile(r"""
     (\.?\d+(\.\d+)?/)*                                  # of a trial, of an execution of it
     (\.lock | \.leader | \.[\w.]+\.[0-9a-f]{8} |        # the last ones are half-written
      (sweep | starts | best | proposal | config | result | failure)\.json | journal(-before)?\.jsonl |
-     (trials | metrics)\.csv | report\.html | (objective | importance | effects | interactions)\.png | log\.txt |
+     (trials | metrics)\.csv | report\.html | (effects | combinations)\.png | log\.txt |
      (model | saving)\.keras | (weights | checkpoints)/\.?\w+\.safetensors(\.[0-9a-f]{8})? |
      (train/ | evaluation/)?events\.out\.tfevents\.[\w.]+ |
      evaluation/(evaluation\.json | \w+\.(png | tsv | pbtxt)))""", re.VERBOSE)

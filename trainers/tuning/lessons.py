@@ -1,8 +1,17 @@
-"""What a sweep has taught: which hyper-parameters matter, what each value does, what interacts, what equals the best.
+"""What a sweep has taught: which hyper-parameters have an effect, what each value costs, what equals the best trial.
 
-Completed trials alone are used. A sweep whose trials have several lengths (hyperband, asha) is judged by the longest
-length that enough trials have reached. Trials that learned nothing, whose score is no better than a guess among ten
-classes, count for the importance but not for effects and interactions: one of them would drown all other differences.
+A *cost* is a trial's validation loss, or its share of wrong answers (1 - accuracy), so lower is better and all are
+positive; one that is worse than a guess among ten classes counts as that of a guess.
+
+An effect is what least squares explain. Numbers are tested by their trend, linear and quadratic with two degrees of
+freedom: in a range's own scale (its logarithm if it is searched so), or in the places of listed numbers, 0, 1, 2, ...;
+for three listed numbers that is the test of their values, for more it finds what rises, falls or bends more often.
+Other values are tested as they are, value by value. A hyper-parameter that some trials lack is tested on those that
+have it. With five trials or more for each parameter of the joint model the others are held equal, else each
+hyper-parameter is tested alone. p is that of random permutations of the costs, or of what the others leave of them
+(Freedman and Lane 1983): it holds for skewed losses of few trials, where the F distribution finds effects too often.
+It is corrected for the number of hyper-parameters by Holm.
+
 NumPy and SciPy's functions; no TensorFlow, no matplotlib.
 """
 
@@ -10,19 +19,95 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from typing import Sequence
+import re
+from typing import Any, Mapping, NamedTuple, Sequence
 
 import numpy as np
 
-from trainers.tuning import effects, importance, levels as _levels, ties as _ties
-from trainers.tuning.effects import Effect, Pair
-from trainers.tuning.execution import COMPLETED, FAILED
-from trainers.tuning.importance import Importance
-from trainers.tuning.study import OBJECTIVES, Study, Trial
-from trainers.tuning.ties import Noise, Ties
+from fmnist_zoo.statistics import LEVEL, holm, tukey_margin
+from trainers.tuning.space import Parameter
+from trainers.tuning.study import Objective, Study, Trial
 
-ENOUGH = 10  # trials of a length, for effects at this length
-GUESS = {"val_loss": math.log(10), "val_accuracy": 0.1}  # of a classifier that knows nothing, for ten classes
+GUESS = {True: math.log(10), False: 0.9}  # the cost of a guess among ten classes, by `lower_is_better`
+ENOUGH = 5  # trials for each parameter of the joint model
+MOST_BINS, IN_A_BIN = 5, 4  # of a range: how many, and the trials that each has at least
+PERMUTATIONS, MANY = 1999, 200  # of the losses, for up to MANY trials; the F distribution for more
+ROUNDING = 1e-9
+FEWEST = 8  # trials from which noise is estimated, if there are as many
+SEEDS, HALVES = "seeds", "halves"
+
+
+@dataclasses.dataclass(frozen=True)
+class Levels:
+    """The listed values of a hyper-parameter that occur, or bins of its range with about equally many trials.
+
+    Attributes:
+        labels: a text for each level, such as `1e-4`, or for a bin the first and last value in it, `0.1 to 0.2`.
+        index: (trials,) int, each trial's level; -1 for a trial that lacks the hyper-parameter.
+        places: (trials,) float, each trial's place on an axis: the value itself of a range, else its level.
+        scale: of that axis: `linear`, `log`, `steps` for listed numbers; empty for values without an order.
+    """
+
+    labels: tuple[str, ...]
+    index: np.ndarray
+    places: np.ndarray
+    scale: str
+
+    @property
+    def ranged(self) -> bool:
+        """Whether the levels are bins of a range."""
+        return self.scale in ("linear", "log")
+
+    @property
+    def counts(self) -> np.ndarray:
+        """(levels,) int: how many trials have each level; at least one."""
+        return np.bincount(self.index[self.index >= 0], minlength=len(self.labels))
+
+
+@dataclasses.dataclass(frozen=True)
+class Effect:
+    """What one hyper-parameter does to the objective; arrays are (levels,), in the order of `levels.labels`.
+
+    Attributes:
+        name: of the hyper-parameter.
+        share: of the variance of the costs that is explained in the test; NaN if it has one value alone.
+        p: that as much is explained by chance, by Holm; NaN if there are too few trials, or if it has one value alone.
+        means: the objective's plain mean at each level.
+        adjusted: its mean with the other hyper-parameters held equal; None where each is tested alone.
+        low, high: the 95 % interval of `adjusted`, or else of `means`, from the spread within the levels. It is
+            symmetrical in the logarithm of the cost, so no loss in it is negative. NaN if that is not known.
+        losses: how much worse that mean is than at the best level, at least 0.
+        worse: bool, whether that is more than noise, by Tukey's and Kramer's test. None are without an effect.
+    """
+
+    name: str
+    levels: Levels
+    share: float
+    p: float
+    means: np.ndarray
+    adjusted: np.ndarray | None
+    low: np.ndarray
+    high: np.ndarray
+    losses: np.ndarray
+    worse: np.ndarray
+
+    @property
+    def found(self) -> bool:
+        return self.p < LEVEL
+
+
+@dataclasses.dataclass(frozen=True)
+class Ties:
+    """The trials that cannot be told from the best, `group[0]`, out of `among`.
+
+    The others are worse by more than `margin`, in units of the objective: Tukey's honestly significant difference for
+    the number of trials, which allows for the luck of the one that came first. `source`: of the noise, SEEDS or HALVES.
+    """
+
+    group: tuple[Trial, ...]
+    among: tuple[Trial, ...]
+    margin: float
+    source: str
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,84 +115,236 @@ class Lessons:
     """What `learn` finds.
 
     Attributes:
-        objective: `val_loss` or `val_accuracy`.
-        completed, failed, running: how many trials there are of each.
-        executions: runs of each trial.
-        trials: the trials that are used.
-        epochs: how long they trained at most.
-        longer: whether some trials trained longer; then those that are used are the longest of which there are enough.
-        chosen: whether they were chosen from shorter trials because they did well there.
-        aimless: how many of the trials that are used learned nothing, and have no part in `effects` and `pairs`.
-        importances: of each hyper-parameter; None if nothing can be said.
+        trials: those that teach: the completed ones, of asha those of the first rung, which have equally many epochs.
+        guesses: how many of these learned nothing.
         effects: of each hyper-parameter, in the order of the space.
-        pairs: the strongest first; empty if there are too few trials.
-        noise: of a score; None if it is not known.
-        ties: None if nothing can be told.
+        visible: the share of the variance from which on an effect would be found; NaN if none can be.
+        ties: among the trials that are ranked first, of asha those of the longest rung; None if nothing can be told.
     """
 
-    objective: str
-    completed: int
-    failed: int
-    running: int
-    executions: int
     trials: tuple[Trial, ...]
-    epochs: int
-    longer: bool
-    chosen: bool
-    aimless: int
-    importances: tuple[Importance, ...] | None
+    guesses: int
     effects: tuple[Effect, ...]
-    pairs: tuple[Pair, ...]
-    noise: Noise | None
+    visible: float
     ties: Ties | None
-
-    @property
-    def lower_is_better(self) -> bool:
-        return OBJECTIVES[self.objective].lower_is_better
 
 
 def learn(study: Study) -> Lessons | None:
     """What the completed trials of a sweep say; None if no trial has completed."""
-    ranked = study.ranked
-    if not ranked:
+    if not study.ranked:
         return None
-    full = max(trial.values.get("epochs", study.base.recipe.epochs) for trial in ranked)
-    lengths = {trial.name: trial.epochs or full for trial in ranked}
-    used = _longest(ranked, lengths)
-    length = lengths[used[0].name]
-    objective, lower = study.manifest["objective"], study.objective.lower_is_better
-    scores = np.array([trial.score for trial in used], float)
-    levels = [_levels.levels(parameter, [trial.values[parameter.name] for trial in used], len(study.space.parameters))
-              for parameter in study.space.parameters]
-    aimless = scores >= GUESS[objective] if lower else scores <= GUESS[objective]
-    if aimless.sum() > len(scores) - 2:
-        aimless[:] = False  # all of them: then their differences are what there is to see
-    kept = [one.of(~aimless) for one in levels]
-    rivals = [trial for trial in ranked if lengths[trial.name] == lengths[ranked[0].name]]
-    judges = [trial for trial, lost in zip(used, aimless) if not lost]
-    if lengths[ranked[0].name] != length:
-        judges += rivals
-    noise = _ties.noise(judges, study.objective)
-    everyone = list(study.trials.values())
-    found = importance.ped_anova(levels, scores if lower else -scores)
-    fitted = scores[~aimless]
-    if study.executions > 1 and _ties.same_seeds(used):
-        fitted = _ties.by_seed(used, study.objective)[~aimless]
-    main, pairs = effects.effects_and_pairs(kept, fitted, lower_is_better=lower,
-                                            noise=(noise.variance, noise.freedom) if noise else None)
-    return Lessons(
-        objective=objective, completed=len(study.ranked), failed=sum(one.status == FAILED for one in everyone),
-        running=sum(one.status not in (COMPLETED, FAILED) for one in everyone), executions=study.executions,
-        trials=tuple(used), epochs=length, longer=length < max(lengths.values()), chosen=length > min(lengths.values()),
-        aimless=int(aimless.sum()), importances=None if found is None else tuple(found),
-        effects=tuple(main), pairs=tuple(pairs), noise=noise,
-        ties=_ties.ties(rivals, noise, lower_is_better=lower) if noise and len(rivals) > 1 else None)
+    used = [trial for trial in study.ranked if trial.parent is None]
+    lower = study.objective.lower_is_better
+    costs = np.array([trial.score if lower else 1 - trial.score for trial in used], float)
+    guesses = int((costs >= GUESS[lower]).sum())
+    found, visible = effects(study.space.parameters, [trial.values for trial in used],
+                             np.minimum(costs, GUESS[lower]), lower_is_better=lower)
+    longest = max(trial.epochs or 0 for trial in study.ranked)
+    rivals = [trial for trial in study.ranked if (trial.epochs or 0) == longest]
+    return Lessons(tuple(used), guesses, found, visible, ties(rivals, used, study.objective))
 
 
-def _longest(ranked: Sequence[Trial], lengths: dict[str, int]) -> list[Trial]:
-    """The trials of the longest length that has enough of them; else of the length that has most."""
-    groups: dict[int, list[Trial]] = {}
-    for trial in ranked:
-        groups.setdefault(lengths[trial.name], []).append(trial)
-    enough = [length for length, group in groups.items() if len(group) >= ENOUGH]
-    return groups[max(enough) if enough else max(groups, key=lambda length: (len(groups[length]), length))]
+def effects(parameters: Sequence[Parameter], values: Sequence[Mapping[str, Any]], costs: np.ndarray, *,
+            lower_is_better: bool = True) -> tuple[tuple[Effect, ...], float]:
+    """The effect of each hyper-parameter, and `Lessons.visible`.
+
+    Args:
+        values: of each trial, by name; None for a hyper-parameter that a trial lacks.
+        costs: (trials,), lower is better.
+    """
+    all_levels = [levels(one, [of_trial.get(one.name) for of_trial in values]) for one in parameters]
+    blocks = [_terms(one) for one in all_levels]
+    alone = np.ones((len(costs), 1))
+    joint = np.concatenate([alone, *blocks], axis=1)
+    together = len(costs) >= ENOUGH * joint.shape[1] and np.linalg.matrix_rank(joint) == joint.shape[1]
+    tests, adjusted, start = [], [], 1
+    for one, block in zip(all_levels, blocks):
+        own = slice(start, start := start + block.shape[1])
+        has = slice(None) if together else one.index >= 0
+        rest = np.delete(joint, np.r_[own], axis=1) if together else alone
+        tests.append(_test(block[has], rest[has], costs[has]))
+        if together:
+            others = np.delete(np.linalg.lstsq(joint, costs, rcond=None)[0], np.r_[0, own])
+            adjusted.append((costs - np.delete(joint, np.r_[0, own], axis=1) @ others, len(others)))
+    known = [test for test in tests if not math.isnan(test.p)]
+    corrected = iter(holm([test.p for test in known]))
+    found = tuple(
+        _effect(parameter.name, one, test.share, math.nan if math.isnan(test.p) else next(corrected), costs,
+                adjusted[index] if together else None, lower_is_better)
+        for index, (parameter, one, test) in enumerate(zip(parameters, all_levels, tests)))
+    return found, max((test.visible(LEVEL / len(known)) for test in known), default=math.nan)
+
+
+class _Test(NamedTuple):
+    """The share of the variance that is explained, its p (NaN: unknown), and both degrees of freedom."""
+
+    share: float
+    p: float
+    count: int
+    freedom: int
+
+    def visible(self, level: float) -> float:
+        """The share that is found at a level, by the F distribution."""
+        from scipy import special
+
+        ratio = self.count * special.fdtri(self.count, self.freedom, 1 - level)
+        return float(ratio / (ratio + self.freedom))
+
+
+def _test(block: np.ndarray, rest: np.ndarray, costs: np.ndarray) -> _Test:
+    """The test of the columns `block` (trials, columns) beside `rest`, which has that of the mean."""
+    from scipy import special
+
+    count, freedom = block.shape[1], len(costs) - block.shape[1] - rest.shape[1]
+    if not count:
+        return _Test(math.nan, math.nan, count, freedom)
+    others, _ = np.linalg.qr(rest)
+    own, _ = np.linalg.qr(block - others @ (others.T @ block))
+    left = costs - others @ (others.T @ costs)
+    if np.abs(left).max() <= ROUNDING * np.abs(costs).max():
+        return _Test(0.0, 1.0, count, freedom)
+
+    def ratio(residuals: np.ndarray) -> np.ndarray:
+        """The share of what `rest` leaves that the block explains, for residuals (cases, trials)."""
+        return ((residuals @ own) ** 2).sum(-1) / ((residuals ** 2).sum(-1) - ((residuals @ others) ** 2).sum(-1))
+
+    found = float(ratio(left))
+    share = found * float(left @ left) / float(((costs - costs.mean()) ** 2).sum())
+    if freedom < 1:
+        return _Test(share, math.nan, count, freedom)
+    if len(costs) > MANY:
+        p = float(special.fdtrc(count, freedom, found / max(1 - found, ROUNDING) * freedom / count))
+    else:
+        drawn = ratio(np.random.default_rng(0).permuted(np.tile(left, (PERMUTATIONS, 1)), axis=1))
+        p = (1 + int((drawn >= found * (1 - ROUNDING)).sum())) / (1 + PERMUTATIONS)
+    return _Test(share, p, count, freedom)
+
+
+def _effect(name: str, one: Levels, share: float, p: float, costs: np.ndarray,
+            adjusted: tuple[np.ndarray, int] | None, lower_is_better: bool) -> Effect:
+    """`adjusted`: the costs of all trials with the others held equal, and how many parameters that took."""
+    from scipy import special
+
+    held, spent = adjusted or (costs, 0)
+    has, counts = one.index >= 0, one.counts
+    index = one.index[has]
+    plain, means = (np.bincount(index, of_all[has], len(counts)) / counts for of_all in (costs, held))
+    freedom = len(index) - len(counts) - spent
+    variance = float(((held[has] - means[index]) ** 2).sum()) / freedom if freedom > 0 else math.nan
+    reach = np.exp(special.stdtrit(max(freedom, 1), 1 - LEVEL / 2) * np.sqrt(variance / counts) / means)
+    best = int(np.argmin(means)) if len(means) else 0
+    losses = means - means[best] if len(means) else means
+    worse = np.zeros(len(means), bool)
+    if p < LEVEL and freedom > 0:
+        margin = tukey_margin(len(means), freedom)
+        worse = losses > margin * np.sqrt(variance * (1 / counts + 1 / counts[best]))
+    low, high = means / reach, means * reach
+    if not lower_is_better:
+        plain, means, low, high = 1 - plain, 1 - means, 1 - high, 1 - low
+    return Effect(name, one, share, p, plain, means if adjusted else None, low, high, losses, worse)
+
+
+def label(value: Any) -> str:
+    """A value as a person writes it: 1e-4, not 0.0001 or 1e-04."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return str(value)
+    text = f"{value:.6g}"
+    if 0 < abs(value) < 1e-2:
+        exponent = re.sub(r"e([+-])0*", r"e\1", f"{value:.5e}")
+        mantissa, _, power = exponent.partition("e")
+        text = min(text, f"{mantissa.rstrip('0').rstrip('.')}e{power}", key=len)
+    return text
+
+
+def levels(parameter: Parameter, values: Sequence[Any]) -> Levels:
+    """The levels of trials that have these `values`; None: the trial lacks the hyper-parameter."""
+    has = np.array([value is not None for value in values], bool)
+    index = np.full(len(values), -1)
+    places = np.full(len(values), math.nan)
+    given = [value for value in values if value is not None]
+    if parameter.kind == "choice":
+        numbers = not any(isinstance(value, (str, bool)) for value in given)
+        tried = sorted(set(given)) if numbers else [value for value in parameter.values if value in given]
+        tried += [value for value in dict.fromkeys(given) if value not in tried]  # a start beside the listed values
+        index[has] = places[has] = [tried.index(value) for value in given]
+        return Levels(tuple(map(label, tried)), index, places, "steps" if numbers else "")
+    places[has] = given
+    tried, index[has] = np.unique(places[has], return_inverse=True)
+    if len(tried) > MOST_BINS or not all(isinstance(value, int) for value in given):
+        bins = min(max(len(given) // IN_A_BIN, 2), MOST_BINS)
+        cuts = np.sort(places[has])[np.arange(1, bins) * len(given) // bins]  # the first value of each bin but one
+        index[has] = np.unique(np.searchsorted(cuts, places[has], side="right"), return_inverse=True)[1]
+    labels = []
+    for level in range(index.max(initial=-1) + 1):
+        inside = [value for value, at in zip(values, index) if at == level]
+        ends = [label(end if isinstance(end, int) else float(f"{end:.2g}")) for end in (min(inside), max(inside))]
+        labels.append(" to ".join(dict.fromkeys(ends)))
+    return Levels(tuple(labels), index, places, parameter.kind)
+
+
+def _terms(one: Levels) -> np.ndarray:
+    """(trials, columns): what the test of a hyper-parameter fits, orthonormal, without mean among the trials that have
+    it, and 0 in the others."""
+    has = one.index >= 0
+    columns = np.eye(len(one.labels))[one.index[has]]
+    if one.scale:
+        line = one.places[has]
+        line = np.log(line) if one.scale == "log" else line
+        line = (line - line.mean()) / (line.std() or 1.0)
+        columns = np.stack([line, line ** 2], axis=1)
+    found, sizes, _ = np.linalg.svd(columns - columns.mean(axis=0), full_matrices=False)
+    found = found[:, sizes > 1e-6 * max(sizes.max(initial=0), 1e-6)]
+    terms = np.zeros((len(has), found.shape[1]))
+    terms[has] = found
+    return terms
+
+
+def ties(rivals: Sequence[Trial], taught: Sequence[Trial], objective: Objective) -> Ties | None:
+    """The trials that equal the best of `rivals`, which are ranked; None if there is one, or the noise is not known.
+
+    The noise is taken from the better half of all these trials, at least FEWEST: bad trials are noisier, and not what
+    is compared.
+    """
+    judges = [*taught, *(trial for trial in rivals if trial.parent is not None)]
+    finals = [[outcome["final"] for outcome in trial.executions] for trial in judges]
+    scores = np.array([[final[objective.metric] for final in of_trial] for of_trial in finals], float)
+    source = SEEDS if scores.shape[1] > 1 else HALVES
+    if source == HALVES:
+        chose = [of_trial[0].get(objective.metric.replace("ranking", "val")) for of_trial in finals]
+        if None in chose or len(judges) < 4:
+            return None
+        scores = np.stack([np.array(chose, float), scores[:, 0]], axis=1)
+    costs = scores.mean(axis=1) if objective.lower_is_better else -scores.mean(axis=1)
+    better = np.argsort(costs, kind="stable")[:max(FEWEST, (len(costs) + 1) // 2)]
+    same_seeds = len({judges[index].seed for index in better}) == 1
+    variance, freedom = _noise_of_halves(scores[better]) if source == HALVES else _noise_of_seeds(
+        scores[better], same_seeds)
+    if not freedom or len(rivals) < 2:
+        return None
+    margin = tukey_margin(len(rivals), freedom) * math.sqrt(2 * variance)
+    group = tuple(trial for trial in rivals if abs(trial.score - rivals[0].score) <= margin)
+    return Ties(group, tuple(rivals), margin, source)
+
+
+def _noise_of_seeds(scores: np.ndarray, same_seeds: bool) -> tuple[float, int]:
+    """The variance of a trial's mean score by noise, and its degrees of freedom, from (trials, executions) scores: what
+    they leave beyond the mean of their trial and, if all trials have the same seeds, that of their seed."""
+    trials, seeds = scores.shape
+    left = scores - scores.mean(axis=1, keepdims=True)
+    freedom = trials * (seeds - 1)
+    if same_seeds:
+        left = left - left.mean(axis=0)
+        freedom = (trials - 1) * (seeds - 1)
+    return (float((left ** 2).sum()) / freedom / seeds if freedom else math.nan), freedom
+
+
+def _noise_of_halves(scores: np.ndarray) -> tuple[float, int]:
+    """The same from (trials, 2) scores on the half of the validation images that chose the epoch and on the other: of
+    their difference, regressed on their mean, because a shift may grow with the loss (Bland and Altman 1999)."""
+    differences, means = scores[:, 1] - scores[:, 0], scores.mean(axis=1)
+    differences, means = differences - differences.mean(), means - means.mean()
+    spread = float(means @ means)
+    if spread:
+        differences = differences - means * float(means @ differences) / spread
+    freedom = len(scores) - 2
+    return float(differences @ differences) / freedom / 2, freedom

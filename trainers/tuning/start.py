@@ -20,6 +20,7 @@ from fmnist_zoo.files import local_path, make_folder, write_json
 from trainers.config import DEPENDENT, ConfigError, RunConfig, decisive_differences
 from trainers.running import plotting
 from trainers.running.folder import SWEEPS, locked, names_folder
+from trainers.tuning import page
 from trainers.tuning.cluster import Scheduler
 from trainers.tuning.execution import PoolError
 from trainers.tuning.halving import Asha, is_finished
@@ -135,12 +136,9 @@ def _columns(study: Study) -> Iterator[dict[str, Any]]:
 
 def _write_page(study: Study) -> None:
     try:
-        with plotting.own_settings():
-            from trainers.tuning import lessons_page
-
-            lessons_page.write(study, study.path / "report.html")
+        page.write(study, study.path / "report.html")
     except plotting.PlotError as error:
-        print(f"{study.path / 'report.html'} is not written: {error}", file=sys.stderr, flush=True)
+        print(error, file=sys.stderr, flush=True)
 
 
 def sweep_folder(plan: Plan, logdir: str | os.PathLike[str], name: str) -> pathlib.Path:

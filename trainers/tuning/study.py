@@ -7,7 +7,7 @@
     0000/result.json    its result
     journal.jsonl       proposals and results that the disk may not hold in their own files yet: see `journal`
     trials.csv  best.json
-    report.html         what it has taught, and its plots: objective.png, importance.png, effects.png, interactions.png
+    report.html         what it has taught, and its plots: effects.png, combinations.png
 
 Manifest, proposals and results are the source of tables, page and plots. No TensorFlow.
 """
