@@ -55,7 +55,7 @@ def lessons(logdir: pathlib.Path) -> None:
         "--space=dropout=0,0.2,0.4; l2=0,1e-4,1e-3", f"--logdir={logdir}")
     with tempfile.TemporaryDirectory() as folder:
         _do(sweep.main, f"--show={logdir / 'sweeps' / 'dropout_l2'}", f"--report={folder}/sweep.html")
-        for name in ("effects", "interactions"):
+        for name in ("effects", "combinations"):
             shutil.copy(pathlib.Path(folder, f"sweep-{name}.png"), PICTURES)
 
 

@@ -122,15 +122,15 @@ def made(path, space, trials, score, *, halves=None, seeds=1, **options):
         trials: the values of each trial, in the order of the space.
         score: score(values as a dict, seed) is the loss on the half that ranks; None: the trial failed.
         halves: halves(values as a dict) is the loss on the half that chose the epoch; default: the other less 0.03.
-        options: of the plan, and `lengths`, the epochs of each trial.
+        options: of the plan; `lengths`, the epochs of each trial; and `parents`, the trials that they continue.
     """
-    lengths = options.pop("lengths", [None] * len(trials))
+    lengths, parents = (options.pop(name, [None] * len(trials)) for name in ("lengths", "parents"))
     plan = Plan("4L", space, **{"tuner": "random", "max_trials": None, "objective": "val_loss", "executions": seeds,
                                 "data": "mini", "epochs": 30, **options})
     path.mkdir(parents=True)
     found = start.open_or_create(path, plan.manifest())
-    for number, (values, epochs) in enumerate(zip(trials, lengths)):
-        trial = found.add(Proposal(f"{number:04}", dict(zip(found.space.names, values)), epochs))
+    for number, (values, epochs, parent) in enumerate(zip(trials, lengths, parents)):
+        trial = found.add(Proposal(f"{number:04}", dict(zip(found.space.names, values)), epochs, parent))
         losses = [score(trial.values, trial.seed + execution) for execution in range(seeds)]
         if None in losses:
             found.fail(trial, "NaN")

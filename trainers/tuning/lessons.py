@@ -75,7 +75,7 @@ class Effect:
         means: the objective's plain mean at each level.
         adjusted: its mean with the other hyper-parameters held equal; None where each is tested alone.
         low, high: the 95 % interval of `adjusted`, or else of `means`, from the spread within the levels. It is
-            symmetrical in the logarithm of the cost, so no loss in it is negative. NaN if that is not known.
+            symmetrical in the logarithm of the cost, so no loss in it is negative, and ends at a guess's. NaN: not known.
         losses: how much worse that mean is than at the best level, at least 0.
         worse: bool, whether that is more than noise, by Tukey's and Kramer's test. None are without an effect.
     """
@@ -201,7 +201,7 @@ def _test(block: np.ndarray, rest: np.ndarray, costs: np.ndarray) -> _Test:
     others, _ = np.linalg.qr(rest)
     own, _ = np.linalg.qr(block - others @ (others.T @ block))
     left = costs - others @ (others.T @ costs)
-    if np.abs(left).max() <= ROUNDING * np.abs(costs).max():
+    if np.abs(left).max(initial=0) <= ROUNDING * np.abs(costs).max(initial=0):
         return _Test(0.0, 1.0, count, freedom)
 
     def ratio(residuals: np.ndarray) -> np.ndarray:
@@ -238,7 +238,7 @@ def _effect(name: str, one: Levels, share: float, p: float, costs: np.ndarray,
     if p < LEVEL and freedom > 0:
         margin = tukey_margin(len(means), freedom)
         worse = losses > margin * np.sqrt(variance * (1 / counts + 1 / counts[best]))
-    low, high = means / reach, means * reach
+    low, high = means / reach, np.minimum(means * reach, GUESS[lower_is_better])
     if not lower_is_better:
         plain, means, low, high = 1 - plain, 1 - means, 1 - high, 1 - low
     return Effect(name, one, share, p, plain, means if adjusted else None, low, high, losses, worse)
@@ -287,13 +287,13 @@ def _terms(one: Levels) -> np.ndarray:
     it, and 0 in the others."""
     has = one.index >= 0
     columns = np.eye(len(one.labels))[one.index[has]]
-    if one.scale:
+    if one.scale and has.any():
         line = one.places[has]
         line = np.log(line) if one.scale == "log" else line
         line = (line - line.mean()) / (line.std() or 1.0)
         columns = np.stack([line, line ** 2], axis=1)
-    found, sizes, _ = np.linalg.svd(columns - columns.mean(axis=0), full_matrices=False)
-    found = found[:, sizes > 1e-6 * max(sizes.max(initial=0), 1e-6)]
+    found, sizes, _ = np.linalg.svd(columns - columns.sum(axis=0) / max(has.sum(), 1), full_matrices=False)
+    found = found[:, sizes > 1e-6]
     terms = np.zeros((len(has), found.shape[1]))
     terms[has] = found
     return terms
@@ -319,7 +319,7 @@ def ties(rivals: Sequence[Trial], taught: Sequence[Trial], objective: Objective)
     same_seeds = len({judges[index].seed for index in better}) == 1
     variance, freedom = _noise_of_halves(scores[better]) if source == HALVES else _noise_of_seeds(
         scores[better], same_seeds)
-    if not freedom or len(rivals) < 2:
+    if not freedom or len(rivals) < 2 or variance <= (ROUNDING * np.abs(scores).max()) ** 2:
         return None
     margin = tukey_margin(len(rivals), freedom) * math.sqrt(2 * variance)
     group = tuple(trial for trial in rivals if abs(trial.score - rivals[0].score) <= margin)
