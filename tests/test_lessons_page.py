@@ -73,7 +73,8 @@ def test_trials_that_learned_nothing_and_the_first_rung_are_named(tmp_path):
     values = [(rate / 40,) for rate in range(20)]
     study = made(tmp_path / "s", "dropout=0..0.5", [*values, *values[:3]], lambda values, seed: (
         9.0 if values["dropout"] > 0.45 else 0.3 + noise_of(values)), tuner="asha", epochs=9,
-        halves=lambda values: 0.3 + noise_of({**values, "half": 1}), lengths=[3] * 20 + [9] * 3, parents=[None] * 20 + ["0000", "0001", "0002"])
+        halves=lambda values: 0.3 + noise_of({**values, "half": 1}),
+        lengths=[3] * 20 + [9] * 3, parents=[None] * 20 + ["0000", "0001", "0002"])
     found = " ".join(page.sentences(study, learn(study)))
     assert "3 trials of 9 epochs" in found and "the first rung: 20 trials of 3 epochs" in found
     assert "1 of 20 trials learned nothing" in found

@@ -75,7 +75,8 @@ class Effect:
         means: the objective's plain mean at each level.
         adjusted: its mean with the other hyper-parameters held equal; None where each is tested alone.
         low, high: the 95 % interval of `adjusted`, or else of `means`, from the spread within the levels. It is
-            symmetrical in the logarithm of the cost, so no loss in it is negative, and ends at a guess's. NaN: not known.
+            symmetrical in the logarithm of the cost, so no loss in it is negative; it ends at that of a guess. NaN if
+            it is not known.
         losses: how much worse that mean is than at the best level, at least 0.
         worse: bool, whether that is more than noise, by Tukey's and Kramer's test. None are without an effect.
     """
