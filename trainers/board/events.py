@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 from PIL import Image
-from tensorboard.compat.proto import event_pb2, summary_pb2
+from tensorboard.compat.proto import event_pb2, graph_pb2, summary_pb2, tensor_pb2
 from tensorboard.plugins.graph import metadata as graph_metadata
 from tensorboard.plugins.histogram.summary_v2 import histogram_pb
 from tensorboard.plugins.image import metadata as image_metadata
@@ -33,7 +33,8 @@ FOLDERS = ("", "train")  # of a run, with events; "" is its own
 CURVES = ".curves"  # ends the names of files in a run's own folder that hold what was measured
 
 
-def tensor_summary(tag: str, metadata: Any, tensor: Any) -> Any:
+def tensor_summary(tag: str, metadata: summary_pb2.SummaryMetadata, tensor: tensor_pb2.TensorProto
+                   ) -> summary_pb2.Summary:
     """A summary of one tensor. TensorBoard's helpers for pictures, graphs and HParams import TensorFlow."""
     return summary_pb2.Summary(value=[summary_pb2.Summary.Value(tag=tag, metadata=metadata, tensor=tensor)])
 
@@ -65,7 +66,7 @@ class EventWriter:
         numbers = (path.name.split(".")[3] for path in _event_files(self._folder))
         return max(time.time_ns(), *(int(number) + 1 for number in numbers if number.isdecimal()), 0)
 
-    def summary(self, summary: Any, step: int) -> None:
+    def summary(self, summary: summary_pb2.Summary, step: int) -> None:
         self._event(summary=summary, step=step)
 
     def scalars(self, values: dict[str, float], step: int) -> None:
@@ -95,7 +96,7 @@ class EventWriter:
         readable = markdown.encode(errors="surrogateescape").decode(errors="replace")  # a path in another locale
         self.summary(text_pb(tag, readable), step)
 
-    def graph(self, graph_def: Any) -> None:
+    def graph(self, graph_def: graph_pb2.GraphDef) -> None:
         """A graph of TensorFlow's operations, without those that only order others."""
         nodes = [node for node in graph_def.node if node.op != "NoOp" and node.name != "Identity"]
         del graph_def.node[:]

@@ -8,8 +8,8 @@ import time
 from typing import Any, Iterable, Mapping, Sequence
 
 import numpy as np
-from google.protobuf.message import DecodeError
-from tensorboard.compat.proto import event_pb2
+from google.protobuf.message import DecodeError, Message
+from tensorboard.compat.proto import event_pb2, summary_pb2
 from tensorboard.plugins.hparams import api_pb2, metadata, plugin_data_pb2
 from tensorboard.summary.writer.record_writer import RecordWriter
 
@@ -33,7 +33,7 @@ _TYPES = {
     "dropout.schedule": str,
     **{f"dropout.{layer}": float for layer in range(1, DROPOUT_COLUMNS + 1)},
 }
-Values = dict[str, Any]  # a number or a string for each column
+Values = dict[str, float | str]  # a number or a string for each column
 
 SHOWN = 5  # columns that TensorBoard shows at first: those that "differ", in alphabetical order
 _NAMES = {"dropout": "dropout (mean)"}  # shown, where it is not the column's own
@@ -91,7 +91,7 @@ def declare(logdir: pathlib.Path, runs: Iterable[Values], *, first: Sequence[str
                     file.write(content)
 
 
-def _declaration(known: dict[str, set[Any]], first: Sequence[str]) -> bytes:
+def _declaration(known: dict[str, set[float | str]], first: Sequence[str]) -> bytes:
     order = [*first, *(name for name in known if name not in first)]
     known = {name: known[name] for name in order if name in known}
     differing = [name for name, values in known.items() if len(values) > 1]
@@ -103,7 +103,7 @@ def _declaration(known: dict[str, set[Any]], first: Sequence[str]) -> bytes:
                       for tag, text in HPARAMS]))
 
 
-def _info(name: str, values: set[Any], differs: bool) -> Any:
+def _info(name: str, values: set[float | str], differs: bool) -> api_pb2.HParamInfo:
     texts = [value for value in values if isinstance(value, str)]
     if _TYPES.get(name, str if texts else float) is str:
         info = api_pb2.HParamInfo(name=name, type=api_pb2.DATA_TYPE_STRING, differs=differs)
@@ -114,7 +114,7 @@ def _info(name: str, values: set[Any], differs: bool) -> Any:
                               differs=differs, domain_interval=interval)
 
 
-def _content(experiment: Any) -> bytes:
+def _content(experiment: api_pb2.Experiment) -> bytes:
     buffer = io.BytesIO()
     for event in (event_pb2.Event(file_version="brain.Event:2"),
                   event_pb2.Event(summary=_hparams(metadata.EXPERIMENT_TAG, experiment=experiment))):
@@ -122,7 +122,7 @@ def _content(experiment: Any) -> bytes:
     return buffer.getvalue()
 
 
-def _read(path: pathlib.Path) -> dict[str, set[Any]]:
+def _read(path: pathlib.Path) -> dict[str, set[float | str]]:
     """The columns of a declaration, in its order, with the values (of numbers the least and the largest) of each.
 
     Empty if there is none, it is damaged, or it lacks one of these columns.
@@ -134,7 +134,7 @@ def _read(path: pathlib.Path) -> dict[str, set[Any]]:
         experiment = metadata.parse_experiment_plugin_data(event.summary.value[0].metadata.plugin_data.content)
     except (OSError, IndexError, DecodeError, ValueError):
         return {}
-    known: dict[str, set[Any]] = {}
+    known: dict[str, set[float | str]] = {}
     for info in experiment.hparam_infos:
         interval = info.domain_interval
         numbers = {interval.min_value, interval.max_value} if info.HasField("domain_interval") else set()
@@ -142,9 +142,9 @@ def _read(path: pathlib.Path) -> dict[str, set[Any]]:
     return known if set(known) >= set(_TYPES) else {}
 
 
-def _recorded(logdir: pathlib.Path) -> dict[str, set[Any]]:
+def _recorded(logdir: pathlib.Path) -> dict[str, set[float | str]]:
     """The columns, with the values of the runs in the log folder by their records; sweeps aside."""
-    known: dict[str, set[Any]] = {name: set() for name in (*_FIRST, *_TYPES)}
+    known: dict[str, set[float | str]] = {name: set() for name in (*_FIRST, *_TYPES)}
     for path in logdir.glob("*/*/config.json"):
         try:
             values = hyperparameters(read_run(path)[1])
@@ -155,7 +155,8 @@ def _recorded(logdir: pathlib.Path) -> dict[str, set[Any]]:
     return known
 
 
-def session_start(run: pathlib.Path, config: RunConfig, batch_size: int, sweep: Mapping[str, Any] | None = None) -> Any:
+def session_start(run: pathlib.Path, config: RunConfig, batch_size: int, sweep: Mapping[str, Any] | None = None
+                  ) -> summary_pb2.Summary:
     """The HParams record at the start of the run in a folder.
 
     TensorBoard shows 15 characters of a group's name: the trial's number, or the run's name. The executions of a trial
@@ -171,13 +172,13 @@ def session_start(run: pathlib.Path, config: RunConfig, batch_size: int, sweep: 
     return _hparams(metadata.SESSION_START_INFO_TAG, session_start_info=info)
 
 
-def session_end(*, success: bool) -> Any:
+def session_end(*, success: bool) -> summary_pb2.Summary:
     status = api_pb2.STATUS_SUCCESS if success else api_pb2.STATUS_FAILURE
     info = plugin_data_pb2.SessionEndInfo(status=status, end_time_secs=time.time())
     return _hparams(metadata.SESSION_END_INFO_TAG, session_end_info=info)
 
 
-def _hparams(tag: str, **content: Any) -> Any:
+def _hparams(tag: str, **content: Message) -> summary_pb2.Summary:
     """A record for the HParams tab."""
     described = metadata.create_summary_metadata(plugin_data_pb2.HParamsPluginData(**content))
     return tensor_summary(tag, described, metadata.NULL_TENSOR)

@@ -9,7 +9,7 @@ from typing import Any, Mapping
 import numpy as np
 
 from fmnist_zoo import custom, metrics
-from fmnist_zoo.backend import tf
+from fmnist_zoo.backend import keras, tf
 from fmnist_zoo.data import Split
 from fmnist_zoo.spec import CLASS_NAMES
 from trainers.board import events, hparams, pictures, texts
@@ -39,7 +39,7 @@ class Observer:
         self._settings, self._run = events.EventWriter(folder), events.EventWriter(folder, events.CURVES)
         self._train = events.EventWriter(folder / "train")
 
-    def start(self, model: Any, batch_size: int, augmented: np.ndarray | None) -> None:
+    def start(self, model: keras.Model, batch_size: int, augmented: np.ndarray | None) -> None:
         """Before the first epoch of a run: HParams, the model's card, and its graphs.
 
         Also the `augmented` images, (n, 784) uint8, if there are some.

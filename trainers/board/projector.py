@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import pathlib
-from typing import Any
+from typing import TYPE_CHECKING
 
 from google.protobuf import text_format
 from tensorboard.plugins.projector import projector_config_pb2
@@ -15,10 +15,13 @@ from fmnist_zoo.files import atomic_write
 from fmnist_zoo.spec import CLASS_NAMES
 from trainers.board import pictures
 
+if TYPE_CHECKING:
+    import keras
+
 POINTS = 2000
 
 
-def write(folder: pathlib.Path, model: Any, split: Split) -> None:
+def write(folder: pathlib.Path, model: keras.Model, split: Split) -> None:
     """Writes the projector's files and its configuration; TensorBoard shows them only if `folder` holds events.
 
     The images are always the same: at most `POINTS` of `split`, the same share of each class.

@@ -22,10 +22,13 @@ import time
 import types
 import urllib.parse
 import warnings
-from typing import Any, Sequence
+from typing import TYPE_CHECKING, Sequence
 
 from fmnist_zoo.errors import SpecError
 from fmnist_zoo.files import local_path
+
+if TYPE_CHECKING:
+    from tensorboard.program import TensorBoard
 
 PINNED = ("loss", "accuracy")
 LONG = "network_"  # models that train for 500 epochs; all others train for 30
@@ -86,7 +89,7 @@ def warning(logdir: str) -> str:
     return f"{logdir}: no such folder yet; TensorBoard is empty until there is a run in it"
 
 
-def _configure(board: Any, arguments: Sequence[str]) -> None:
+def _configure(board: TensorBoard, arguments: Sequence[str]) -> None:
     """Gives TensorBoard its flags; a wrong one ends the process with one line instead of a page of usage."""
     said = io.StringIO()
     try:

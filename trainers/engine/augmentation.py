@@ -6,8 +6,6 @@ erased squares are one look-up of each pixel; nothing is stored.
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
 from fmnist_zoo.backend import tf
@@ -17,7 +15,8 @@ SIDE = 28
 SHIFT_DOWN, SHIFT_RIGHT, FLIP, ERASE_ROW, ERASE_COLUMN = range(5)  # streams of random numbers
 
 
-def apply(pixels: Any, *, shift: Any, flip: bool, erase: Any, seed: Any, step: Any) -> Any:
+def apply(pixels: tf.Tensor, *, shift: tf.Tensor | None, flip: bool, erase: tf.Tensor | None, seed: tf.Tensor,
+          step: tf.Tensor) -> tf.Tensor:
     """The images of a batch, shifted, flipped and erased: (batch, 784) uint8 of (batch, 784) uint8.
 
     Args:
@@ -29,7 +28,7 @@ def apply(pixels: Any, *, shift: Any, flip: bool, erase: Any, seed: Any, step: A
         return pixels
     count = pixels.shape[0]
 
-    def chance(stream: int, choices: Any) -> Any:
+    def chance(stream: int, choices: tf.Tensor) -> tf.Tensor:
         """A whole number in [0, choices) for each image, (batch, 1, 1) int32; its bias is below 2^-26."""
         word = randomness.words((count, 1, 1), seed=seed, step=step, stream=randomness.AUGMENTATION + stream)
         return tf.cast(word % tf.cast(choices, tf.uint32), tf.int32)
@@ -51,7 +50,7 @@ def apply(pixels: Any, *, shift: Any, flip: bool, erase: Any, seed: Any, step: A
     return tf.reshape(tf.where(seen, found, tf.zeros((), tf.uint8)), (count, SIDE * SIDE))
 
 
-def mix(rows: Any, shares: Any, count: Any) -> Any:
+def mix(rows: tf.Tensor, shares: tf.Tensor, count: tf.Tensor) -> tf.Tensor:
     """Mixup (Zhang et al. 2018): each row of a batch with the next one, the last with the first.
 
     Args:
@@ -61,7 +60,7 @@ def mix(rows: Any, shares: Any, count: Any) -> Any:
     return shares[:, None] * rows + (1 - shares[:, None]) * next_row(rows, count)
 
 
-def next_row(rows: Any, count: Any) -> Any:
+def next_row(rows: tf.Tensor, count: tf.Tensor) -> tf.Tensor:
     """Of each image the row of that which it is mixed with; `rows` as in `mix`, of any type and shape."""
     place = tf.range(rows.shape[0])
     return tf.gather(rows, tf.where(place + 1 < count, place + 1, 0))

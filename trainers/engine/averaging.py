@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from typing import Any, Iterator
+from typing import Iterator
 
 from fmnist_zoo.backend import tf
 from trainers.engine.network import Network
@@ -26,7 +26,7 @@ class Averages:
         for name, mean in self.means.items():
             mean.assign(self._own[name])
 
-    def update(self, decay: Any, step: Any) -> None:
+    def update(self, decay: tf.Tensor, step: tf.Tensor) -> None:
         """After update number t = `step` + 1: mean = d * mean + (1 - d) * weight, d = min(decay, (1 + t) / (10 + t)).
 
         The bound on d lets the mean follow the fast first updates, as TensorFlow's ExponentialMovingAverage does with

@@ -15,17 +15,19 @@ from fmnist_zoo.data import Split
 from trainers.config import ConfigError, RunConfig
 from trainers.engine import lowlevel, processor
 from trainers.engine.fit import FitEngine
-from trainers.engine.loop import TapeEngine
+from trainers.engine.loop import Forward, TapeEngine
 from trainers.engine.network import Network
 from trainers.engine.optimizers import Optimizer
 
+Engine = TapeEngine | FitEngine
 KEPT = 4  # engines of runs that have ended, each with its images, variables and compiled program
 SWITCHES = ("weight_decay", "label_smoothing", "ema", "clip_norm", "shift", "flip", "erase", "mixup")
 """The settings of a recipe whose parts of a program are there or not; what they are is an argument."""
 _kept: collections.OrderedDict[Hashable, TapeEngine] = collections.OrderedDict()
 
 
-def take(config: RunConfig, model: Any, split: Split, *, origin: Hashable, teachers: Sequence[Any] = ()) -> Any:
+def take(config: RunConfig, model: keras.Model, split: Split, *, origin: Hashable, teachers: Sequence[Forward] = ()
+         ) -> Engine:
     """The engine that trains a run, compiled already if a run of its architecture has ended in this process.
 
     Give it back by `keep` when the run has ended.
@@ -44,15 +46,16 @@ def take(config: RunConfig, model: Any, split: Split, *, origin: Hashable, teach
     if key is None:
         return make_engine(config, model, split, teachers)
     engine = _kept.pop(key, None) or make_engine(config, keras.models.clone_model(model), split)
+    assert isinstance(engine, TapeEngine), "only such an engine has a key"
     engine.network.restart(model, config.spec)
     engine.restart(config.recipe, config.seed)
     engine.key = key
     return engine
 
 
-def keep(engine: Any) -> None:
+def keep(engine: Engine) -> None:
     """Keeps an engine of `take` for the next run of its architecture."""
-    if engine.key is not None:
+    if isinstance(engine, TapeEngine) and engine.key is not None:
         _kept[engine.key] = engine
         while len(_kept) > KEPT:
             _kept.popitem(last=False)
@@ -69,7 +72,7 @@ def _key(config: RunConfig, images: tuple[Hashable, int]) -> Hashable:
     return architecture, rates, recipe.optimizer, on, config.batch(images[1]), config.precision, config.compiles, images
 
 
-def make_engine(config: RunConfig, model: Any, split: Split, teachers: Sequence[Any] = ()) -> Any:
+def make_engine(config: RunConfig, model: keras.Model, split: Split, teachers: Sequence[Forward] = ()) -> Engine:
     """An engine that trains `model` (or, with `scratch`, variables of its own) on the images of `split`.
 
     Raises:
@@ -89,7 +92,7 @@ def make_engine(config: RunConfig, model: Any, split: Split, teachers: Sequence[
     idle = network.without_gradient(options["batch_size"]) if config.spec.build else []
     if config.trainer == "fit":
         options["jit_compile"] = "auto" if config.jit_compile == "auto" else config.compiles
-        engine: Any = FitEngine(network, recipe, split, **options)
+        engine: Engine = FitEngine(network, recipe, split, **options)
     else:
         rule = Optimizer(recipe, network.trainable, network.is_kernel)
         engine = TapeEngine(network, rule, recipe, split, teachers=teachers, **options)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import warnings
-from typing import Any, Sequence
+from typing import Sequence
 
 import numpy as np
 
@@ -21,9 +21,10 @@ from trainers.engine.epoch import EpochMeans, NonFiniteError, OnPart, epoch_orde
 from trainers.engine.network import Network, make_predictor
 
 
-def make_optimizer(recipe: Recipe, variables: Sequence[Any] = (), is_kernel: Sequence[bool] = ()) -> Any:
+def make_optimizer(recipe: Recipe, variables: Sequence[keras.Variable] = (), is_kernel: Sequence[bool] = ()
+                   ) -> keras.Optimizer:
     """The Keras optimizer of a recipe. Of a model's trainable Keras `variables`, the kernels alone decay."""
-    options: dict[str, Any] = {}
+    options: dict[str, float] = {}
     if recipe.weight_decay or recipe.optimizer == "adamw":  # no decay is None in Keras, but AdamW refuses None
         options["weight_decay"] = recipe.weight_decay
     if recipe.clip_norm:
@@ -37,7 +38,6 @@ def make_optimizer(recipe: Recipe, variables: Sequence[Any] = (), is_kernel: Seq
 class FitEngine:
     """Trains the model of a network by one `Model.fit` an epoch; the rest is as in `TapeEngine`."""
 
-    key = None
     idle: Sequence[str] = ()
 
     def __init__(self, network: Network, recipe: Recipe, split: Split, *, batch_size: int, seed: int,
@@ -56,7 +56,7 @@ class FitEngine:
         metrics = [keras.metrics.SparseCategoricalCrossentropy(from_logits=True, name="cross_entropy"),
                    keras.metrics.SparseCategoricalAccuracy(name="accuracy")]
 
-        def smoothed(labels: Any, logits: Any) -> Any:
+        def smoothed(labels: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
             one_hot = tf.one_hot(tf.cast(tf.reshape(labels, (-1,)), tf.int32), CLASSES)
             return keras.losses.categorical_crossentropy(one_hot, logits, from_logits=True, label_smoothing=smoothing)
 
@@ -80,7 +80,7 @@ class FitEngine:
         first_step = epoch * self.steps_an_epoch
         last: dict[str, float] = {}
 
-        def on_batch_begin(batch: int, logs: Any) -> None:
+        def on_batch_begin(batch: int, logs: dict[str, float] | None) -> None:
             self._model.optimizer.learning_rate = rates[batch]
 
         def on_batch_end(batch: int, logs: dict[str, float]) -> None:
@@ -104,7 +104,7 @@ class FitEngine:
         return EpochMeans(float(logs["cross_entropy"]), float(penalty), float(logs["accuracy"]),
                           surplus=float(minimised - logs["cross_entropy"]))
 
-    def variables(self) -> dict[str, Any]:
+    def variables(self) -> dict[str, keras.Variable]:
         """Everything that changes in training: weights, the seed states of dropout, the optimizer's variables.
 
         They are numbered, because Keras' names depend on what was built before in the process.
@@ -112,7 +112,7 @@ class FitEngine:
         everything = [*self._model.variables, *self._model.optimizer.variables]
         return {f"{place:03d}": variable for place, variable in enumerate(everything)}
 
-    def weights(self, *, averaged: bool = True) -> dict[str, Any]:
+    def weights(self, *, averaged: bool = True) -> dict[str, tf.Variable]:
         """The variables that a saved model holds, by path."""
         return {name: variable.value for name, variable in zip(self.network.weights, self._model.weights)}
 

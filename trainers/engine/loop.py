@@ -14,7 +14,7 @@ import dataclasses
 import functools
 import math
 import time
-from typing import Any, Hashable, Iterator, NamedTuple, Sequence
+from typing import Any, Callable, Hashable, Iterator, NamedTuple, Sequence
 
 import numpy as np
 
@@ -30,6 +30,7 @@ from trainers.engine.objective import Batch
 from trainers.engine.twin import Moment, Rates
 
 SECONDS_A_CALL = 1.0
+Forward = Callable[[tf.Tensor], tf.Tensor]  # images (batch, 784) float32 to logits (batch, 10)
 
 
 class Arguments(NamedTuple):
@@ -38,20 +39,20 @@ class Arguments(NamedTuple):
     All after `rates` are settings of its recipe.
     """
 
-    seed: Any
+    seed: tf.Tensor
     rates: Rates
-    shift: Any
-    erase: Any
-    weight_decay: Any
-    label_smoothing: Any
-    ema: Any
-    clip_norm: Any
-    teacher_weight: Any
-    teacher_temperature: Any
+    shift: tf.Tensor | None
+    erase: tf.Tensor | None
+    weight_decay: tf.Tensor | None
+    label_smoothing: tf.Tensor | None
+    ema: tf.Tensor | None
+    clip_norm: tf.Tensor | None
+    teacher_weight: tf.Tensor | None
+    teacher_temperature: tf.Tensor | None
 
     @classmethod
     def of(cls, seed: int, rates: Rates, recipe: Recipe) -> Arguments:
-        def setting(name: str) -> Any:
+        def setting(name: str) -> tf.Tensor | None:
             value = getattr(recipe, name)
             return tf.constant(value, tf.int32 if name in ("shift", "erase") else tf.float32) if value else None
 
@@ -72,12 +73,12 @@ class OfEpoch(NamedTuple):
             for the steps of the call alone; None without teachers.
     """
 
-    pixels: Any
-    labels: Any
-    first_step: Any
-    learning_rates: Any
-    shares: Any
-    taught: Any
+    pixels: tf.Tensor
+    labels: tf.Tensor
+    first_step: tf.Tensor
+    learning_rates: tf.Tensor
+    shares: tf.Tensor | None
+    taught: tf.Tensor | None
 
 
 class Sums(NamedTuple):
@@ -86,13 +87,13 @@ class Sums(NamedTuple):
     Loss, penalty and surplus are multiplied by the number of images.
     """
 
-    loss: Any
-    penalty: Any
-    surplus: Any
-    hits: Any
-    images: Any
-    gradient_norm: Any
-    updates: Any
+    loss: tf.Tensor
+    penalty: tf.Tensor
+    surplus: tf.Tensor
+    hits: tf.Tensor
+    images: tf.Tensor
+    gradient_norm: tf.Tensor
+    updates: tf.Tensor
 
 
 class TapeEngine:
@@ -119,7 +120,7 @@ class TapeEngine:
     steps_a_call: int | None = None  # tests set it; None: as many as take about a second
 
     def __init__(self, network: Network, optimizer: Any, recipe: Recipe, split: Split, *, batch_size: int, seed: int,
-                 jit_compile: bool, teachers: Sequence[Any] = ()):
+                 jit_compile: bool, teachers: Sequence[Forward] = ()):
         self.network, self._optimizer, self._batch_size = network, optimizer, batch_size
         self._teachers = teachers if recipe.teacher_weight else ()
         self._images, self._labels = tf.constant(split.images), tf.constant(split.labels)
@@ -147,7 +148,7 @@ class TapeEngine:
         self._averages.restart()
         self._begin(recipe, seed)
 
-    def _program(self, batch_size: int) -> Any:
+    def _program(self, batch_size: int) -> Callable[..., tuple[tf.Tensor, tf.Tensor]]:
         """Steps [begin, end) of an epoch, in batches of `batch_size`; XLA compiles them when they are first called."""
         # AutoGraph would rewrite the source of all functions, which takes seconds in each process that trains.
         steps = tf.function(functools.partial(self._steps, batch_size), jit_compile=self._jit_compile, autograph=False)
@@ -202,7 +203,7 @@ class TapeEngine:
                 on_part(done, self._means(totals))
         return self._means(totals, float(tf.linalg.global_norm(self.network.kernels)))
 
-    def _run(self, of_epoch: OfEpoch, begin: int, end: int, totals: Any) -> tuple[Any, Any]:
+    def _run(self, of_epoch: OfEpoch, begin: int, end: int, totals: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         """Steps [begin, end), all of one size. Returns the sums, and the first step that was not finite or -1."""
         steps = self._run_steps if begin < self._whole else self._run_rest
         places = tf.constant(begin), tf.constant(end)
@@ -221,12 +222,12 @@ class TapeEngine:
         aim = int(steps * SECONDS_A_CALL / max(seconds, 1e-6))
         self._learned_steps_a_call = max(1, min(aim, max(4 * steps, self._learned_steps_a_call)))
 
-    def _steps(self, batch_size: int, of_epoch: OfEpoch, begin: Any, end: Any, totals: Any,
-               arguments: Arguments) -> tuple[Any, Any]:
-        def goes_on(place: Any, _: Any, failed: Any) -> Any:
+    def _steps(self, batch_size: int, of_epoch: OfEpoch, begin: tf.Tensor, end: tf.Tensor, totals: tf.Tensor,
+               arguments: Arguments) -> tuple[tf.Tensor, tf.Tensor]:
+        def goes_on(place: tf.Tensor, _: tf.Tensor, failed: tf.Tensor) -> tf.Tensor:
             return (place < end) & (failed < 0)
 
-        def update(place: Any, before: Any, _: Any) -> tuple[Any, Any, Any]:
+        def update(place: tf.Tensor, before: tf.Tensor, _: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
             step = of_epoch.first_step + tf.cast(place, tf.int64)
             batch = self._batch(batch_size, of_epoch, place, step, arguments)
             gradients, sums = self._gradients(batch, Moment(arguments.seed, step, arguments.rates), arguments)
@@ -242,11 +243,12 @@ class TapeEngine:
 
         return tf.while_loop(goes_on, update, (begin, totals, tf.constant(-1)))[1:]
 
-    def _batch(self, batch_size: int, of_epoch: OfEpoch, place: Any, step: Any, arguments: Arguments) -> Batch:
+    def _batch(self, batch_size: int, of_epoch: OfEpoch, place: tf.Tensor, step: tf.Tensor, arguments: Arguments
+               ) -> Batch:
         """Batch number `place` of an epoch. XLA needs all batches in one shape, so the last one may repeat an image."""
         start = place * self._batch_size
 
-        def rows(whole: Any) -> Any:
+        def rows(whole: tf.Tensor) -> tf.Tensor:
             return tf.slice(whole, [start, *[0] * (len(whole.shape) - 1)], [batch_size, *whole.shape[1:]])
 
         images = scale(augmentation.apply(rows(of_epoch.pixels), shift=arguments.shift, erase=arguments.erase,
@@ -261,7 +263,7 @@ class TapeEngine:
                                    others=augmentation.next_row(labels, mixed))
         return batch
 
-    def _gradients(self, batch: Batch, moment: Moment, arguments: Arguments) -> tuple[list[Any], Sums]:
+    def _gradients(self, batch: Batch, moment: Moment, arguments: Arguments) -> tuple[list[tf.Tensor], Sums]:
         """Gradients of the objective on a batch, and what it adds to the sums."""
         with tf.GradientTape() as tape:
             logits = self.network.forward(batch.images, moment)
@@ -279,7 +281,7 @@ class TapeEngine:
         return gradients, Sums(count * loss, count * penalty, count * surplus, batch.hits(logits), count, size, 1.0)
 
     @staticmethod
-    def _surplus(batch: Batch, logits: Any, losses: Any, arguments: Arguments) -> Any:
+    def _surplus(batch: Batch, logits: tf.Tensor, losses: tf.Tensor, arguments: Arguments) -> tf.Tensor | None:
         """The mean of what smoothed labels and teachers add to `losses`, a scalar; None without both."""
         extra = None
         if arguments.label_smoothing is not None:
@@ -291,12 +293,12 @@ class TapeEngine:
             extra = change if extra is None else extra + change
         return None if extra is None else batch.mean(extra)
 
-    def _look(self, of_epoch: OfEpoch, begin: Any, end: Any, arguments: Arguments) -> Any:
+    def _look(self, of_epoch: OfEpoch, begin: tf.Tensor, end: tf.Tensor, arguments: Arguments) -> tf.Tensor:
         """`taught` of an epoch for the steps [begin, end), zero elsewhere.
 
         It runs ahead of the steps and by TensorFlow's own kernels, which are several times as fast for convolutions.
         """
-        def look(place: Any, found: Any) -> tuple[Any, Any]:
+        def look(place: tf.Tensor, found: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
             step = of_epoch.first_step + tf.cast(place, tf.int64)
             images = self._batch(self._batch_size, of_epoch, place, step, arguments).images
             logits = [teacher(images) for teacher in self._teachers]
@@ -307,17 +309,17 @@ class TapeEngine:
         return tf.reshape(found.stack(), (-1, CLASSES))
 
     @staticmethod
-    def _means(totals: Any, weight_norm: float | None = None) -> EpochMeans:
+    def _means(totals: tf.Tensor, weight_norm: float | None = None) -> EpochMeans:
         sums = Sums(*totals.numpy().tolist())
         return EpochMeans(sums.loss / sums.images, sums.penalty / sums.images, sums.hits / sums.images,
                           sums.gradient_norm / sums.updates, weight_norm, sums.surplus / sums.images)
 
-    def variables(self) -> dict[str, Any]:
+    def variables(self) -> dict[str, tf.Variable]:
         """Everything that changes in training, by name: weights, moving statistics, optimizer slots, averages."""
         return {**self.weights(averaged=False), **self.network.state, **self._optimizer.state(),
                 **{f"ema/{name}": variable for name, variable in self._averages.means.items()}}
 
-    def weights(self, *, averaged: bool = True) -> dict[str, Any]:
+    def weights(self, *, averaged: bool = True) -> dict[str, tf.Variable]:
         """The variables that a saved model holds, by path: with `ema`, their averages, unless these are not wanted."""
         own = {**dict(zip(self.network.names, self.network.variables)), **self.network.state}
         means = self._averages.means if averaged else {}
@@ -344,7 +346,7 @@ class TapeEngine:
         return tf.cast(tf.round(255.0 * batch.images[:count]), tf.uint8).numpy()
 
 
-def norm(tensors: Any) -> Any:
+def norm(tensors: Sequence[tf.Tensor]) -> tf.Tensor:
     """Euclidean norm of all entries of `tensors`, a float32 scalar: `tf.linalg.global_norm`, but fast under XLA.
 
     XLA adds up a scalar one entry after another, and the entries of a vector side by side. So each tensor is reduced to
@@ -354,5 +356,5 @@ def norm(tensors: Any) -> Any:
                                   for tensor in tensors])
 
 
-def _no_sums() -> Any:
+def _no_sums() -> tf.Tensor:
     return tf.zeros(len(Sums._fields), tf.float64)

@@ -9,17 +9,17 @@ Images are (batch, 784) float32 in [0, 1], labels (batch,) int32, logits (batch,
 
 from __future__ import annotations
 
-from typing import Any, Sequence
+from typing import Sequence
 
 from fmnist_zoo import models
 from fmnist_zoo.backend import tf
 from fmnist_zoo.spec import CLASSES, ModelSpec
-from trainers.engine.twin import Rates
+from trainers.engine.twin import Moment, Rates
 
 DEVIATION = 0.05
 
 
-def initial_variables(spec: ModelSpec, seed: int) -> list[Any]:
+def initial_variables(spec: ModelSpec, seed: int) -> list[tf.Variable]:
     """W1, b1, W2, b2, ...: weights drawn from N(0, 0.05), biases of zero.
 
     The same seed gives the same initial values as in the Keras model of the spec, so that engines can be compared.
@@ -32,7 +32,7 @@ def initial_variables(spec: ModelSpec, seed: int) -> list[Any]:
     return variables
 
 
-def forward_pass(variables: Sequence[Any], images: Any) -> Any:
+def forward_pass(variables: Sequence[tf.Variable], images: tf.Tensor) -> tf.Tensor:
     """Logits: ReLU(x W + b) for each hidden layer, x W + b for the last one.
 
     There is no softmax here. The loss takes the logits, because softmax rounds small probabilities to 0, whose
@@ -44,7 +44,7 @@ def forward_pass(variables: Sequence[Any], images: Any) -> Any:
     return flow @ variables[-2] + variables[-1]
 
 
-def softmax(logits: Any) -> Any:
+def softmax(logits: tf.Tensor) -> tf.Tensor:
     """Probabilities: exp(z_j) / sum_k exp(z_k), each row on its own.
 
     Subtracting the row's maximum first changes nothing, because it cancels; without it, exp overflows above 88.7.
@@ -53,7 +53,7 @@ def softmax(logits: Any) -> Any:
     return exponentials / tf.reduce_sum(exponentials, axis=1, keepdims=True)
 
 
-def log_softmax(logits: Any) -> Any:
+def log_softmax(logits: tf.Tensor) -> tf.Tensor:
     """log softmax(z) = z - max z - log sum_k exp(z_k - max z).
 
     It is finite, and has a gradient, for all finite logits. The gradient treats the maximum as a constant, because its
@@ -63,22 +63,22 @@ def log_softmax(logits: Any) -> Any:
     return shifted - tf.math.log(tf.reduce_sum(tf.exp(shifted), axis=1, keepdims=True))
 
 
-def cross_entropy(labels: Any, logits: Any) -> Any:
+def cross_entropy(labels: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
     """-sum_j y_j log p_j for each example, y one-hot: (batch,), in nats. The loss is the mean over the batch."""
     return -tf.reduce_sum(tf.one_hot(labels, CLASSES) * log_softmax(logits), axis=1)
 
 
-def l1_penalty(kernels: Sequence[Any], rate: Any) -> Any:
+def l1_penalty(kernels: Sequence[tf.Variable], rate: tf.Tensor) -> tf.Tensor:
     """rate * sum |w| over all weight matrices; its gradient, rate * sign(w), pulls all weights equally."""
     return rate * tf.add_n([tf.reduce_sum(tf.abs(kernel)) for kernel in kernels])
 
 
-def l2_penalty(kernels: Sequence[Any], rate: Any) -> Any:
+def l2_penalty(kernels: Sequence[tf.Variable], rate: tf.Tensor) -> tf.Tensor:
     """rate * sum w^2 over all weight matrices; its gradient, 2 * rate * w, pulls large weights more."""
     return rate * tf.add_n([tf.reduce_sum(tf.square(kernel)) for kernel in kernels])
 
 
-def rounded_accuracy(labels: Any, logits: Any) -> Any:
+def rounded_accuracy(labels: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
     """Share of entries at which the rounded probabilities equal the one-hot labels.
 
     This is not the accuracy over examples: nine of ten entries are zeros, which nearly every prediction gets right. It
@@ -112,14 +112,15 @@ class Adam:
         epsilon_hat: True for the form at the end of section 2, False for Algorithm 1.
     """
 
-    def __init__(self, variables: Sequence[Any], names: Sequence[str] = (), *, beta_1: float = 0.9,
+    def __init__(self, variables: Sequence[tf.Variable], names: Sequence[str] = (), *, beta_1: float = 0.9,
                  beta_2: float = 0.999, epsilon: float = 1e-7, epsilon_hat: bool = True):
         self._variables, self._names, self._epsilon = list(variables), names, epsilon
         self._beta_1, self._beta_2, self._epsilon_hat = beta_1, beta_2, epsilon_hat
         self._first = [tf.Variable(tf.zeros_like(variable), trainable=False) for variable in self._variables]
         self._second = [tf.Variable(tf.zeros_like(variable), trainable=False) for variable in self._variables]
 
-    def apply(self, gradients: Sequence[Any], step: Any, *, learning_rate: Any, **unused: Any) -> None:
+    def apply(self, gradients: Sequence[tf.Tensor], step: tf.Tensor, *, learning_rate: tf.Tensor, **unused: object
+              ) -> None:
         """Update number t = `step` + 1 of all variables."""
         t = tf.cast(step + 1, self._variables[0].dtype)
         for variable, gradient, first, second in zip(self._variables, gradients, self._first, self._second):
@@ -127,14 +128,14 @@ class Adam:
             second.assign(self._beta_2 * second + (1 - self._beta_2) * tf.square(gradient))
             variable.assign_sub(self._change(first, second, t, learning_rate))
 
-    def _change(self, first: Any, second: Any, t: Any, learning_rate: Any) -> Any:
+    def _change(self, first: tf.Variable, second: tf.Variable, t: tf.Tensor, learning_rate: tf.Tensor) -> tf.Tensor:
         first_bias, second_bias = 1 - tf.pow(self._beta_1, t), 1 - tf.pow(self._beta_2, t)
         if self._epsilon_hat:
             rate = learning_rate * tf.sqrt(second_bias) / first_bias
             return rate * first / (tf.sqrt(second) + self._epsilon)
         return learning_rate * (first / first_bias) / (tf.sqrt(second / second_bias) + self._epsilon)
 
-    def state(self) -> dict[str, Any]:
+    def state(self) -> dict[str, tf.Variable]:
         """Both moments by name, for checkpoints."""
         moments = {"first_moment": self._first, "second_moment": self._second}
         return {f"optimizer/{name}/{moment}": variable for moment, variables in moments.items()
@@ -144,15 +145,16 @@ class Adam:
 class GradientDescent:
     """w = w - rate g."""
 
-    def __init__(self, variables: Sequence[Any], names: Sequence[str] = ()):
+    def __init__(self, variables: Sequence[tf.Variable], names: Sequence[str] = ()):
         self._variables = list(variables)
 
-    def apply(self, gradients: Sequence[Any], step: Any, *, learning_rate: Any, **unused: Any) -> None:
+    def apply(self, gradients: Sequence[tf.Tensor], step: tf.Tensor, *, learning_rate: tf.Tensor, **unused: object
+              ) -> None:
         """One update of all variables."""
         for variable, gradient in zip(self._variables, gradients):
             variable.assign_sub(learning_rate * gradient)
 
-    def state(self) -> dict[str, Any]:
+    def state(self) -> dict[str, tf.Variable]:
         """Gradient descent keeps no state."""
         return {}
 
@@ -172,19 +174,19 @@ class LowLevelNetwork:
     def __init__(self, spec: ModelSpec, seed: int):
         self.variables, self.names = initial_variables(spec, seed), names(spec)
         self.weights, self.is_kernel = self.names, [True, False] * (len(self.names) // 2)
-        self.state: dict[str, Any] = {}
+        self.state: dict[str, tf.Variable] = {}
         self.rates = Rates.of((), spec.l1, spec.l2)
 
     @property
-    def kernels(self) -> list[Any]:
+    def kernels(self) -> list[tf.Variable]:
         """The weight matrices."""
         return self.variables[::2]
 
-    def forward(self, images: Any, moment: Any = None) -> Any:
+    def forward(self, images: tf.Tensor, moment: Moment | None = None) -> tf.Tensor:
         """The same in training and in evaluation."""
         return forward_pass(self.variables, images)
 
-    def penalty(self, rates: Rates, **unused: Any) -> Any:
+    def penalty(self, rates: Rates, **unused: object) -> tf.Tensor:
         """The L1 and L2 terms of the objective, those that are on."""
         total = tf.zeros(())
         if rates.l1 is not None:

@@ -5,7 +5,7 @@ In evaluation the model itself is called, in training its twin (`trainers.engine
 
 from __future__ import annotations
 
-from typing import Any, Callable
+from typing import Callable
 
 import numpy as np
 
@@ -50,7 +50,8 @@ class Network:
             because some layer may look across the batch.
     """
 
-    def __init__(self, model: Any, spec: ModelSpec | None = None, *, bfloat16: bool = False, jit_compile: bool = False):
+    def __init__(self, model: keras.Model, spec: ModelSpec | None = None, *, bfloat16: bool = False,
+                 jit_compile: bool = False):
         self.model = model
         self._spec = None if spec is None or spec.build else spec
         numbers = [index for index, rate in enumerate(spec.dropout) if rate] if spec and self._spec else None
@@ -73,11 +74,11 @@ class Network:
         self.rates = Rates.of([layer.rate for layer in self._twin.dropout], l1, l2)
 
     @property
-    def kernels(self) -> list[Any]:
+    def kernels(self) -> list[tf.Variable]:
         """The weight matrices and filters: they decay, and the zoo's L1 and L2 are of them."""
         return [variable for variable, kernel in zip(self.variables, self.is_kernel) if kernel]
 
-    def restart(self, model: Any, spec: ModelSpec) -> None:
+    def restart(self, model: keras.Model, spec: ModelSpec) -> None:
         """Takes the values of all variables, and the rates, from a model of the zoo of the same architecture."""
         for variable, value in zip(self.model.variables, model.variables, strict=True):
             variable.assign(value)
@@ -90,7 +91,7 @@ class Network:
         for theirs, ours in self._twin.own:
             theirs.assign(ours)
 
-    def forward(self, images: Any, moment: Moment | None = None) -> Any:
+    def forward(self, images: tf.Tensor, moment: Moment | None = None) -> tf.Tensor:
         """Logits (batch, 10) float32 of images (batch, 784) float32 in [0, 1].
 
         Args:
@@ -104,7 +105,7 @@ class Network:
         with twin.during(moment):
             return tf.cast(self._twin.model(flow, training=True), tf.float32)
 
-    def penalty(self, rates: Rates, *, of_call: bool = False) -> Any:
+    def penalty(self, rates: Rates, *, of_call: bool = False) -> tf.Tensor:
         """The penalty of the objective, a float32 scalar: l1 * sum|W| + l2 * sum W^2 over the kernels of the zoo's.
 
         That of a user's own model is what its regularizers say of the weights. `of_call`, right after a call of
@@ -121,7 +122,7 @@ class Network:
         return tf.add_n([tf.cast(term, tf.float32) for term in terms]) if terms else tf.zeros(())
 
     @staticmethod
-    def cross_entropy(labels: Any, logits: Any) -> Any:
+    def cross_entropy(labels: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
         """Cross-entropy of each example in nats, (batch,) float32, for labels (batch,) int32."""
         return tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits)
 
@@ -133,7 +134,7 @@ class Network:
         """
         found: list[str] = []
 
-        def step(images: Any) -> Any:
+        def step(images: tf.Tensor) -> tf.Tensor:
             with tf.GradientTape() as tape:
                 logits = self.forward(images, Moment(0, tf.zeros((), tf.int64), self.rates))
                 objective = tf.reduce_sum(logits) + self.penalty(self.rates, of_call=True)
@@ -148,7 +149,7 @@ class Network:
         return found
 
 
-def are_kernels(model: Any) -> list[bool]:
+def are_kernels(model: keras.Model) -> list[bool]:
     """For each trainable variable of a model, whether it is a weight matrix or a filter, which decays."""
     apart = {id(variable) for layer in model._flatten_layers() if isinstance(layer, NO_KERNELS)
              for variable in layer.variables}
@@ -156,7 +157,7 @@ def are_kernels(model: Any) -> list[bool]:
             for variable in {id(variable): variable for variable in model.trainable_variables}.values()]
 
 
-def _refuse_random(model: Any) -> None:
+def _refuse_random(model: keras.Model) -> None:
     """Refuses layers that draw random numbers from a state which no checkpoint has.
 
     A resumed run would not equal an uninterrupted one. It is asked before the twin is made: with deterministic
@@ -167,7 +168,7 @@ def _refuse_random(model: Any) -> None:
     """
     from keras.src.backend.common import global_state
 
-    def call(images: Any) -> Any:
+    def call(images: tf.Tensor) -> tf.Tensor:
         tf.random.set_seed(0)  # of this graph
         return model(images, training=True)
 
@@ -191,7 +192,7 @@ def _refuse_random(model: Any) -> None:
             "keras.random.dropout(x, rate, seed=self.seed_generator)")
 
 
-def _paths(model: Any) -> dict[int, str]:
+def _paths(model: keras.Model) -> dict[int, str]:
     """A name for each variable of a model, by its identity: its path, with a number where two have the same.
 
     The seeds of random layers, which are no weights, go by their names: Keras counts them over the whole process.
@@ -208,7 +209,7 @@ def _paths(model: Any) -> dict[int, str]:
     return paths
 
 
-def scale(images: Any) -> Any:
+def scale(images: tf.Tensor) -> tf.Tensor:
     """uint8 pixels as float32 in [0, 1]."""
     return tf.cast(images, tf.float32) / 255.0
 
@@ -236,7 +237,7 @@ def make_penalty(network: Network) -> Callable[[np.ndarray], float]:
     if len(network.model.losses) == len(regularized):
         return lambda images: float(network.penalty(network.rates))
 
-    def of_call(images: Any) -> Any:
+    def of_call(images: tf.Tensor) -> tf.Tensor:
         network.forward(scale(images))
         return network.penalty(network.rates, of_call=True)
 

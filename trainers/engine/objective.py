@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Callable, NamedTuple, Sequence
+from typing import Callable, NamedTuple, Sequence
 
 from fmnist_zoo.backend import tf
 
@@ -20,33 +20,33 @@ class Batch(NamedTuple):
         taught: the teachers' probabilities, (batch, 10) float32; None without teachers.
     """
 
-    images: Any
-    labels: Any
-    real: Any
-    count: Any
-    shares: Any = None
-    others: Any = None
-    taught: Any = None
+    images: tf.Tensor
+    labels: tf.Tensor
+    real: tf.Tensor
+    count: tf.Tensor
+    shares: tf.Tensor | None = None
+    others: tf.Tensor | None = None
+    taught: tf.Tensor | None = None
 
-    def mean(self, values: Any) -> Any:
+    def mean(self, values: tf.Tensor) -> tf.Tensor:
         """Of one value an image, over the real images."""
         return tf.reduce_sum(self.real * values) / self.count
 
-    def losses(self, logits: Any, cross_entropy: Callable[[Any, Any], Any]) -> Any:
+    def losses(self, logits: tf.Tensor, cross_entropy: Callable[[tf.Tensor, tf.Tensor], tf.Tensor]) -> tf.Tensor:
         """The cross entropy of each image, (batch,); `cross_entropy` computes it from labels and logits."""
         losses = cross_entropy(self.labels, logits)
         if self.shares is None:
             return losses
         return self.shares * losses + (1 - self.shares) * cross_entropy(self.others, logits)
 
-    def hits(self, logits: Any) -> Any:
+    def hits(self, logits: tf.Tensor) -> tf.Tensor:
         """How many images have the largest logit at their label, or at that of the larger share of their mixture."""
         labels = self.labels if self.shares is None else tf.where(self.shares >= 0.5, self.labels, self.others)
         right = tf.argmax(logits, axis=1, output_type=tf.int32) == labels
         return tf.reduce_sum(self.real * tf.cast(right, tf.float32))
 
 
-def smoothing(losses: Any, logits: Any, share: Any) -> Any:
+def smoothing(losses: tf.Tensor, logits: tf.Tensor, share: tf.Tensor) -> tf.Tensor:
     """What smoothed labels add to `losses`, (batch,): Szegedy et al. (2016), section 7.
 
     The sum is the cross entropy of (1 - share) * one-hot + share / K.
@@ -55,7 +55,7 @@ def smoothing(losses: Any, logits: Any, share: Any) -> Any:
     return share * (uniform - losses)
 
 
-def probabilities(logits: Sequence[Any], temperature: Any) -> Any:
+def probabilities(logits: Sequence[tf.Tensor], temperature: tf.Tensor) -> tf.Tensor:
     """What teachers teach, (batch, 10) float32: the mean of their probabilities at a temperature.
 
     Args:
@@ -65,7 +65,7 @@ def probabilities(logits: Sequence[Any], temperature: Any) -> Any:
     return tf.stop_gradient(taught)
 
 
-def distillation(taught: Any, logits: Any, temperature: Any) -> Any:
+def distillation(taught: tf.Tensor, logits: tf.Tensor, temperature: tf.Tensor) -> tf.Tensor:
     """T^2 times the Kullback-Leibler divergence of softmax(student / T) from `taught`, (batch,) float32 in nats.
 
     The factor keeps the size of the gradient independent of T (Hinton, Vinyals and Dean 2015, section 2).

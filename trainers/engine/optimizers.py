@@ -8,7 +8,7 @@ update.
 
 from __future__ import annotations
 
-from typing import Any, Sequence
+from typing import Sequence
 
 from fmnist_zoo.backend import keras, tf
 from fmnist_zoo.spec import OPTIMIZERS, Recipe
@@ -16,7 +16,7 @@ from fmnist_zoo.spec import OPTIMIZERS, Recipe
 MOMENTUM = 0.9
 
 
-def make_keras(recipe: Recipe, **options: Any) -> Any:
+def make_keras(recipe: Recipe, **options: float) -> keras.Optimizer:
     """The class of `keras.optimizers` with the recipe's learning rate; `options` are further arguments of it."""
     if recipe.optimizer == "momentum":
         options["momentum"] = MOMENTUM
@@ -27,7 +27,7 @@ def make_keras(recipe: Recipe, **options: Any) -> Any:
 class FusedAdam(keras.optimizers.Adam):
     """Kingma and Ba (2015), the efficient form at the end of section 2: epsilon is their epsilon-hat, as in Keras."""
 
-    def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
+    def update_step(self, gradient: tf.Tensor, variable: keras.Variable, learning_rate: tf.Tensor) -> None:
         """The update of one variable, in one operation."""
         place, t = self._get_variable_index(variable), tf.cast(self.iterations + 1, tf.float32)
         first, second = self._momentums[place].value, self._velocities[place].value
@@ -45,13 +45,14 @@ class Optimizer:
         decays: for each, whether it decays: kernels do, biases do not.
     """
 
-    def __init__(self, recipe: Recipe, variables: Sequence[Any], decays: Sequence[bool]):
+    def __init__(self, recipe: Recipe, variables: Sequence[keras.Variable], decays: Sequence[bool]):
         adam = recipe.optimizer in ("adam", "adamw")  # the decay is an option of both
         self._optimizer = FusedAdam() if adam else make_keras(recipe)
         self._optimizer.build(variables)
         self._variables, self._decays = variables, decays
 
-    def apply(self, gradients: Sequence[Any], step: Any, *, learning_rate: Any, weight_decay: Any = None) -> None:
+    def apply(self, gradients: Sequence[tf.Tensor | None], step: tf.Tensor, *, learning_rate: tf.Tensor,
+              weight_decay: tf.Tensor | None = None) -> None:
         """Update number `step` + 1 of all variables whose gradient is not None, with their constraints.
 
         With `weight_decay`, those that decay shrink by the share learning_rate * weight_decay before it (Loshchilov and
@@ -67,7 +68,7 @@ class Optimizer:
         self._optimizer.learning_rate.assign(learning_rate)
         self._optimizer.apply([one[0] for one in changed], [one[1] for one in changed])
 
-    def state(self) -> dict[str, Any]:
+    def state(self) -> dict[str, tf.Variable]:
         """What is remembered from update to update, by number, for checkpoints."""
         optimizer = self._optimizer
         slots = [variable for variable in optimizer.variables

@@ -7,14 +7,14 @@ epoch takes a sixth longer. Dropout layers have the streams 0, 1, ...; augmentat
 
 from __future__ import annotations
 
-from typing import Any, Sequence
+from typing import Sequence
 
 from fmnist_zoo.backend import tf
 
 AUGMENTATION = 1 << 16
 
 
-def words(shape: Sequence[int], *, seed: Any, step: Any, stream: int) -> Any:
+def words(shape: Sequence[int], *, seed: tf.Tensor, step: tf.Tensor, stream: int) -> tf.Tensor:
     """32 random bits for each entry of `shape`: uint32.
 
     It applies two rounds of a mixing function to the place of an entry, each with its own key.
@@ -29,7 +29,7 @@ def words(shape: Sequence[int], *, seed: Any, step: Any, stream: int) -> Any:
 
 # Where the loop is not compiled by XLA, this still runs as one pass.
 @tf.function(jit_compile=True, autograph=False)
-def _words(parts: Sequence[Any], shape: tuple[int, ...]) -> Any:
+def _words(parts: Sequence[tf.Tensor], shape: tuple[int, ...]) -> tf.Tensor:
     key = tf.constant(0x9E3779B9, tf.uint32)
     for part in parts:
         key = _mix(key ^ part)
@@ -40,7 +40,7 @@ def _words(parts: Sequence[Any], shape: tuple[int, ...]) -> Any:
     return _mix(_mix(tf.cast(place, tf.uint32) ^ key) ^ _mix(key + 0x85EBCA6B))
 
 
-def _mix(word: Any) -> Any:
+def _mix(word: tf.Tensor) -> tf.Tensor:
     """A permutation of uint32 in which each bit of the result depends on all bits of `word`.
 
     It is `lowbias32` of Wellons, "Prospecting for hash functions" (2018), the least biased that was found there with

@@ -6,8 +6,6 @@ page; a test trains it to the numbers of `loop`.
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
 from fmnist_zoo import models
@@ -20,12 +18,12 @@ from trainers.engine.epoch import epoch_order
 class Classifier(keras.Model):
     """Made by `Classifier(pixels, logits)`, as any functional model; `fit` works once it is compiled."""
 
-    def __init__(self, *tensors: Any, **options: Any):
+    def __init__(self, *tensors: keras.KerasTensor, **options: str):
         super().__init__(*tensors, **options)
         self.mean_loss = keras.metrics.Mean(name="loss")
         self.accuracy = keras.metrics.SparseCategoricalAccuracy(name="accuracy")
 
-    def train_step(self, data: Any) -> dict[str, Any]:
+    def train_step(self, data: tuple[tf.Tensor, tf.Tensor]) -> dict[str, tf.Tensor]:
         """One update, on images (batch, 784) float32 in [0, 1] and labels (batch,); returns the means so far."""
         images, labels = data
         with tf.GradientTape() as tape:

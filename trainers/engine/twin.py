@@ -16,13 +16,14 @@ from __future__ import annotations
 
 import contextlib
 import contextvars
-from typing import Any, Iterator, NamedTuple, Sequence
+from typing import Iterator, NamedTuple, Sequence
 
 from fmnist_zoo.backend import keras, tf
 from trainers.config import ConfigError
 from trainers.engine import randomness
 
 MIXED = "mixed_bfloat16"
+Shape = tuple[int | None, ...]
 
 
 class Rates(NamedTuple):
@@ -34,10 +35,10 @@ class Rates(NamedTuple):
         l1, l2: factors of the penalty, float32; None for 0.
     """
 
-    thresholds: Any
-    scales: Any
-    l1: Any
-    l2: Any
+    thresholds: tf.Tensor
+    scales: tf.Tensor
+    l1: tf.Tensor | None
+    l2: tf.Tensor | None
 
     @classmethod
     def of(cls, dropout: Sequence[float], l1: float, l2: float) -> Rates:
@@ -52,7 +53,7 @@ class Moment:
     It is for one call of a twin, whose calls of dropout layers it counts.
     """
 
-    def __init__(self, seed: Any, step: Any, rates: Rates):
+    def __init__(self, seed: tf.Tensor, step: tf.Tensor, rates: Rates):
         self.seed, self.step, self.rates, self.calls = seed, step, rates, 0
 
 
@@ -78,12 +79,13 @@ class Twin(NamedTuple):
         own: pairs of variables (the model's, the twin's) that the two do not share: all, in bfloat16; else none.
     """
 
-    model: Any
-    dropout: list[Any]
-    own: list[tuple[Any, Any]]
+    model: keras.Model
+    dropout: list[keras.layers.Dropout]
+    own: list[tuple[keras.Variable, keras.Variable]]
 
 
-def twin_of(model: Any, numbers: Sequence[int] | None = None, *, fused: bool = True, bfloat16: bool = False) -> Twin:
+def twin_of(model: keras.Model, numbers: Sequence[int] | None = None, *, fused: bool = True, bfloat16: bool = False
+            ) -> Twin:
     """The training twin of a model that has been built.
 
     A subclassed model is its own twin, and a layer inside a layer of the user's own stays what it is: they draw from
@@ -106,10 +108,10 @@ def twin_of(model: Any, numbers: Sequence[int] | None = None, *, fused: bool = T
                               "train in float32")
         return Twin(model, [], [])
     logits = model.outputs[0]._keras_history.operation
-    dropout: list[Any] = []
-    copies: list[tuple[Any, Any]] = []
+    dropout: list[keras.layers.Dropout] = []
+    copies: list[tuple[keras.layers.Layer, keras.layers.Layer]] = []
 
-    def clone(layer: Any) -> Any:
+    def clone(layer: keras.layers.Layer | keras.Operation) -> keras.layers.Layer | keras.Operation:
         if not isinstance(layer, keras.layers.Layer):  # an operation, such as a sum or a slice
             return layer
         policy = MIXED if bfloat16 and layer is not logits else layer.dtype_policy
@@ -132,14 +134,14 @@ def twin_of(model: Any, numbers: Sequence[int] | None = None, *, fused: bool = T
     return Twin(twin, dropout, pairs)
 
 
-def _clonable(model: Any) -> bool:
+def _clonable(model: keras.Model) -> bool:
     """Whether a model, and each functional model within it, is Keras' own class, whose clone computes the same."""
     kinds = type(keras.Model(pixels := keras.Input((1,)), pixels)), keras.Sequential
     parts = [part for part in model._flatten_layers() if isinstance(part, kinds)]
     return type(model) in kinds and all(type(part) in kinds for part in parts)
 
 
-def _copied(layer: Any, policy: Any) -> Any:
+def _copied(layer: keras.layers.Layer, policy: keras.DTypePolicy | str) -> keras.layers.Layer:
     try:
         return type(layer).from_config({**layer.get_config(), "dtype": policy})
     except Exception as error:  # a layer of the user's own raises anything
@@ -151,17 +153,17 @@ def _copied(layer: Any, policy: Any) -> Any:
 class _Exchanged(keras.layers.Layer):
     """Stands for a layer in the twin: has its variables and its activity regularizer."""
 
-    def __init__(self, layer: Any, policy: Any):
+    def __init__(self, layer: keras.layers.Layer, policy: keras.DTypePolicy | str):
         super().__init__(name=layer.name, dtype=policy, activity_regularizer=layer.activity_regularizer,
                          trainable=layer.trainable)
         self.layer, self.supports_masking = layer, layer.supports_masking
 
-    def build(self, input_shape: Any) -> None:
+    def build(self, input_shape: Shape) -> None:
         """Builds the layer, if it is new."""
         if not self.layer.built:
             self.layer.build(input_shape)
 
-    def compute_output_shape(self, input_shape: Any, *unused: Any) -> Any:
+    def compute_output_shape(self, input_shape: Shape, *unused: Shape) -> Shape:
         """That of the layer."""
         return self.layer.compute_output_shape(input_shape)
 
@@ -169,11 +171,11 @@ class _Exchanged(keras.layers.Layer):
 class Dropout(_Exchanged):
     """Dropout whose mask is a hash of (seed, step, number)."""
 
-    def __init__(self, layer: Any, policy: Any, *, number: int | None, place: int):
+    def __init__(self, layer: keras.layers.Layer, policy: keras.DTypePolicy | str, *, number: int | None, place: int):
         super().__init__(layer, policy)
         self.number, self.place = number, place
 
-    def call(self, units: Any, training: bool = False) -> Any:
+    def call(self, units: tf.Tensor, training: bool = False) -> tf.Tensor:
         """`units`, some of them zero, in training; a layer's `noise_shape` says which share a mask."""
         if not training:
             return units
@@ -192,7 +194,7 @@ class Dropout(_Exchanged):
 class Dense(_Exchanged):
     """A dense layer that adds its bias with `+`."""
 
-    def call(self, inputs: Any) -> Any:
+    def call(self, inputs: tf.Tensor) -> tf.Tensor:
         """activation(inputs W + b)."""
         product = keras.ops.matmul(inputs, self.layer.kernel)
         return self.layer.activation(product + tf.convert_to_tensor(self.layer.bias))
@@ -201,7 +203,7 @@ class Dense(_Exchanged):
 class BatchNormalization(_Exchanged):
     """Batch normalization of images in one operation."""
 
-    def call(self, inputs: Any, training: bool = False, mask: Any = None) -> Any:
+    def call(self, inputs: tf.Tensor, training: bool = False, mask: tf.Tensor | None = None) -> tf.Tensor:
         """As Keras', whose moving variance is that of the biased variances, too."""
         layer = self.layer
         if not training or not layer.trainable or mask is not None:
@@ -215,15 +217,15 @@ class BatchNormalization(_Exchanged):
         return flow
 
 
-def _normalizes_images(layer: Any) -> bool:
+def _normalizes_images(layer: keras.layers.Layer) -> bool:
     """Whether it is batch normalization of images, by channel, that one operation computes."""
     return (type(layer) is keras.layers.BatchNormalization and getattr(layer.input_spec, "ndim", 0) == 4
             and layer.axis in (-1, 3) and layer.scale and layer.center
             and not (layer.synchronized or getattr(layer, "renorm", False)))
 
 
-def dropout(units: Any, threshold: Any, scale: Any, *, seed: Any, step: Any, stream: int,
-            shape: Sequence[int] | None = None) -> Any:
+def dropout(units: tf.Tensor, threshold: tf.Tensor, scale: tf.Tensor, *, seed: tf.Tensor, step: tf.Tensor, stream: int,
+            shape: Sequence[int] | None = None) -> tf.Tensor:
     """Zeroes the entries of `units` whose random words are below `threshold`, and multiplies the others by `scale`.
 
     Srivastava et al. (2014), section 4, in the inverted form: for a rate r the threshold is r * 2^32 and the scale is
