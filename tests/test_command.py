@@ -20,7 +20,7 @@ from trainers.config import resolve
 from trainers.engine.epoch import EpochMeans
 from trainers.running import progress
 from trainers.running.run import Run
-from trainers.train import main, train
+from trainers.train import main
 
 
 @pytest.mark.parametrize("flags, text", [
@@ -77,12 +77,6 @@ def test_piped_output_is_plain_lines_and_a_user_module_is_needed_once(command, t
     assert not done.stderr  # neither start-up lines nor warnings
     assert "tiny" not in registry._MODELS
     assert main([f"--config={tmp_path / 'logs/tiny/one/config.json'}", f"--logdir={tmp_path / 'others'}"]) == 0
-
-
-def test_python_api_is_silent_by_default(tmp_path, capfd):
-    train("softmax", data="mini", epochs=1, logdir=tmp_path)
-    captured = capfd.readouterr()
-    assert not captured.out and not captured.err
 
 
 @pytest.mark.parametrize("width, shown, hidden", [

@@ -63,16 +63,6 @@ def test_run_learns_and_its_folder_gives_the_model_back(function, trainer, tmp_p
     assert run.result["final"]["val_loss"] == min(row["val_loss"] for row in run.history)
 
 
-@pytest.mark.long
-def test_regularizers_of_the_model_are_the_penalty(tmp_path):
-    for trainer in ("tape", "fit"):
-        run = train.train(registry.spec_of(custom_zoo.cnn), trainer=trainer, logdir=tmp_path / trainer, **QUICK)
-        kernel = run.model.layers[1].kernel.numpy()
-        assert run.history[run.result["final"]["epoch"] - 1]["val_penalty"] \
-            == pytest.approx(1e-3 * np.square(kernel).sum(), rel=1e-5)
-        assert run.history[0]["penalty"] > 0
-
-
 def test_record_names_the_module_and_its_source(workplace):
     record = json.loads(pathlib.Path("tb_logs/my_cnn/first/config.json").read_text())
     sha256 = hashlib.sha256(MODULE.encode()).hexdigest()

@@ -91,15 +91,6 @@ def test_exclusive_on_a_file_system_without_locks_says_so(tmp_path, monkeypatch,
                                        "time write there\n")
 
 
-def test_disk_that_fails_to_sync_is_an_error_with_the_path(tmp_path, monkeypatch):
-    def fail(descriptor):
-        raise OSError(errno.EIO, os.strerror(errno.EIO))
-
-    monkeypatch.setattr(os, "fsync", fail)
-    with pytest.raises(OSError, match=f"Input/output error: '{tmp_path}'"):
-        files.sync(tmp_path)
-
-
 def test_folders_are_made_and_synced_into_those_above(tmp_path, monkeypatch):
     synced = []
     monkeypatch.setattr(files, "sync", synced.append)

@@ -12,7 +12,7 @@ import fmnist_zoo
 from fmnist_zoo import metrics, models
 from fmnist_zoo.backend import keras, tf
 from trainers.config import resolve
-from trainers.engine import factory, lowlevel, network
+from trainers.engine import factory, lowlevel
 
 PART_A = [name for name in fmnist_zoo.list_models("network_*")]
 
@@ -92,17 +92,6 @@ def test_gradients_equal_finite_differences():
                 sides.append(float(objective()))
             variable.assign(whole)
             assert float(gradient.numpy()[place]) == pytest.approx((sides[0] - sides[1]) / 2e-6, abs=1e-6)
-
-
-def test_cross_entropy_equals_tensorflow():
-    random = np.random.default_rng(1)
-    logits = tf.constant(random.normal(0, 5, (300, 10)), tf.float32)
-    labels = tf.constant(random.integers(0, 10, 300), tf.int32)
-    with tf.GradientTape(persistent=True) as tape:
-        tape.watch(logits)
-        ours, theirs = lowlevel.cross_entropy(labels, logits), network.Network.cross_entropy(labels, logits)
-    np.testing.assert_allclose(ours, theirs, rtol=1e-5)
-    np.testing.assert_allclose(tape.gradient(ours, logits), tape.gradient(theirs, logits), atol=1e-6)
 
 
 def epochs(name, trainer, split, count, **settings):

@@ -84,18 +84,6 @@ def test_a_broken_file_is_a_line_and_all_others_are_answered(tmp_path, answers, 
     assert predict.main(paths[:1]) == 1 and not capsys.readouterr().out  # no table without rows
 
 
-def test_folders_and_inverted_files(tmp_path, answers):
-    picture(tmp_path / "a.png", 255 - IMAGES[5])  # negated, as its ground is bright
-    write(tmp_path / "b" / "some-idx3-ubyte.gz", payload(IMAGES[6:8]))
-    (tmp_path / "notes.txt").write_text("no picture")
-    wanted = fmnist_zoo.predict(IMAGES[:20]).labels.tolist()
-    code, entries, _ = answers(tmp_path)
-    assert code == 0 and [entry["label"] for entry in entries] == wanted[5:8]
-    np.save(tmp_path / "x.npy", 255 - IMAGES[:20])
-    assert [entry["label"] for entry in answers(tmp_path / "x.npy", "--invert=yes")[1]] == wanted
-    assert [entry["label"] for entry in answers(tmp_path / "x.npy")[1]] != wanted
-
-
 @pytest.fixture(scope="module")
 def run(tmp_path_factory, without_xla):
     return train("2L", data="mini", epochs=2, logdir=tmp_path_factory.mktemp("logs"), histogram_every=0)
@@ -125,9 +113,8 @@ def test_runs_that_cannot_be_used_are_refused(run, tmp_path, capsys):
 
 
 @pytest.mark.parametrize("arguments, text", [
-    ([], "which files?"), (["--json"], "which files?"), (["x.png", "--model=4X"], "no model is named '4X'"),
+    ([], "which files?"),
     (["x.png", "--model=4L,l2=0.5"], "no trained weights come with '4L,l2=0.5'"),
-    (["x.png", "--run=nowhere"], "nowhere: no such folder"),
     (["x.png", "--run=a", "--model=4L"], "a: no such folder"),
     (["x.png", "--model=4L", "--model=4X"], "no model is named '4X'"),
     (["x.png", "--invrt=yes"], "Unknown command line flag 'invrt'"), (["x.png", "--invert=maybe"], "--invert"),

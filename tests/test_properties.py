@@ -1,15 +1,14 @@
 """What is read is read with the right meaning or refused in one line, whatever was done to it: by hypothesis."""
 
 import csv
-import json
 import pathlib
 import tempfile
 
 import numpy as np
 import pytest
-from hypothesis import assume, given, settings, strategies as st
+from hypothesis import given, settings, strategies as st
 
-from fmnist_zoo import files, get_spec, idx, models, weights
+from fmnist_zoo import files, get_spec, idx
 from fmnist_zoo.errors import ZooError
 from tests import idx_files
 from trainers.config import ConfigError, resolve
@@ -140,22 +139,3 @@ def test_damaged_images_are_refused_or_are_the_same(folder, rows, change, name):
         assert_one_line(error)
     else:  # plain files hold no checksum: other pixels are other images
         assert found == images.tobytes() or name == "images" and len(found) == images.nbytes
-
-
-@given(damage())
-@settings(deadline=None, max_examples=30)
-def test_damaged_weights_are_refused(folder, change):
-    """What ships with the package: damaged anywhere, it is refused by its SHA-256."""
-    with pytest.MonkeyPatch.context() as patch:
-        entry = weights.manifest()["softmax"]
-        content = (weights.FOLDER / entry["file"]).read_bytes()
-        other = change(content)
-        assume(other != content)
-        manifest = json.loads((weights.FOLDER / "manifest.json").read_text(encoding="utf-8"))
-        (folder / "manifest.json").write_text(json.dumps(manifest), encoding="utf-8")
-        (folder / entry["file"]).write_bytes(other)
-        patch.setattr(weights, "FOLDER", folder)
-        with pytest.raises(ZooError) as caught:
-            models.load_model("softmax")
-    assert entry["file"] in str(caught.value)
-    assert_one_line(caught.value)

@@ -14,7 +14,6 @@ from fmnist_zoo.spec import Recipe
 from tests.engines import arrays, assert_equal_arrays, compiled, fit, restart, tape
 from trainers.config import TAPE_ALONE, ConfigError, resolve
 from trainers.engine import network
-from trainers.engine.epoch import epoch_order
 
 SMALL = fmnist_zoo.get_spec("2L", hidden=(16,))
 NORMALIZED = fmnist_zoo.get_spec("3L", hidden=(16, 12), normalization="batch")
@@ -29,16 +28,6 @@ def split():
 
 
 # Tape against Keras, NumPy and fit.
-
-def test_smoothed_loss_equals_keras(split):
-    """At weights that do not change; the loss that is reported is without it."""
-    _, engine = tape(SMALL, split, optimizer="sgd", learning_rate=1e-12, label_smoothing=0.3)
-    logits = engine.predict(split.images)
-    loss = keras.losses.CategoricalCrossentropy(from_logits=True, label_smoothing=0.3)
-    means = engine.run_epoch(0)
-    assert means.loss == pytest.approx(metrics.mean_cross_entropy(logits, split.labels), rel=1e-5)
-    assert means.objective == pytest.approx(float(loss(np.eye(10)[split.labels], logits)), rel=1e-5)
-
 
 @pytest.mark.parametrize("spec", [SMALL, pytest.param(NORMALIZED, marks=pytest.mark.long)], ids=["plain", "normalized"])
 @pytest.mark.parametrize("settings", [
@@ -168,19 +157,6 @@ def test_dividing_an_epoch_into_calls_changes_no_bit(split, spec, xla):
     for means, found in results[1:]:
         assert means == results[0][0]
         assert_equal_arrays(found, results[0][1])
-
-
-@pytest.mark.long
-def test_batch_statistics_are_those_of_the_last_batch_without_copies(split):
-    """One update on the last 100 of 900 images moves the statistics by a tenth towards those of these images."""
-    _, engine = tape(NORMALIZED, split, batch=800, optimizer="sgd", learning_rate=1e-12)
-    engine.run_epoch(0)
-    kernel = engine.weights()["dense_1/kernel"].numpy()
-    means = [(split.images[chosen] / 255 @ kernel).mean(axis=0)
-             for chosen in np.split(epoch_order(900, seed=0, epoch=0), [800])]
-    expected = 0.9 * (0.1 * means[0]) + 0.1 * means[1]
-    moving = next(value for name, value in engine.weights().items() if "moving_mean" in name).numpy()
-    np.testing.assert_allclose(moving, expected, atol=1e-5)
 
 
 @pytest.mark.long
