@@ -22,6 +22,7 @@ from fmnist_zoo.errors import SpecError
 from fmnist_zoo.version import __version__
 
 NO_SYNC = (errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS)  # of file systems that cannot sync a folder
+Record = dict[str, Any]  # what a JSON file of ours holds, or a part of it
 DIGEST = "content_sha256"  # the key of a record under which it holds the SHA-256 of all its other keys
 
 
@@ -69,7 +70,7 @@ def atomic_write(path: str | os.PathLike[str], mode: str = "wb", *, synced: bool
         raise
 
 
-def write_json(path: str | os.PathLike[str], content: dict[str, Any], *, synced: bool = True) -> None:
+def write_json(path: str | os.PathLike[str], content: Record, *, synced: bool = True) -> None:
     """Writes a record, `sealed`, as indented JSON, whole or not at all."""
     with atomic_write(path, "w", synced=synced) as file:
         file.write(json.dumps(sealed(content), indent=2) + "\n")
@@ -93,7 +94,7 @@ def sha256_of(path: str | os.PathLike[str]) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def sealed(content: dict[str, Any]) -> dict[str, Any]:
+def sealed(content: Record) -> Record:
     """A record as it is written: "version" says which version of the code did, and `DIGEST` is of all the rest."""
     record = {**content, "version": __version__}
     record.pop(DIGEST, None)
@@ -111,7 +112,7 @@ def opened(record: Any) -> Any:
     return content
 
 
-def _digest(content: dict[str, Any]) -> str:
+def _digest(content: Record) -> str:
     """Of what JSON makes of it, in the order of names: independent of spaces and of the order in the file."""
     plain = json.loads(json.dumps(content))  # a key that is a number becomes text
     return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()

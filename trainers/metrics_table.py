@@ -65,6 +65,7 @@ FINAL = (  # the HParams tab shows the first five of its columns at first
     Metric("", "final/ranking_loss", RUN, "ranking loss"),  # of trials alone
     Metric("", "final/ranking_accuracy", RUN, "ranking accuracy"),
 )
+Row = dict[str, Any]  # of `metrics.csv`: a number for each column, None for a cell that is empty
 COLUMNS = tuple(metric.column for metric in METRICS)
 HPARAMS = tuple((metric.tag, metric.title) for metric in (*FINAL, *METRICS) if metric.title)
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import pathlib
-from typing import Any, Callable, Iterator, Mapping, Sequence
+from typing import Callable, Iterator, Sequence
 
+from fmnist_zoo.files import Record
 from trainers.config import ConfigError, RunConfig, decisive_differences, read_run
 from trainers.running import progress, provenance
 from trainers.running.folder import NewFolder, RunFolder, finished
@@ -48,7 +49,7 @@ def finish(runs: Sequence[RunConfig], logdir: str, should_stop: Callable[[], boo
         yield folder
 
 
-def existing_run(logdir: str, config: RunConfig) -> tuple[RunFolder | None, dict[str, Any]]:
+def existing_run(logdir: str, config: RunConfig) -> tuple[RunFolder | None, Record]:
     """A run below `logdir` with the same config on the same data, a finished one if there is one, and its record.
 
     The data are read only where a record has the same settings.
@@ -65,7 +66,7 @@ def existing_run(logdir: str, config: RunConfig) -> tuple[RunFolder | None, dict
     return max(found, key=lambda entry: entry[0])[1:] if found else (None, {})
 
 
-def _is_on(record: Mapping[str, Any], config: RunConfig) -> bool:
+def _is_on(record: Record, config: RunConfig) -> bool:
     """Whether a record's data are those of a run with `config`: the same images, the same ones held out."""
     from fmnist_zoo.data import load_data
 
@@ -73,7 +74,7 @@ def _is_on(record: Mapping[str, Any], config: RunConfig) -> bool:
     return bool((record["data"]["sha256"], record["data"]["split_sha256"]) == (data.sha256, data.split_sha256))
 
 
-def _note_other_origin(folder: RunFolder, record: dict[str, Any], config: RunConfig, commit: str) -> None:
+def _note_other_origin(folder: RunFolder, record: Record, config: RunConfig, commit: str) -> None:
     now = {"commit": commit, "versions": provenance.versions(), "modules": config.spec.modules}
     others = [one for one in provenance.environments(record) if {name: one[name] for name in now} != now]
     if others:

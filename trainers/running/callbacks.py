@@ -7,7 +7,7 @@ TensorFlow.
 
 from __future__ import annotations
 
-from typing import Any, Sequence
+from typing import Callable, Sequence
 
 import numpy as np
 
@@ -16,6 +16,7 @@ from fmnist_zoo.spec import Recipe
 from trainers.config import ConfigError
 from trainers.engine.fit import make_optimizer
 from trainers.engine.network import Network
+from trainers.metrics_table import Row
 from trainers.running.progress import Reporter
 
 _kinds = keras.callbacks
@@ -27,7 +28,7 @@ FIXED = "which follows the recipe's schedule; give schedule='constant' and warmu
 SETS_RATE = (_kinds.ReduceLROnPlateau, _kinds.LearningRateScheduler)
 
 
-def check_callbacks(callbacks: Sequence[Any], recipe: Recipe) -> None:
+def check_callbacks(callbacks: Sequence[keras.callbacks.Callback], recipe: Recipe) -> None:
     """Refuses what cannot work where an epoch is a few compiled calls.
 
     Raises:
@@ -36,13 +37,13 @@ def check_callbacks(callbacks: Sequence[Any], recipe: Recipe) -> None:
             learning rate of a schedule.
     """
     for callback in callbacks:
-        if not isinstance(callback, _kinds.Callback):
+        if not isinstance(callback, keras.callbacks.Callback):
             raise TypeError(f"callbacks are instances of keras.callbacks.Callback; received {callback!r:.80}")
         if problem := _problem(callback, recipe):
             raise ConfigError(f"callbacks: {type(callback).__name__}: {problem}")
 
 
-def _problem(callback: Any, recipe: Recipe) -> str:
+def _problem(callback: keras.callbacks.Callback, recipe: Recipe) -> str:
     for kind, instead in INSTEAD.items():
         if isinstance(callback, kind):
             return instead
@@ -59,11 +60,11 @@ def _problem(callback: Any, recipe: Recipe) -> str:
     return ""
 
 
-def _is_of_keras(hook: Any) -> bool:
+def _is_of_keras(hook: Callable[..., None]) -> bool:
     return getattr(hook, "__module__", "").startswith("keras.")
 
 
-def compile_model(model: Any, network: Network, recipe: Recipe) -> None:
+def compile_model(model: keras.Model, network: Network, recipe: Recipe) -> None:
     """Compiles the model of a run: what is minimised, but for smoothed labels and teachers, its optimizer and accuracy.
 
     Keras adds the penalty to the loss, so `model.evaluate` returns `val_loss + val_penalty`.
@@ -81,7 +82,8 @@ class Callbacks:
         error: what one of them raised; None for nothing. The run then ends with its checkpoint first.
     """
 
-    def __init__(self, callbacks: Sequence[Any], model: Any, recipe: Recipe, *, steps: int):
+    def __init__(self, callbacks: Sequence[keras.callbacks.Callback], model: keras.Model, recipe: Recipe, *,
+                 steps: int):
         self._model, self._recipe = model, recipe
         self.error: Exception | None = None
         model.stop_training = False
@@ -99,12 +101,12 @@ class Callbacks:
         """Before epoch number `epoch` (0 is the first); returns its learning rate."""
         return self._called(learning_rate, self._list.on_epoch_begin, epoch)
 
-    def end(self, row: dict[str, Any], learning_rate: float) -> float:
+    def end(self, row: Row, learning_rate: float) -> float:
         """After the epoch of a row; returns the learning rate of the next one."""
         logs = {name: value for name, value in row.items() if value is not None and name != "epoch"}
         return self._called(learning_rate, self._list.on_epoch_end, row["epoch"] - 1, logs)
 
-    def _called(self, learning_rate: float, hook: Any, *arguments: Any) -> float:
+    def _called(self, learning_rate: float, hook: Callable[..., None], *arguments: object) -> float:
         optimizer = self._model.optimizer
         optimizer.learning_rate = learning_rate
         try:

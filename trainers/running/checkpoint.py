@@ -10,9 +10,10 @@ from __future__ import annotations
 import dataclasses
 import pathlib
 import time
-from typing import Any
+from typing import Mapping
 
 import numpy as np
+import numpy.typing as npt
 
 from fmnist_zoo import tensors
 from fmnist_zoo.errors import DamagedFileError, ZooError
@@ -82,7 +83,7 @@ def identity(config: RunConfig, data_sha256: str, split_sha256: str) -> list[str
     return [config.identity, data_sha256, split_sha256]
 
 
-def fits(arrays: dict[str, np.ndarray], needed: dict[str, Any]) -> bool:
+def fits(arrays: dict[str, np.ndarray], needed: Mapping[str, npt.ArrayLike]) -> bool:
     """Whether `arrays` has the names in `needed`, with the same shapes and dtypes."""
     return arrays.keys() == needed.keys() and all(
         (arrays[name].shape, arrays[name].dtype) == (np.shape(one), np.asarray(one).dtype)

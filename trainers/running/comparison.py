@@ -5,14 +5,18 @@ from __future__ import annotations
 import os
 import pathlib
 import statistics
-from typing import Any, NamedTuple, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple, Sequence
 
 from fmnist_zoo import card
 from fmnist_zoo.errors import UsageError
-from fmnist_zoo.files import atomic_write
+from fmnist_zoo.files import Record, atomic_write
 from trainers.config import SETTINGS, ConfigError, RunConfig, decisive_differences, flat, read_run
+from trainers.metrics_table import Row
 from trainers.running import listing, plotting, provenance
 from trainers.running.folder import RunFolder
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 SCORES = ("train_loss", "train_accuracy", "val_loss", "val_accuracy", "test_accuracy")
 RESULTS = ("status", "epochs", "best_epoch", *SCORES, "seconds", "images_per_second")
@@ -24,9 +28,9 @@ class Compared(NamedTuple):
 
     label: str
     line: listing.Line
-    record: dict[str, Any]
+    record: Record
     config: RunConfig
-    rows: list[dict[str, Any]]
+    rows: list[Row]
 
 
 def read(words: Sequence[str], logdir: str) -> list[Compared]:
@@ -136,7 +140,7 @@ def plot(runs: Sequence[Compared], path: pathlib.Path) -> None:
         _curves(runs).savefig(file, format="png", dpi=88)
 
 
-def _curves(runs: Sequence[Compared]) -> Any:
+def _curves(runs: Sequence[Compared]) -> Figure:
     """The figure of `plot`."""
     from matplotlib.figure import Figure
 

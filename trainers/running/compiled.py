@@ -19,7 +19,8 @@ FUNCTIONS = (_losses.sparse_categorical_crossentropy, _losses.categorical_crosse
 NAMES = {"learning_rate": "learning_rate", "weight_decay": "weight_decay", "global_clipnorm": "clip_norm"}
 
 
-def as_built(config: RunConfig, given: Mapping[str, Any], model: Any = None) -> tuple[RunConfig, list[str]]:
+def as_built(config: RunConfig, given: Mapping[str, Any], model: keras.Model | None = None
+             ) -> tuple[RunConfig, list[str]]:
     """The run of a model of the user's as its function builds and compiles it, and notes on what of that is not used.
 
     Args:
@@ -41,7 +42,7 @@ def as_built(config: RunConfig, given: Mapping[str, Any], model: Any = None) -> 
     return dataclasses.replace(config, spec=dataclasses.replace(config.spec, arguments=arguments)), notes
 
 
-def settings(model: Any, given: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
+def settings(model: keras.Model, given: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
     """The settings that `compile` of a model stands for, but for those `given`, which win; and notes on the latter.
 
     Raises:
@@ -59,7 +60,7 @@ def settings(model: Any, given: Mapping[str, Any]) -> tuple[dict[str, Any], list
     return {name: value for name, value in found.items() if given.get(name) is None}, notes
 
 
-def _loss(model: Any) -> dict[str, Any]:
+def _loss(model: keras.Model) -> dict[str, Any]:
     loss = model.loss
     if isinstance(loss, (list, tuple)) and len(loss) == 1:
         loss = loss[0]
@@ -87,7 +88,7 @@ def _loss(model: Any) -> dict[str, Any]:
     return {"label_smoothing": smoothing} if smoothing else {}
 
 
-def _optimizer(model: Any, given: Mapping[str, Any]) -> dict[str, Any]:
+def _optimizer(model: keras.Model, given: Mapping[str, Any]) -> dict[str, Any]:
     kind = type(model.optimizer)
     advice = "give optimizer='adam' or another, which takes its place"
     classes = {one.keras_class: name for name, one in OPTIMIZERS.items() if name != "momentum"}
@@ -114,7 +115,7 @@ def _optimizer(model: Any, given: Mapping[str, Any]) -> dict[str, Any]:
     return found
 
 
-def _check_decay(model: Any, advice: str) -> None:
+def _check_decay(model: keras.Model, advice: str) -> None:
     """Refuses `exclude_from_weight_decay` of what decays in a run, the kernels; nothing else does."""
     if not any(getattr(model.optimizer, f"_exclude_from_weight_decay{kind}", None) for kind in ("", "_pattern")):
         return

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import contextlib
 import os
-from typing import TYPE_CHECKING, Any, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Iterator, Mapping, Sequence
 
 from fmnist_zoo import registry, weights
 from fmnist_zoo.errors import SpecError, ZooError
+from fmnist_zoo.files import Record
 from fmnist_zoo.spec import ModelSpec, Recipe
 from trainers.config import ConfigError, RunConfig, names_in
 from trainers.running import trained
@@ -18,6 +19,7 @@ from trainers.running.progress import Reporter
 from trainers.running.trained import Trained
 
 if TYPE_CHECKING:
+    import keras
     import numpy as np
 
     from fmnist_zoo.data import Data
@@ -39,8 +41,8 @@ def check(config: RunConfig) -> None:
                               f"of {_units(config.spec)}; name a network with the same hidden layers")
 
 
-def load(recipe: Recipe, data: Data, reporter: Reporter, recorded: Mapping[str, Any], *, resumed: bool, begun: bool
-         ) -> tuple[dict[str, list[Trained]], dict[str, list[dict[str, Any]]]]:
+def load(recipe: Recipe, data: Data, reporter: Reporter, recorded: Record, *, resumed: bool, begun: bool
+         ) -> tuple[dict[str, list[Trained]], dict[str, list[Record]]]:
     """The models that a recipe names, and what a run's record says of them. Imports TensorFlow.
 
     Args:
@@ -59,7 +61,7 @@ def load(recipe: Recipe, data: Data, reporter: Reporter, recorded: Mapping[str, 
             are not those recorded.
     """
     models: dict[str, list[Trained]] = {setting: [] for setting in SETTINGS}
-    entries: dict[str, list[dict[str, Any]]] = {}
+    entries: dict[str, list[Record]] = {}
     own = {"sha256": data.sha256, "split_sha256": data.split_sha256}
     for setting, name in _named(recipe):
         entry = SETTINGS[setting]
@@ -122,7 +124,7 @@ def _other_data(setting: str, title: str, known: Mapping[str, str], own: Mapping
     return ""
 
 
-def assign(model: Any, spec: ModelSpec, source: Trained, images: np.ndarray) -> None:
+def assign(model: keras.Model, spec: ModelSpec, source: Trained, images: np.ndarray) -> None:
     """Gives `model` the weights of `source`: as they are, or written as dense layers (`unrolling.dense_arrays`).
 
     Args:

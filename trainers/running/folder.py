@@ -12,11 +12,15 @@ import fcntl
 import os
 import pathlib
 import time
-from typing import IO, Any, Iterator
+from typing import IO, TYPE_CHECKING, Iterator
 
-from fmnist_zoo.files import local_path, lock, make_folder, naming, publish, quoted, read_json, write_json
+from fmnist_zoo.files import Record, local_path, lock, make_folder, naming, publish, quoted, read_json, write_json
 from trainers.config import ConfigError, RunConfig
+from trainers.metrics_table import Row
 from trainers.running.table import MetricsTable
+
+if TYPE_CHECKING:
+    import keras
 
 SWEEPS = "sweeps"
 ENSEMBLES = "ensembles"  # their evaluations: <logdir>/ensembles/<name>/evaluation
@@ -46,14 +50,14 @@ class RunFolder:
         """Holds the folder for this process."""
         return locked(self.path, "training")
 
-    def rows(self) -> list[dict[str, Any]]:
+    def rows(self) -> list[Row]:
         """`metrics.csv` with its numbers read back; `TableError` if it is damaged, or not what a finished run wrote."""
         result = self.read_result() or {}
         if result:
             self.table.check(result["epochs"], result["metrics_sha256"])
         return self.table.rows()
 
-    def read_result(self) -> dict[str, Any] | None:
+    def read_result(self) -> Record | None:
         """`result.json` of a finished run; None if it is missing or damaged (resuming the run writes it again)."""
         try:
             result = read_json(self.result)
@@ -78,7 +82,7 @@ class RunFolder:
         """That of the weights `best`, `last` or `last_not_averaged`."""
         return self.weights / f"{name}.safetensors"
 
-    def save_model(self, model: Any) -> Exception | None:
+    def save_model(self, model: keras.Model) -> Exception | None:
         """Writes `model.keras`. Returns the error of Keras, which raises anything for a layer that it cannot describe.
 
         There is then no such file. `OSError` if it cannot be written.
@@ -236,12 +240,12 @@ def is_empty(path: pathlib.Path) -> bool:
         return False
 
 
-def finished(result: dict[str, Any] | None, config: RunConfig) -> bool:
+def finished(result: Record | None, config: RunConfig) -> bool:
     """Whether what `read_result` returned is of a run that trained to its end under this config."""
     return result is not None and (result["stopped_early"] or result["epochs"] >= config.recipe.epochs)
 
 
-def read_evaluation(folder: pathlib.Path, *, weights_sha256: str, data_sha256: str) -> dict[str, Any] | None:
+def read_evaluation(folder: pathlib.Path, *, weights_sha256: str, data_sha256: str) -> Record | None:
     """The report in the folder of an evaluation; None if there is none, it is damaged, or of other weights or data."""
     try:
         report = read_json(folder / EVALUATION)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Callable, TextIO
 
 if TYPE_CHECKING:
     from trainers.engine.epoch import EpochMeans
+    from trainers.metrics_table import Row
 
 
 class Reporter:
@@ -23,7 +24,7 @@ class Reporter:
     def part(self, epoch: int, share: float, means: EpochMeans, images_per_second: float, seconds_left: float) -> None:
         """Within an epoch (1 is the first) of which `share` is done; `seconds_left` is for the whole run."""
 
-    def epoch(self, row: dict[str, Any], epochs: int, best_epoch: int, seconds_left: float) -> None:
+    def epoch(self, row: Row, epochs: int, best_epoch: int, seconds_left: float) -> None:
         """After an epoch: its row of `metrics.csv`."""
 
     def trials(self, done: int, total: int, running: Callable[[], dict[str, tuple[int, int]]]) -> None:
@@ -47,7 +48,7 @@ class Lines(Reporter):
         for title, text in lines.items():
             self.note(f"{title:<11} {text}")
 
-    def epoch(self, row: dict[str, Any], epochs: int, best_epoch: int, seconds_left: float) -> None:
+    def epoch(self, row: Row, epochs: int, best_epoch: int, seconds_left: float) -> None:
         self.note(epoch_line(row, epochs, best_epoch, seconds_left))
 
     def note(self, line: str) -> None:
@@ -81,7 +82,7 @@ class Moving(Lines):
         share = (done + sum(epochs / of for epochs, of in now.values())) / total
         self._move("trials", share, "  ".join(f"{name}: epoch {epochs}/{of}" for name, (epochs, of) in now.items()))
 
-    def epoch(self, row: dict[str, Any], epochs: int, best_epoch: int, seconds_left: float) -> None:
+    def epoch(self, row: Row, epochs: int, best_epoch: int, seconds_left: float) -> None:
         if row["val_loss"] is not None:
             self._validation = f"  validation {row['val_loss']:.4f} {row['val_accuracy']:.4f}"
         super().epoch(row, epochs, best_epoch, seconds_left)
@@ -163,13 +164,13 @@ class Handing(Reporter):
         error: what it raised; None for nothing. A run ends with its checkpoint first.
     """
 
-    def __init__(self, shown: Reporter, function: Callable[[dict[str, Any]], Any]):
+    def __init__(self, shown: Reporter, function: Callable[[Row], object]):
         self._shown, self._function, self.stop = shown, function, False
         self.error: Exception | None = None
         for name in ("header", "part", "trials", "note", "close"):
             setattr(self, name, getattr(shown, name))
 
-    def epoch(self, row: dict[str, Any], epochs: int, best_epoch: int, seconds_left: float) -> None:
+    def epoch(self, row: Row, epochs: int, best_epoch: int, seconds_left: float) -> None:
         self._shown.epoch(row, epochs, best_epoch, seconds_left)
         try:
             self.stop = bool(self._function(dict(row)))
@@ -204,7 +205,7 @@ def _on_terminal() -> bool:
     return sys.stdout is not None and sys.stdout.isatty()
 
 
-def epoch_line(row: dict[str, Any], epochs: int, best_epoch: int, seconds_left: float) -> str:
+def epoch_line(row: Row, epochs: int, best_epoch: int, seconds_left: float) -> str:
     """An epoch in one line; `*` marks the best so far."""
     penalty = f"  penalty {row['penalty']:.4f}" if row["penalty"] else ""
     validation = ""

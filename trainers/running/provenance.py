@@ -10,10 +10,11 @@ import platform
 import shlex
 import subprocess
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from fmnist_zoo import custom, prototype
 from fmnist_zoo.errors import SpecError
+from fmnist_zoo.files import Record
 from fmnist_zoo.spec import ARRAYS, ModelSpec
 from fmnist_zoo.version import __version__
 from trainers.config import ConfigError
@@ -30,7 +31,7 @@ SWITCHES = ("DNNL_MAX_CPU_ISA", "NPY_DISABLE_CPU_FEATURES", "ONEDNN_DEFAULT_FPMA
             "TF_ENABLE_ONEDNN_OPTS", "TF_XLA_FLAGS", "XLA_FLAGS")
 
 
-def record(spec: ModelSpec | None = None) -> dict[str, Any]:
+def record(spec: ModelSpec | None = None) -> Record:
     """The environment of a start of a run, of a model with that spec. Call it after TensorFlow was imported."""
     import tensorflow
 
@@ -48,7 +49,7 @@ def record(spec: ModelSpec | None = None) -> dict[str, Any]:
     }
 
 
-def require_builder(path: str | os.PathLike[str], record: dict[str, Any]) -> None:
+def require_builder(path: str | os.PathLike[str], record: Record) -> None:
     """`ConfigError` if the model of the run at `path` is built by a function of a module that was not imported."""
     spec = ModelSpec.from_config(record["config"]["spec"])
     if "model" in record:
@@ -60,25 +61,25 @@ def require_builder(path: str | os.PathLike[str], record: dict[str, Any]) -> Non
             raise ConfigError(f"{os.fspath(path)}: its model {error}") from None
 
 
-def from_python(record: dict[str, Any]) -> dict[str, str]:
+def from_python(record: Record) -> dict[str, str]:
     """The arguments that `trainers.train.resume` needs beside the folder of a run, because no file holds them."""
     needed = {"data": record["config"]["data"] == ARRAYS, "model": "model" in record,
               "callbacks": "callbacks" in record}
     return {name: FROM_PYTHON[name] for name, given in needed.items() if given}
 
 
-def resume_call(path: str | os.PathLike[str], record: dict[str, Any], *more: str) -> str:
+def resume_call(path: str | os.PathLike[str], record: Record, *more: str) -> str:
     """The call that continues in Python the run of a folder with this record."""
     arguments = (repr(os.fspath(path)), *more, *from_python(record).values())
     return f"trainers.train.resume({', '.join(arguments)})"
 
 
-def in_python(record: dict[str, Any], spec: ModelSpec) -> bool:
+def in_python(record: Record, spec: ModelSpec) -> bool:
     """Whether a run's images, its callbacks, or what builds its model are in the process alone that trained it."""
     return bool(from_python(record) or spec.build and spec.builder.in_main)
 
 
-def require_data(data: Data, recorded: dict[str, Any] | None) -> None:
+def require_data(data: Data, recorded: Record | None) -> None:
     """`ConfigError` if the data are not those of the recorded run."""
     for name in ("sha256", "split_sha256"):
         if recorded and recorded[name] != getattr(data, name):
@@ -111,18 +112,18 @@ def commit() -> str:
     return described.stdout.strip()
 
 
-def environments(record: dict[str, Any]) -> list[dict[str, Any]]:
+def environments(record: Record) -> list[Record]:
     """The environment of each start that trained a run's weights, from its `config.json`."""
     return [start["environment"] for start in record["starts"]]
 
 
-def numerics(environment: dict[str, Any]) -> dict[str, str]:
+def numerics(environment: Record) -> dict[str, str]:
     """What the last digits of a run may depend on, by name: versions, the processor, threads, and `SWITCHES`."""
     return {**environment["versions"], "cpu": environment["cpu"], "threads": str(environment["threads"]["intra_op"]),
             **dict.fromkeys(SWITCHES, "not set"), **environment["switches"]}
 
 
-def differences(before: dict[str, Any], now: dict[str, Any]) -> str:
+def differences(before: Record, now: Record) -> str:
     """What may change the last digits of a run from one environment to another; empty if nothing does.
 
     For example "tensorflow 2.22.0 (was 2.21.0)".
@@ -135,13 +136,13 @@ def differences(before: dict[str, Any], now: dict[str, Any]) -> str:
     return ", ".join(changed)
 
 
-def changed_modules(before: dict[str, Any], now: dict[str, Any]) -> str:
+def changed_modules(before: Record, now: Record) -> str:
     """Modules of the user's whose source differs between two environments, by name; empty if none does."""
     return ", ".join(name for name, sha256 in now.get("modules", {}).items()
                      if before.get("modules", {}).get(name) != sha256)
 
 
-def notes(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
+def notes(before: Record, now: Record) -> list[str]:
     """What to tell the user of a run that continues in another environment."""
     found = []
     if modules := changed_modules(before, now):
@@ -153,7 +154,7 @@ def notes(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
     return found
 
 
-def describe(environment: dict[str, Any]) -> str:
+def describe(environment: Record) -> str:
     """Commit, versions and modules of the user's in one line."""
     named = [f"{name} {version}" for name, version in environment["versions"].items()]
     named += [f"{name} {sha256[:12]}" for name, sha256 in environment["modules"].items()]

@@ -12,19 +12,24 @@ import errno
 import os
 import pathlib
 import sys
-from typing import Any, Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Callable, Iterator, Sequence
 
 from fmnist_zoo import custom
 from fmnist_zoo.data import Data, load_data
 from fmnist_zoo.errors import ZooError
-from fmnist_zoo.files import quoted
+from fmnist_zoo.files import Record, quoted
 from trainers.config import ConfigError, RunConfig, read_run
 from trainers.engine import compile_cache, process
 from trainers.engine.epoch import NonFiniteError
+from trainers.metrics_table import Row
 from trainers.running import checkpoint, dependencies, listing, provenance
 from trainers.running.checkpoint import Checkpoint, CheckpointError
 from trainers.running.folder import Held, LockedError, NewFolder, RunFolder, finished
 from trainers.running.progress import Reporter
+
+if TYPE_CHECKING:
+    import keras
+    from keras.callbacks import Callback
 
 
 class RunError(ZooError, RuntimeError):
@@ -47,11 +52,11 @@ class Run:
 
     folder: pathlib.Path
     config: RunConfig
-    history: list[dict[str, Any]]
-    result: dict[str, Any] | None
-    model: Any
+    history: list[Row]
+    result: Record | None
+    model: keras.Model | None
     logdir: pathlib.Path | None = None
-    record: dict[str, Any] = dataclasses.field(default_factory=dict)
+    record: Record = dataclasses.field(default_factory=dict)
 
     def summary(self) -> str:
         """The result in one line, then the commands that may come next."""
@@ -105,7 +110,7 @@ class Opened:
     """
 
     folder: RunFolder
-    record: dict[str, Any] | None = None
+    record: Record | None = None
     config: RunConfig | None = None
     checkpoint: Checkpoint | None = None
     logdir: pathlib.Path | None = None
@@ -194,7 +199,7 @@ def latest_unfinished(logdir: str | os.PathLike[str], model: str = "") -> Iterat
 
 
 def execute(place: Opened | NewFolder, config: RunConfig, *, reporter: Reporter, should_stop: Callable[[], bool],
-            expected: dict[str, Any] | None = None, data: Data | None = None, callbacks: Sequence[Any] = ()) -> Run:
+            expected: Record | None = None, data: Data | None = None, callbacks: Sequence[Callback] = ()) -> Run:
     """Trains a run to its end, from its last checkpoint if it has one. A new folder is made before the first update.
 
     Args:

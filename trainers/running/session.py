@@ -13,21 +13,21 @@ import dataclasses
 import functools
 import shutil
 import time
-from typing import Any, Callable, Sequence
+from typing import Callable, Sequence
 
 import numpy as np
 
 from fmnist_zoo import card, custom, metrics, models, weights
-from fmnist_zoo.backend import tf
+from fmnist_zoo.backend import keras, tf
 from fmnist_zoo.data import Data, Split, halves, stratified_sample
-from fmnist_zoo.files import make_folder, quoted, require_space, write_json
+from fmnist_zoo.files import Record, make_folder, quoted, require_space, write_json
 from trainers.board import events
 from trainers.board.observer import Observer
 from trainers.config import RunConfig
 from trainers.engine import factory, schedule
 from trainers.engine.epoch import EpochMeans, NonFiniteError
 from trainers.engine.network import Network, make_penalty
-from trainers.metrics_table import COLUMNS
+from trainers.metrics_table import COLUMNS, Row
 from trainers.running import dependencies, progress, provenance
 from trainers.running.callbacks import Callbacks, check_callbacks, compile_model, differ
 from trainers.running.checkpoint import Checkpoint, CheckpointError, Due, fits, identity
@@ -54,8 +54,8 @@ class Session:
     """
 
     def __init__(self, config: RunConfig, data: Data, reporter: progress.Reporter, *,
-                 record: dict[str, Any] | None = None, checkpoint: Checkpoint | None = None,
-                 expected: dict[str, Any] | None = None, callbacks: Sequence[Any] = ()):
+                 record: Record | None = None, checkpoint: Checkpoint | None = None,
+                 expected: Record | None = None, callbacks: Sequence[keras.callbacks.Callback] = ()):
         check_callbacks(callbacks, config.recipe)
         self.config, self.data, self.reporter, self.old_record = config, data, reporter, record
         self.given = callbacks
@@ -71,12 +71,12 @@ class Session:
         self.state = checkpoint or Checkpoint(identity=identity(config, data.sha256, data.split_sha256))
         self.first_epoch = self.state.epoch
         recorded = record or expected or {}
-        self.sweep: dict[str, Any] | None = recorded.get("sweep")
+        self.sweep: Record | None = recorded.get("sweep")
         self._build_engine(recorded)
         if checkpoint:
             self._load(checkpoint)
 
-    def _build_engine(self, recorded: dict[str, Any]) -> None:
+    def _build_engine(self, recorded: Record) -> None:
         """The model with its first weights, and the engine that trains it."""
         config = self.config
         self.model = self._build()
@@ -130,13 +130,13 @@ class Session:
                                  replay=replay, sweep=self.sweep)
         self.watch, self.due = progress.Stopwatch(), Due(self.config.checkpoint_every)
 
-    def _record(self) -> dict[str, Any]:
+    def _record(self) -> Record:
         """What `config.json` will hold."""
         data = self.data
         sizes = {"fit": len(self.fit.labels), "validation": len(self.validation.labels),
                  **({"ranking": len(self.ranking.labels)} if self.ranking else {})}
-        start: dict[str, Any] = {"epoch": self.state.epoch, "time": time.time(),
-                                 "environment": provenance.record(self.config.spec)}
+        start: Record = {"epoch": self.state.epoch, "time": time.time(),
+                         "environment": provenance.record(self.config.spec)}
         # A start from which no epoch was saved had no part in the weights.
         starts = [one for one in (self.old_record or {}).get("starts", ()) if one["epoch"] < self.state.epoch] + [start]
         if len(starts) > 1:
@@ -149,7 +149,7 @@ class Session:
                 **({"callbacks": [type(one).__name__ for one in self.given]} if self.given else {}),
                 "started": starts[0]["time"], "environment": starts[0]["environment"], "starts": starts}
 
-    def run(self, should_stop: Callable[[], bool]) -> dict[str, Any] | None:
+    def run(self, should_stop: Callable[[], bool]) -> Record | None:
         """Trains all remaining epochs; returns `result.json`, or None if it was stopped between two epochs."""
         self.reporter.header(self._header())
         try:
@@ -249,7 +249,7 @@ class Session:
         recipe = recipe if given is None else dataclasses.replace(recipe, learning_rate=given)
         return schedule.last_learning_rate(recipe, steps_an_epoch=self.engine.steps_an_epoch, epoch=max(epoch, 0))
 
-    def _epoch(self) -> dict[str, Any]:
+    def _epoch(self) -> Row:
         """Trains one epoch, measures it and writes its events, row and checkpoint; returns the row."""
         state, count = self.state, len(self.fit.labels)
         watch = progress.Stopwatch()
@@ -277,10 +277,10 @@ class Session:
             self._save()
         return row
 
-    def _row(self, means: EpochMeans, seconds: float, logits: np.ndarray) -> dict[str, Any]:
+    def _row(self, means: EpochMeans, seconds: float, logits: np.ndarray) -> Row:
         labels, step = self.validation.labels, self.state.epoch * self.engine.steps_an_epoch
         sample = self.engine.predict(self.sample.images)
-        row: dict[str, Any] = dict.fromkeys(COLUMNS) | {
+        row: Row = dict.fromkeys(COLUMNS) | {
             "epoch": self.state.epoch, "step": step, "seconds": seconds,
             "images_per_second": len(self.fit.labels) / seconds,
             "learning_rate": self._learning_rate(self.state.epoch - 1),
@@ -299,7 +299,7 @@ class Session:
             raise NonFiniteError(step - 1)
         return row
 
-    def _compare(self, row: dict[str, Any]) -> None:
+    def _compare(self, row: Row) -> None:
         """Keeps the weights if they are the best so far; without validation images the last are the best."""
         loss = row["val_loss"]
         if loss is None or loss < self.state.best_loss:
@@ -320,7 +320,7 @@ class Session:
         state.save(self.folder.checkpoint)
         state.state = {}  # a copy of all variables
 
-    def _finish(self) -> dict[str, Any]:
+    def _finish(self) -> Record:
         """Puts the weights that count in place, measures them, saves the model; returns `result.json`.
 
         Of a trial the weights that count are saved alone: those of most trials are removed when it has ended.
@@ -371,14 +371,14 @@ class Session:
         """The model for `evaluate` and `fit` of Keras, and for callbacks."""
         compile_model(self.model, self.engine.network, self.config.recipe)
 
-    def _build(self) -> Any:
+    def _build(self) -> keras.Model:
         return models.build(self.config.spec, self.config.seed)
 
-    def _put_in_place(self, arrays: dict[str, np.ndarray], model: Any) -> None:
+    def _put_in_place(self, arrays: dict[str, np.ndarray], model: keras.Model) -> None:
         model.set_weights([arrays[name] for name in self.engine.network.weights])
 
 
-def _threads(environment: dict[str, Any]) -> str:
+def _threads(environment: Record) -> str:
     """`2 of 16 threads` of a recorded environment, and on fewer cores `2 threads on 1 core`."""
     threads, cores = environment["threads"]["intra_op"], environment["cores"]
     return f"{threads} of {card.counted(cores, 'thread')}" if threads <= cores else \

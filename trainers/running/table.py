@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import pathlib
-from typing import Any
 
 from fmnist_zoo.files import append, atomic_write, quoted, require_regular
 from trainers.config import ConfigError
-from trainers.metrics_table import COLUMNS
+from trainers.metrics_table import COLUMNS, Row
 
 HEADER = ",".join(COLUMNS) + "\n"
 
@@ -26,14 +25,14 @@ class MetricsTable:
     def __init__(self, path: pathlib.Path):
         self.path = path
 
-    def rows(self) -> list[dict[str, Any]]:
+    def rows(self) -> list[Row]:
         """All rows with their numbers read back; an empty cell is None. `TableError` if the file is damaged."""
         header, *lines = self._lines() or [HEADER.encode()]
         if header != HEADER.encode():
             raise self._damaged("its first line does not name the columns of a run")
         return [self._row(epoch, line.decode(errors="replace")) for epoch, line in enumerate(lines, start=1)]
 
-    def _row(self, epoch: int, line: str) -> dict[str, Any]:
+    def _row(self, epoch: int, line: str) -> Row:
         try:
             row = {name: _number(cell) for name, cell in zip(COLUMNS, line.rstrip("\n").split(","), strict=True)}
         except ValueError as error:
@@ -59,7 +58,7 @@ class MetricsTable:
         """How many rows there are, damaged or not; cheaper than reading them."""
         return max(0, len(self._lines()) - 1)
 
-    def append(self, row: dict[str, Any]) -> None:
+    def append(self, row: Row) -> None:
         """Adds an epoch's row and syncs it to the disk, or leaves the file as it was."""
         line = ",".join("" if row.get(name) is None else repr(row[name]) for name in COLUMNS) + "\n"
         append(self.path, line if self.path.exists() and self.path.stat().st_size else HEADER + line)

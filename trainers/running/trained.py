@@ -12,13 +12,15 @@ from typing import TYPE_CHECKING, Any, Mapping
 
 from fmnist_zoo import custom, registry, weights
 from fmnist_zoo.errors import ZooError
-from fmnist_zoo.files import local_path, quoted
+from fmnist_zoo.files import Record, local_path, quoted
 from fmnist_zoo.spec import ARRAYS, ModelSpec, Recipe
 from trainers.config import ConfigError, RunConfig, read_run
 from trainers.running import provenance
 from trainers.running.folder import RunFolder
 
 if TYPE_CHECKING:
+    import keras
+
     from fmnist_zoo.data import Data
 
 
@@ -46,9 +48,9 @@ class Trained:
     spec: ModelSpec
     recipe: Recipe
     seed: int
-    model: Any
+    model: keras.Model
     epoch: int
-    data: dict[str, Any]
+    data: Record
     data_settings: dict[str, Any]
     weights_sha256: str
     folder: pathlib.Path | None = None
@@ -99,7 +101,7 @@ def from_run(path: str | os.PathLike[str]) -> Trained:
                    folder=folder.path)
 
 
-def _finished(path: str | os.PathLike[str]) -> tuple[RunFolder, dict[str, Any], RunConfig, dict[str, Any]]:
+def _finished(path: str | os.PathLike[str]) -> tuple[RunFolder, Record, RunConfig, Record]:
     """Folder, record, config and result of a finished run."""
     folder = RunFolder(local_path(path))
     if not folder.config.is_file():
@@ -119,7 +121,7 @@ def _finished(path: str | os.PathLike[str]) -> tuple[RunFolder, dict[str, Any], 
     raise TrainedError(f"{problem} with python -m trainers.train --resume={quoted(folder.path)}{module}")
 
 
-def spec_and_data(*, run: str = "", model: str = "") -> tuple[ModelSpec, dict[str, Any]]:
+def spec_and_data(*, run: str = "", model: str = "") -> tuple[ModelSpec, Record]:
     """Spec and `data` of the model that `--run` or `--model` names, without TensorFlow; refuses what `load` refuses."""
     if run:
         _, record, config, _ = _finished(run)
@@ -162,7 +164,7 @@ def load_data(trained: Trained, split: str, data_dir: str | None = None) -> Data
     return found
 
 
-def check_ensemble(data: Mapping[str, Mapping[str, Any]]) -> None:
+def check_ensemble(data: Mapping[str, Record]) -> None:
     """`TrainedError` unless models may be averaged; `data` maps their titles to what they were trained on."""
     if len(data) < 2:
         raise TrainedError(f"an ensemble has two members or more, received {', '.join(data)}; name another")
