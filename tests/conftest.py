@@ -11,7 +11,7 @@ import pytest
 
 from fmnist_zoo import custom, registry
 from tests import sweeps
-from trainers.tuning import start
+from trainers.tuning import leader
 
 ROOT = pathlib.Path(__file__).parent.parent
 os.environ.setdefault("TF_NUM_INTRAOP_THREADS", "2")  # as a run's default, whichever test starts TensorFlow
@@ -46,7 +46,7 @@ def _own_registry(monkeypatch):
 def _no_page_of_a_sweep(request, monkeypatch):
     """Sweeps draw nothing when they end, which takes longer than their trials; tests marked `page` are about it."""
     if not request.node.get_closest_marker("page"):
-        monkeypatch.setattr(start, "_write_page", lambda study: None)
+        monkeypatch.setattr(leader, "write_page", lambda study: None)
 
 
 @contextlib.contextmanager
@@ -119,7 +119,7 @@ def finished_sweep(tmp_path_factory):
     logdir = tmp_path_factory.mktemp("logs")
     with pytest.MonkeyPatch.context() as monkeypatch, tape_without_xla():
         sweeps.replace_pool(monkeypatch, sweeps.Inline())
-        monkeypatch.setattr(start, "_write_page", lambda study: None)
+        monkeypatch.setattr(leader, "write_page", lambda study: None)
         return logdir, sweep(sweeps.MODEL, sweeps.SPACE, logdir=logdir, name="grid", **sweeps.GRID)
 
 

@@ -4,9 +4,9 @@ import csv
 import pathlib
 
 from fmnist_zoo.data import load_data
+from fmnist_zoo.files import write_json
 from trainers.config import RunConfig, resolve
-from trainers.tuning import execution, start, workers
-from trainers.tuning.oracle import Proposal
+from trainers.tuning import execution, study, workers
 from trainers.tuning.plan import Plan
 
 BATCH = 1200  # above `LARGEST_XLA_BATCH`: XLA would compile for longer than these trials train, in the workers too
@@ -84,26 +84,28 @@ def replace_pool(monkeypatch, inline):
     return inline
 
 
-def drive(oracle, loss, *, workers=1, polls=0, count=None):
-    """All proposals, or the first `count`, each followed by its result, which is `loss` of it; None: it failed.
-
-    An idle worker asks `polls` times more before the next result arrives.
-    """
+def drive(oracle, loss, *, workers=1, count=None):
+    """All trials that are proposed, or the first `count`; each ends with the result `loss(trial)`; None: it failed."""
     found, running = [], []
     while True:
         answer = ""
         while len(running) < workers and len(found) != count and answer not in ("wait", "done"):
-            answer = oracle.propose()
+            answer = oracle.propose(len(found))
             if not isinstance(answer, str):
-                running.append(answer)
-                found.append(answer)
-        for _ in range(polls if answer in ("wait", "done") else 0):
-            assert oracle.propose() == answer
+                found.append(study.Trial(f"{len(found):04}", answer.values, 0, answer.epochs, answer.parent))
+                running.append(found[-1])
+                oracle.tell(found[-1])
         if not running:
             assert answer == "done" or len(found) == count
             return found
-        ended = running.pop(0)
-        oracle.report(ended.trial, loss(ended))
+        end(running.pop(0), loss, oracle)
+
+
+def end(trial, loss, oracle):
+    """Ends a trial with the result `loss(trial)`; None: it failed."""
+    trial.score = loss(trial)
+    trial.status = "FAILED" if trial.score is None else "COMPLETED"
+    oracle.tell(trial)
 
 
 def rows_of(path):
@@ -122,15 +124,18 @@ def made(path, space, trials, score, *, halves=None, seeds=1, **options):
         trials: the values of each trial, in the order of the space.
         score: score(values as a dict, seed) is the loss on the half that ranks; None: the trial failed.
         halves: halves(values as a dict) is the loss on the half that chose the epoch; default: the other less 0.03.
-        options: of the plan; `lengths`, the epochs of each trial; and `parents`, the trials that they continue.
+        options: of the plan and its `model`; `lengths`, the epochs of each trial; and `parents`, the trials that they
+            continue.
     """
     lengths, parents = (options.pop(name, [None] * len(trials)) for name in ("lengths", "parents"))
-    plan = Plan("4L", space, **{"tuner": "random", "max_trials": None, "objective": "val_loss", "executions": seeds,
-                                "data": "mini", "epochs": 30, **options})
+    plan = Plan(options.pop("model", "4L"), space, **{
+        "tuner": "random", "max_trials": None, "objective": "val_loss", "executions": seeds, "data": "mini",
+        "epochs": 30, **options})
     path.mkdir(parents=True)
-    found = start.open_or_create(path, plan.manifest())
-    for number, (values, epochs, parent) in enumerate(zip(trials, lengths, parents)):
-        trial = found.add(Proposal(f"{number:04}", dict(zip(found.space.names, values)), epochs, parent))
+    write_json(path / "sweep.json", plan.manifest())
+    found = study.load(path)
+    for values, epochs, parent in zip(trials, lengths, parents):
+        trial = found.add(dict(zip(found.space.names, values)), epochs, parent)
         losses = [score(trial.values, trial.seed + execution) for execution in range(seeds)]
         if None in losses:
             found.fail(trial, "NaN")
@@ -140,5 +145,4 @@ def made(path, space, trials, score, *, halves=None, seeds=1, **options):
             {"epochs": epochs or 30, "seconds": 1.0, "seed": trial.seed + execution, "final": {
                 "ranking_loss": loss, "val_loss": other, "ranking_accuracy": 1 - loss,
                 "val_accuracy": 1 - other}} for execution, (loss, other) in enumerate(zip(losses, others))])
-    found.journal.close()
     return found

@@ -21,7 +21,7 @@ from tests.conftest import ROOT
 from tests.runs import make
 from trainers.board import events, hparams, serve, texts
 from trainers.config import overlay, resolve
-from trainers.tuning import start
+from trainers.tuning import leader
 from trainers.tuning.study import Study
 
 VISIBLE = 5  # metrics that TensorBoard shows at first
@@ -111,11 +111,11 @@ def test_schedule_of_a_trial_is_one_of_the_declared_values(tmp_path, space, sche
     """TensorBoard filters out a value that was not declared, and a range for each layer has too many to declare."""
     base = resolve("4L", ranking=True)
     study = Study(tmp_path, {"base": base.get_config(), "space": space, "tuner": "random", "objective": "val_loss",
-                             "executions": 1, "data": {}, "versions": {}})
+                             "executions": 1, "given": [], "starts": []})
     trial = overlay(base, dropout=(0.1, 0.2, 0.3))
     start_info = started(tmp_path / "0003" / "0", trial, study.shown)
     assert start_info.hparams["dropout.schedule"].string_value == schedule
-    assert schedule in {values["dropout.schedule"] for values in start._columns(study)}
+    assert schedule in {values["dropout.schedule"] for values in leader.columns(study)}
 
 
 def started(folder, config, sweep):

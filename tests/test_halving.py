@@ -8,13 +8,14 @@ import shutil
 import pytest
 
 from tests import helpers
-from tests.sweeps import Inline, Pretending, drive, replace_pool, without_times
+from tests.sweeps import Inline, Pretending, drive, end, replace_pool, without_times
 from trainers import sweep
 from trainers.config import RunConfig, read_record, resolve
 from trainers.running.folder import RunFolder
-from trainers.tuning import journal, study, workers as _workers
-from trainers.tuning.halving import Asha, Sampler, planned, rungs
+from trainers.tuning import study, workers
+from trainers.tuning.halving import Asha, planned, rungs
 from trainers.tuning.space import parse, parse_start
+from trainers.tuning.study import Trial
 
 BASE = resolve("4L", data="mini")
 ASKED = dict(model="softmax", space="l2=0..0.001; learning_rate=log(1e-4..1e-1)", tuner="asha", data="mini", epochs=9,
@@ -33,12 +34,15 @@ def make(space="dropout=0..0.5", *, epochs=9, combinations=100, **settings):
 ])
 def test_rungs_end_with_the_epochs_asked_for(epochs, factor, expected):
     assert rungs(epochs, factor) == expected
-    assert sum(more for _, more in planned(1, epochs, factor)) == epochs
+
+
+def test_number_of_trials_is_about_that_of_the_rungs():
+    assert [planned(combinations, 27, 3) for combinations in (27, 100, 1)] == [27 + 9 + 3 + 1, 100 + 33 + 11 + 3, 4]
 
 
 def test_promotions_are_those_computed_by_hand():
-    """Rungs of 1, 3 and 9 epochs. (epochs, parent) of each proposal, and the loss that is reported for it."""
-    asha = make()
+    """Rungs of 1, 3 and 9 epochs. (epochs, parent) of each proposal, and the loss that is told for it."""
+    asha, trials = make(), []
     for number, (epochs, parent, loss) in enumerate([
         (1, None, 0.5), (1, None, 0.3), (1, None, 0.4),
         (3, "0001", 0.25),  # the best of three; alone in its rung, it waits
@@ -54,28 +58,32 @@ def test_promotions_are_those_computed_by_hand():
         (1, None, 0.9),
         (3, "0012", 0.2),  # three of nine
     ]):
-        proposal = asha.propose()
-        assert (proposal.trial, proposal.epochs, proposal.parent) == (f"{number:04}", epochs, parent)
+        proposal = asha.propose(number)
+        assert proposal[1:] == (epochs, parent)
         if parent:
-            assert proposal.values == asha._trials[int(parent)][0].values
-        asha.report(proposal.trial, loss)
+            assert proposal.values == trials[int(parent)].values
+        trials.append(Trial(f"{number:04}", proposal.values, 0, *proposal[1:]))
+        asha.tell(trials[-1])
+        end(trials[-1], lambda trial: loss, asha)
 
 
 def test_high_objectives_are_promoted_where_high_is_good():
-    asha = make(lower_is_better=False)
-    for score in (0.1, 0.9, 0.5):
-        asha.report(asha.propose().trial, score)
-    assert asha.propose().parent == "0001"
+    found = drive(make(lower_is_better=False), lambda trial: (0.1, 0.9, 0.5, 0.0)[trial.number], count=4)
+    assert found[3].parent == "0001"
 
 
-def falling(proposal):
-    return proposal.values["dropout"] / proposal.epochs
+def falling(trial):
+    return trial.values["dropout"] / trial.epochs
 
 
-@pytest.mark.parametrize("workers", [1, 4])
-def test_request_without_an_answer_changes_nothing(workers):
-    asked, unasked = (drive(make(combinations=30), falling, workers=workers, polls=polls) for polls in (3, 0))
-    assert asked == unasked
+def test_tuner_that_is_told_of_the_trials_goes_on_as_the_one_before():
+    """Whenever the sweep is left, and in whichever order the new tuner is told."""
+    whole = drive(make(combinations=30), falling)
+    for left in range(len(whole)):
+        again = make(combinations=30)
+        for trial in random.Random(left).sample(whole[:left], left):
+            again.tell(trial)
+        assert again.propose(left) == (whole[left].values, whole[left].epochs, whole[left].parent)
 
 
 @pytest.mark.parametrize("combinations, workers", [(27, 1), (27, 5), (4, 1), (1, 3), (81, 2)])
@@ -86,36 +94,35 @@ def test_best_third_of_each_rung_is_promoted_and_one_reaches_the_last(combinatio
     for lower, upper in itertools.pairwise((1, 3, 9, 27)):
         promoted = {one.parent for one in found if one.epochs == upper}
         ranked = sorted((one for one in found if one.epochs == lower), key=lambda one: one.values["dropout"])
-        assert {one.trial for one in ranked[:len(ranked) // 3]} <= promoted
+        assert {one.name for one in ranked[:len(ranked) // 3]} <= promoted
     assert len(found) >= sum(math.floor(combinations / 3**level) for level in range(4))
 
 
 def test_sweep_of_failures_ends():
-    assert len(drive(make(combinations=9), loss=lambda proposal: None)) == 9
+    assert len(drive(make(combinations=9), loss=lambda trial: None)) == 9
     found = drive(make(combinations=9), loss=lambda one: None if one.parent else one.values["dropout"])
     assert {one.epochs for one in found} == {1, 3} and len(found) >= 12
 
 
 @pytest.mark.parametrize("seed", range(3))
 def test_listed_values_are_all_drawn_once_after_the_given_ones(seed):
-    space = parse(LISTED, BASE)
-    given = parse_start(["dropout=0.1; batch_size=full; shift=2", "shift=0; dropout=0.3_0.2_0.1; batch_size=32"], space)
-    sampler = Sampler(space, seed, given)
-    drawn = [sampler.draw() for _ in range(18)]
-    assert drawn[:2] == given and sampler.draw() is None
+    given = ["dropout=0.1; batch_size=full; shift=2", "shift=0; dropout=0.3_0.2_0.1; batch_size=32"]
+    start = parse_start(given, parse(LISTED, BASE))
+    first, other = (make(LISTED, epochs=1, seed=one, start=start) for one in (seed, seed + 1))
+    drawn = [trial.values for trial in drive(first, lambda trial: 0.5)]
+    assert drawn[:2] == start
     every = itertools.product((0.0, 0.1, "0.3_0.2_0.1"), (32, "full"), range(3))
-    assert {tuple(values.values()) for values in drawn} == set(every)
-    other = Sampler(space, seed + 1, given)
-    assert [other.draw() for _ in range(18)] != drawn
+    assert sorted((tuple(values.values()) for values in drawn), key=str) == sorted(every, key=str)
+    assert [trial.values for trial in drive(other, lambda trial: 0.5)] != drawn
 
 
 def test_ranges_are_drawn_evenly_with_their_ends():
-    sampler = Sampler(parse("dropout=0..0.5; l2=log(1e-6..1e-2); epochs=2..4; batch_size=log(16..1024)", BASE), 0, ())
-    drawn = [sampler.draw() for _ in range(600)]
+    space = "dropout=0..0.5; l2=log(1e-6..1e-2); shift=2..4; batch_size=log(16..1024)"
+    drawn = [trial.values for trial in drive(make(space, epochs=1, combinations=600), lambda trial: 0.5)]
     for values in drawn:
         assert 0 <= values["dropout"] <= 0.5 and 1e-6 <= values["l2"] <= 1e-2 and 16 <= values["batch_size"] <= 1024
-        assert type(values["epochs"]) is int and type(values["batch_size"]) is int
-    assert {values["epochs"] for values in drawn} == {2, 3, 4}
+        assert type(values["shift"]) is int and type(values["batch_size"]) is int
+    assert {values["shift"] for values in drawn} == {2, 3, 4}
     for name, middle in (("dropout", 0.25), ("l2", 1e-4), ("batch_size", 128)):
         assert 240 < sum(values[name] < middle for values in drawn) < 360
 
@@ -158,7 +165,7 @@ def calm(tmp_path, monkeypatch):
 
 
 def test_one_worker_finds_the_same_whatever_the_timing(calm, tmp_path, monkeypatch):
-    assert len(calm) > 26 and max(row["epochs"] for row in calm) == 9
+    assert len(calm) > 26 and max(row["trained_epochs"] for row in calm) == 9
     for seed in range(3):
         assert swept(tmp_path / str(seed), monkeypatch, Halved(seed=seed)) == calm
 
@@ -178,8 +185,7 @@ def kill_at_writes(patch, dice):
 
         return write
 
-    patch.setattr(journal, "write_json", deadly(journal.write_json))
-    patch.setattr(journal, "append", deadly(journal.append))
+    patch.setattr(study, "write_json", deadly(study.write_json))
 
 
 @pytest.mark.parametrize("slots", [1, 4])
@@ -206,9 +212,9 @@ def test_leader_that_is_killed_at_any_moment_loses_nothing(slots, calm, tmp_path
 
 def test_finished_sweep_starts_no_worker_and_more_combinations_continue_it(calm, tmp_path, monkeypatch):
     few = swept(tmp_path / "logs", monkeypatch, Halved(), max_trials=4)
-    assert [row["epochs"] for row in few].count(9) == 1  # with four, the algorithm alone would promote one, once
+    assert [row["trained_epochs"] for row in few].count(9) == 1  # by the algorithm alone, four promote one, once
     with monkeypatch.context() as patch:
-        patch.delattr(_workers, "make")
+        patch.delattr(workers, "make")
         assert sweep.sweep(**{**ASKED, "max_trials": 4}, logdir=tmp_path / "logs") == few
     more = swept(tmp_path / "logs", monkeypatch, Halved())
     assert {row["trial"] for row in few} < {row["trial"] for row in more}
@@ -236,7 +242,7 @@ def test_promoted_trial_equals_an_uninterrupted_run_bit_for_bit(kept, tmp_path, 
     replace_pool(monkeypatch, Forgetting())
     table = sweep.sweep("2L", "dropout=0.1..0.5", tuner="asha", factor=2, epochs=4, max_trials=4, schedule="cosine",
                         data="mini", name="asha", logdir=tmp_path)
-    last = next(row["trial"] for row in table if row["epochs"] == 4)
+    last = next(row["trial"] for row in table if row["trained_epochs"] == 4)
     promoted = tmp_path / "sweeps" / "asha" / last / "0"
     config = RunConfig.from_config(read_record(promoted)["config"])
     assert config.recipe.epochs == config.recipe.horizon == 4

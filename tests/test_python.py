@@ -216,7 +216,7 @@ def test_bar_of_a_notebook_grows(notebook):
     reporter = progress.for_output()
     means = EpochMeans(0.5, 0.0, 0.75)
     reporter.part(3, 0.5, means, 1000.0, 65.0)
-    reporter.trials(1, 4, lambda: {"0002": (1, 2)})
+    reporter.trials(1, 4, {"0002": (1, 2)})
     reporter.close()
     texts = [content["text/plain"] for content in notebook.outputs[0]]
     assert texts == [f"epoch 3  {'━' * 12}{' ' * 12}   50%  loss 0.5000 accuracy 0.7500  1:05 left",

@@ -118,14 +118,14 @@ def test_schedule_is_as_long_as_the_run_unless_it_is_given():
     (dict(schedule="cosine"), {}), ({}, {"schedule": "cosine"}), ({}, {"warmup": 0.1})], ids=str)
 def test_shorter_trial_of_a_sweep_has_the_first_part_of_its_schedule(given, searched):
     base = resolve("4L", ranking=True, epochs=9, **given)
-    trials = [apply(base, searched, epochs=epochs) for epochs in (1, 3, 9)]
+    trials = [apply(base, searched, rung=epochs) for epochs in (1, 3, 9)]
     assert [one.recipe.horizon for one in trials] == [9, 9, 9]
     assert len({one.identity for one in trials}) == 1
     assert apply(base, {"schedule": "cosine", "epochs": 12}).recipe.horizon == 12  # which are searched themselves
 
 
-def test_hyperband_searches_schedules(pretending_pool, tmp_path):
-    table = sweep.sweep("softmax", "l2=0..0.001; schedule=cosine,constant", tuner="hyperband", data="mini", epochs=9,
+def test_halving_searches_schedules(pretending_pool, tmp_path):
+    table = sweep.sweep("softmax", "l2=0..0.001; schedule=cosine,constant", tuner="asha", data="mini", epochs=9,
                         logdir=tmp_path, name="one")
     lengths = set()
     for job in pretending_pool.jobs.values():

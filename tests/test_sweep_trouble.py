@@ -1,23 +1,22 @@
 """Sweeps that cannot or must not continue: refused with a message, and nothing is lost. Nothing here trains."""
 
 import importlib.metadata
-import json
 import os
 import re
 import shutil
+import sys
 
 import pytest
 
-from tests import helpers
+from tests import helpers, idx_files
 from tests.sweeps import GRID, MODEL, SPACE, Pretending, replace_pool, rows_of
 from trainers import runs, sweep
 from trainers.config import ConfigError
-from trainers.running import provenance
-from trainers.tuning import execution, oracle, plan, start
+from trainers.running import provenance, pruning
+from trainers.running.folder import locked
+from trainers.tuning import execution, leader, plan, study, workers
+from trainers.tuning.execution import PoolError
 from trainers.tuning.leader import SweepError
-
-HYPERBAND = dict(space="l2=0..0.001", tuner="hyperband", data="mini", epochs=3)
-HYPERBAND_PATH = "sweeps/softmax-hyperband-seed0"
 
 
 def make_plan(space, **settings):
@@ -25,9 +24,15 @@ def make_plan(space, **settings):
     return plan.Plan("softmax", space, **{**defaults, **settings})
 
 
-def execute(asked, logdir, should_stop=lambda: False):
-    return start.execute(asked, workers=1, scheduler=None, max_failures=5, logdir=logdir, name="one", overwrite=False,
-                         verbose=True, should_stop=should_stop)
+def execute(asked, logdir, should_stop=lambda: False, *, overwrite=False):
+    return leader.execute(asked, logdir / "sweeps" / "one", workers=1, scheduler=None, max_failures=5, draw=False,
+                          overwrite=overwrite, verbose=True, should_stop=should_stop)
+
+
+def after(count):
+    """A function that asks to stop at its call number `count`."""
+    calls = iter(range(count))
+    return lambda: next(calls, None) is None
 
 
 @pytest.mark.parametrize("change, message", [
@@ -37,7 +42,7 @@ def execute(asked, logdir, should_stop=lambda: False):
     (dict(model="3L"), "model was 2L, now 3L"),
     (dict(objective="val_accuracy"), "objective was val_loss, now val_accuracy"),
     (dict(executions=2), "executions was 1, now 2"),
-    (dict(validation_size=0.2), "split_sha256 was"),
+    (dict(validation_size=0.2), "validation_size was 0.1, now 0.2"),
     (dict(tuner="random"), "tuner was grid, now random"),
 ])
 def test_another_sweep_in_the_same_folder_is_refused(pretended_sweep, change, message):
@@ -63,16 +68,13 @@ def test_sweep_continues_under_other_versions_with_a_note(pretending_pool, tmp_p
     execute(make_plan(**asked, max_trials=2), tmp_path)
     assert "versions" not in capsys.readouterr().out
     monkeypatch.setattr(provenance, "__version__", "99")
-    continued, ended = execute(make_plan(**asked, max_trials=3), tmp_path)
-    assert ended and len(continued.ranked) == 3 and pretending_pool.ran == ["0000/0", "0001/0", "0002/0"]
+    continued = execute(make_plan(**asked, max_trials=3), tmp_path)
+    assert continued.is_finished and pretending_pool.ran == ["0000/0", "0001/0", "0002/0"]
     (line,) = re.findall("^versions.*", capsys.readouterr().out, re.M)
     assert re.match(r"versions fmnist_zoo [\d.]+ -> 99 since the last start", line)
-    starts = json.loads((continued.path / "starts.json").read_text())["starts"]
-    assert [one["versions"]["fmnist_zoo"] for one in starts] == [continued.manifest["versions"]["fmnist_zoo"], "99"]
-    for one in starts:
-        assert set(one) == {"started", "versions", "commit", "modules", "trials"} and "keras-tuner" in one["versions"]
-    execute(make_plan(**asked, max_trials=3), tmp_path)
-    assert "versions" not in capsys.readouterr().out
+    first, second = study.load(continued.path).starts
+    assert second["versions"]["fmnist_zoo"] == "99" != first["versions"]["fmnist_zoo"]
+    assert "keras-tuner" in first["versions"] and {"commit", "modules", "started"} < set(first)
 
 
 def test_sweep_records_tensorflow_that_is_installed_under_another_name(monkeypatch):
@@ -81,49 +83,20 @@ def test_sweep_records_tensorflow_that_is_installed_under_another_name(monkeypat
             raise importlib.metadata.PackageNotFoundError(name)
         return known(name)
 
-    expected = plan.environment("bayesian")
+    asked = make_plan("l2=0,1", tuner="bayesian")
+    expected = asked.environment()
     monkeypatch.setattr(importlib.metadata, "version", version)
-    assert plan.environment("bayesian") == expected
+    assert asked.environment() == expected
     assert {"python", "tensorflow", "keras-tuner", "scikit-learn"} <= set(expected["versions"])
 
 
-@pytest.mark.parametrize("tuner, libraries", [("random", ["keras-tuner"]),
-                                              ("bayesian", ["keras-tuner", "scikit-learn", "scipy"])])
-def test_oracle_that_proposes_something_else_is_refused_with_its_versions(pretending_pool, tmp_path, tuner, libraries):
-    done, _ = execute(make_plan("l2=0..1", tuner=tuner, max_trials=2), tmp_path)
-    helpers.change(done.path / "starts.json",
-                   lambda content: content["starts"][0]["versions"].update({"keras-tuner": "1.0"}))
-    helpers.change(done.path / "0001" / "proposal.json",
-                   lambda content: content.update(values={"l2": 0.25}))  # as 1.0 proposed it
-    with pytest.raises(SweepError, match=r"0001: the oracle proposes .*not \{'l2': 0.25\}.*--overwrite") as caught:
-        execute(make_plan("l2=0..1", tuner=tuner, max_trials=3), tmp_path)
-    assert "keras-tuner was 1.0 and is 1." in str(caught.value)
-    assert re.findall(r"([a-z-]+) was", str(caught.value)) == libraries
-    assert len(json.loads((done.path / "starts.json").read_text())["starts"]) == 1  # this one did not start
-
-
-def test_hyperband_refuses_a_listed_space_that_is_too_small(tmp_path, capsys):
-    assert sweep.main(["--model=softmax", "--tuner=hyperband", "--dry_run"]) == 2
-    message = capsys.readouterr().err
-    assert "draws 62 different combinations for --epochs=30, and --space has 16 (l1=0.0,1e-06" in message
-    assert "ranges" in message and "fewer --epochs" in message and "another --tuner" in message
-    with pytest.raises(ConfigError, match="draws 17 .* has 16"):
-        make_plan({"l2": [index / 100 for index in range(16)]}, tuner="hyperband", epochs=9)
-    assert make_plan({"l2": [index / 100 for index in range(17)]}, tuner="hyperband", epochs=9).max_trials == 23
-
-
-def test_hyperband_with_two_workers_continues_after_any_interruption(pretending_pool, tmp_path):
-    pretending_pool.slots = 2
-    asked = make_plan({"l2": [index / 100 for index in range(17)]}, tuner="hyperband", epochs=9)
-    ended, starts = False, 0
-    while not ended:
-        calls = iter(range(5))
-        found, ended = execute(asked, tmp_path, should_stop=lambda: next(calls) == 4)
-        starts += 1
-    assert starts > 5 and [one.status for one in found.trials.values()] == ["COMPLETED"] * 23
-    for one in found.trials.values():
-        parent = pretending_pool.jobs[f"{one.name}/0"].parent
-        assert parent == (str(found.path / one.parent / "0") if one.parent else None)
+def test_recorded_values_are_the_truth(pretending_pool, tmp_path):
+    """They may be those of another version of a library, or of another processor."""
+    asked = dict(space="l2=0..1", tuner="random")
+    found = execute(make_plan(**asked, max_trials=3), tmp_path)
+    helpers.change(found.path / "0001" / "trial.json", lambda content: content.update(values={"l2": 0.25}))
+    continued = execute(make_plan(**asked, max_trials=4), tmp_path)
+    assert continued.trials["0001"].values == {"l2": 0.25} and pretending_pool.ran[3:] == ["0003/0"]
 
 
 def test_failed_trial_is_never_ranked_and_not_run_again(pretending_pool, tmp_path):
@@ -138,7 +111,7 @@ def test_failed_trial_is_never_ranked_and_not_run_again(pretending_pool, tmp_pat
 def test_too_many_failures_end_a_start_and_the_next_one_runs_the_others(pretending_pool, tmp_path):
     asked = dict(space={"learning_rate": [1e30, 1e29, 1e28, 0.01]}, tuner="grid", data="mini", logdir=tmp_path,
                  max_failures=2)
-    with pytest.raises(SweepError, match="2 trials failed in this start, the last one 0001: .*NaN"):
+    with pytest.raises(SweepError, match="2 trials failed in this start, the last one 0001: .*the same command cont"):
         sweep.sweep("softmax", **asked)
     table = sweep.sweep("softmax", **asked)
     assert [row["status"] for row in table] == ["COMPLETED", *["FAILED"] * 3]
@@ -175,26 +148,6 @@ def test_sweep_waits_while_all_workers_restart(tmp_path, monkeypatch):
     assert [row["status"] for row in table] == ["COMPLETED"] * 3
 
 
-@pytest.mark.parametrize("name, content, message", [
-    ("result.json", "{", "0001/result.json: cannot be read"),
-    ("result.json", "[]", "0001/result.json: not what a sweep wrote"),
-    ("result.json", "{}", "0001/result.json: not the result of a trial: it lacks status"),
-    ("result.json", '{"status": "COMPLETED"}', "0001/result.json: not the result of a trial: it lacks reason"),
-    ("proposal.json", '{"x": 1}', "0001/proposal.json: not the proposal of a trial"),
-    ("../sweep.json", "", "sweep.json: cannot be read.*start again with --overwrite"),
-    ("../sweep.json", "{}", "sweep.json: not the manifest of a sweep"),
-    ("../starts.json", "{", "starts.json: cannot be read.*delete"),
-])
-def test_damaged_file_is_named(pretended_sweep, capsys, name, content, message):
-    logdir, _ = pretended_sweep
-    path = logdir / "sweeps" / "grid"
-    (path / "0001" / name).write_text(content)
-    with pytest.raises(ConfigError, match=message):
-        sweep.sweep(MODEL, SPACE, logdir=logdir, name="grid", **GRID)
-    assert sweep.main([f"--show={path}"]) == 2
-    assert "Traceback" not in capsys.readouterr().err
-
-
 def test_copy_of_a_trial_is_ignored_and_a_deleted_trial_runs_again(pretended_sweep, pretending_pool):
     logdir, table = pretended_sweep
     path = logdir / "sweeps" / "grid"
@@ -205,29 +158,106 @@ def test_copy_of_a_trial_is_ignored_and_a_deleted_trial_runs_again(pretended_swe
     assert [row["trial"] for row in rows_of(path)] == ["0000", "0001", "0002", "0003"]
 
 
-def test_hyperband_without_a_result_or_a_trial_it_learned_from_is_refused(pretending_pool, tmp_path):
-    sweep.sweep("softmax", **HYPERBAND, logdir=tmp_path)
-    path = tmp_path / HYPERBAND_PATH
-    (path / "0000" / "result.json").rename(tmp_path / "kept")
-    with pytest.raises(SweepError, match="the result of a trial is missing.*--overwrite"):
-        sweep.sweep("softmax", **HYPERBAND, logdir=tmp_path)
-    (tmp_path / "kept").rename(path / "0000" / "result.json")
-    shutil.rmtree(path / "0001")
-    with pytest.raises(SweepError, match="the folder of trial 0001 is missing.*--overwrite"):
-        sweep.sweep("softmax", **HYPERBAND, logdir=tmp_path)
+def test_trial_whose_parent_is_gone_is_named(pretending_pool, tmp_path):
+    sweep.sweep("softmax", "l2=0..1", tuner="asha", epochs=3, max_trials=3, data="mini", logdir=tmp_path, name="one")
+    path = tmp_path / "sweeps" / "one"
+    parent = study.load(path).trials["0003"].parent
+    shutil.rmtree(path / parent)
+    with pytest.raises(ConfigError, match=f"trial 0003 continues {parent}, which is gone: restore .*, or delete"):
+        study.load(path)
 
 
-def test_folder_of_a_running_sweep_is_not_moved_aside(pretending_pool, tmp_path):
-    with start.hold(tmp_path / "sweeps" / "one"):
+def test_overwrite_moves_the_old_sweep_aside_where_prune_names_it(pretended_sweep, monkeypatch, capsys):
+    logdir, _ = pretended_sweep
+    assert len(sweep.sweep("2L", {"l2": [0]}, logdir=logdir, name="grid", overwrite=True, **GRID)) == 1
+    (aside,) = (logdir / "sweeps").glob("grid-until-*")
+    assert len(study.load(aside).ended) == 4
+    assert runs.main([f"--logdir={logdir}", "--prune", "--dry_run"]) == 0
+    said = capsys.readouterr().out
+    assert pruning.MOVED in said and str(aside) in said
+
+
+def test_overwrite_moves_nothing_aside_before_the_workers_have_answered(pretended_sweep, monkeypatch):
+    def make(workers, scheduler, threads):
+        raise PoolError("no workers")
+
+    logdir, _ = pretended_sweep
+    monkeypatch.setattr(workers, "make", make)
+    with pytest.raises(PoolError):
+        sweep.sweep("2L", {"l2": [0]}, logdir=logdir, name="grid", overwrite=True, **GRID)
+    assert [path.name for path in (logdir / "sweeps").iterdir()] == ["grid"]
+    assert len(study.load(logdir / "sweeps" / "grid").ended) == 4
+
+
+def test_overwrite_that_is_stopped_before_its_first_epoch_gives_the_name_back(pretended_sweep, capsys):
+    logdir, _ = pretended_sweep
+    shutil.copytree(logdir / "sweeps" / "grid", logdir / "sweeps" / "one")
+    assert execute(make_plan("l2=0,0.1"), logdir, after(0), overwrite=True) is None
+    assert sorted(path.name for path in (logdir / "sweeps").iterdir()) == ["grid", "one"]
+    assert len(study.load(logdir / "sweeps" / "one").ended) == 4
+
+
+def test_advice_after_overwrite_names_the_command_that_continues(pretended_sweep, capsys):
+    logdir, _ = pretended_sweep
+    flags = ["--model=softmax", "--data=mini", "--tuner=grid", "--space=learning_rate=1e30,1e29,0.1",
+             "--max_failures=1", f"--logdir={logdir}", "--name=grid", "--page=false"]
+    assert sweep.main([*flags, "--overwrite"]) == 1
+    assert "the same command without --overwrite continues" in capsys.readouterr().err
+    assert sweep.main(flags) == 1
+    assert "the same command continues" in capsys.readouterr().err
+    assert len(study.load(logdir / "sweeps" / "grid").ended) == 2
+
+
+def test_sweep_that_is_stopped_before_its_first_epoch_leaves_nothing(pretending_pool, tmp_path):
+    assert execute(make_plan("l2=0,0.1"), tmp_path / "logs", after(0)) is None
+    assert not list(tmp_path.iterdir())
+
+
+def test_page_of_a_stopped_sweep_is_not_drawn_and_a_page_that_fails_hides_nothing(tmp_path, monkeypatch, capsys):
+    """Of a sweep that ends, it is drawn unless `page` says no."""
+    drawn = []
+    monkeypatch.setattr(leader, "write_page", lambda found: drawn.append(found.path.name))
+    pool = replace_pool(monkeypatch, Pretending())
+    asked = dict(tuner="grid", data="mini", logdir=tmp_path)
+    real, pool.run = pool.run, lambda job: (_ for _ in ()).throw(KeyboardInterrupt)
+    with pytest.raises(KeyboardInterrupt):
+        sweep.sweep("softmax", {"l2": [0, 0.1]}, name="stopped", **asked)
+    pool.run = real
+    sweep.sweep("softmax", {"l2": [0, 0.1]}, name="without", page=False, **asked)
+    assert not drawn
+    sweep.sweep("softmax", {"l2": [0, 0.1]}, name="with", **asked)
+    assert drawn == ["with"]
+
+
+def test_folder_of_a_running_sweep_is_not_moved_aside(pretended_sweep):
+    logdir, _ = pretended_sweep
+    with locked(logdir / "sweeps" / "grid", "sweeping"):
         with pytest.raises(ConfigError, match=f"process {os.getpid()} is sweeping in this folder"):
-            sweep.sweep("softmax", "l2=0", tuner="grid", data="mini", logdir=tmp_path, name="one", overwrite=True)
-    assert [path.name for path in (tmp_path / "sweeps").iterdir()] == ["one"]
+            sweep.sweep("softmax", "l2=0", tuner="grid", data="mini", logdir=logdir, name="grid", overwrite=True)
+    assert [path.name for path in (logdir / "sweeps").iterdir()] == ["grid"]
 
 
 def test_log_folder_that_cannot_be_written_is_named(pretending_pool, tmp_path, capsys):
     (tmp_path / "sweeps").write_text("a file where the folder of all sweeps belongs")
     assert sweep.main(["--model=softmax", "--data=mini", "--space=l2=0", f"--logdir={tmp_path}"]) == 1
     assert f"{tmp_path / 'sweeps'}" in capsys.readouterr().err
+
+
+def test_home_folder_is_expanded(pretending_pool, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    sweep.sweep("softmax", "l2=0", tuner="grid", data="mini", logdir="~/logs", name="one")
+    assert (tmp_path / "logs" / "sweeps" / "one" / "trials.csv").exists()
+
+
+def test_data_that_have_moved_are_found_where_the_command_says(pretending_pool, tmp_path):
+    """A sweep is continued on another machine, where its data are elsewhere; nothing else of it may differ."""
+    for name in ("here", "there"):
+        idx_files.copy_mini(tmp_path / name)
+    asked = dict(tuner="random", data="fashion_mnist", allow_other_data=True, logdir=tmp_path, name="one")
+    sweep.sweep("softmax", "l2=0..1", max_trials=1, data_dir=str(tmp_path / "here"), **asked)
+    sweep.sweep("softmax", "l2=0..1", max_trials=2, data_dir=str(tmp_path / "there"), **asked)
+    assert [job.config["data_dir"] for job in pretending_pool.jobs.values()] == [
+        str(tmp_path / name) for name in ("here", "there")]
 
 
 def test_leader_whose_sweep_another_process_leads_ends(pretending_pool, tmp_path, monkeypatch):
@@ -243,8 +273,9 @@ def test_leader_whose_sweep_another_process_leads_ends(pretending_pool, tmp_path
 
 
 @pytest.mark.parametrize("wrong", [
-    dict(space=3), dict(space=["dropout=1"]), dict(workers="2"), dict(workers=0), dict(workers=True), dict(name=3),
-    dict(name="a" * 300), dict(max_failures=0), dict(executions=0), dict(max_trials=0), dict(tuner="x"),
+    dict(space=3), dict(space=["dropout=1"]), dict(workers="2"), dict(workers=0), dict(workers=True),
+    dict(workers=1000), dict(name=3), dict(name="a" * 300), dict(max_failures=0), dict(executions=0),
+    dict(max_trials=0), dict(tuner="x"), dict(tuner="hyperband"), dict(seed=2**32),
 ])
 def test_wrong_arguments_in_python_are_named(pretending_pool, tmp_path, wrong):
     asked = {"space": "l2=0", "data": "mini", "logdir": tmp_path, **wrong}
@@ -264,19 +295,23 @@ def test_start_is_a_part_of_the_sweep(pretending_pool, tmp_path):
         sweep.sweep("softmax", **{**asked, "space": "l2=0,1", "tuner": "grid"}, start="l2=0")
 
 
-def listed(logdir):
-    line = runs.sweep_line(str(logdir / "sweeps" / "one"))
-    return line.status, line.epochs, line.planned_epochs
+def test_scheduler_without_dask_is_refused_before_a_folder_is_made(tmp_path, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "distributed", None)  # as if it were not installed
+    flags = ["--model=softmax", "--data=mini", "--scheduler=tls://a:1", f"--logdir={tmp_path}"]
+    for more in ([], ["--dry_run"]):
+        assert sweep.main([*flags, *more]) == 2
+        assert "pip install 'fmnist_zoo[distributed]'" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
 
 
-def test_sweep_is_listed_with_all_trials_that_it_will_have(pretending_pool, tmp_path, monkeypatch):
-    asked, calls = make_plan("l2=0,0.1,0.2,0.3,0.4,0.5"), iter([False, False])
-    execute(asked, tmp_path / "grid", should_stop=lambda: next(calls, True))
-    assert listed(tmp_path / "grid") == ("interrupted", 2, 6)
-    execute(asked, tmp_path / "grid")
-    assert listed(tmp_path / "grid") == ("finished", 6, 6)
-    # An oracle that proposes no more has finished, too.
-    real, more = oracle.Oracle.propose, iter([True, True])
-    monkeypatch.setattr(oracle.Oracle, "propose", lambda self: real(self) if next(more, False) else "done")
-    execute(make_plan("l2=0..1", tuner="random", max_trials=3), tmp_path)
-    assert listed(tmp_path) == ("finished", 2, 2)
+@pytest.mark.parametrize("asked", [
+    dict(space="l2=0,0.1,0.2,0.3,0.4,0.5"), dict(space="l2=0..1", tuner="random", max_trials=6),
+    dict(space="l2=0..1", tuner="asha", max_trials=6, epochs=3)], ids=["grid", "random", "asha"])
+def test_listing_tells_a_finished_sweep_from_one_with_work_left(asked, pretending_pool, tmp_path):
+    asked, path = make_plan(**asked), str(tmp_path / "sweeps" / "one")
+    execute(asked, tmp_path, after(2))
+    line = runs.sweep_line(path)
+    assert line.status == "interrupted" and line.epochs == 2 and line.planned_epochs >= 6
+    found = execute(asked, tmp_path)
+    line = runs.sweep_line(path)
+    assert line.status == "finished" and line.epochs == line.planned_epochs == len(found.trials) >= 6

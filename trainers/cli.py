@@ -61,8 +61,8 @@ class Flags(flags.FlagValues):
         flags.DEFINE(_Parser(name, functools.partial(settings.parse, name, kind)), name, default, help,
                      flag_values=self)
 
-    def switch(self, name: str, help: str) -> None:
-        flags.DEFINE_boolean(name, False, help, flag_values=self)
+    def switch(self, name: str, help: str, default: bool = False) -> None:
+        flags.DEFINE_boolean(name, default, help, flag_values=self)
 
     def choice(self, name: str, values: Sequence[str], help: str, default: str | None = None) -> None:
         flags.DEFINE_enum(name, default, values, help, flag_values=self)

@@ -107,13 +107,12 @@ def sweep_line(path: str) -> Line:
     line.name = found.base.spec.name
     line.started = found.manifest["started"]
     line.changes = f"{found.manifest['tuner']}: {found.space.text} {listing.changes(found.base)}".rstrip()
-    planned = found.starts[-1].get("trials") if found.starts else None  # unknown of asha
-    line.planned_epochs, line.epochs = max(planned or 0, len(found.trials)), len(found.ended)
-    line.seconds = sum(trial.result["seconds"] or 0.0 for trial in found.ended if trial.result)
-    line.status = (RUNNING if in_use(path) else FINISHED if found.ended and line.planned_epochs == line.epochs
-                   else INTERRUPTED)
-    if found.ranked and found.ranked[0].result:
-        finals = [one["final"] for one in found.ranked[0].result["executions"]]
+    planned = 0 if found.is_finished or not found.starts else found.starts[-1]["planned"]
+    line.planned_epochs, line.epochs = max(planned, len(found.trials)), len(found.ended)
+    line.seconds = sum(trial.seconds or 0.0 for trial in found.ended)
+    line.status = RUNNING if in_use(path) else FINISHED if found.is_finished else INTERRUPTED
+    if found.ranked:
+        finals = [one["final"] for one in found.ranked[0].executions]
         line.val_loss, line.val_accuracy = (
             sum(final[name] for final in finals) / len(finals) for name in ("ranking_loss", "ranking_accuracy"))
     return line

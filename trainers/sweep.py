@@ -20,10 +20,10 @@ from trainers.settings import Settings
 from trainers.tuning import page
 from trainers.tuning.cluster import Scheduler
 from trainers.tuning.halving import FACTOR
-from trainers.tuning.plan import MAX_TRIALS, TUNERS, Plan
+from trainers.tuning.leader import check_workers, execute, refuse_another, sweep_folder
+from trainers.tuning.plan import MAX_TRIALS, Plan
 from trainers.tuning.space import NAMES
-from trainers.tuning.start import check, execute, sweep_folder
-from trainers.tuning.study import OBJECTIVES, Study, load
+from trainers.tuning.study import OBJECTIVES, RUNNING, Study, load
 
 USAGE = """
 Searches hyper-parameters of a model with keras-tuner or by successive halving, and logs each trial to TensorBoard's
@@ -45,7 +45,7 @@ GROUPS = {
     "How a trial trains": cli.settings_in(TRAINING),
     "On what": cli.settings_in(DATA),
     "Where it runs": ("workers", "scheduler", "tls_ca", "tls_cert", "tls_key", "trust_network", "max_failures"),
-    "Where it goes": ("logdir", "name", "overwrite", *cli.settings_in(OUTPUT)),
+    "Where it goes": ("logdir", "name", "overwrite", "page", *cli.settings_in(OUTPUT)),
     "Other": ("show", "report", "dry_run"),
 }
 
@@ -57,10 +57,10 @@ def define_flags() -> cli.Flags:
     values.text("space", "the values that are tried; see above")
     values.texts("start", "a combination that is tried first, such as dropout=0.3; l2=0, which has a value for each "
                  "name in --space; may be given several times")
-    values.choice("tuner", TUNERS, "random, grid, hyperband, bayesian: keras-tuner's oracles; asha: asynchronous "
-                  "successive halving, which trains the best for longer", "random")
-    values.whole("max_trials", f"default {MAX_TRIALS} for random and bayesian; the whole plan for grid and hyperband; "
-                 f"of asha the combinations, without promotions: {MAX_TRIALS}, or as many as it takes to fill each "
+    values.text("tuner", "random, grid, bayesian: keras-tuner's oracles; asha: asynchronous successive halving, which "
+                "trains the best for longer", "random")
+    values.whole("max_trials", f"default {MAX_TRIALS} for random and bayesian; the whole plan for grid; of "
+                 f"asha the combinations, without promotions: {MAX_TRIALS}, or as many as it takes to fill each "
                  "rung. May be raised later")
     values.whole("factor", "of asha: each rung trains so many times longer, and one in so many is promoted (default "
                  f"{FACTOR})")
@@ -78,9 +78,10 @@ def define_flags() -> cli.Flags:
     values.path("logdir", "the log folder, for TensorBoard too", "tb_logs")
     values.text("name", "the sweep's folder below <logdir>/sweeps; default: model, tuner and seed", "")
     values.switch("overwrite", "rename the sweep that has this name, and start a new one")
+    values.switch("page", "write report.html, with what the sweep has taught, into its folder when it ends", True)
     values.path("show", "a sweep's folder: print its table and what it has taught, finished or running, and stop")
     values.path("report", "an .html file: with --show, write that as a page with plots, which are PNG files beside it, "
-                "too. A sweep writes report.html into its folder when it ends")
+                "too")
     values.switch("dry_run", "print the space and its size, and stop")
     return values
 
@@ -90,8 +91,8 @@ def sweep(model: str | ModelSpec, space: str | Mapping[str, Any] | None = None, 
           start: str | Mapping[str, Any] | Sequence[str | Mapping[str, Any]] = (), workers: int = 1,
           scheduler: str = "", tls_ca: str = "", tls_cert: str = "", tls_key: str = "",
           trust_network: bool = False, max_failures: int = 5,
-          logdir: str | os.PathLike[str] = "tb_logs", name: str = "", overwrite: bool = False, verbose: bool = False,
-          **settings: Unpack[Settings]) -> list[dict[str, Any]]:
+          logdir: str | os.PathLike[str] = "tb_logs", name: str = "", overwrite: bool = False, page: bool = True,
+          verbose: bool = False, **settings: Unpack[Settings]) -> list[dict[str, Any]]:
     """Runs a sweep, or continues the one of the same name. Workers import your script: guard the call with `__main__`.
 
     Args:
@@ -113,23 +114,23 @@ def sweep(model: str | ModelSpec, space: str | Mapping[str, Any] | None = None, 
     """
     plan = Plan(model, space, tuner=tuner, max_trials=max_trials, objective=objective, executions=executions,
                 factor=factor, start=start, **settings)
-    return _lead(plan, workers=workers, scheduler=_scheduler(scheduler, tls_ca, tls_cert, tls_key, trust_network),
-                 logdir=logdir, max_failures=max_failures, name=name, overwrite=overwrite, verbose=verbose).rows()
+    return _lead(plan, sweep_folder(plan, logdir, name), workers=workers, max_failures=max_failures,
+                 scheduler=_scheduler(scheduler, tls_ca, tls_cert, tls_key, trust_network),
+                 overwrite=overwrite, draw=page, verbose=verbose).rows()
 
 
-def _lead(plan: Plan, *, verbose: bool, **options: Any) -> Study:
+def _lead(plan: Plan, path: pathlib.Path, *, overwrite: bool, verbose: bool, **options: Any) -> Study:
     """Runs the sweep; `cli.Interrupted` once its running epochs are saved if a signal has asked for it."""
     stop = cli.StopSignal()
-    try:
-        with stop:
-            study, ended = execute(plan, verbose=verbose, should_stop=stop, **options)
-    except cli.Interrupted as error:
-        raise cli.Interrupted(error.number, "left at once; trials that ended are kept, those that ran continue from "
-                              "their checkpoints: the same command continues") from None
+    with stop:
+        study = execute(plan, path, overwrite=overwrite, verbose=verbose, should_stop=stop, **options)
+    if study is None:
+        raise cli.Interrupted(stop.number, "interrupted before the first epoch: nothing is left of the sweep")
     if verbose:
         print(_summary(study))
-    if not ended:
-        raise cli.Interrupted(stop.number, "interrupted; the same command continues")
+    if not study.is_finished:
+        again = "the same command without --overwrite" if overwrite else "the same command"
+        raise cli.Interrupted(stop.number, f"interrupted; {again} continues")
     return study
 
 
@@ -148,6 +149,9 @@ def _main(values: cli.Flags) -> int:
     if values.report is not None and not values.show:
         raise UsageError("--report goes with --show=FOLDER; a sweep writes report.html into its folder when it ends")
     if values.show:
+        others = sorted(cli.given(values) - {"show", "report", "zoo_module"})
+        if others:
+            raise UsageError(f"--show prints a sweep that is there, and takes --report alone; received --{others[0]}")
         return _show(load(values.show), values.report)
     if not values.model:
         raise UsageError("which model? --model=NAME; `python -m fmnist_zoo` lists them")
@@ -157,13 +161,15 @@ def _main(values: cli.Flags) -> int:
                 objective=values.objective, executions=values.executions, factor=values.factor, start=values.start,
                 **cli.given_settings(values))
     scheduler = _scheduler(values.scheduler, values.tls_ca, values.tls_cert, values.tls_key, values.trust_network)
+    path = sweep_folder(plan, values.logdir, values.name)
     if values.dry_run:
-        path = sweep_folder(plan, values.logdir, values.name)
-        check(plan, scheduler, path, overwrite=values.overwrite)
+        check_workers(values.workers, scheduler)
+        if (path / "sweep.json").exists() and not values.overwrite:
+            refuse_another(load(path), plan.record())
         print(plan.text(str(path)))
         return 0
-    _lead(plan, workers=values.workers, scheduler=scheduler, verbose=True, max_failures=values.max_failures,
-          logdir=values.logdir, name=values.name, overwrite=values.overwrite)
+    _lead(plan, path, workers=values.workers, scheduler=scheduler, max_failures=values.max_failures,
+          overwrite=values.overwrite, draw=values.page, verbose=True)
     return 0
 
 
@@ -188,7 +194,7 @@ def _summary(study: Study) -> str:
     lines = [study.table()]
     if study.ranked:
         lines += ["", page.text(study)]
-        running = sum(trial.result is None for trial in study.trials.values())
+        running = sum(trial.status == RUNNING for trial in study.trials.values())
         unfinished = f", {running} unfinished" if running else ""
         lines += ["", f"{study.manifest['objective']} on validation images that chose no epoch; {len(study.ended)} "
                   f"trials ended{unfinished}; to train the best in full:", f"  {study.retrain}"]

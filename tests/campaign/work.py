@@ -39,9 +39,9 @@ def call(main: Callable[..., int], *arguments: Any) -> Answer:
 @contextlib.contextmanager
 def quiet_engine() -> Iterator[None]:
     """Nothing is compiled by XLA, and a sweep draws no page: both take longer than what is tried."""
-    from trainers.tuning import start
+    from trainers.tuning import leader
 
-    with tape_without_xla(), mock.patch.object(start, "_write_page", lambda study: None):
+    with tape_without_xla(), mock.patch.object(leader, "write_page", lambda study: None):
         yield
 
 

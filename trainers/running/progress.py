@@ -27,9 +27,9 @@ class Reporter:
     def epoch(self, row: Row, epochs: int, best_epoch: int, seconds_left: float) -> None:
         """After an epoch: its row of `metrics.csv`."""
 
-    def trials(self, done: int, total: int, running: Callable[[], dict[str, tuple[int, int]]]) -> None:
-        """Every second of a sweep: `done` of `total` trials; `running` returns, for each running trial, how many epochs
-        it has done and how many it has in total."""
+    def trials(self, done: int, total: int, running: dict[str, tuple[int, int]]) -> None:
+        """Every second of a sweep: `done` of `total` trials; and of each running trial, by its name, how many epochs
+        are done, and how many it has."""
 
     def note(self, line: str) -> None:
         """Anything else that is worth a line."""
@@ -77,10 +77,9 @@ class Moving(Lines):
             text += more if len(what + text + more + left) < self._room else ""
         self._move(what, share, text + left)
 
-    def trials(self, done: int, total: int, running: Callable[[], dict[str, tuple[int, int]]]) -> None:
-        now = running()
-        share = (done + sum(epochs / of for epochs, of in now.values())) / total
-        self._move("trials", share, "  ".join(f"{name}: epoch {epochs}/{of}" for name, (epochs, of) in now.items()))
+    def trials(self, done: int, total: int, running: dict[str, tuple[int, int]]) -> None:
+        share = (done + sum(epochs / of for epochs, of in running.values())) / total
+        self._move("trials", share, "  ".join(f"{name}: epoch {epochs}/{of}" for name, (epochs, of) in running.items()))
 
     def epoch(self, row: Row, epochs: int, best_epoch: int, seconds_left: float) -> None:
         if row["val_loss"] is not None:

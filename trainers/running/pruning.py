@@ -28,7 +28,7 @@ MOVED_ASIDE = re.compile(r".+-until-\d{8}-\d{6}")
 OF_SWEEP = re.compile(r"""
     (\.?\d+(\.\d+)?/)*                                  # of a trial, of an execution of it
     (\.lock | \.leader | \.[\w.]+\.[0-9a-f]{8} |        # the last ones are half-written
-     (sweep | starts | best | proposal | config | result | failure)\.json | journal(-before)?\.jsonl |
+     (sweep | best | trial | config | result | failure)\.json |
      (trials | metrics)\.csv | report\.html | (effects | combinations)\.png | log\.txt |
      (model | saving)\.keras | (weights | checkpoints)/\.?\w+\.safetensors(\.[0-9a-f]{8})? |
      (train/ | evaluation/)?events\.out\.tfevents\.[\w.]+ |

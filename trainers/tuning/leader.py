@@ -1,179 +1,326 @@
-"""Leads a sweep: gets proposals from the oracle, gives jobs to the pool, records their outcomes. It never trains."""
+"""Leads a sweep: its folder, its workers, and the loop that proposes trials and records their results.
+
+It never trains. What needs TensorFlow, dask or matplotlib is imported where it is used, after all that can be refused
+was refused.
+"""
 
 from __future__ import annotations
 
 import collections
 import contextlib
 import os
+import pathlib
+import shutil
+import sys
 import time
 import uuid
-from typing import Any, Callable, Mapping
+from multiprocessing import process
+from typing import Any, Callable, Iterator
 
+from fmnist_zoo.backend import need_tensorflow
 from fmnist_zoo.errors import ZooError
-from fmnist_zoo.files import atomic_write
-from trainers.running import progress, provenance
-from trainers.running.folder import RunFolder
+from fmnist_zoo.files import atomic_write, local_path, make_folder, write_json
+from trainers.config import DEPENDENT, ConfigError, RunConfig, decisive_differences
+from trainers.running import dependencies, plotting, progress, provenance
+from trainers.running.folder import SWEEPS, RunFolder, locked, names_folder
+from trainers.tuning import page, workers as pools
+from trainers.tuning.cluster import Scheduler
 from trainers.tuning.execution import COMPLETED, DIED, LEADER, STOPPED, Job
-from trainers.tuning.halving import Asha
-from trainers.tuning.kept import Keeper
-from trainers.tuning.oracle import Oracle, Proposal
-from trainers.tuning.study import Study, Trial
+from trainers.tuning.oracle import DONE, Proposal
+from trainers.tuning.plan import COUNT, Plan
+from trainers.tuning.space import apply
+from trainers.tuning.study import RUNNING, Study, Trial, load
 from trainers.tuning.workers import Pool
 
-AT_ONCE = 8  # jobs that go out together
-TABLES = 1.0  # seconds between two writings of the tables; the last one is at the end of a sweep
-PROPOSE = 0.02  # seconds in which trials are proposed whose jobs go out together
 DEATHS = 3  # of workers in the same epoch of the same trial, after which the trial has failed
+LEFT_AT_ONCE = "left at once; trials that ended are kept, those that ran continue from their checkpoints: the same " \
+    "command continues"
+WORKERS_A_CORE = 2  # more of them would only wait for each other, and each takes a gigabyte of memory
 
 
 class SweepError(ZooError, RuntimeError):
     """A sweep that cannot continue. What was done is kept, and the same command continues once the cause is removed."""
 
 
-class Leader:
-    """One start of a sweep, from what its folder holds to its end, or to `max_failures` failed trials.
+def sweep_folder(plan: Plan, logdir: str | os.PathLike[str], name: str) -> pathlib.Path:
+    """The folder of a sweep, named after its plan by default; `ConfigError` if `name` is not the name of a folder."""
+    name = name or plan.name()
+    if not isinstance(name, str) or not names_folder(name) or len(name) > 200:
+        raise ConfigError(f"--name names a folder below {logdir}/{SWEEPS}, of at most 200 characters; "
+                          f"received {name!r:.80}")
+    return pathlib.Path(local_path(logdir, "logdir")) / SWEEPS / name
+
+
+def check_workers(workers: int, scheduler: Scheduler | None) -> None:
+    """`ConfigError` if the scheduler cannot be used, or this machine cannot hold so many workers; connects to nothing.
+    """
+    COUNT.check("workers", workers)
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    if scheduler:
+        scheduler.security()
+    elif workers > WORKERS_A_CORE * cores:
+        raise ConfigError(f"--workers is at most {WORKERS_A_CORE * cores} on this machine, {WORKERS_A_CORE} for each "
+                          f"of its {cores} cores; received {workers}")
+
+
+def execute(plan: Plan, path: pathlib.Path, *, workers: int, scheduler: Scheduler | None, max_failures: int,
+            overwrite: bool, draw: bool, verbose: bool, should_stop: Callable[[], bool]) -> Study | None:
+    """Runs a sweep in its folder `path`, from where it was left.
 
     Args:
-        max_trials: trials that are proposed at most; None: the oracle has its own limit.
-        planned: about how many trials the sweep will have.
-        environment: the versions, the commit and the modules of the user's of this start.
-    """
+        workers, scheduler, max_failures, overwrite: as the flags of `trainers.sweep`.
+        draw: whether the sweep's page is written when it ends.
+        verbose: print progress on standard output.
+        should_stop: asked about once a second; True ends the sweep after the running epochs.
 
-    def __init__(self, study: Study, pool: Pool, oracle: Oracle | Asha, *, max_trials: int | None, planned: int,
-                 max_failures: int, reporter: progress.Reporter, environment: Mapping[str, Any]):
-        self.study, self.pool, self.oracle, self.reporter = study, pool, oracle, reporter
-        self.max_trials, self.planned, self.max_failures, self.failures = max_trials, planned, max_failures, 0
-        self.environment, self._keeper = environment, Keeper(study)
+    Returns:
+        The sweep. None if it is a new one that was stopped before its first epoch: nothing is left of it.
+
+    Raises:
+        SpecError, ConfigError: if the settings are invalid, or the folder holds another sweep or is in use.
+        SweepError, TrialError, PoolError: if the sweep cannot continue; finished trials are kept.
+        KeyboardInterrupt: with a text that says what is kept.
+    """
+    if getattr(process.current_process(), "_inheriting", False):
+        raise ConfigError("a worker imports your script, which starts the sweep again: put what is to run once under "
+                          "if __name__ == '__main__':")
+    need_tensorflow()
+    COUNT.check("max_failures", max_failures)
+    check_workers(workers, scheduler)
+    manifest = plan.manifest()
+    with _folder(path):
+        study = None
+        if (path / "sweep.json").exists() and not overwrite:
+            study = load(path)
+            refuse_another(study, manifest)
+            study.base = plan.base  # the same, but for what decides no numbers, such as the folder of the data
+            if study.is_finished and plan.max_trials <= study.starts[-1]["max_trials"]:
+                return study
+        pool = pools.make(workers, scheduler, plan.base.threads)
+        with _moved_aside(path) if overwrite else contextlib.nullcontext():
+            try:
+                with _errors_of_disk(), contextlib.closing(pool):
+                    study = study or _create(path, manifest)
+                    _lead(study, plan, pool, max_failures=max_failures, verbose=verbose, should_stop=should_stop)
+            except (ZooError, KeyboardInterrupt) as error:
+                begun = _is_begun(path)
+                if isinstance(error, KeyboardInterrupt):
+                    error.args = (LEFT_AT_ONCE if begun else "left at once; nothing had begun",)
+                if overwrite and begun:
+                    error.args = (str(error).replace("the same command", "the same command without --overwrite"),)
+                raise
+            if draw and study.is_finished and study.ranked:
+                write_page(study)
+            return study if _is_begun(path) else None
+
+
+def _create(path: pathlib.Path, manifest: dict[str, Any]) -> Study:
+    write_json(path / "sweep.json", {**manifest, "started": time.time()})
+    return load(path)
+
+
+def _lead(study: Study, plan: Plan, pool: Pool, *, max_failures: int, verbose: bool, should_stop: Callable[[], bool]
+          ) -> None:
+    """Leads a sweep to its end, or until it is stopped, and writes its tables."""
+    reporter = progress.for_output() if verbose else progress.Reporter()
+    with contextlib.closing(reporter):
+        about = "about " if plan.tuner == "asha" else ""
+        reporter.note(f"sweep    {study.path}: {len(study.ended)} of {about}{plan.planned} trials done")
+        reporter.note(f"space    {study.space.text}")
+        named = {"teacher": plan.teachers, "initial_weights": [study.base.recipe.initial_weights]}
+        for note in dependencies.notes(named, study.manifest["data"]):
+            reporter.note(note)
+        try:
+            Leader(study, plan, pool, reporter, max_failures=max_failures).run(should_stop)
+        finally:
+            with contextlib.suppress(OSError):  # on a full disk, the error that is being raised says so already
+                study.write_tables()
+
+
+def write_page(study: Study) -> None:
+    """Writes what a sweep has taught into its folder; a line on standard error says why if it cannot."""
+    try:
+        page.write(study, study.path / "report.html")
+    except plotting.PlotError as error:
+        print(error, file=sys.stderr, flush=True)
+
+
+@contextlib.contextmanager
+def _folder(path: pathlib.Path) -> Iterator[None]:
+    """Makes the folder of a sweep and locks it for this process. One that is new goes again if nothing was trained.
+
+    Raises:
+        LockedError: if another process leads the sweep.
+    """
+    missing = [one for one in (path, *path.parents) if not one.exists()]
+    make_folder(path)
+    with locked(path, "sweeping"):
+        try:
+            yield
+        finally:
+            if missing and not _is_begun(path):
+                shutil.rmtree(path, ignore_errors=True)
+                for folder in missing[1:]:
+                    with contextlib.suppress(OSError):  # another sweep has begun there
+                        folder.rmdir()
+
+
+@contextlib.contextmanager
+def _moved_aside(path: pathlib.Path) -> Iterator[None]:
+    """Gives the folder's name to a new sweep; the old one has it back if nothing of the new one was trained."""
+    aside = path.with_name(f"{path.name}-until-{time.strftime('%Y%m%d-%H%M%S')}")
+    if not (path / "sweep.json").exists():
+        yield
+        return
+    path.rename(aside)
+    try:
+        with _folder(path):
+            yield
+    finally:
+        if not path.exists():
+            aside.rename(path)
+
+
+def _is_begun(path: pathlib.Path) -> bool:
+    """Whether a sweep has trained an epoch, or a trial of it has ended."""
+    return any(path.glob("*/*/metrics.csv")) or (path / "sweep.json").exists() and bool(load(path).ended)
+
+
+@contextlib.contextmanager
+def _errors_of_disk() -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        if error.filename is None:  # not of a file; or a closed standard output
+            raise
+        raise SweepError(f"{error.filename}: cannot be written: {error.strerror}; make room or make it writable, then "
+                         "the same command continues") from error
+
+
+def refuse_another(study: Study, manifest: dict[str, Any]) -> None:
+    """`ConfigError` if a sweep differs from a manifest in what decides numbers, saying in what.
+
+    Versions may differ; the leader notes them. Without "data" in the manifest, data are not compared.
+    """
+    bases = [RunConfig.from_config(one["base"]) for one in (study.manifest, manifest)]
+    found = decisive_differences(*bases)
+    pairs = {name: (study.manifest[name], manifest[name])
+             for name in ("space", "tuner", "factor", "start", "objective", "executions")}
+    pairs["model"] = (bases[0].spec.name, bases[1].spec.name)
+    if "optimizer" in study.space.names:  # a given learning rate is kept, see `space.apply`
+        kept = [[name for name in one["given"] if name in DEPENDENT] for one in (study.manifest, manifest)]
+        pairs["given"] = (kept[0], kept[1])
+    pairs |= {f"data: {name}": (study.manifest["data"].get(name), digest)
+              for name, digest in manifest.get("data", {}).items()}
+    found |= {name: pair for name, pair in pairs.items() if pair[0] != pair[1]}
+    if found:
+        changes = "; ".join(f"{name} was {old}, now {new}" for name, (old, new) in found.items())
+        raise ConfigError(f"{study.path}: holds another sweep: {changes}. Choose another --name, or start again with "
+                          "--overwrite, which moves this one aside")
+
+
+def columns(study: Study) -> Iterator[dict[str, Any]]:
+    """For TensorBoard's HParams tab: trials that have, between them, all values that are searched."""
+    from trainers.board import hparams
+
+    for parameter in study.space.parameters:
+        for value in parameter.values:
+            with contextlib.suppress(ZooError):  # a value that is possible beside certain others alone
+                config = apply(study.base, {parameter.name: value}, given=study.given)
+                yield hparams.hyperparameters(config, **study.shown)
+
+
+class Leader:
+    """One start of a sweep, from what its folder holds to its end, or to `max_failures` failed trials."""
+
+    def __init__(self, study: Study, plan: Plan, pool: Pool, reporter: progress.Reporter, *, max_failures: int):
+        self.study, self.plan, self.pool, self.reporter = study, plan, pool, reporter
+        self.max_failures, self.failures = max_failures, 0
+        self.environment = plan.environment()
+        self.oracle = plan.tuner_for()
         self._jobs: collections.deque[tuple[Trial, int]] = collections.deque()
         self._running: dict[str, tuple[Trial, int]] = {}
         self._outcomes: dict[str, dict[int, dict[str, Any]]] = collections.defaultdict(dict)
         self._deaths: dict[str, tuple[int, int]] = {}  # of an execution: (epoch, how many workers died in it)
-        self._exhausted = self._stopping = False
+        self._stopping = self._declared = False
         self._leader = uuid.uuid4().hex
         self._started, self._ended_at_start = time.monotonic(), len(study.ended)
         self._shown = self._tables_due = 0.0  # times of the monotonic clock
 
-    def run(self, should_stop: Callable[[], bool]) -> bool:
-        """Runs the sweep to its end; False if it was stopped before.
+    def run(self, should_stop: Callable[[], bool]) -> None:
+        """Runs the sweep to its end, or until it is asked to stop.
 
         Raises:
-            SweepError: after `max_failures` failed trials, or if the oracle's state cannot be restored.
+            SweepError: after `max_failures` failed trials.
         """
-        with contextlib.closing(self.study.journal):
-            return self._run(should_stop)
-
-    def _run(self, should_stop: Callable[[], bool]) -> bool:
-        with atomic_write(self.study.path / LEADER, "w") as file:
+        study, leader = self.study, self.study.path / LEADER
+        with atomic_write(leader, "w") as file:
             file.write(self._leader)
-        self._note_versions()
-        self._replay()
-        self.study.add_start({**self.environment, "trials": self.max_trials})
-        for trial in self.study.trials.values():
-            if trial.result is None:
+        self._note_changes()
+        study.add_start(self.environment, max_trials=self.plan.max_trials, planned=self.plan.planned)
+        for trial in study.trials.values():
+            self.oracle.tell(trial)
+            if trial.status == RUNNING:
                 self._queue(trial)
-        self._keeper.begin()
+        for trial in study.ended:  # of an earlier start, which was killed
+            study.clean(trial)
         while not should_stop():
-            while jobs := self._next_jobs():
-                self.study.journal.commit()  # before anything follows from it
-                for trial, execution in jobs:
-                    self._submit(trial, execution)
-            self.study.journal.commit()
+            self._submit_jobs()
             if self._running:
-                self._collect(1.0)
+                self._collect()
                 self._show()
             elif self._jobs or self._propose():
                 time.sleep(1.0)  # no worker at the moment: all are restarting, or none has joined the scheduler yet
             else:
-                self._keeper.finish()
-                if self._exhausted and self.max_trials:
-                    self.study.add_start({**self.study.starts.pop(), "trials": len(self.study.trials)})
-                return True
+                self._show(last=True)
+                study.finish()
+                for trial in study.ended:
+                    study.clean(trial)
+                return
         self._stopping = True
-        (self.study.path / LEADER).unlink(missing_ok=True)  # workers look for it after each epoch
+        leader.unlink(missing_ok=True)  # workers look for it after each epoch
         while self._running and self.pool.slots:
-            self._collect(1.0)
-        return False
+            self._collect()
 
-    def _note_versions(self) -> None:
-        modules = provenance.changed_modules({"modules": self.study.modules}, dict(self.environment))
-        if modules and self.study.trials:
+    def _note_changes(self) -> None:
+        """Notes what has changed since the last start and may change numbers."""
+        if not self.study.ended:
+            return
+        before, now = self.study.starts[-1], self.environment
+        if modules := provenance.changed_modules(before, now):
             self.reporter.note(f"the source of {modules} has changed since the last start: trials from now on may "
                                "differ from the earlier ones, and are ranked with them")
-        then, now = self.study.versions, self.environment["versions"]
-        changed = [f"{name} {then[name]} -> {now[name]}" for name in now if then.get(name, now[name]) != now[name]]
-        if changed and self.study.trials:
+        then = before["versions"]
+        changed = [f"{name} {then[name]} -> {version}" for name, version in now["versions"].items()
+                   if then.get(name, version) != version]
+        if changed:
             self.reporter.note(f"versions {', '.join(changed)} since the last start: trials from now on may differ in "
                                "their last digits from what the earlier versions compute")
 
-    def _replay(self) -> None:
-        """Repeats the recorded proposals and results in their order, which restores the oracle's state."""
-        study, oracle = self.study, self.oracle
-        ended = {trial.order: trial for trial in study.ended}
-        last = max((trial.number for trial in study.trials.values()), default=-1)
-        if study.trials:
-            self.reporter.note(f"restoring the oracle from {len(study.trials)} trials")
-        reported, proposed = 0, set()
-        for name in (f"{number:04}" for number in range(last + 1)):
-            trial = study.trials.get(name)
-            if trial is None and not oracle.blind:
-                raise self._missing(f"the folder of trial {name}")
-            while trial and not oracle.blind and reported < trial.ended_before:
-                if reported not in ended or ended[reported].name not in proposed:
-                    raise self._missing("the result of a trial")
-                oracle.report(ended[reported].name, ended[reported].score)
-                reported += 1
-            proposal = oracle.repeat(trial.proposal) if trial else oracle.propose()
-            proposed.add(name)
-            if trial is None and isinstance(proposal, Proposal):
-                study.add(proposal)  # its folder was deleted: it runs again
-            elif trial and (isinstance(proposal, str) or (proposal.trial, proposal.values) != (name, trial.values)):
-                raise self._other_proposal(trial, proposal)
-        for order in sorted(ended):
-            if order >= reported:
-                oracle.report(ended[order].name, ended[order].score)
-
-    def _missing(self, what: str) -> SweepError:
-        return SweepError(f"{self.study.path}: {what} is missing, and the proposals after it depend on it; restore it, "
-                          "or start again with --overwrite")
-
-    def _other_proposal(self, trial: Trial, proposal: Proposal | str) -> SweepError:
-        then, now = self.study.versions, self.environment["versions"]
-        libraries = [name for name in ("keras-tuner", "scikit-learn", "scipy") if name in now] or ["fmnist_zoo"]
-        versions = ", ".join(f"{name} was {then.get(name, 'unknown')} and is {now[name]}" for name in libraries)
-        values = proposal.values if isinstance(proposal, Proposal) else "nothing"
-        return SweepError(f"{self.study.path / trial.name}: the oracle proposes {values} for this trial now, not "
-                          f"{trial.values}: its version or the trial's proposal.json has changed ({versions}). Install "
-                          "the earlier version or restore the file, or start again with --overwrite")
-
     def _queue(self, trial: Trial) -> None:
-        self._keeper.queued(trial)
         self._jobs.extend((trial, execution) for execution in range(self.study.executions))
 
-    def _next_jobs(self) -> list[tuple[Trial, int]]:
-        """Jobs for free workers, of queued trials or of new ones; a few, because these workers wait meanwhile."""
-        jobs: list[tuple[Trial, int]] = []
-        until = time.monotonic() + PROPOSE
-        while len(jobs) < AT_ONCE and len(self._running) + len(jobs) < self.pool.slots and time.monotonic() <= until:
-            if not self._jobs and not self._propose():
-                break
+    def _submit_jobs(self) -> None:
+        """Gives each free worker a job: of a queued trial, or of a new one."""
+        while len(self._running) < self.pool.slots and (self._jobs or self._propose()):
             trial, execution = self._jobs.popleft()
-            if trial.result is None:
-                jobs.append((trial, execution))
-        return jobs
+            if trial.status == RUNNING:
+                self._submit(trial, execution)
 
     def _propose(self) -> bool:
         """Queues a new trial; False if there is none now."""
-        if self._exhausted or self.max_trials is not None and len(self.study.trials) >= self.max_trials:
+        count = len(self.study.trials)
+        if self.plan.tuner != "asha" and count >= self.plan.max_trials:
             return False
-        proposal = self.oracle.propose()
-        if isinstance(proposal, Proposal):
-            self._queue(self.study.add(proposal))
-            return True
-        if proposal == "done":
-            self._exhausted = True
-            if len(self.study.trials) < self.planned:
-                self.reporter.note(f"the oracle has no more to propose after {len(self.study.trials)} trials")
-        return False
+        proposal = self.oracle.propose(self.study.next_number)
+        if not isinstance(proposal, Proposal):
+            if proposal == DONE and count < self.plan.planned and not self._running:
+                self.reporter.note(f"there is nothing more to try after {count} trials")
+            return False
+        trial = self.study.add(*proposal)
+        self.oracle.tell(trial)
+        self._queue(trial)
+        return True
 
     def _submit(self, trial: Trial, execution: int) -> None:
         study, name = self.study, f"{trial.name}/{execution}"
@@ -184,11 +331,11 @@ class Leader:
         self.pool.submit(name, Job(
             config=study.config(trial, execution).get_config(), folder=str(study.folder(trial, execution).absolute()),
             parent=parent, sweep=str(study.path.absolute()), leader=self._leader, data=study.manifest["data"],
-            shown=study.shown, modules=self.environment.get("modules", {}), directory=os.getcwd()))
+            shown=study.shown, modules=self.environment["modules"], directory=os.getcwd()))
 
-    def _collect(self, timeout: float) -> None:
-        """Records the outcomes that arrive within `timeout` seconds."""
-        for name, outcome in self.pool.wait(timeout):
+    def _collect(self) -> None:
+        """Records the outcomes that arrive within a second."""
+        for name, outcome in self.pool.wait(1.0):
             trial, execution = self._running.pop(name)
             status = outcome["status"]
             if status == COMPLETED:
@@ -204,9 +351,9 @@ class Leader:
                     raise SweepError(f"{self.study.path}: another process now leads this sweep")
             else:
                 self._fail(trial, outcome["reason"])
-            if trial.result and not any(f"{trial.name}/{other}" in self._running
-                                        for other in range(self.study.executions)):
-                self._keeper.ended(trial)  # if its result is lost, its own folder still has it
+            if trial.status != RUNNING and not any(f"{trial.name}/{other}" in self._running
+                                                   for other in range(self.study.executions)):
+                self.study.clean_after(trial)
 
     def _died(self, name: str, trial: Trial, execution: int, reason: str) -> None:
         """Runs a trial again whose worker died, from its checkpoint; one that keeps dying in the same epoch fails."""
@@ -220,52 +367,54 @@ class Leader:
             self._fail(trial, f"its worker died {deaths} times in epoch {epoch + 1}: {reason}")
 
     def _fail(self, trial: Trial, reason: str) -> None:
-        if trial.result is None:  # else another of its executions has failed already
+        if trial.status == RUNNING:  # else another of its executions has failed already
             self.study.fail(trial, reason)
             self._ended(trial)
 
     def _ended(self, trial: Trial) -> None:
-        self.oracle.report(trial.name, trial.score)
+        self.oracle.tell(trial)
         self.reporter.note(self._line(trial))
         if trial.status == COMPLETED:
             return
         self.failures += 1
         if self.failures >= self.max_failures:
-            raise SweepError(f"{self.failures} trials failed in this start, the last one {trial.name}: "
-                             f"{trial.result['reason']}. Failed trials are not run again; "  # type: ignore[index]
-                             "the same command continues with the others")
+            raise SweepError(f"{self.failures} trials failed in this start, the last one {trial.name}: {trial.reason}. "
+                             "Failed trials are not run again; the same command continues with the others")
 
-    def _show(self) -> None:
-        """Moves the bar and writes the tables, at most once a second. The tables take a tenth of the time at most."""
+    def _show(self, *, last: bool = False) -> None:
+        """Moves the bar and writes the tables, at most once a second; the tables take a tenth of the time at most."""
         now = time.monotonic()
         if now >= self._tables_due and len(self.study.ended) > self._ended_at_start:
-            self.study.write_tables(so_far=False)
-            self._tables_due = time.monotonic() + max(TABLES, 10 * (time.monotonic() - now))
-        if now < self._shown + 1.0:
+            self.study.write_tables()
+            self._tables_due = time.monotonic() + max(1.0, 10 * (time.monotonic() - now))
+        if now < self._shown + 1.0 and not last:
             return
         self._shown = now
+        epochs = {trial.name: (self.study.epochs_so_far(trial), self.study.config(trial, 0).recipe.epochs)
+                  for trial, _ in self._running.values()}
+        if not self._declared and (self.study.ended or any(done for done, _ in epochs.values())):
+            self._declare()
+        self.reporter.trials(len(self.study.ended), self._total, epochs)
 
-        def running() -> dict[str, tuple[int, int]]:
-            return {trial.name: (self.study.epochs_so_far(trial), self.study.config(trial, 0).recipe.epochs)
-                    for trial, _ in self._running.values()}
+    def _declare(self) -> None:
+        from trainers.board import hparams
 
-        self.reporter.trials(len(self.study.ended), self._total, running)
+        hparams.declare(self.study.path.parent.parent, columns(self.study), first=self.study.space.names)
+        self._declared = True
 
     @property
     def _total(self) -> int:
         """How many trials there will be; of asha about how many."""
-        return max(self.planned, len(self.study.trials))
+        return max(self.plan.planned, len(self.study.trials))
 
     def _line(self, trial: Trial) -> str:
         """An ended trial in one line."""
-        study, result = self.study, trial.result or {}
-        done, total = len(study.ended), self._total
+        study, done, total = self.study, len(self.study.ended), self._total
         start = f"[{done}/{total}] {trial.name}  {trial.text}: "
         if trial.status != COMPLETED:
-            return f"{start}FAILED: {result['reason']}"
+            return f"{start}FAILED: {trial.reason}"
         best = study.ranked[0]
         rank = "the best so far" if best is trial else f"best {best.score:.4f} of {best.name}"
         pace = (time.monotonic() - self._started) / (done - self._ended_at_start)
         left = f"  about {progress.clock(pace * (total - done))} left" if done < total else ""
-        return (f"{start}{study.manifest['objective']} {result['objective']:.4f}, {rank}  {result['seconds']:.0f} s"
-                f"{left}")
+        return f"{start}{study.manifest['objective']} {trial.score:.4f}, {rank}  {trial.seconds:.0f} s{left}"

@@ -1,62 +1,54 @@
 """Which values to try next: keras-tuner's oracles, without the rest of keras-tuner.
 
-The oracle only proposes. It lives in the memory of the process that leads the sweep and writes no files: keras-tuner
-writes its files in place, and a crash can leave half of one. After a restart the leader repeats all proposals and
-results in their recorded order, which brings a new oracle into the same state. keras-tuner has traps; this module
-avoids them:
+A proposal is a function of the seed, the number of the trial, and the trials that the oracle was told of. So nothing is
+replayed: a new oracle is told of the recorded trials, and goes on as the one before would have. keras-tuner has traps,
+which this module avoids:
 
-- A seed of 0 becomes a random seed: the oracle gets seed + 1, or the largest that there is.
+- Its oracles draw from random states that move with each request: they are set from (seed, number) before each, so
+  that random draws what `keras_tuner.RandomSearch(seed=seed + 1)` draws. There, a seed of 0 becomes a random one.
 - `Float` with a step never tries the upper end: listed values become a `Choice`.
-- The grid waits for results before it continues. The proposals of grid and random do not depend on results, so their
-  trials are reported as ended as soon as they are proposed.
-- Three failures in a row end a search, and after each trial all are scanned for them: the scan is off, because the
-  leader counts failures.
-- A request that yields no proposal changes the state, so that a later proposal depends on how often idle workers asked:
-  the state is restored.
+- The grid waits for results before it continues: it is asked for what comes after the trial before.
 - Random draws stop after 20 repetitions, before all combinations of a small space are found: the limit is raised.
+- The Gaussian process guesses the results of running trials by its fit for the proposal before: here they have the
+  median of the results (a "constant liar"; Ginsbourger et al. 2010).
 - A trial's copy of the space is made through its config, which takes half a millisecond: it is shared.
-- Hyperband names the trial that a new one continues; here a trial continues from the checkpoint, with the optimizer's
-  state.
 """
 
 from __future__ import annotations
 
 import contextlib
 import copy
-import dataclasses
-import math
+import statistics
 import warnings
-from typing import Any, Mapping, Sequence
+from typing import Any, Mapping, NamedTuple, Sequence
 
 from fmnist_zoo import backend
 from trainers.config import SEEDS
+from trainers.tuning.execution import COMPLETED
 from trainers.tuning.space import Space, Value
+from trainers.tuning.study import RUNNING, Trial
 
-ORACLES = ("random", "grid", "hyperband", "bayesian")
-BLIND = ("random", "grid")  # proposals do not depend on results
-FACTOR = 3  # Hyperband: a third of the trials continue, for three times as many epochs
+ORACLES = ("random", "grid", "bayesian")
 DRAWS = 50  # per combination: with n of them, 50 n draws miss the last untried one with probability e^-50
-STATE = ("_seed_state", "_brackets", "_current_bracket", "_current_iteration")  # what a request may change
+WAIT, DONE = "wait", "done"
 
 
-@dataclasses.dataclass(frozen=True)
-class Proposal:
-    """A trial to run. Halving alone sets `epochs`, and `parent`, the trial whose training it continues."""
+class Proposal(NamedTuple):
+    """Values to try. Successive halving alone sets `epochs`, and `parent`, the trial whose training it continues."""
 
-    trial: str
-    values: dict[str, Any]
+    values: dict[str, Value]
     epochs: int | None = None
     parent: str | None = None
 
 
 class Oracle:
-    """Proposes trials and learns from their results. Hyperband trains none for longer than `epochs`.
+    """Proposes trials of a space.
 
     Args:
-        start: combinations that are tried first, where the tuner would draw some at random.
+        start: combinations that are tried first.
     """
 
-    def __init__(self, tuner: str, space: Space, *, lower_is_better: bool, seed: int, epochs: int,
+    def __init__(self, tuner: str, space: Space, *, lower_is_better: bool, seed: int,
                  start: Sequence[Mapping[str, Value]] = ()):
         from fmnist_zoo.backend import tf  # noqa: F401  (before keras-tuner, which imports it with all its noise)
 
@@ -64,108 +56,83 @@ class Oracle:
             import keras_tuner
             from keras_tuner import oracles
 
-        class HyperParameters(keras_tuner.HyperParameters):
-            """A copy has values of its own, and shares what does not change with the original."""
-
-            def copy(self) -> HyperParameters:
-                twin = copy.copy(self)
-                twin.values = dict(self.values)
-                return twin
-
-        parameters, as_text = HyperParameters(), set()
-        for parameter in space.parameters:
-            values = list(parameter.values)
-            if parameter.kind == "choice":
-                if len({type(value) for value in values}) > 1:  # a Choice takes values of one type
-                    values = list(map(str, values))
-                    as_text.add(parameter.name)
-                parameters.Choice(parameter.name, values, default=values[0])
-            else:
-                kind = parameters.Int if isinstance(values[0], int) else parameters.Float
-                kind(parameter.name, *values, sampling=parameter.kind)
-        self._types = {parameter.name: {str(value): value for value in parameter.values}
-                       for parameter in space.parameters if parameter.kind == "choice"}
+        self._space, self._seed, self._start = space, seed, start
+        self._parameters = hyperparameters(space)
         oracle = {"random": oracles.RandomSearchOracle, "grid": oracles.GridSearchOracle,
-                  "hyperband": oracles.HyperbandOracle, "bayesian": oracles.BayesianOptimizationOracle}[tuner]
-        more: dict[str, Any] = {"max_trials": None}
-        if tuner == "hyperband":
-            more = {"max_epochs": epochs, "factor": FACTOR}
-        if tuner == "bayesian" and start:
-            more["num_initial_points"] = max(3 * len(space.parameters), len(start))  # the first is keras-tuner's number
+                  "bayesian": oracles.BayesianOptimizationOracle}[tuner]
         self._oracle = oracle(objective=keras_tuner.Objective("objective", "min" if lower_is_better else "max"),
-                              hyperparameters=parameters, allow_new_entries=False, tune_new_entries=False,
-                              seed=min(seed + 1, SEEDS - 1), **more)
-        self._oracle.save = self._oracle._save_trial = lambda *trial: None
-        self._oracle._check_consecutive_failures = lambda: None
-        self._oracle.verbose = 0
+                              hyperparameters=self._parameters, allow_new_entries=False, tune_new_entries=False,
+                              max_trials=None, seed=min(seed + 1, SEEDS - 1))
         if space.size is not None:
             self._oracle._max_collisions = DRAWS * space.size
-        self.blind = tuner in BLIND
-        self._start = [{name: str(value) if name in as_text else value for name, value in values.items()}
-                       for values in reversed(start)]
-        self._draw, self._oracle._random_values = self._oracle._random_values, self._random_values
+        self._is_grid, self._is_bayesian = tuner == "grid", tuner == "bayesian"
+        self._running: dict[str, Any] = {}
 
-    def _random_values(self) -> dict[str, Any] | None:
-        """Stands in for keras-tuner's method of this name."""
-        return dict(self._start[-1]) if self._start else self._draw()
+    def tell(self, trial: Trial) -> None:
+        """Takes note of a trial, when it is proposed and again when it has ended."""
+        from keras_tuner.engine.trial import Trial as Told
 
-    def repeat(self, recorded: Proposal) -> Proposal | str:
-        """What it proposes in the place of a recorded proposal."""
-        return self.propose()
+        told = self._oracle.trials.get(trial.name)
+        if told is None:
+            values = self._parameters.copy()
+            values.values = {one.name: type(one.default)(trial.values[one.name]) for one in values.space}
+            told = self._oracle.trials[trial.name] = Told(values, trial.name)
+            self._oracle._record_values(told)
+            self._running[trial.name] = told
+        if trial.status != RUNNING:
+            told.status, told.score = trial.status, trial.score
+            self._running.pop(trial.name, None)
 
-    def propose(self) -> Proposal | str:
-        """The next proposal, "wait" (until another trial ends), or "done" (the space or the plan is exhausted)."""
-        before = copy.deepcopy({name: value for name, value in vars(self._oracle).items() if name in STATE})
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # the fit of the Gaussian process warns of bounds that it came close to
-            trial = self._oracle.create_trial(f"tuner-{len(self._oracle.trials)}")
-        if trial.status != "RUNNING":
-            vars(self._oracle).update(before)
-            return "done" if trial.status == "STOPPED" else "wait"
-        values, tuner_values = {}, {}
-        for name, value in trial.hyperparameters.values.items():
-            if name.startswith("tuner/"):
-                tuner_values[name.removeprefix("tuner/")] = value
-            else:
-                values[name] = self._types.get(name, {}).get(str(value), _plain(value))
-        if self._start and not tuner_values.get("trial_id"):
-            self._start.pop()
-        if self.blind:
-            self._end(trial.trial_id, None)
-        return Proposal(trial.trial_id, values, tuner_values.get("epochs"), tuner_values.get("trial_id"))
+    def propose(self, number: int) -> Proposal | str:
+        """What the trial of this number tries; DONE if there is nothing more to try."""
+        if number < len(self._start):
+            return Proposal(dict(self._start[number]))
+        self._oracle._seed_state = self._seed + 1 + number * len(self._space.parameters)
+        if self._is_bayesian:
+            self._prepare_fit(number)
+        if self._is_grid and number:
+            values = self._oracle._get_next_combination(self._oracle.trials[f"{number - 1:04}"].hyperparameters.values)
+        else:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # the fit of the Gaussian process warns of bounds that it came close to
+                values = self._oracle.populate_space(f"{number:04}")["values"]
+        if values is None:
+            return DONE
+        return Proposal({parameter.name: parameter.read(str(values[parameter.name]))
+                         for parameter in self._space.parameters})
 
-    def report(self, trial: str, objective: float | None) -> None:
-        """Records the result of a trial; None if it failed."""
-        if not self.blind:
-            self._end(trial, objective)
+    def _prepare_fit(self, number: int) -> None:
+        """Sets the random state of the Gaussian process, and the scores that it assumes for the running trials."""
+        import numpy as np
 
-    def _end(self, trial_id: str, objective: float | None) -> None:
-        trial = self._oracle.get_trial(trial_id)
-        trial.status = "FAILED" if objective is None else "COMPLETED"
-        if objective is not None:
-            self._oracle.update_trial(trial_id, {"objective": objective})
-        self._oracle.end_trial(trial)
-
-
-def hyperband_brackets(epochs: int) -> list[list[tuple[int, int]]]:
-    """The brackets of Hyperband, each a list of rounds: (trials, epochs that each of them adds).
-
-    The first round of a bracket draws new combinations, the others continue the best of the round before (Li et al.
-    2018, algorithm 1, with keras-tuner's sizes).
-    """
-    count = int(math.floor(math.log(epochs) / math.log(FACTOR) + 1e-9)) + 1
-    brackets = []
-    for bracket in range(count - 1, -1, -1):
-        end_size = math.ceil(1 + math.log(epochs, FACTOR)) / (bracket + 1)
-        rounds, before = [], 0
-        for left in range(bracket, -1, -1):
-            until = math.ceil(epochs / FACTOR ** left)
-            rounds.append((math.ceil(end_size * FACTOR ** left), until - before))
-            before = until
-        brackets.append(rounds)
-    return brackets
+        self._oracle._random_state = np.random.RandomState([self._seed, number])
+        scores = [told.score for told in self._oracle.trials.values() if told.score is not None
+                  and told.trial_id not in self._running]
+        enough = len(scores) >= max(3, 3 * len(self._space.parameters))  # before, keras-tuner draws at random
+        for told in self._running.values():
+            told.status, told.score = (COMPLETED, statistics.median(scores)) if enough else (RUNNING, None)
 
 
-def _plain(value: Any) -> Any:
-    """A NumPy scalar as a Python number."""
-    return value.item() if hasattr(value, "item") else value
+def hyperparameters(space: Space) -> Any:
+    """The space as keras-tuner has it."""
+    import keras_tuner
+
+    class HyperParameters(keras_tuner.HyperParameters):
+        """A copy has values of its own, and shares what does not change with the original."""
+
+        def copy(self) -> HyperParameters:
+            twin = copy.copy(self)
+            twin.values = dict(self.values)
+            return twin
+
+    found = HyperParameters()
+    for parameter in space.parameters:
+        values = list(parameter.values)
+        if parameter.kind == "choice":
+            if len({type(value) for value in values}) > 1:  # a Choice takes values of one type
+                values = list(map(str, values))
+            found.Choice(parameter.name, values, default=values[0])
+        else:
+            kind = found.Int if isinstance(values[0], int) else found.Float
+            kind(parameter.name, *values, sampling=parameter.kind)
+    return found

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import sys
 from typing import Any, Mapping
 
@@ -12,19 +11,13 @@ from fmnist_zoo.spec import ModelSpec
 from trainers.config import ConfigError, overlay, resolve
 from trainers.running import dependencies, provenance
 from trainers.tuning import halving
-from trainers.tuning.oracle import ORACLES, Oracle, hyperband_brackets
-from trainers.tuning.space import Space, parse, parse_start, spell_start
+from trainers.tuning.oracle import ORACLES, Oracle
+from trainers.tuning.space import apply, parse, parse_start, spell_start
 from trainers.tuning.study import OBJECTIVES
 
 COUNT = Whole(low=1)
 TUNERS = (*ORACLES, "asha")
-MAX_TRIALS = 30  # default of random, bayesian and asha; grid and hyperband end by themselves
-
-
-def environment(tuner: str) -> dict[str, Any]:
-    """The versions and the commit that a sweep runs with; imports none of the libraries."""
-    proposing = {"bayesian": ("keras-tuner", "scikit-learn", "scipy"), "asha": ()}.get(tuner, ("keras-tuner",))
-    return {"versions": provenance.versions(*proposing), "commit": provenance.commit()}
+MAX_TRIALS = 30  # default of random, bayesian and asha; a grid ends by itself
 
 
 class Plan:
@@ -37,6 +30,9 @@ class Plan:
     def __init__(self, model: str | ModelSpec, space: str | Mapping[str, Any] | None, *, tuner: str,
                  max_trials: int | None, objective: str, executions: int, factor: int | None = None, start: Any = None,
                  **settings: Any):
+        if tuner == "hyperband":
+            raise ConfigError("--tuner=asha does the work of hyperband: it trains many combinations for few epochs, "
+                              "and the best of them for more; received --tuner=hyperband")
         Choice(TUNERS).check("tuner", tuner)
         Choice(tuple(OBJECTIVES)).check("objective", objective)
         COUNT.check("executions", executions)
@@ -53,9 +49,10 @@ class Plan:
         for names in self.teachers:
             config = overlay(self.base, teacher=names)
             dependencies.check(config)
-        if "hidden" in self.space.names:  # initial weights fit one architecture
-            for config in self.space.corners(self.base):
-                dependencies.check(config)
+        for parameter in self.space.parameters:
+            if parameter.name == "hidden":  # initial weights fit one architecture
+                for widths in parameter.values:
+                    dependencies.check(apply(self.base, {"hidden": widths}))
         twice = [name for name in self.space.names if name in self.given]
         if twice:
             raise ConfigError(f"--{twice[0]} and --space both set {twice[0]}; drop one (without --space, this sweep "
@@ -67,28 +64,15 @@ class Plan:
             raise ConfigError(f"--factor is for --tuner=asha; received --tuner={tuner}")
         self.factor = halving.FACTOR if factor is None else factor
         Whole(low=2).check("factor", self.factor)
-        if tuner in ("hyperband", "asha") and "epochs" in self.space.names:
-            raise ConfigError(f"--tuner={tuner} sets the epochs itself, up to --epochs: take epochs out of --space")
-        if tuner == "hyperband":
-            self._check_hyperband()
+        if tuner == "asha" and "epochs" in self.space.names:
+            raise ConfigError("--tuner=asha sets the epochs itself, up to --epochs: take epochs out of --space")
         self.max_trials = self._limit(max_trials)
-
-    def _check_hyperband(self) -> None:
-        draws = sum(rounds[0][0] for rounds in hyperband_brackets(self.base.recipe.epochs))
-        if self.space.size is not None and self.space.size < draws:
-            raise ConfigError(f"--tuner=hyperband draws {draws} different combinations for "
-                              f"--epochs={self.base.recipe.epochs}, and --space has {self.space.size} "
-                              f"({self.space.text}): use ranges such as l2=log(1e-6..1e-2), list more values, choose "
-                              "fewer --epochs or another --tuner")
 
     def _limit(self, max_trials: int | None) -> int:
         """How many trials the sweep has at most; of asha how many combinations, of which it promotes some."""
         if self.tuner == "asha":  # the default is as many as it takes for one to be promoted to the last rung
             rungs = halving.rungs(self.base.recipe.epochs, self.factor)
             max_trials = max_trials or max(MAX_TRIALS, self.factor ** (len(rungs) - 1))
-        if self.tuner == "hyperband":
-            planned = sum(count for rounds in hyperband_brackets(self.base.recipe.epochs) for count, _ in rounds)
-            return min(max_trials or planned, planned)
         if self.tuner == "bayesian":  # it may propose a combination again
             return max_trials or MAX_TRIALS
         size = self.space.size or sys.maxsize
@@ -98,26 +82,21 @@ class Plan:
         """The default name of the sweep's folder."""
         return f"{self.base.spec.folder}-{self.tuner}-seed{self.base.seed}"
 
-    def tuner_for(self, space: Space) -> Oracle | halving.Asha:
+    def tuner_for(self) -> Oracle | halving.Asha:
         """What proposes the trials; imports keras-tuner if it is one of its oracles."""
         settings: dict[str, Any] = dict(
-            lower_is_better=OBJECTIVES[self.objective].lower_is_better, seed=self.base.seed,
-            epochs=self.base.recipe.epochs, start=self.start)
+            lower_is_better=OBJECTIVES[self.objective].lower_is_better, seed=self.base.seed, start=self.start)
         if self.tuner == "asha":
-            return halving.Asha(space, factor=self.factor, combinations=self.max_trials, **settings)
-        return Oracle(self.tuner, space, **settings)
-
-    def _rounds(self) -> list[tuple[int, int]]:
-        """Of halving: (trials, epochs that each of them adds)."""
-        epochs = self.base.recipe.epochs
-        if self.tuner == "asha":
-            return halving.planned(self.max_trials, epochs, self.factor)
-        return list(itertools.chain(*hyperband_brackets(epochs))) if self.tuner == "hyperband" else []
+            return halving.Asha(self.space, epochs=self.base.recipe.epochs, factor=self.factor,
+                                combinations=self.max_trials, **settings)
+        return Oracle(self.tuner, self.space, **settings)
 
     @property
     def planned(self) -> int:
         """How many trials the sweep has; of asha about how many, with its promotions."""
-        return sum(count for count, _ in self._rounds()) if self.tuner == "asha" else self.max_trials
+        if self.tuner == "asha":
+            return halving.planned(self.max_trials, self.base.recipe.epochs, self.factor)
+        return self.max_trials
 
     def text(self, folder: str) -> str:
         """What `--dry_run` prints."""
@@ -137,17 +116,21 @@ class Plan:
             f"objective   {self.objective}",
             f"folder      {folder}"])
 
+    def record(self) -> dict[str, Any]:
+        """The part of `manifest` for which no data are read."""
+        return {"base": self.base.get_config(), "given": self.given, "space": self.space.text, "tuner": self.tuner,
+                "factor": self.factor if self.tuner == "asha" else None, "start": spell_start(self.start),
+                "objective": self.objective, "executions": self.executions}
+
     def manifest(self) -> dict[str, Any]:
-        """The content of `sweep.json`; reads the data for their digests."""
+        """The content of a new `sweep.json`; reads the data for their digests."""
         from fmnist_zoo.data import load_data
 
         data = load_data(**self.base.data_settings)
-        return {**self.record(), "data": {"sha256": data.sha256, "split_sha256": data.split_sha256},
-                **environment(self.tuner)}
+        return {**self.record(), "data": {"sha256": data.sha256, "split_sha256": data.split_sha256}, "starts": []}
 
-    def record(self) -> dict[str, Any]:
-        """The part of `manifest` for which nothing is read."""
-        more = {"factor": self.factor} if self.tuner == "asha" else {}
-        return {"base": self.base.get_config(), "given": self.given, "space": self.space.text, "tuner": self.tuner,
-                **more, "start": spell_start(self.start), "objective": self.objective, "executions": self.executions,
+    def environment(self) -> dict[str, Any]:
+        """What a start records: versions, commit and modules of the user's; imports none of the libraries."""
+        proposing = {"bayesian": ("keras-tuner", "scikit-learn", "scipy"), "asha": ()}.get(self.tuner, ("keras-tuner",))
+        return {"versions": provenance.versions(*proposing), "commit": provenance.commit(),
                 "modules": self.base.spec.modules}

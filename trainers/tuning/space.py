@@ -23,11 +23,7 @@ from fmnist_zoo.settings import Each, Kind, Number, Switch, Text, Whole
 from trainers.config import DEPENDENT, SETTINGS, ConfigError, RunConfig, flat, located, overlay
 
 NAMES = tuple(name for name, known in SETTINGS.items() if known.searched)
-TOGETHER = (  # hyper-parameters of which some values exclude each other
-    ("hidden", "dropout", "activation", "normalization"),
-    ("epochs", "schedule", "warmup", "schedule_epochs"),
-    ("teacher", "teacher_weight", "teacher_temperature"),
-)
+CHECKED = 2000  # combinations of a space that are tried out before it is taken; each takes a millisecond
 _RANGE = re.compile(r"(?P<log>log\()?(?P<low>[^,()]+?)\.\.(?P<high>[^,()]+)(?(log)\))")
 
 Value = float | int | str
@@ -67,10 +63,16 @@ class Parameter:
         low, high = self.values
         return not isinstance(value, str) and low <= value <= high  # type: ignore[operator]
 
+    def read(self, text: str) -> Value:
+        """The value of which `str` makes this text."""
+        if self.kind == "choice":
+            return next(value for value in self.values if str(value) == text)
+        return type(self.values[0])(text)
+
 
 @dataclasses.dataclass(frozen=True)
 class Space:
-    """Hyper-parameters in the order of the text."""
+    """Hyper-parameters in the order of the text that `parse` has read."""
 
     parameters: tuple[Parameter, ...]
 
@@ -89,28 +91,23 @@ class Space:
         counts = [parameter.count for parameter in self.parameters]
         return None if None in counts else math.prod(filter(None, counts))
 
-    def corners(self, base: RunConfig) -> list[RunConfig]:
-        """Runs with each value of the hyper-parameters that decide how long a trial takes; the others at their first
-        value. The cheapest and the most expensive trials are among them."""
-        costly = ("hidden", "epochs", "batch_size")
-        values = [parameter.values if parameter.name in costly else parameter.values[:1]
-                  for parameter in self.parameters]
-        return [apply(base, dict(zip(self.names, chosen))) for chosen in itertools.product(*values)]
 
+def apply(base: RunConfig, values: Mapping[str, Value], *, given: Sequence[str] = (), rung: int | None = None,
+          seed: int | None = None) -> RunConfig:
+    """The run of a trial: `base` with a value for each hyper-parameter.
 
-def apply(base: RunConfig, values: Mapping[str, Value], *, given: Sequence[str] = (), **changes: Any) -> RunConfig:
-    """The run of a trial: `base` with a value for each hyper-parameter and further `changes` laid over it.
-
-    Settings of `base` that the user gave keep their value where a searched one would change it: a searched optimizer
-    comes with its default learning rate only if the user gave none.
+    Args:
+        given: settings of `base` that the user gave. They keep their value where a searched one would change it: a
+            searched optimizer comes with its default learning rate only if the user gave none.
+        rung: epochs of a rung of successive halving, which trains the first part of the whole schedule.
+        seed: default: that of `base`.
     """
     kept = {name: value for name, value in flat(base).items() if name in given and name in DEPENDENT}
     whole = {name: SETTINGS[name].kind.read(value) if isinstance(value, str) else value
              for name, value in values.items() if "." not in name}
-    config = overlay(base, **{**kept, **whole})
-    if changes.get("epochs") and config.recipe.horizon:  # a shorter trial trains the first part of the whole schedule
-        changes["schedule_epochs"] = config.recipe.horizon
-    config = overlay(config, **changes)
+    config = overlay(base, **{**kept, **whole}, seed=seed)
+    if rung:
+        config = overlay(config, epochs=rung, schedule_epochs=config.recipe.horizon or None)
     layers = {int(name.partition(".")[2]): value for name, value in values.items() if "." in name}
     if not layers:
         return config
@@ -125,27 +122,35 @@ def apply(base: RunConfig, values: Mapping[str, Value], *, given: Sequence[str] 
 
 
 def parse(space: str | Mapping[str, Any], base: RunConfig, *, listed_only: bool = False) -> Space:
-    """Reads a space and checks each of its values against the model of `base`; `SpaceError` quotes the wrong part.
+    """Reads a space, and tries its values on the model of `base`.
 
     Args:
         space: text, or a mapping of names to lists of values (or to text, as after the `=`).
         listed_only: refuse ranges, as for a grid.
+
+    Raises:
+        SpaceError: quotes the part that is wrong.
     """
     if not isinstance(space, (str, Mapping)):
         raise ConfigError(f"space must be text or a mapping of names to values, received {space!r:.80}")
-    text = space if isinstance(space, str) else "; ".join(f"{name}={_spell(what)}" for name, what in space.items())
+    found = read(space if isinstance(space, str) else _spell(space))
+    ranges = [parameter.text for parameter in found.parameters if parameter.kind != "choice"]
+    if listed_only and ranges:
+        raise SpaceError(f"--space: a grid needs its values listed, such as 0,0.1,0.2; in {ranges[0]!r}")
+    _try(found.parameters, base)
+    return found
+
+
+def read(text: str) -> Space:
+    """The space that a text spells, whichever model it is for; `SpaceError` quotes the part that is wrong."""
     found: list[Parameter] = []
-    for clause in filter(None, map(str.strip, text.split(";"))):
+    for clause in _clauses(text):
         try:
-            parameter = _parameter(clause, [one.name for one in found])
-            if listed_only and parameter.kind != "choice":
-                raise ConfigError("a grid needs its values listed, such as 0,0.1,0.2")
+            found.append(_parameter(clause, [one.name for one in found]))
         except (SpecError, ConfigError) as error:
             raise SpaceError(f"--space: {error}; in {clause!r}") from None
-        found.append(parameter)
     if not found:
         raise SpaceError("--space: nothing to search; write, for example, dropout=0,0.2,0.4; l2=0,1e-4")
-    _check(found, base)
     return Space(tuple(found))
 
 
@@ -163,7 +168,7 @@ def parse_start(start: Any, space: Space) -> list[dict[str, Value]]:
     for one in [start] if isinstance(start, (str, Mapping)) else start or ():
         if not isinstance(one, (str, Mapping)):
             raise SpaceError(f"--start is text or a mapping of names to values, received {one!r:.80}")
-        text = one if isinstance(one, str) else "; ".join(f"{name}={_spell([what])}" for name, what in one.items())
+        text = one if isinstance(one, str) else _spell({name: [value] for name, value in one.items()})
         try:
             values = _point(text, space)
             if values in found:
@@ -174,11 +179,30 @@ def parse_start(start: Any, space: Space) -> list[dict[str, Value]]:
     return found
 
 
+def spell_start(start: Sequence[Mapping[str, Value]]) -> list[str]:
+    """Combinations as texts that `parse_start` reads back."""
+    return ["; ".join(f"{name}={value}" for name, value in values.items()) for values in start]
+
+
+def _clauses(text: str) -> list[str]:
+    return [clause.strip() for clause in text.split(";") if clause.strip()]
+
+
+def _spell(space: Mapping[str, Any]) -> str:
+    """A mapping of names to values as text; an inner list is a schedule or the widths of a model."""
+
+    def word(value: Any) -> str:
+        return "_".join(map(str, value)) or "none" if isinstance(value, (tuple, list)) else str(value)
+
+    return "; ".join(f"{name}={','.join(map(word, values)) if isinstance(values, (tuple, list)) else values}"
+                     for name, values in space.items())
+
+
 def _point(text: str, space: Space) -> dict[str, Value]:
     """A combination as text."""
     parameters = {parameter.name: parameter for parameter in space.parameters}
     values: dict[str, Value] = {}
-    for clause in filter(None, map(str.strip, text.split(";"))):
+    for clause in _clauses(text):
         name, _, word = (part.strip() for part in clause.partition("="))
         if name not in parameters:
             raise ConfigError(f"{name!r} is not in --space ({space.text})")
@@ -191,18 +215,6 @@ def _point(text: str, space: Space) -> dict[str, Value]:
     if missing:
         raise ConfigError(f"{', '.join(missing)} {'is' if len(missing) == 1 else 'are'} missing")
     return {name: values[name] for name in parameters}
-
-
-def spell_start(start: Sequence[Mapping[str, Value]]) -> list[str]:
-    """Combinations as texts that `parse_start` reads back."""
-    return ["; ".join(f"{name}={value}" for name, value in values.items()) for values in start]
-
-
-def _spell(values: Any) -> str:
-    """A mapping's values as text; an inner list is a schedule or the widths of a model."""
-    if isinstance(values, str) or not isinstance(values, Sequence):
-        return str(values)
-    return ",".join("_".join(map(str, one)) or "none" if isinstance(one, (tuple, list)) else str(one) for one in values)
 
 
 def _parameter(clause: str, earlier: Sequence[str]) -> Parameter:
@@ -267,22 +279,15 @@ def _value(name: str, kind: Kind, word: str) -> Value:
     return value
 
 
-def _check(found: Sequence[Parameter], base: RunConfig) -> None:
-    """Each value must be possible for the model; values of TOGETHER must be in every combination."""
-    groups = [[parameter for parameter in found if parameter.name.partition(".")[0] in names] for names in TOGETHER]
-    groups += [[parameter] for parameter in found if not any(parameter in group for group in groups)]
-    for values in (dict(zip([parameter.name for parameter in group], chosen)) for group in groups
-                   for chosen in itertools.product(*map(_telling, group))):
+def _try(parameters: Sequence[Parameter], base: RunConfig) -> None:
+    """Tries each value of each two hyper-parameters together, the others at their first value."""
+    first = {parameter.name: parameter.values[0] for parameter in parameters}
+    pairs: list[tuple[Parameter, ...]] = [*itertools.combinations(parameters, 2)] or [tuple(parameters)]
+    chosen = (dict(zip((one.name for one in pair), values)) for pair in pairs
+              for values in itertools.product(*(one.values for one in pair)))
+    for values in itertools.islice(chosen, CHECKED):
         try:
-            apply(base, values)
+            apply(base, {**first, **values})
         except (SpecError, ConfigError) as error:
             said = ", ".join(f"{name}={value}" for name, value in values.items())
             raise SpaceError(f"--space: {said} is not possible for {base.spec.name}: {error}") from None
-
-
-def _telling(parameter: Parameter) -> tuple[Value, ...]:
-    """The values of which at least one is impossible with some widths if any is."""
-    if parameter.name in ("activation", "normalization"):
-        return tuple(value for value in parameter.values if value != SETTINGS[parameter.name].default)[:1] or \
-            parameter.values
-    return parameter.values[:1] if "." in parameter.name else parameter.values

@@ -1,41 +1,40 @@
 """The folder of a sweep, `<logdir>/sweeps/<name>/`: what is searched, what was proposed, and the results.
 
-    sweep.json          the manifest: space, base run, tuner, objective, data, and the versions of the first start
-    starts.json         the versions of each start
-    0000/proposal.json  a trial: its values, and how many trials had ended when it was proposed
-    0000/0/             its executions: run folders, each with its own seed
-    0000/result.json    its result
-    journal.jsonl       proposals and results that the disk may not hold in their own files yet: see `journal`
+    sweep.json       the manifest: space, base run, tuner, objective, data, and each start with its versions
+    0000/trial.json  a trial: its values, and its result when it has ended
+    0000/0/          its executions: run folders, each with its own seed
     trials.csv  best.json
-    report.html         what it has taught, and its plots: effects.png, combinations.png
+    report.html      what it has taught, and its plots: effects.png, combinations.png
 
-Manifest, proposals and results are the source of tables, page and plots. No TensorFlow.
+The manifest and the trials are the source of the tables and the page. No TensorFlow.
 """
 
 from __future__ import annotations
 
 import bisect
 import collections
+import contextlib
 import csv
 import dataclasses
-import io
+import itertools
 import os
 import pathlib
+import shutil
 import statistics
 import textwrap
 import time
 from typing import Any, Iterable, Mapping, NamedTuple
 
 from fmnist_zoo import card, custom
-from fmnist_zoo.files import atomic_write, quoted, write_json
+from fmnist_zoo.card import printable
+from fmnist_zoo.files import atomic_write, make_folder, quoted, read_json, write_json
 from trainers.config import SEEDS, ConfigError, RunConfig, as_run
 from trainers.running.folder import RunFolder
-from trainers.tuning import shapes
 from trainers.tuning.execution import COMPLETED, FAILED
-from trainers.tuning.journal import Journal, read
-from trainers.tuning.oracle import Proposal
-from trainers.tuning.shapes import ADVICE, PROPOSAL, said
-from trainers.tuning.space import apply, parse
+from trainers.tuning.space import Space, Value, apply, read
+
+RUNNING = "RUNNING"  # the status of a trial that has not ended
+BEST = 10  # trials whose weights are kept
 
 
 class Objective(NamedTuple):
@@ -47,67 +46,41 @@ class Objective(NamedTuple):
 
 OBJECTIVES = {"val_loss": Objective("ranking_loss", lower_is_better=True),
               "val_accuracy": Objective("ranking_accuracy", lower_is_better=False)}
-RUNNING = "RUNNING"
 
 
-@dataclasses.dataclass
+@dataclasses.dataclass(eq=False)
 class Trial:
-    """A set of values to try, and its result."""
+    """A set of values to try, and its result; the content of `trial.json`.
 
-    name: str  # of its folder: its number with at least four digits
-    values: dict[str, Any]
-    seed: int  # of its first execution; the others have the next ones, 0 after the largest
-    epochs: int | None
-    parent: str | None
-    ended_before: int  # how many trials had ended when it was proposed
-    result: dict[str, Any] | None = None  # content of `result.json` when it has ended
+    Attributes:
+        name: of its folder: its number with at least four digits.
+        seed: of its first execution; the others have the next ones, 0 after the largest.
+        epochs: of its rung of successive halving; None: the values or the base run say how many.
+        parent: name of the trial whose training it continues.
+        status: RUNNING, COMPLETED or FAILED.
+        score: its objective, a float, the mean over its executions; None if it has not completed.
+        objective_std: the standard deviation over them; None for one execution.
+        trained_epochs: epochs of an execution, on average; None if it has not ended.
+        seconds: of all executions together.
+        executions: their outcomes, each with `final`, `epochs` and `seconds`; empty if it has not completed.
+    """
 
-    @property
-    def proposal(self) -> Proposal:
-        return Proposal(self.name, self.values, self.epochs, self.parent)
+    name: str
+    values: dict[str, Value]
+    seed: int
+    epochs: int | None = None
+    parent: str | None = None
+    status: str = RUNNING
+    reason: str = ""
+    score: Any = None
+    objective_std: float | None = None
+    trained_epochs: float | None = None
+    seconds: float | None = None
+    executions: list[dict[str, Any]] = dataclasses.field(default_factory=list)
 
     @property
     def number(self) -> int:
         return int(self.name)
-
-    @property
-    def status(self) -> str:
-        return self.result["status"] if self.result else RUNNING
-
-    @property
-    def reason(self) -> str:
-        """Why it failed; empty if it did not."""
-        return self.result["reason"] if self.result else ""
-
-    @property
-    def objective_std(self) -> float | None:
-        """The standard deviation of its executions' objectives; None with fewer than two."""
-        return self.result["objective_std"] if self.result else None
-
-    @property
-    def trained_epochs(self) -> Any:
-        """Epochs that it has trained, the mean over its executions; None if it has not ended."""
-        return self.result["epochs"] if self.result else None
-
-    @property
-    def seconds(self) -> float | None:
-        """Of all its executions together; None if it has not completed."""
-        return self.result["seconds"] if self.result else None
-
-    @property
-    def executions(self) -> list[dict[str, Any]]:
-        """The outcomes of its executions, each with `final`, `epochs`, `seconds`; empty if it has not completed."""
-        return self.result["executions"] if self.result else []
-
-    @property
-    def order(self) -> int:
-        """Its place among the ended trials, 0 for the first to end; -1 if it has not ended."""
-        return self.result["order"] if self.result else -1
-
-    @property
-    def score(self) -> Any:
-        """Its objective, a float; None if it has not completed."""
-        return self.result["objective"] if self.result else None
 
     @property
     def text(self) -> str:
@@ -115,82 +88,108 @@ class Trial:
         return " ".join(f"{name}={_short(value)}" for name, value in self.values.items())
 
 
+class Row(NamedTuple):
+    """A row of `trials.csv`, in the order of its columns; `values` has a column for each hyper-parameter."""
+
+    trial: str
+    values: dict[str, Value]
+    objective: float | None
+    objective_std: float | None
+    trained_epochs: float | None
+    seed: int
+    seconds: float | None
+    status: str
+    reason: str
+
+    def cells(self) -> dict[str, Any]:
+        """By the names of the columns."""
+        own = self._asdict()
+        return {"trial": own.pop("trial"), **own.pop("values"), **own}
+
+
+RESULTS = Row._fields[2:]  # the columns behind those of the hyper-parameters
+
+
+def write_rows(path: pathlib.Path, space: Space, rows: Iterable[Row]) -> None:
+    """Writes `trials.csv`."""
+    with atomic_write(path, "w") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(["trial", *space.names, *RESULTS])
+        writer.writerows(row.cells().values() for row in rows)
+
+
+def read_rows(path: str | os.PathLike[str], space: Space) -> list[Row]:
+    """What `write_rows` has written, with the types that it had."""
+    with open(path, encoding="utf-8", newline="") as file:
+        header, *lines = csv.reader(file)
+    found = []
+    for line in lines:
+        cells = dict(zip(header, line, strict=True))
+        values = {parameter.name: parameter.read(cells[parameter.name]) for parameter in space.parameters}
+        numbers = {name: float(cells[name]) if cells[name] else None
+                   for name in ("objective", "objective_std", "trained_epochs", "seconds")}
+        found.append(Row(cells["trial"], values, seed=int(cells["seed"]), status=cells["status"],
+                         reason=cells["reason"], **numbers))
+    return found
+
+
 class Study:
-    """The content of a sweep's folder. The lists are kept in order: what a trial costs must not grow with their number.
+    """The content of a sweep's folder.
 
     Attributes:
         manifest: the content of its `sweep.json`.
-        journal: writes what `add`, `complete` and `fail` record, at its `commit`.
+        base: the run whose settings the trials change.
+        executions: runs of each trial.
+        given: settings of the base that the user gave.
+        starts: each start: `started` (Unix time, seconds), `versions`, `commit`, `modules`, `max_trials`; `planned`,
+            about how many trials it expected; and `finished`, how many there were when nothing was left to do, or None.
         trials: by name, in the order of their numbers.
-        ended: the trials that have ended, in that order.
-        ranked: completed trials, best first; equal ones in the order of proposal.
+        ended: those that have ended.
+        ranked: completed trials, best first, equal ones in the order of proposal; of successive halving those of the
+            longest rung come first.
     """
 
     def __init__(self, path: pathlib.Path, manifest: dict[str, Any]):
-        shapes.check_manifest(manifest)
         self.path, self.manifest = path, manifest
         self.base = RunConfig.from_config(manifest["base"])
-        self.space = parse(manifest["space"], self.base)
+        self.space = read(manifest["space"])
         self.objective = OBJECTIVES[manifest["objective"]]
         self.executions: int = manifest["executions"]
-        self.journal = Journal(path)
-        self.starts = list((read(path / "starts.json", "restore or delete the file") or {"starts": []})["starts"])
-        last = [manifest, *self.starts][-1]  # the last start
-        shapes.check_start(last)
-        self.versions: dict[str, str] = last["versions"]
-        self.modules: dict[str, str] = last.get("modules", {})  # of the user's: see `ModelSpec.modules`
-        self.trials: dict[str, Trial] = {}
-        self._drawn: collections.Counter[tuple[Any, ...]] = collections.Counter()  # how often values were proposed
-        self._lines: dict[str, str] = {}  # of `trials.csv`, of ended trials
-        self._best: Trial | None = None  # that `best.json` holds
-        self._read_trials()
+        self.given: list[str] = manifest["given"]
+        self.starts: list[dict[str, Any]] = manifest["starts"]
+        with os.scandir(path) as entries:
+            names = sorted((entry.name for entry in entries if entry.name.isdecimal()), key=int)
+        found = [trial for name in names if (trial := _read_trial(path / name, self.space))]
+        self.trials = {trial.name: trial for trial in found}
+        self.ended = [trial for trial in found if trial.status != RUNNING]
+        self.ranked = sorted((trial for trial in found if trial.status == COMPLETED), key=self._rank)
+        self._seeds: dict[tuple[Any, ...], set[int]] = collections.defaultdict(set)  # that values were tried with
+        for trial in found:
+            self._seeds[tuple(trial.values.items())].add(trial.seed)
+        self._continued = {trial.parent: trial for trial in found if trial.parent}
+        for name, trial in self._continued.items():
+            if name not in self.trials:
+                raise ConfigError(f"{path}: trial {trial.name} continues {name}, which is gone: restore {path / name}, "
+                                  f"or delete {path / trial.name}, too")
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether nothing was left to do at the end of the last start."""
+        return bool(self.starts) and self.starts[-1]["finished"] == len(self.ended)
+
+    @property
+    def modules(self) -> dict[str, str]:
+        """Of the user's, that the model needs: see `ModelSpec.modules`."""
+        return self.starts[-1]["modules"] if self.starts else {}
 
     @property
     def shown(self) -> dict[str, Any]:
         """What TensorBoard's HParams tab shows alike for all trials, as of `hparams.session_start`."""
         return {"model": self.base.spec.name, "by_layer": any(name.startswith("dropout.") for name in self.space.names)}
 
-    def _read_trials(self) -> None:
-        self._left = self.journal.read()
-        with os.scandir(self.path) as entries:
-            names = {entry.name for entry in entries if entry.name.isdecimal()}.union(map(os.path.dirname, self._left))
-        found = [trial for name in sorted(names, key=int) if (trial := self._read_trial(self.path / name))]
-        self.trials.update((trial.name, trial) for trial in found)
-        self._drawn.update(self._key(trial.values) for trial in found if not trial.parent)
-        self.ended = sorted((trial for trial in found if trial.result), key=lambda trial: trial.order)
-        shapes.check_together(self.path, self.trials, self.ended)
-        self.ranked = sorted((trial for trial in found if trial.status == COMPLETED), key=self._rank)
-
-    def _read_trial(self, folder: pathlib.Path) -> Trial | None:
-        """The trial in a folder; None if the leader was killed before it recorded the proposal."""
-        proposal, result = folder / "proposal.json", folder / "result.json"
-        content = read(proposal, ADVICE, self._left.get(f"{folder.name}/proposal.json"))
-        if content is None:
-            return None
-        try:
-            trial = Trial(folder.name, **{name: content[name] for name in PROPOSAL})
-            trial.result = read(result, ADVICE, self._left.get(f"{folder.name}/result.json"))
-            shapes.check_proposal(trial, self.space)
-            if trial.result is None:
-                self.config(trial, 0)
-        except ConfigError:
-            raise
-        except (TypeError, LookupError, ValueError, AttributeError) as error:
-            raise ConfigError(f"{proposal}: not the proposal of a trial: {said(error)}; {ADVICE}") from error
-        if trial.result is not None:
-            shapes.check_result(result, trial.result, self.objective.metric, self.executions)
-        return trial
-
-    def _key(self, values: Mapping[str, Any]) -> tuple[Any, ...]:
-        return tuple(map(values.get, self.space.names))
-
-    def _rank(self, trial: Trial) -> tuple[float, int]:
-        return (trial.score if self.objective.lower_is_better else -trial.score, trial.number)
-
-    @property
-    def next_order(self) -> int:
-        """The order number of the next trial to end."""
-        return self.ended[-1].order + 1 if self.ended else 0
+    def _rank(self, trial: Trial) -> tuple[int, float, int]:
+        score = trial.score or 0.0
+        return (-(trial.epochs or 0), score if self.objective.lower_is_better else -score, trial.number)
 
     def folder(self, trial: Trial, execution: int) -> pathlib.Path:
         """The run folder of an execution."""
@@ -198,84 +197,95 @@ class Study:
 
     def config(self, trial: Trial, execution: int) -> RunConfig:
         """The run of an execution. All trials have the same seeds: they start from equal weights, so pairs compare."""
-        return apply(self.base, trial.values, given=self.manifest.get("given", ()), epochs=trial.epochs,
+        return apply(self.base, trial.values, given=self.given, rung=trial.epochs,
                      seed=(trial.seed + execution) % SEEDS)
 
-    def add(self, proposal: Proposal) -> Trial:
-        """Records a proposal. Values that were proposed before get the seeds after those that they had."""
-        if proposal.parent:
-            seed = self.trials[proposal.parent].seed
-        else:
-            seed = (self.base.seed + self.executions * self._drawn[self._key(proposal.values)]) % SEEDS
-            self._drawn[self._key(proposal.values)] += 1
-        trial = Trial(proposal.trial, proposal.values, seed, proposal.epochs, proposal.parent, self.next_order)
-        self.journal.add(f"{trial.name}/proposal.json", {name: getattr(trial, name) for name in PROPOSAL})
-        last = next(reversed(self.trials.values()), trial)
+    def run_config(self, trial: Trial) -> RunConfig:
+        """The run that trains a trial in full: for all epochs, on all validation images, written as often as a run."""
+        return as_run(apply(self.base, trial.values, given=self.given, seed=trial.seed))
+
+    @property
+    def next_number(self) -> int:
+        """The first that no trial has: the next one, unless a person has deleted the folder of a trial."""
+        count = len(self.trials)
+        if not self.trials or int(next(reversed(self.trials))) == count - 1:
+            return count
+        return next(number for number in range(count) if f"{number:04}" not in self.trials)
+
+    def add(self, values: dict[str, Value], epochs: int | None = None, parent: str | None = None) -> Trial:
+        """Records a new trial.
+
+        Values that were proposed before get the seeds after those that they had.
+        """
+        number, seeds = self.next_number, self._seeds[tuple(values.items())]
+        every = ((self.base.seed + self.executions * times) % SEEDS for times in itertools.count())
+        seed = self.trials[parent].seed if parent else next(seed for seed in every if seed not in seeds)
+        trial = Trial(f"{number:04}", values, seed, epochs, parent)
+        make_folder(self.path / trial.name)
+        self._write(trial)
+        seeds.add(seed)
+        if parent:
+            self._continued[parent] = trial
         self.trials[trial.name] = trial
-        if trial.number < last.number:  # its folder was deleted
-            self.trials = dict(sorted(self.trials.items(), key=lambda item: item[1].number))
+        if number + 1 < len(self.trials):
+            self.trials = dict(sorted(self.trials.items(), key=lambda item: int(item[0])))
         return trial
 
     def complete(self, trial: Trial, outcomes: list[dict[str, Any]]) -> None:
         """Ends a trial; its objective is the mean over its executions."""
         scores = [outcome["final"][self.objective.metric] for outcome in outcomes]
         epochs = [outcome["epochs"] for outcome in outcomes]
-        self._end(trial, {
-            "status": COMPLETED, "reason": "", "objective": statistics.fmean(scores),
-            "objective_std": statistics.stdev(scores) if len(scores) > 1 else None,
-            "epochs": epochs[0] if len(set(epochs)) == 1 else statistics.fmean(epochs),
-            "seconds": sum(outcome["seconds"] for outcome in outcomes), "executions": outcomes})
+        trial.status, trial.score, trial.executions = COMPLETED, statistics.fmean(scores), outcomes
+        trial.objective_std = statistics.stdev(scores) if len(scores) > 1 else None
+        trial.trained_epochs = epochs[0] if len(set(epochs)) == 1 else statistics.fmean(epochs)
+        trial.seconds = sum(outcome["seconds"] for outcome in outcomes)
+        self._write(trial)
+        self.ended.append(trial)
+        bisect.insort(self.ranked, trial, key=self._rank)
 
     def fail(self, trial: Trial, reason: str) -> None:
         """Ends a trial that cannot be finished; it is not ranked, and not run again."""
-        self._end(trial, {"status": FAILED, "reason": reason, "objective": None, "objective_std": None,
-                          "epochs": self.epochs_so_far(trial), "seconds": None, "executions": []})
-
-    def _end(self, trial: Trial, result: dict[str, Any]) -> None:
-        result["order"] = self.next_order
-        self.journal.add(f"{trial.name}/result.json", result)
-        trial.result = result
+        trial.status, trial.reason, trial.trained_epochs = FAILED, reason, self.epochs_so_far(trial)
+        self._write(trial)
         self.ended.append(trial)
-        if trial.status == COMPLETED:
-            bisect.insort(self.ranked, trial, key=self._rank)
 
-    def recover(self) -> None:
-        """Writes what a killed leader left in the journal."""
-        self.journal.recover(self._left)
+    def _write(self, trial: Trial) -> None:
+        write_json(self.path / trial.name / "trial.json",
+                   {name: value for name, value in vars(trial).items() if name != "name"})
 
-    def add_start(self, environment: Mapping[str, Any]) -> None:
-        """Records the versions and the commit of this start, and how many trials there will be, where that is known."""
-        self.starts.append({"started": time.time(), **environment})
-        self.versions = environment["versions"]
-        write_json(self.path / "starts.json", {"starts": self.starts})
+    def add_start(self, environment: Mapping[str, Any], *, max_trials: int, planned: int) -> None:
+        """Records a start: its versions, commit and modules of the user's."""
+        self.starts.append({"started": time.time(), **environment, "max_trials": max_trials, "planned": planned,
+                            "finished": None})
+        write_json(self.path / "sweep.json", self.manifest)
+
+    def finish(self) -> None:
+        """Records that nothing is left to do."""
+        self.starts[-1]["finished"] = len(self.trials)
+        write_json(self.path / "sweep.json", self.manifest)
 
     def epochs_so_far(self, trial: Trial) -> int:
         """Epochs of its execution that is ahead of the others."""
-        return max((RunFolder(self.folder(trial, execution)).table.row_count() for execution in range(self.executions)),
-                   default=0)
+        return max(RunFolder(self.folder(trial, execution)).table.row_count() for execution in range(self.executions))
 
-    @property
-    def columns(self) -> list[str]:
-        """The columns of `trials.csv`."""
-        return ["trial", *self.space.names,
-                "objective", "objective_std", "epochs", "seed", "seconds", "status", "reason"]
-
-    def row(self, trial: Trial, *, so_far: bool = True) -> dict[str, Any]:
-        """A trial's row of `trials.csv`; `so_far`: with the epochs of a running trial, which its own files have."""
-        result = trial.result or {"reason": "", "epochs": self.epochs_so_far(trial) if so_far else None}
-        cells = {"trial": trial.name, **trial.values, **result, "seed": trial.seed, "status": trial.status}
-        return {name: cells.get(name) for name in self.columns}
+    def row(self, trial: Trial) -> Row:
+        return Row(trial.name, trial.values, trial.score, trial.objective_std, trial.trained_epochs, trial.seed,
+                   trial.seconds, trial.status, trial.reason)
 
     def rows(self) -> list[dict[str, Any]]:
-        """All trials: the completed ones ranked, then the others."""
+        """All trials by the columns of `trials.csv`: the completed ones ranked, then the others."""
         others = [trial for trial in self.trials.values() if trial.status != COMPLETED]
-        return [self.row(trial) for trial in [*self.ranked, *others]]
+        return [self.row(trial).cells() for trial in [*self.ranked, *others]]
 
     def table(self) -> str:
-        """`rows` as aligned text."""
+        """`rows` as aligned text, with the epochs so far of those that run."""
         rows = self.rows()
-        shown = [name for name in self.columns if name not in ("objective_std", "reason")
-                 or any(row[name] not in (None, "") for row in rows)]
+        for row in rows:
+            if row["status"] == RUNNING:
+                row["trained_epochs"] = self.epochs_so_far(self.trials[row["trial"]])
+        shown = ["trial", *self.space.names, *(
+            name for name in RESULTS if name not in ("objective_std", "reason")
+            or any(row[name] not in (None, "") for row in rows))]
         lines = [("rank", *shown)]
         for rank, row in enumerate(rows, 1):
             lines.append((str(rank) if row["status"] == COMPLETED else "-", *(_cell(row[name]) for name in shown)))
@@ -286,61 +296,102 @@ class Study:
         """The command that trains the best trial, on all validation images and with pictures."""
         return f"python -m trainers.train --from_sweep={quoted(self.path)}{custom.flag(self.modules)}"
 
-    def write_tables(self, *, so_far: bool = True) -> None:
-        """Writes `trials.csv`, and `best.json` if it would change; `so_far`: as for `row`."""
-        for trial in self.ended[len(self._lines):]:
-            self._lines[trial.name] = _line(self.row(trial).values())
-        with atomic_write(self.path / "trials.csv", "w") as file:
-            file.write(_line(self.columns))
-            file.writelines(self._lines.get(trial.name) or _line(self.row(trial, so_far=so_far).values())
-                            for trial in self.trials.values())
-        if self.ranked and self._best is not self.ranked[0]:
+    def write_tables(self) -> None:
+        """Writes `trials.csv`, in the order of proposal, and `best.json`."""
+        write_rows(self.path / "trials.csv", self.space, map(self.row, self.trials.values()))
+        if self.ranked:
             best = self.ranked[0]
-            config = as_run(self.config(best, 0))
-            write_json(self.path / "best.json", {**self.row(best), "values": best.values, "config": config.get_config(),
-                                                 "retrain": self.retrain})
-            self._best = best
+            write_json(self.path / "best.json", {
+                **self.row(best).cells(), "values": best.values, "config": self.run_config(best).get_config(),
+                "retrain": self.retrain})
 
+    def clean(self, trial: Trial) -> None:
+        """Removes the files of an ended trial that are needed for nothing: it keeps its record, curves and events.
 
-def retrain_config(path: str | os.PathLike[str]) -> RunConfig:
-    """The run of `--from_sweep=PATH`: the best trial of a sweep's folder, or the trial in `<sweep>/0007`."""
-    path = pathlib.Path(os.path.abspath(os.path.expanduser(path)))
-    if (path / "proposal.json").exists() and path.name.isdecimal():
-        study = load(path.parent)
-        trial = study.trials[path.name]
-    else:
-        study = load(path)
-        if not study.ranked:
-            raise ConfigError(f"{path}: no trial of this sweep has completed")
-        trial = study.ranked[0]
-    return as_run(study.config(trial, 0))
+        Weights are kept of the best trials, and a checkpoint as long as a trial may continue it. What was removed can
+        be trained again with the same bits.
+        """
+        best = any(trial is one for one in self.ranked[:BEST])
+        for execution in range(self.executions):
+            folder = RunFolder(self.folder(trial, execution))
+            with contextlib.suppress(OSError):  # what cannot be removed harms nothing
+                if not best:
+                    folder.model.unlink(missing_ok=True)
+                    shutil.rmtree(folder.weights, ignore_errors=True)
+                if folder.checkpoint.parent.exists() and not self._may_be_continued(trial):
+                    shutil.rmtree(folder.checkpoint.parent, ignore_errors=True)
+
+    def _may_be_continued(self, trial: Trial) -> bool:
+        """Of successive halving: whether a trial continues it, or may: it is in the better half of its rung."""
+        if trial.name in self._continued:
+            return self._continued[trial.name].status == RUNNING
+        if trial.status != COMPLETED or not trial.epochs or trial.epochs == self.base.recipe.epochs or self.is_finished:
+            return False
+        rung = [one for one in self.ranked if one.epochs == trial.epochs]
+        return any(trial is one for one in rung[:max(BEST, len(rung) // 2)])
+
+    def clean_after(self, trial: Trial) -> None:
+        """Removes what nothing needs now that a trial has ended, and none of its executions runs any more."""
+        self.clean(trial)
+        if trial.parent:
+            self.clean(self.trials[trial.parent])
+        if trial.status == COMPLETED:
+            rung = [one for one in self.ranked if one.epochs == trial.epochs]
+            for some, kept in ((self.ranked, BEST), (rung, max(BEST, len(rung) // 2))):
+                for one in some[kept:kept + 1]:  # the one that is no longer among them
+                    self.clean(one)
 
 
 def load(path: str | os.PathLike[str]) -> Study:
     """The sweep in a folder; `ConfigError` if there is none, or a file of it is damaged."""
     path = pathlib.Path(os.path.expanduser(path))
-    if not (path / "sweep.json").exists():
+    file = path / "sweep.json"
+    if not file.exists():
         raise ConfigError(f"{path}: holds no sweep (no sweep.json in it); `python -m trainers.runs` lists the sweeps")
-    manifest = read(path / "sweep.json", "restore the file, or start again with --overwrite")
     try:
-        return Study(path, manifest)  # type: ignore[arg-type]
+        return Study(path, read_json(file))
     except ConfigError:
         raise
-    except (LookupError, TypeError, ValueError, AttributeError) as error:
-        raise ConfigError(f"{path / 'sweep.json'}: not the manifest of a sweep, or its starts.json is damaged: "
-                          f"{said(error)}") from error
+    except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
+        raise ConfigError(f"{file}: not the manifest of a sweep: {_said(error)}; restore the file, or start again with "
+                          "--overwrite") from error
+
+
+def _read_trial(folder: pathlib.Path, space: Space) -> Trial | None:
+    """The trial in a folder; None if the leader was killed before it recorded the trial."""
+    file = folder / "trial.json"
+    try:
+        content = read_json(file)
+        content.pop("version", None)
+        trial = Trial(folder.name, **content)
+        if tuple(trial.values) != space.names:
+            raise ValueError(f"it has values of {', '.join(trial.values)}")
+        return trial
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, TypeError, AttributeError) as error:
+        raise ConfigError(f"{file}: not the record of a trial: {_said(error)}; restore the file, or delete the trial's "
+                          "folder: another trial takes its place") from error
+
+
+def retrain_config(path: str | os.PathLike[str]) -> RunConfig:
+    """The run of `--from_sweep=PATH`: the best trial of a sweep's folder, or the trial in `<sweep>/0007`, in full."""
+    path = pathlib.Path(os.path.abspath(os.path.expanduser(path)))
+    of_trial = (path / "trial.json").exists()
+    study = load(path.parent if of_trial else path)
+    if not of_trial and not study.ranked:
+        raise ConfigError(f"{path}: no trial of this sweep has completed")
+    return study.run_config(study.trials[path.name] if of_trial else study.ranked[0])
+
+
+def _said(error: Exception) -> str:
+    """An error in one line, which may quote what a file holds."""
+    return printable(str(error) if isinstance(error, (OSError, ValueError)) else repr(error))[:300]
 
 
 def _cell(value: Any) -> str:
     text = "-" if value in (None, "") else " ".join(_short(value).split())
     return text if len(text) <= 60 else textwrap.shorten(text, 60, placeholder=" ...")
-
-
-def _line(cells: Iterable[Any]) -> str:
-    """Cells as a line of a CSV file."""
-    text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerow(cells)
-    return text.getvalue()
 
 
 def _short(value: Any) -> str:
