@@ -63,10 +63,11 @@ def test_values_of_a_grid_have_plain_means_intervals_of_their_spread_and_costs(t
     within = ((table - table.mean(axis=0)) ** 2).sum()
     assert l2.share == pytest.approx(1 - within / ((table - table.mean()) ** 2).sum())
     assert l2.found and not dropout.found and l2.adjusted is None
-    error = np.sqrt(within / 6 / 3)
-    np.testing.assert_allclose(np.log(l2.high / l2.means), stats.t.ppf(0.975, 6) * error / l2.means, rtol=1e-6)
+    error = np.sqrt(((table / table.mean(axis=0) - 1) ** 2).sum() / 6 / 3)  # of a mean, relative to it
+    np.testing.assert_allclose(np.log(l2.high / l2.means), stats.t.ppf(0.975, 6) * error, rtol=1e-6)
     np.testing.assert_allclose(l2.means / l2.low, l2.high / l2.means, rtol=1e-9)
-    assert list(l2.worse) == list(l2.losses > tukey_margin(3, 6) * error * np.sqrt(2)) == [False, False, True]
+    above = np.log(l2.means / l2.means.min())
+    assert list(l2.worse) == list(above > tukey_margin(3, 6) * error * np.sqrt(2)) == [False, False, True]
     assert not dropout.worse.any()
 
 

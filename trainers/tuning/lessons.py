@@ -66,19 +66,20 @@ class Levels:
 
 @dataclasses.dataclass(frozen=True)
 class Effect:
-    """What one hyper-parameter does to the objective; arrays are (levels,), in the order of `levels.labels`.
+    """What a hyper-parameter does to the objective; arrays are (levels,), in the order of `levels.labels`.
 
     Attributes:
         name: of the hyper-parameter.
         share: of the variance of the costs that is explained in the test; NaN if it has one value alone.
-        p: that as much is explained by chance, by Holm; NaN if there are too few trials, or if it has one value alone.
+        p: that chance explains as much, by Holm; NaN if there are too few trials, or one value alone.
         means: the objective's plain mean at each level.
         adjusted: its mean with the other hyper-parameters held equal; None where each is tested alone.
-        low, high: the 95 % interval of `adjusted`, or else of `means`, from the spread within the levels. It is
-            symmetrical in the logarithm of the cost, so no loss in it is negative; it ends at that of a guess. NaN if
-            it is not known.
+        low, high: the 95 % interval of `adjusted`, or else of `means`. The spread within the levels is taken as
+            proportional to the cost, so it is symmetrical in the logarithm, and no loss in it is negative; it ends at
+            that of a guess. NaN if it is not known.
         losses: how much worse that mean is than at the best level, at least 0.
-        worse: bool, whether that is more than noise, by Tukey's and Kramer's test. None are without an effect.
+        worse: bool, whether that is more than noise, by Tukey's and Kramer's test of the logarithms. None is without an
+            effect.
     """
 
     name: str
@@ -91,6 +92,10 @@ class Effect:
     high: np.ndarray
     losses: np.ndarray
     worse: np.ndarray
+
+    @property
+    def varied(self) -> bool:
+        return len(self.levels.labels) > 1
 
     @property
     def found(self) -> bool:
@@ -117,13 +122,15 @@ class Lessons:
 
     Attributes:
         trials: those that teach: the completed ones, of asha those of the first rung, which have equally many epochs.
-        guesses: how many of these learned nothing.
+        scores: (trials,) their objectives; that of a guess for those that learned nothing.
+        guesses: how many these are.
         effects: of each hyper-parameter, in the order of the space.
         visible: the share of the variance from which on an effect would be found; NaN if none can be.
         ties: among the trials that are ranked first, of asha those of the longest rung; None if nothing can be told.
     """
 
     trials: tuple[Trial, ...]
+    scores: np.ndarray
     guesses: int
     effects: tuple[Effect, ...]
     visible: float
@@ -138,11 +145,12 @@ def learn(study: Study) -> Lessons | None:
     lower = study.objective.lower_is_better
     costs = np.array([trial.score if lower else 1 - trial.score for trial in used], float)
     guesses = int((costs >= GUESS[lower]).sum())
-    found, visible = effects(study.space.parameters, [trial.values for trial in used],
-                             np.minimum(costs, GUESS[lower]), lower_is_better=lower)
+    costs = np.minimum(costs, GUESS[lower])
+    found, visible = effects(study.space.parameters, [trial.values for trial in used], costs, lower_is_better=lower)
     longest = max(trial.epochs or 0 for trial in study.ranked)
     rivals = [trial for trial in study.ranked if (trial.epochs or 0) == longest]
-    return Lessons(tuple(used), guesses, found, visible, ties(rivals, used, study.objective))
+    return Lessons(tuple(used), costs if lower else 1 - costs, guesses, found, visible,
+                   ties(rivals, used, study.objective))
 
 
 def effects(parameters: Sequence[Parameter], values: Sequence[Mapping[str, Any]], costs: np.ndarray, *,
@@ -157,7 +165,8 @@ def effects(parameters: Sequence[Parameter], values: Sequence[Mapping[str, Any]]
     blocks = [_terms(one) for one in all_levels]
     alone = np.ones((len(costs), 1))
     joint = np.concatenate([alone, *blocks], axis=1)
-    together = len(costs) >= ENOUGH * joint.shape[1] and np.linalg.matrix_rank(joint) == joint.shape[1]
+    together = (sum(block.shape[1] > 0 for block in blocks) > 1 and len(costs) >= ENOUGH * joint.shape[1]
+                and np.linalg.matrix_rank(joint) == joint.shape[1])
     tests, adjusted, start = [], [], 1
     for one, block in zip(all_levels, blocks):
         own = slice(start, start := start + block.shape[1])
@@ -211,7 +220,7 @@ def _test(block: np.ndarray, rest: np.ndarray, costs: np.ndarray) -> _Test:
 
     found = float(ratio(left))
     share = found * float(left @ left) / float(((costs - costs.mean()) ** 2).sum())
-    if freedom < 1:
+    if freedom < 2:
         return _Test(share, math.nan, count, freedom)
     if len(costs) > MANY:
         p = float(special.fdtrc(count, freedom, found / max(1 - found, ROUNDING) * freedom / count))
@@ -231,15 +240,15 @@ def _effect(name: str, one: Levels, share: float, p: float, costs: np.ndarray,
     index = one.index[has]
     plain, means = (np.bincount(index, of_all[has], len(counts)) / counts for of_all in (costs, held))
     freedom = len(index) - len(counts) - spent
-    variance = float(((held[has] - means[index]) ** 2).sum()) / freedom if freedom > 0 else math.nan
-    reach = np.exp(special.stdtrit(max(freedom, 1), 1 - LEVEL / 2) * np.sqrt(variance / counts) / means)
-    best = int(np.argmin(means)) if len(means) else 0
-    losses = means - means[best] if len(means) else means
+    variance = float(((held[has] / means[index] - 1) ** 2).sum()) / freedom if freedom > 0 else math.nan  # relative
+    reach = np.exp(special.stdtrit(max(freedom, 1), 1 - LEVEL / 2) * np.sqrt(variance / counts))
+    low, high = means / reach, np.minimum(means * reach, GUESS[lower_is_better])
+    best = means.min(initial=math.inf)
     worse = np.zeros(len(means), bool)
     if p < LEVEL and freedom > 0:
-        margin = tukey_margin(len(means), freedom)
-        worse = losses > margin * np.sqrt(variance * (1 / counts + 1 / counts[best]))
-    low, high = means / reach, np.minimum(means * reach, GUESS[lower_is_better])
+        gaps = 1 / counts + 1 / counts[np.argmin(means)]
+        worse = np.log(means / best) > tukey_margin(len(means), freedom) * np.sqrt(variance * gaps)
+    losses = means - best
     if not lower_is_better:
         plain, means, low, high = 1 - plain, 1 - means, 1 - high, 1 - low
     return Effect(name, one, share, p, plain, means if adjusted else None, low, high, losses, worse)

@@ -40,8 +40,9 @@ explained when the objectives are permuted, by Holm for all hyper-parameters. Nu
 and quadratic: in a range's own scale, or in the places of listed numbers. Other values are tested as they are. With
 five trials for each parameter of the model all hyper-parameters are in it together, else each is tested alone.</li>
 <li><b>Mean</b>: of the trials with this value. <b>Adjusted mean</b>, where all are in one model: with the others held
-equal. The 95 % interval is Student's, from the spread among trials of equal value, and symmetrical in the logarithm of
-the loss (or of the share of wrong answers). Ranges are cut into parts with about equally many trials.</li>
+equal. The 95 % interval is Student's. It takes the spread among trials of equal value as proportional to their mean, so
+it is symmetrical in the logarithm of the loss (or of the share of wrong answers). Ranges are cut into parts with about
+equally many trials.</li>
 <li><b>Costs</b>: how much worse the mean is than that of the best value, where the hyper-parameter has an effect.
 <b>Worse</b>: by Tukey's and Kramer's test of its values.</li>
 </ul>"""
@@ -102,14 +103,18 @@ def _found(lessons: Lessons) -> list[str]:
 
 
 def _not_found(lessons: Lessons) -> list[str]:
-    silent = [effect.name for effect in lessons.effects if not effect.found and len(effect.levels.labels) > 1]
-    if not silent:
+    varied = [effect for effect in lessons.effects if effect.varied]
+    names = _list([effect.name for effect in varied if not effect.found] or [""], "or")
+    trials = card.counted(len(lessons.trials), "trial")
+    if not varied:
+        return ["Every hyper-parameter has one value in these trials."]
+    if not names:
         return []
-    names = _list(silent, "or")
-    trials, count = card.counted(len(lessons.trials), "trial"), len(lessons.effects)
     if math.isnan(lessons.visible):
-        return [f"Too few trials to tell whether {names} matters: {trials} leave no estimate of the noise."]
-    limit = (f"{trials} for {card.counted(count, 'hyper-parameter')} show what explains "
+        if lessons.ties and len(varied) == 1 and max(varied[0].levels.counts) == 1:
+            return [f"Each value of {names} has one trial, so that its rank says all."]
+        return [f"Too few trials to tell whether {names} matters: {trials} leave too little to know the noise."]
+    limit = (f"{trials} for {card.counted(len(varied), 'hyper-parameter')} show what explains "
              f"{100 * lessons.visible:.0f} % of the variance or more")
     if lessons.visible > FEW:
         return [f"Too few trials to tell whether {names} matters: {limit}."]
@@ -125,9 +130,9 @@ def importance_rows(lessons: Lessons) -> list[tuple[str, ...]]:
     """A head and a row for each hyper-parameter, the one that explains most first."""
     rows = [("hyper-parameter", "tested by", "share of variance", "p")]
     for effect in _ordered(lessons):
-        one_value = math.isnan(effect.share)
-        rows.append((effect.name, "one value" if one_value else "trend" if effect.levels.scale else "values",
-                     "-" if one_value else f"{effect.share:.2f}", _p(effect.p)))
+        test = "trend" if effect.levels.scale else "values"
+        rows.append((effect.name, test, f"{effect.share:.2f}", _p(effect.p)) if effect.varied else
+                    (effect.name, "one value", "-", "-"))
     return rows
 
 
@@ -136,7 +141,7 @@ def effect_rows(lessons: Lessons) -> list[tuple[str, ...]]:
     adjusted = any(effect.adjusted is not None for effect in lessons.effects)
     rows = [("hyper-parameter", "value", "trials", "mean", *["adjusted mean"] * adjusted, "95 % interval", "costs", "")]
     for effect in lessons.effects:
-        for level, words in enumerate(effect.levels.labels):
+        for level, words in enumerate(effect.levels.labels if effect.varied else ()):
             low, high = effect.low[level], effect.high[level]
             note = "best" if not effect.losses[level] else "worse" if effect.worse[level] else ""
             rows.append((
@@ -186,10 +191,11 @@ def _document(study: Study, lessons: Lessons | None, pictures: dict[str, bytes])
     images = {name: f'<p><img src="{webpage.source(picture)}" alt="{name}"></p>' for name, picture in pictures.items()}
     parts += ["<h2>What it has taught</h2>\n<ul>",
               *(f"<li>{html.escape(sentence)}</li>" for sentence in sentences(study, lessons)), "</ul>",
-              _html_table(importance_rows(lessons)), "<h2>Trials</h2>", _trials(study, lessons),
-              "<h2>Values</h2>", images["effects"],
-              "<p>A bar is the mean of trials with equal or neighbouring values, and its 95 % interval.</p>",
-              _html_table(effect_rows(lessons))]
+              _html_table(importance_rows(lessons)), "<h2>Trials</h2>", _trials(study, lessons)]
+    if "effects" in images:
+        parts += ["<h2>Values</h2>", images["effects"],
+                  "<p>A bar is the mean of trials with equal or neighbouring values, a shade its 95 % interval.</p>",
+                  _html_table(effect_rows(lessons))]
     if "combinations" in images:
         parts += ["<h2>Combinations</h2>", images["combinations"], "<p>The mean of the trials of each combination.</p>"]
     parts += [EXPLAINED.strip(),
@@ -223,32 +229,34 @@ def _html_table(rows: Sequence[Sequence[str]]) -> str:
     return f'<table class="plain">\n<thead><tr>{head}</tr></thead>\n<tbody>\n{lines}\n</tbody></table>'
 
 
-def _effects(study: Study, lessons: Lessons) -> Figure:
-    """A panel for each hyper-parameter: the trials, those that equal the best marked, and the mean of each level."""
+def _effects(study: Study, lessons: Lessons) -> Figure | None:
+    """A panel for each hyper-parameter with two values or more, if there is one: the trials, those that equal the best
+    marked, and the mean of each level."""
     from matplotlib.figure import Figure
 
-    count = len(lessons.effects)
-    columns, rows = min(count, ACROSS), -(-count // ACROSS)
+    effects = [effect for effect in lessons.effects if effect.varied]
+    if not effects:
+        return None
+    columns, rows = min(len(effects), ACROSS), -(-len(effects) // ACROSS)
     figure = Figure(figsize=(max(5, 3.4 * columns), 3.8 * rows), layout="constrained")
     axes = list(figure.subplots(rows, columns, sharey=True, squeeze=False).flat)
-    scores = np.array([trial.score for trial in lessons.trials])
     names = {trial.name for trial in lessons.ties.group} if lessons.ties else set()
     equal = np.array([trial.name in names for trial in lessons.trials])
-    for axis, effect in zip(axes, lessons.effects):
+    for axis, effect in zip(axes, effects):
         for chosen, mark, color, words in ((equal, "o", EQUAL, "equal to the best"), (~equal, "x", WORSE, "other")):
-            axis.plot(effect.levels.places[chosen], scores[chosen], mark, color=color, markersize=5, label=words)
+            axis.plot(effect.levels.places[chosen], lessons.scores[chosen], mark, color=color, label=words)
         _draw_means(axis, effect)
         _scale(axis, effect.levels)
         axis.set_xlabel(_plain(effect.name))
         axis.set_title(f"{100 * effect.share:.0f} % of the variance, p {_p(effect.p)}" if effect.found else
                        "no effect told from noise", fontsize=10)
         axis.grid(alpha=0.3)
-    for axis in axes[count:]:
+    for axis in axes[len(effects):]:
         axis.set_visible(False)
-    for axis in axes[:count:columns]:
+    for axis in axes[::columns]:
         axis.set_ylabel(study.manifest["objective"])
-    margin = 0.06 * float(np.ptp(scores)) or 0.01
-    axes[0].set_ylim(scores.min() - margin, scores.max() + margin)
+    margin = 0.06 * float(np.ptp(lessons.scores)) or 0.01
+    axes[0].set_ylim(lessons.scores.min() - margin, lessons.scores.max() + margin)
     figure.legend(*axes[0].get_legend_handles_labels(), loc="outside upper right", ncols=4, fontsize=9)
     return figure
 
@@ -290,7 +298,7 @@ def _combinations(study: Study, lessons: Lessons) -> Figure | None:
     import matplotlib
     from matplotlib.figure import Figure
 
-    listed = [effect for effect in _ordered(lessons) if not effect.levels.ranged and len(effect.levels.labels) > 1]
+    listed = [effect for effect in _ordered(lessons) if not effect.levels.ranged and effect.varied]
     if len(listed) < 2:
         return None
     across, down = (effect.levels for effect in listed[:2])
@@ -298,7 +306,7 @@ def _combinations(study: Study, lessons: Lessons) -> Figure | None:
     where = down.index[has], across.index[has]
     trials, table = np.zeros((2, len(down.labels), len(across.labels)))
     np.add.at(trials, where, 1)
-    np.add.at(table, where, np.array([trial.score for trial in lessons.trials])[has])
+    np.add.at(table, where, lessons.scores[has])
     if table.size > MOST_CELLS:
         return None
     table = np.where(trials, table / np.maximum(trials, 1), np.nan)
