@@ -9,10 +9,13 @@ from __future__ import annotations
 import inspect
 import math
 import re
-from typing import Any, Callable, Iterable, Mapping
+from typing import TYPE_CHECKING, Any, Callable, Iterable, Mapping
 
 from fmnist_zoo.errors import SpecError
 from fmnist_zoo.settings import LARGEST, Kind, Number, Switch, Text, Whole
+
+if TYPE_CHECKING:
+    import keras
 
 Scalar = bool | int | float | str
 Arguments = tuple[tuple[str, Scalar], ...]  # names and values, in the order of the names
@@ -30,7 +33,7 @@ PREFIX = "hp."  # of the label of an argument whose name is reserved
 _INTEGER, _FLOAT = re.compile("-?[0-9]+"), re.compile(r"-?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
 
 
-def of_function(function: Callable[..., Any]) -> tuple[bool, dict[str, Scalar]]:
+def of_function(function: Callable[..., keras.Model]) -> tuple[bool, dict[str, Scalar]]:
     """Whether a function takes `hp`, and the defaults of its other arguments that are plain values.
 
     Raises:

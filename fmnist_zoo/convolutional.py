@@ -5,11 +5,14 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import keras
 
 
 def strided(widths: tuple[int, ...] = (12, 24, 48, 48), kernels: tuple[int, ...] = (5, 5, 3, 3),
-            strides: tuple[int, ...] = (2, 2, 2, 1)) -> Any:
+            strides: tuple[int, ...] = (2, 2, 2, 1)) -> keras.Model:
     """Four convolutions, each with batch normalization and GELU, then the logits.
 
     Since it has strides and no pooling, it is a fully-connected network that shares weights: `5L_unrolled` begins as
@@ -27,13 +30,14 @@ def strided(widths: tuple[int, ...] = (12, 24, 48, 48), kernels: tuple[int, ...]
     return keras.Model(images, layers.Dense(10, name="logits")(flow))
 
 
-def residual(widths: tuple[int, ...] = (64, 128)) -> Any:
+def residual(widths: tuple[int, ...] = (64, 128)) -> keras.Model:
     """A residual network (He et al. 2016) that halves the image before each width: three convolutions a width."""
     from fmnist_zoo.backend import keras
 
     layers = keras.layers
 
-    def convolved(name: str, flow: Any, width: int, kernel: int = 3, strides: int = 1) -> Any:
+    def convolved(name: str, flow: keras.KerasTensor, width: int, kernel: int = 3, strides: int = 1
+                  ) -> keras.KerasTensor:
         flow = layers.Conv2D(width, kernel, strides, padding="same", use_bias=False, kernel_initializer="he_normal",
                              name=f"conv_{name}")(flow)
         return layers.BatchNormalization(momentum=0.9, name=f"norm_{name}")(flow)

@@ -18,10 +18,14 @@ import re
 import sys
 import threading
 import weakref
-from typing import Any, Callable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any, Callable, Iterator, Mapping
 
 from fmnist_zoo import arguments
 from fmnist_zoo.errors import SpecError
+from fmnist_zoo.files import Record
+
+if TYPE_CHECKING:
+    import keras
 
 SHAPES = ((784,), (28, 28), (28, 28, 1))  # of an image, as a model may take it
 CLASSES = 10
@@ -72,8 +76,8 @@ class Builder:
         SpecError: if it is not a function that can be called without arguments, or with `hp` alone.
     """
 
-    def __init__(self, name: str, function: Callable[..., Any], module: str, *, build: str = "",
-                 record: dict[str, Any] | None = None):
+    def __init__(self, name: str, function: Callable[..., keras.Model], module: str, *, build: str = "",
+                 record: Record | None = None):
         problem = "" if not hasattr(function, "layers") or inspect.isclass(function) else "this is a model"
         try:
             self.takes_hp, self.defaults = arguments.of_function(function)
@@ -143,7 +147,8 @@ def hyperparameters(values: arguments.Arguments = ()) -> Any:
 
 
 _BUILDERS: dict[str, Builder] = {}  # by the name of the model; those of models that were given, by their `build`
-_VARIABLES: weakref.WeakValueDictionary[int, Any] = weakref.WeakValueDictionary()  # of all built models, by identity
+# The variables of all built models, by identity.
+_VARIABLES: weakref.WeakValueDictionary[int, keras.Variable] = weakref.WeakValueDictionary()
 
 
 def add(known: Builder) -> None:
@@ -200,7 +205,7 @@ def readable(build: str) -> str:
     return build.replace(":", ".")
 
 
-def _digest(module: str, function: Any) -> str:
+def _digest(module: str, function: Callable[..., keras.Model]) -> str:
     """SHA-256 of a module's source, or of the function's alone in a notebook; empty where there is no source."""
     path = getattr(sys.modules.get(module), "__file__", None)
     try:
@@ -212,7 +217,7 @@ def _digest(module: str, function: Any) -> str:
         return ""
 
 
-def build(known: Builder, seed: int) -> Any:
+def build(known: Builder, seed: int) -> keras.Model:
     """A new model of a build function, with initial weights that follow from the seed, without a softmax at its end.
 
     Raises:
@@ -328,7 +333,7 @@ def isolated(seed: int) -> Iterator[None]:
         yield
 
 
-def input_shape(model: Any) -> tuple[int, ...]:
+def input_shape(model: keras.Model) -> tuple[int, ...]:
     """The shape of an image as a model takes it: one of `SHAPES`.
 
     Raises:
@@ -344,7 +349,7 @@ def input_shape(model: Any) -> tuple[int, ...]:
                     f"{', '.join(map(shape_text, SHAPES))}")
 
 
-def _declared(model: Any) -> tuple[Any, ...] | None:
+def _declared(model: keras.Model) -> tuple[int | None, ...] | None:
     """The shape of a model's only input with its batch; None if it is not known yet, or the model never says."""
     inputs = getattr(model, "inputs", None)
     if inputs:
@@ -363,7 +368,7 @@ def _declared(model: Any) -> tuple[Any, ...] | None:
     return tuple(shape) if shape else None
 
 
-def _called_until_built(known: Builder, seed: int) -> Any:
+def _called_until_built(known: Builder, seed: int) -> keras.Model:
     """What the function returns, with its variables made: a model that declares no input is tried on images."""
     from fmnist_zoo.backend import keras
 
@@ -394,7 +399,7 @@ def _called_until_built(known: Builder, seed: int) -> Any:
         f"with {', '.join(shapes)} {problem}" for problem, shapes in problems.items()))
 
 
-def _on_images(model: Any, shape: tuple[int, ...]) -> Any:
+def _on_images(model: keras.Model, shape: tuple[int, ...]) -> Any:
     """What the model returns for `IMAGES` images of noise."""
     import numpy as np
 
@@ -413,7 +418,7 @@ def _run(what: str, action: Callable[[], Any]) -> Any:
         raise SpecError(f"{what} raises {type(error).__name__}: {' '.join(text.split())[:300]}") from error
 
 
-def _check_variables(model: Any) -> None:
+def _check_variables(model: keras.Model) -> None:
     for layer in (*model._flatten_layers(include_self=False), model):
         policy = layer.dtype_policy
         other = "float" in layer.compute_dtype and layer.compute_dtype != "float32"
@@ -429,7 +434,7 @@ def _check_variables(model: Any) -> None:
                             "(--precision=mixed_bfloat16 computes in bfloat16, and keeps weights in float32)")
 
 
-def _without_softmax(model: Any) -> tuple[Any, bool]:
+def _without_softmax(model: keras.Model) -> tuple[keras.Model, bool]:
     """The model without a softmax at its end, in a layer of its own or as the activation of the last one.
 
     Also whether there was one. What is last in a subclassed model, only its own code knows.
@@ -448,7 +453,7 @@ def _without_softmax(model: Any) -> tuple[Any, bool]:
     return model, dropped
 
 
-def _contrast(model: Any) -> float:
+def _contrast(model: keras.Model) -> float:
     """The largest difference between the logits of a black image and of a white one."""
     import numpy as np
 
@@ -459,7 +464,7 @@ def _contrast(model: Any) -> float:
     return float(np.abs(white - black).max())
 
 
-def _check_outputs(model: Any, outputs: Any) -> None:
+def _check_outputs(model: keras.Model, outputs: Any) -> None:
     """They are logits, not probabilities, for `IMAGES` images of noise."""
     if getattr(outputs, "shape", None) != (IMAGES, CLASSES):
         raise SpecError(f"it returns {_described(outputs)}; logits are (batch, {CLASSES}), one for each class")
@@ -491,7 +496,7 @@ def shape_text(shape: Any) -> str:
     return f"({', '.join(map(str, shape))}{',' * (len(shape) == 1)})"
 
 
-def _summary(model: Any) -> ModelSummary:
+def _summary(model: keras.Model) -> ModelSummary:
     trained, everything = (sum(math.prod(variable.shape) for variable in variables)
                            for variables in (model.trainable_variables, model.weights))
     lines: list[str] = []

@@ -25,7 +25,7 @@ MOMENTUM, EPSILON = 0.9, 1e-5  # of normalization, as in PyTorch; Keras' 0.99 ne
 
 
 def build_model(name: str | ModelSpec, seed: int = 0, *, weights: str | os.PathLike[str] | None = None,
-                **overrides: Any) -> Any:
+                **overrides: Any) -> keras.Model:
     """A new model of the zoo, or one with the weights in a file; `load_model` gives those that come with the package.
 
     Args:
@@ -58,7 +58,7 @@ def build_model(name: str | ModelSpec, seed: int = 0, *, weights: str | os.PathL
     return model
 
 
-def load_model(name: str | ModelSpec) -> Any:
+def load_model(name: str | ModelSpec) -> keras.Model:
     """A trained model of the zoo, offline, as `build_model` makes it, with the weights in the package, of seed 0.
 
     Raises:
@@ -72,7 +72,7 @@ def load_model(name: str | ModelSpec) -> Any:
     return model
 
 
-def feature_model(model: Any) -> Any:
+def feature_model(model: str | ModelSpec | keras.Model) -> keras.Model:
     """The part of a model before its last layer, from pixels to the last hidden activations, (batch, units) float32.
 
     `model` is a Keras model, which shares its layers and weights with the result, or the name or spec of a trained one.
@@ -90,7 +90,7 @@ def feature_model(model: Any) -> Any:
     return keras.Model(model.inputs[0], features, name=f"{model.name}_features")
 
 
-def load_weights(model: Any, spec: ModelSpec, source: str | os.PathLike[str]) -> None:
+def load_weights(model: keras.Model, spec: ModelSpec, source: str | os.PathLike[str]) -> None:
     """Loads weights into the model of `spec`; `source` as `weights` of `build_model`."""
     path = pathlib.Path(local_path(source, "weights"))
     if path.suffix == ".safetensors":
@@ -112,7 +112,7 @@ def load_weights(model: Any, spec: ModelSpec, source: str | os.PathLike[str]) ->
 
 
 @custom.in_float32()
-def build(spec: ModelSpec, seed: int = 0) -> Any:
+def build(spec: ModelSpec, seed: int = 0) -> keras.Model:
     """The model of a spec with initial weights, float32 whatever Keras' default is; see `build_model`."""
     refuse_fork()
     seed = int(Whole(below=2**32).check("seed", seed))
@@ -124,7 +124,7 @@ def build(spec: ModelSpec, seed: int = 0) -> Any:
     return keras.Model(pixels, flow, name=spec.name.replace(",", "__").replace("=", "_").replace("+", "_"))
 
 
-def _make(spec: ModelSpec, layer: Layer, seed: int) -> Any:
+def _make(spec: ModelSpec, layer: Layer, seed: int) -> keras.layers.Layer:
     """The Keras layer."""
     make = keras.layers
     if layer.kind == DENSE:
@@ -138,7 +138,7 @@ def _make(spec: ModelSpec, layer: Layer, seed: int) -> Any:
     return make.LayerNormalization(epsilon=EPSILON, name=layer.name)
 
 
-def _dense(spec: ModelSpec, layer: Layer, seed: int) -> Any:
+def _dense(spec: ModelSpec, layer: Layer, seed: int) -> keras.layers.Layer:
     weights_seed = layer_seed(seed, layer.index, of="weights")
     if spec.initializer == "normal_0.05":
         initializer = keras.initializers.RandomNormal(0.0, 0.05, seed=weights_seed)

@@ -14,6 +14,7 @@ from fmnist_zoo.registry import get_spec
 from fmnist_zoo.spec import PIXELS, ModelSpec
 
 if TYPE_CHECKING:
+    import keras
     from numpy.typing import ArrayLike
 
 BATCH = 2000
@@ -66,7 +67,7 @@ def predict(images: ArrayLike | str | os.PathLike[str] | Sequence[str | os.PathL
     return from_logits(logits_of(models, pixels), temperature)
 
 
-def _specs(model: Any) -> tuple[ModelSpec, ...]:
+def _specs(model: keras.Model) -> tuple[ModelSpec, ...]:
     """The specs of a model or of an ensemble's members, which must have the same validation images."""
     several = list(model) if isinstance(model, (list, tuple)) else [model]
     specs = tuple(one if isinstance(one, ModelSpec) else get_spec(one) for one in several)
@@ -109,7 +110,7 @@ def from_logits(logits: np.ndarray, temperature: float) -> Predictions:
     return Predictions(logits.argmax(axis=1), metrics.softmax(logits / temperature))
 
 
-def logits_of(models: Sequence[Any], pixels: np.ndarray) -> np.ndarray:
+def logits_of(models: Sequence[keras.Model], pixels: np.ndarray) -> np.ndarray:
     """What Keras models predict together of pixels (n, 784): logits (n, 10), to be divided by a temperature.
 
     One model's logits are float32, as it returns them; those of several are `metrics.mean_of_models`, float64.
@@ -118,7 +119,7 @@ def logits_of(models: Sequence[Any], pixels: np.ndarray) -> np.ndarray:
     return metrics.mean_of_models(members) if len(members) > 1 else members[0]
 
 
-def outputs_of(model: Any, pixels: np.ndarray) -> np.ndarray:
+def outputs_of(model: keras.Model, pixels: np.ndarray) -> np.ndarray:
     """Outputs (n, units) float32 of a Keras model on pixels (n, 784), without dropout, in batches of `BATCH`."""
     from fmnist_zoo.backend import keras, refuse_fork
 
@@ -129,7 +130,7 @@ def outputs_of(model: Any, pixels: np.ndarray) -> np.ndarray:
     return np.concatenate(chunks)
 
 
-def as_input(model: Any, pixels: Any) -> Any:
+def as_input(model: keras.Model, pixels: np.ndarray) -> np.ndarray:
     """Pixels (n, 784), an array or a tensor, in the shape that a model takes: (n, 784), (n, 28, 28), (n, 28, 28, 1)."""
     shape = custom.input_shape(model)
     if shape == (PIXELS,):
@@ -142,7 +143,7 @@ def as_input(model: Any, pixels: Any) -> Any:
 
 
 @functools.lru_cache(maxsize=32)
-def _trained(spec: ModelSpec) -> Any:
+def _trained(spec: ModelSpec) -> keras.Model:
     from fmnist_zoo import models
 
     return models.load_model(spec)

@@ -11,10 +11,11 @@ import hashlib
 import json
 import re
 import sys
-from typing import TYPE_CHECKING, Any, Mapping, Sequence
+from typing import TYPE_CHECKING, Mapping, Sequence
 
 from fmnist_zoo import custom
 from fmnist_zoo.errors import SpecError
+from fmnist_zoo.files import Record
 from fmnist_zoo.spec import ModelSpec
 
 if TYPE_CHECKING:
@@ -41,7 +42,7 @@ def add(model: keras.Model) -> ModelSpec:
     return spec
 
 
-def add_again(spec: ModelSpec, record: Mapping[str, Any], model: keras.Model, *, begun: bool) -> None:
+def add_again(spec: ModelSpec, record: Record, model: keras.Model, *, begun: bool) -> None:
     """Lets a run continue with a model like the one that it began with.
 
     Args:
@@ -60,7 +61,7 @@ def add_again(spec: ModelSpec, record: Mapping[str, Any], model: keras.Model, *,
     _add(spec, record, model)
 
 
-def restore(spec: ModelSpec, record: Mapping[str, Any]) -> None:
+def restore(spec: ModelSpec, record: Record) -> None:
     """Lets the model of a run be built from the JSON in its record, with weights from a file, if it is not here."""
     try:
         custom.builder(spec.name, spec.build)
@@ -68,13 +69,13 @@ def restore(spec: ModelSpec, record: Mapping[str, Any]) -> None:
         _add(spec, record)
 
 
-def _add(spec: ModelSpec, record: Mapping[str, Any], model: Any = None) -> None:
+def _add(spec: ModelSpec, record: Record, model: keras.Model | None = None) -> None:
     kinds, arrays = _kinds(model), model.get_weights() if model is not None and model.built else []
     custom.add(custom.Builder(spec.name, lambda: _built(record["json"], kinds, arrays), custom.GIVEN, build=spec.build,
                               record=dict(record)))
 
 
-def _record(model: Any) -> dict[str, Any]:
+def _record(model: keras.Model) -> Record:
     """Keras' JSON of the layers of a model that was checked to be clonable, and the SHA-256 of its weights."""
     from fmnist_zoo.backend import keras
 
@@ -94,12 +95,13 @@ def _record(model: Any) -> dict[str, Any]:
     return {"json": layers, "weights_sha256": total.hexdigest()}
 
 
-def _kinds(model: Any) -> dict[str, Any]:
+def _kinds(model: keras.Model | None) -> dict[str, type[keras.layers.Layer]]:
     """The classes of a model and its layers by name, for Keras to find those of the user's."""
     return {type(layer).__name__: type(layer) for layer in model._flatten_layers()} if model is not None else {}
 
 
-def _built(layers: dict[str, Any], kinds: Mapping[str, Any], arrays: Sequence[np.ndarray]) -> Any:
+def _built(layers: Record, kinds: Mapping[str, type[keras.layers.Layer]], arrays: Sequence[np.ndarray]
+           ) -> keras.Model:
     """A new model of these layers and, where there are arrays, with these weights."""
     from fmnist_zoo.backend import keras
 
@@ -110,6 +112,6 @@ def _built(layers: dict[str, Any], kinds: Mapping[str, Any], arrays: Sequence[np
     return model
 
 
-def _without_numbers(layers: dict[str, Any]) -> str:
+def _without_numbers(layers: Record) -> str:
     """JSON without the numbers that Keras appends to automatic names: it counts them over a whole process."""
     return re.sub(r'"([a-z][a-z0-9_]*?)_\d+"', r'"\1"', json.dumps(layers, sort_keys=True))

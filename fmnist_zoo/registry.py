@@ -12,19 +12,23 @@ import fnmatch
 import importlib
 import os
 import sys
-from typing import Any, Callable
+from typing import TYPE_CHECKING, Any, Callable, Iterable
 
 from fmnist_zoo import arguments, custom, prototype, weights
 from fmnist_zoo.backend import without_noise
 from fmnist_zoo.settings import parse, settings_of
 from fmnist_zoo.spec import ModelSpec, Recipe, SpecError
 
+if TYPE_CHECKING:
+    import keras
+
 _MODELS: dict[str, tuple[ModelSpec, Recipe]] = {}
 _FIELDS = settings_of(ModelSpec)
 
 
-def register(name: str, description: str = "", *, recipe: Recipe = Recipe(), build: Callable[..., Any] | None = None,
-             summary: custom.ModelSummary | None = None, **architecture: Any) -> ModelSpec:
+def register(name: str, description: str = "", *, recipe: Recipe = Recipe(),
+             build: Callable[..., keras.Model] | None = None, summary: custom.ModelSummary | None = None,
+             **architecture: Any) -> ModelSpec:
     """Adds a model to the zoo and returns its spec.
 
     Args:
@@ -46,7 +50,7 @@ def register(name: str, description: str = "", *, recipe: Recipe = Recipe(), bui
                      summary)
 
 
-def spec_of(build: Callable[..., Any]) -> ModelSpec:
+def spec_of(build: Callable[..., keras.Model]) -> ModelSpec:
     """The spec of a model that a function builds, as `register` takes one; it has the function's name.
 
     The function is registered if it is not yet. One that was defined again, in a notebook, replaces the earlier one.
@@ -66,7 +70,7 @@ def spec_of(build: Callable[..., Any]) -> ModelSpec:
     return _register(name, described, Recipe(), build, build.__module__, {})
 
 
-def spec_of_model(model: Any) -> ModelSpec:
+def spec_of_model(model: keras.Model) -> ModelSpec:
     """The spec of a `keras.Model`, of which clones are trained: see `prototype.add`.
 
     Raises:
@@ -78,7 +82,7 @@ def spec_of_model(model: Any) -> ModelSpec:
     return prototype.add(model)
 
 
-def _register(name: str, description: str, recipe: Recipe, build: Callable[..., Any] | None, module: str,
+def _register(name: str, description: str, recipe: Recipe, build: Callable[..., keras.Model] | None, module: str,
               architecture: dict[str, Any], summary: custom.ModelSummary | None = None) -> ModelSpec:
     built = None if build is None else custom.Builder(name, build, module)
     if name in _MODELS and not (built and built.in_main and built.build == _MODELS[name][0].build):
@@ -218,7 +222,7 @@ def _find(name: str) -> tuple[ModelSpec, Recipe]:
     raise SpecError(f"no model is named {name!r}; {nearest(name, _MODELS)} (a model of your own needs --zoo_module)")
 
 
-def nearest(name: str, known: Any) -> str:
+def nearest(name: str, known: Iterable[str]) -> str:
     """'did you mean ...' for a mistyped name, upper or lower case; all known names if none is similar."""
     folded = {candidate.lower(): candidate for candidate in known}
     close = difflib.get_close_matches(name.lower(), folded, n=3, cutoff=0.5)

@@ -11,10 +11,10 @@ import dataclasses
 import os
 import pathlib
 import statistics
-from typing import Any, Iterable
+from typing import Iterable
 
 from fmnist_zoo.errors import ZooError
-from fmnist_zoo.files import atomic_write
+from fmnist_zoo.files import Record, atomic_write
 
 PATH = pathlib.Path(__file__).parent / "results.csv"
 COLUMNS = ("model", "seed", "teacher", "epochs", "chosen_epoch", "val_accuracy", "test_accuracy", "test_nll",
@@ -52,7 +52,7 @@ class Score:
     together: float | None = None
 
 
-def read(path: str | os.PathLike[str] = PATH) -> list[dict[str, Any]]:
+def read(path: str | os.PathLike[str] = PATH) -> list[Record]:
     """All rows, with numbers as numbers, None where a number is not known; none if there is no such file.
 
     Raises:
@@ -71,7 +71,7 @@ def read(path: str | os.PathLike[str] = PATH) -> list[dict[str, Any]]:
         raise ResultsError(f"{path}: cannot be read: {error}; install the package again") from error
 
 
-def _typed(path: Any, line: int, row: dict[str, Any]) -> dict[str, Any]:
+def _typed(path: str | os.PathLike[str], line: int, row: Record) -> Record:
     if None in row or None in row.values():  # csv's marks for a row with too many cells, or too few
         raise ResultsError(f"{path}, line {line}: has more or fewer cells than the header")
     try:
@@ -80,7 +80,7 @@ def _typed(path: Any, line: int, row: dict[str, Any]) -> dict[str, Any]:
         raise ResultsError(f"{path}, line {line}: cannot be read: {error}") from None
 
 
-def write(rows: Iterable[dict[str, Any]], path: str | os.PathLike[str] = PATH) -> None:
+def write(rows: Iterable[Record], path: str | os.PathLike[str] = PATH) -> None:
     """Replaces the file, completely or not at all; floats with all digits."""
     with atomic_write(path, "w") as file:
         writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
@@ -88,21 +88,21 @@ def write(rows: Iterable[dict[str, Any]], path: str | os.PathLike[str] = PATH) -
         writer.writerows(rows)
 
 
-def is_ensemble(row: dict[str, Any]) -> bool:
+def is_ensemble(row: Record) -> bool:
     return " " in row["seed"]
 
 
-def scores(rows: Iterable[dict[str, Any]] | None = None) -> dict[str, Score]:
+def scores(rows: Iterable[Record] | None = None) -> dict[str, Score]:
     """Each model's score over its single networks; default: of the package's own rows."""
-    by_model: dict[str, list[dict[str, Any]]] = {}
+    by_model: dict[str, list[Record]] = {}
     for row in read() if rows is None else rows:
         by_model.setdefault(row["model"], []).append(row)
     return {model: _score(group) for model, group in by_model.items() if not all(map(is_ensemble, group))}
 
 
-def _score(rows: list[dict[str, Any]]) -> Score:
+def _score(rows: list[Record]) -> Score:
     singles = [row for row in rows if not is_ensemble(row)]
-    found: dict[str, Any] = {}
+    found: Record = {}
     for name in ("accuracy", "nll", "ece"):
         values = [row[f"test_{name}"] for row in singles]
         found[name] = statistics.fmean(values)

@@ -19,7 +19,7 @@ AT_ONCE, PROBES, TOLERANCE = 512, 8, 1e-3
 ACTIVATIONS = ("Activation", "ReLU", "LeakyReLU", "ELU", "PReLU", "Softmax")
 
 
-def dense_arrays(model: Any) -> list[np.ndarray]:
+def dense_arrays(model: keras.Model) -> list[np.ndarray]:
     """Kernels (inputs, units) and biases (units,) in turn, float32, of the dense layers that compute what `model` does.
 
     A feature map is flattened row by row, channels last. Dropout is left out, as in a prediction.
@@ -40,7 +40,7 @@ def dense_arrays(model: Any) -> list[np.ndarray]:
     return arrays
 
 
-def _sequence(model: Any) -> list[Any]:
+def _sequence(model: keras.Model) -> list[keras.layers.Layer]:
     layers = [layer for layer in model.layers if type(layer).__name__ != "InputLayer"]
     flow = model.inputs[0]
     for layer in layers:
@@ -51,12 +51,12 @@ def _sequence(model: Any) -> list[Any]:
     return layers
 
 
-def _active(layer: Any) -> bool:
+def _active(layer: keras.layers.Layer) -> bool:
     """Whether it ends with an activation of its own."""
     return getattr(layer, "activation", None) not in (None, keras.activations.linear)
 
 
-def _affine(stretch: Sequence[Any], shape: tuple[int, ...]) -> list[np.ndarray]:
+def _affine(stretch: Sequence[keras.layers.Layer], shape: tuple[int, ...]) -> list[np.ndarray]:
     """Kernel and bias of the layers up to an activation, from what they make of zero and of the unit vectors."""
     if not stretch:
         raise SpecError("two activations follow each other, with no layer between them")
@@ -74,7 +74,7 @@ def _affine(stretch: Sequence[Any], shape: tuple[int, ...]) -> list[np.ndarray]:
 
 
 @contextlib.contextmanager
-def _linear(layer: Any) -> Iterator[None]:
+def _linear(layer: keras.layers.Layer) -> Iterator[None]:
     """Without the activation of its own."""
     if not _active(layer):
         yield
@@ -86,7 +86,7 @@ def _linear(layer: Any) -> Iterator[None]:
         layer.activation = activation
 
 
-def _run(layers: Sequence[Any], vectors: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+def _run(layers: Sequence[keras.layers.Layer], vectors: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
     flow: Any = vectors.reshape(len(vectors), *shape)
     for layer in layers:
         flow = layer(flow, training=False)

@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import os
 import pathlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from fmnist_zoo.errors import DamagedFileError, ZooError
-from fmnist_zoo.files import read_json
+from fmnist_zoo.files import Record, read_json
 from fmnist_zoo.spec import ModelSpec
 
 if TYPE_CHECKING:
+    import keras
     import numpy as np
 
 FOLDER = pathlib.Path(__file__).parent / "trained"
@@ -25,11 +26,11 @@ class WeightsError(ZooError, ValueError):
     """Weights are missing, damaged, or belong to another model: says which and why."""
 
 
-def manifest() -> dict[str, dict[str, Any]]:
+def manifest() -> dict[str, Record]:
     """The entries of all shipped weights by model name, none if nothing is shipped; `WeightsError` if it is damaged."""
     path = FOLDER / "manifest.json"
     try:
-        entries: dict[str, dict[str, Any]] = read_json(path)["models"]
+        entries: dict[str, Record] = read_json(path)["models"]
         return entries
     except FileNotFoundError:
         return {}
@@ -37,7 +38,7 @@ def manifest() -> dict[str, dict[str, Any]]:
         raise WeightsError(f"{path}: is damaged: {error}; install the package again") from error
 
 
-def entry(name: str) -> dict[str, Any]:
+def entry(name: str) -> Record:
     """The manifest's entry for a model; `WeightsError` if the zoo has no weights for it."""
     known = manifest()
     if name not in known:
@@ -46,7 +47,7 @@ def entry(name: str) -> dict[str, Any]:
     return known[name]
 
 
-def shapes(model: Any) -> dict[str, tuple[int, ...]]:
+def shapes(model: keras.Model) -> dict[str, tuple[int, ...]]:
     """Of a Keras model's arrays by name, in the order of `get_weights`: `dense_1/kernel`, ..., `logits/bias`."""
     found: dict[str, tuple[int, ...]] = {}
     for variable in model.weights:
@@ -58,13 +59,13 @@ def shapes(model: Any) -> dict[str, tuple[int, ...]]:
     return found
 
 
-def read_shipped(spec: ModelSpec, model: Any) -> list[np.ndarray]:
+def read_shipped(spec: ModelSpec, model: keras.Model) -> list[np.ndarray]:
     """The shipped weights of a model, as from `read`, verified by their SHA-256."""
     found = entry(spec.name)
     return read(FOLDER / found["file"], spec, model, sha256=found["sha256"])
 
 
-def read(path: str | os.PathLike[str], spec: ModelSpec, model: Any, *, sha256: str = "") -> list[np.ndarray]:
+def read(path: str | os.PathLike[str], spec: ModelSpec, model: keras.Model, *, sha256: str = "") -> list[np.ndarray]:
     """Arrays for `model.set_weights`, float32, from a file that `write` wrote.
 
     Args:
@@ -103,14 +104,14 @@ def read(path: str | os.PathLike[str], spec: ModelSpec, model: Any, *, sha256: s
     return weights
 
 
-def digest(model: Any) -> str:
+def digest(model: keras.Model) -> str:
     """SHA-256 of the names, dtypes, shapes and bytes of a Keras model's arrays."""
     from fmnist_zoo import tensors
 
     return tensors.digest_of(dict(zip(shapes(model), model.get_weights())))
 
 
-def write(path: str | os.PathLike[str], spec: ModelSpec, model: Any, *, dtype: str = "") -> str:
+def write(path: str | os.PathLike[str], spec: ModelSpec, model: keras.Model, *, dtype: str = "") -> str:
     """Writes the weights of `spec`'s Keras model as `dtype` (empty: their own); returns the SHA-256 of the content."""
     from fmnist_zoo import tensors
 
