@@ -207,7 +207,8 @@ def readable(build: str) -> str:
 
 def _digest(module: str, function: Callable[..., keras.Model]) -> str:
     """SHA-256 of a module's source, or of the function's alone in a notebook; empty where there is no source."""
-    path = getattr(sys.modules.get(module), "__file__", None)
+    spawned = sys.modules.get("__mp_main__") if module == _MAIN else None  # a script while a spawned process imports it
+    path = getattr(spawned or sys.modules.get(module), "__file__", None)
     try:
         if path and os.path.isfile(path):
             with open(path, "rb") as file:

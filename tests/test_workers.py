@@ -188,7 +188,15 @@ def test_workers_of_a_killed_leader_end(tmp_path, loading):
     assert len(children) == 3  # two workers, and multiprocessing's tracker
 
 
-CALL = "sweep('softmax', 'l2=0', data='mini', epochs=1, logdir='logs', max_trials=1)\n"
+SCRIPT = """
+import fmnist_zoo
+from trainers.sweep import sweep
+def mine():
+    import keras
+    return keras.Sequential([keras.Input((784,)), keras.layers.Dense(10)])
+fmnist_zoo.register("mine", build=mine)
+"""
+CALL = "sweep('{model}', 'learning_rate=0.001', data='mini', epochs=1, logdir='logs', max_trials=1)\n"
 
 
 @pytest.mark.long
