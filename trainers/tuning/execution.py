@@ -25,8 +25,7 @@ import fmnist_zoo
 from fmnist_zoo import registry
 from fmnist_zoo.data import DataError, load_data
 from fmnist_zoo.errors import SpecError, ZooError
-from fmnist_zoo.files import sync
-from trainers.config import ConfigError, RunConfig, differences, read_run
+from trainers.config import ConfigError, RunConfig
 from trainers.engine import compile_cache, process
 from trainers.running.checkpoint import CheckpointError
 from trainers.running.folder import LockedError, RunFolder, finished
@@ -106,14 +105,17 @@ def _run(job: Job) -> dict[str, Any]:
         raise TrialError(f"the worker on {os.uname().nodename} does not see {job.sweep}; the sweep and its workers "
                          "need one folder that all of them see under the same name")
     try:
-        _import_modules(config, job)
+        if config.spec.build:
+            _import_modules(config, job)
         return _train(folder, config, job)
-    except TrialError:
-        raise
-    except (ConfigError, DataError, SpecError) as error:
+    except (ConfigError, DataError) as error:
         raise TrialError(str(error)) from error
+    except SpecError as error:  # of a function of the user's, with these values
+        return {"status": FAILED, "reason": str(error)}
     except OSError as error:
         raise TrialError(f"{error.filename or folder.path}: {error.strerror or error}") from error
+    except TrialError:
+        raise
     except Exception as error:
         with contextlib.suppress(OSError):
             with _log(folder) as log:
@@ -125,20 +127,17 @@ def _run(job: Job) -> dict[str, Any]:
 
 
 def _import_modules(config: RunConfig, job: Job) -> None:
-    """Imports the module that registers a user's model, unless this process knows the model.
-
-    Raises:
-        SpecError: if it cannot be imported here.
-        TrialError: if its source is not the leader's.
+    """Imports the module that registers a user's model; `TrialError` if it cannot, or the source is not the leader's.
     """
-    if not config.spec.build:
-        return
     name = next(iter(job.modules))
-    if name != "__main__":
-        if job.directory not in sys.path:
-            sys.path.append(job.directory)  # for imports within the functions of the module
-        registry.load_zoo_module(name, job.directory)
-    here = config.spec.modules
+    try:
+        if name != "__main__":
+            if job.directory not in sys.path:
+                sys.path.append(job.directory)  # for imports within the functions of the module
+            registry.load_zoo_module(name, job.directory)
+        here = config.spec.modules
+    except SpecError as error:
+        raise TrialError(str(error)) from error
     changed = [module for module, digest in job.modules.items() if here.get(module) != digest]
     if changed:
         raise TrialError(f"the source of {', '.join(changed)} on {os.uname().nodename} is not the one that this sweep "
@@ -158,7 +157,7 @@ def _train(folder: RunFolder, config: RunConfig, job: Job) -> dict[str, Any]:
     deadline = time.monotonic() + SECONDS_TO_WAIT
     while True:
         try:
-            _prepare(folder, config, parent)
+            _prepare(folder, parent)
             with _errors_into(folder.path / LOG):
                 return _execute(folder, config, job, should_stop)
         except (CheckpointError, TableError):
@@ -175,29 +174,17 @@ def _train(folder: RunFolder, config: RunConfig, job: Job) -> dict[str, Any]:
             time.sleep(0.5)
 
 
-def _prepare(folder: RunFolder, config: RunConfig, parent: str | None) -> None:
-    """Makes the run's folder, or checks the one that is there. One with a parent starts as a copy of the parent's."""
-    if folder.config.exists():
-        other = set(differences(read_run(folder.path)[1], config)) - {"data_dir"}
-        if parent:
-            other.discard("epochs")
-        if other:
-            raise TrialError(f"{folder.path}: holds another run than the trial's: {', '.join(sorted(other))} differ")
+def _prepare(folder: RunFolder, parent: str | None) -> None:
+    """Makes the run's folder, unless it is there. One with a parent starts as a copy of the parent's."""
     if folder.path.exists():
         return
     folder.path.parent.mkdir(exist_ok=True)
+    if not parent or not RunFolder(parent).checkpoint.exists():
+        folder.path.mkdir()
+        return
     beside = folder.path.with_name(f".{folder.path.name}.{os.getpid()}")
-    shutil.rmtree(beside, ignore_errors=True)
-    if parent and RunFolder(parent).checkpoint.exists():
-        shutil.copytree(parent, beside, ignore=shutil.ignore_patterns(
-            ".lock", "result.json", "model.keras", "weights", LOG))
-        for path in (*beside.rglob("*"), beside):
-            sync(path)
-    else:
-        beside.mkdir()
+    shutil.copytree(parent, beside, ignore=shutil.ignore_patterns(".lock", "result.json", "weights", LOG))
     beside.rename(folder.path)
-    for path in (folder.path.parent.parent, folder.path.parent):  # else a power cut may lose it with its checkpoint
-        sync(path)
 
 
 @contextlib.contextmanager
@@ -213,15 +200,13 @@ def _errors_into(path: pathlib.Path) -> Iterator[None]:
             os.close(before)
 
 
-def _execute(folder: RunFolder, config: RunConfig, job: Job,
-             should_stop: Callable[[], bool]) -> dict[str, Any]:
+def _execute(folder: RunFolder, config: RunConfig, job: Job, should_stop: Callable[[], bool]) -> dict[str, Any]:
     from trainers.running import progress
     from trainers.running.run import RunError, execute, opened
 
     warm(config.threads)
     result = folder.read_result()
-    result = result if finished(result, config) else None
-    if result is None:
+    if not finished(result, config):
         try:
             with _log(folder) as log, opened(folder) as found:
                 result = execute(found, config, reporter=progress.Lines(log), should_stop=should_stop,
@@ -233,9 +218,8 @@ def _execute(folder: RunFolder, config: RunConfig, job: Job,
                 raise TrialError(f"{cause.filename or folder.path}: cannot be written: {cause.strerror or cause}; make "
                                  "room, then the same command continues") from error
             return {"status": FAILED, "reason": str(cause or error)}
-    if result is None:
-        return {"status": STOPPED}
-    return {"status": COMPLETED, **{name: result[name] for name in ("epochs", "final", "seconds")}}
+    return {"status": STOPPED} if result is None else \
+        {"status": COMPLETED, **{name: result[name] for name in ("epochs", "final", "seconds")}}
 
 
 def _log(folder: RunFolder) -> TextIO:
