@@ -199,19 +199,29 @@ fmnist_zoo.register("mine", build=mine)
 CALL = "sweep('{model}', 'learning_rate=0.001', data='mini', epochs=1, logdir='logs', max_trials=1)\n"
 
 
+GUARD = "if __name__ == '__main__':\n    "
+
+
 @pytest.mark.long
-@pytest.mark.parametrize("guard", ["", "if __name__ == '__main__':\n    "])
-@pytest.mark.parametrize("script", ["script.py", "-"])
-def test_script_that_sweeps_works_or_says_what_is_missing(tmp_path, script, guard):
+@pytest.mark.parametrize("script, guard, model, error", [
+    ("script.py", GUARD, "mine", ""), ("script.py", "", "softmax", GUARD.split("\n")[0]),
+    ("-", "", "softmax", ""), ("-", GUARD, "mine", "move it into a module")])
+def test_script_that_sweeps_works_or_says_once_what_is_missing(tmp_path, script, guard, model, error):
     """From standard input there is nothing that a worker could import, and nothing to guard."""
-    code = f"from trainers.sweep import sweep\n{guard}{CALL}"
+    code = SCRIPT + guard + CALL.format(model=model)
     (tmp_path / "script.py").write_text(code)
     done = subprocess.run([sys.executable, script], env={**os.environ, "PYTHONPATH": str(ROOT)}, cwd=tmp_path,
                           input=code * (script == "-"), capture_output=True, text=True, timeout=SECONDS)
-    folder = tmp_path / "logs" / "sweeps" / "softmax-random-seed0"
-    if guard or script == "-":
-        assert done.returncode == 0, done.stderr
-        assert len(study.load(folder).ranked) == 1
+    if error:
+        assert done.returncode
+        assert sum("Error: " in line and error in line for line in done.stderr.splitlines()) == 1
+        assert not (tmp_path / "logs").exists()
     else:
-        assert done.returncode and done.stderr.count("if __name__ == '__main__':") == 1 and "PoolError" in done.stderr
-        assert not study.load(folder).ended
+        assert done.returncode == 0, done.stderr
+        assert len(study.load(tmp_path / "logs" / "sweeps" / f"{model}-random-seed0").ranked) == 1
+
+
+def test_number_of_workers_is_that_of_cores_and_jobs_and_has_a_limit(monkeypatch):
+    for cores, jobs, expected in ((2, 12, 2), (8, 3, 3), (64, 1000, workers.MOST), (2, 0, 1)):
+        monkeypatch.setattr(workers.processor, "cores", lambda: cores)
+        assert workers.usual(jobs) == expected

@@ -17,10 +17,10 @@ from fmnist_zoo.settings import DATA, MODEL, OUTPUT, TRAINING
 from fmnist_zoo.spec import ModelSpec
 from trainers import cli
 from trainers.settings import Settings
-from trainers.tuning import page
+from trainers.tuning import page, workers as pools
 from trainers.tuning.cluster import Scheduler
 from trainers.tuning.halving import FACTOR
-from trainers.tuning.leader import check_workers, execute, refuse_another, sweep_folder
+from trainers.tuning.leader import execute, refuse_another, sweep_folder
 from trainers.tuning.plan import MAX_TRIALS, Plan
 from trainers.tuning.space import NAMES
 from trainers.tuning.study import OBJECTIVES, RUNNING, Study, load
@@ -66,7 +66,9 @@ def define_flags() -> cli.Flags:
                  f"{FACTOR})")
     values.choice("objective", list(OBJECTIVES), "on the half of the validation images that chose no epoch", "val_loss")
     values.whole("executions", "runs of each trial, with seeds of their own; their mean ranks it", 1)
-    values.whole("workers", "trials at once on this machine, each with its share of the cores", 1)
+    values.whole("workers", "trials at once on this machine, each with its share of the cores and a gigabyte of memory "
+                 f"(default: one for each core, at most {pools.MOST}). What asha and bayesian try depends on which "
+                 "trials end first; with 1, each sweep tries the same")
     values.text("scheduler", "a dask scheduler's address, such as tls://host:8786, instead of --workers; needs the "
                 "extra [distributed]", "")
     values.path("tls_ca", "for tls://, the file with the certificate of the cluster's authority (PEM); the default is "
@@ -88,7 +90,7 @@ def define_flags() -> cli.Flags:
 
 def sweep(model: str | ModelSpec, space: str | Mapping[str, Any] | None = None, *, tuner: str = "random",
           max_trials: int | None = None, factor: int | None = None, objective: str = "val_loss", executions: int = 1,
-          start: str | Mapping[str, Any] | Sequence[str | Mapping[str, Any]] = (), workers: int = 1,
+          start: str | Mapping[str, Any] | Sequence[str | Mapping[str, Any]] = (), workers: int | None = None,
           scheduler: str = "", tls_ca: str = "", tls_cert: str = "", tls_key: str = "",
           trust_network: bool = False, max_failures: int = 5,
           logdir: str | os.PathLike[str] = "tb_logs", name: str = "", overwrite: bool = False, page: bool = True,
@@ -155,15 +157,13 @@ def _main(values: cli.Flags) -> int:
         return _show(load(values.show), values.report)
     if not values.model:
         raise UsageError("which model? --model=NAME; `python -m fmnist_zoo` lists them")
-    if values.scheduler and "workers" in cli.given(values):
-        raise UsageError("--scheduler brings its own workers: drop --workers")
     plan = Plan(values.model, values.space, tuner=values.tuner, max_trials=values.max_trials,
                 objective=values.objective, executions=values.executions, factor=values.factor, start=values.start,
                 **cli.given_settings(values))
     scheduler = _scheduler(values.scheduler, values.tls_ca, values.tls_cert, values.tls_key, values.trust_network)
     path = sweep_folder(plan, values.logdir, values.name)
     if values.dry_run:
-        check_workers(values.workers, scheduler)
+        pools.check(values.workers, scheduler, plan.base.spec)
         if (path / "sweep.json").exists() and not values.overwrite:
             refuse_another(load(path), plan.record())
         print(plan.text(str(path)))

@@ -35,7 +35,6 @@ from trainers.tuning.workers import Pool
 DEATHS = 3  # of workers in the same epoch of the same trial, after which the trial has failed
 LEFT_AT_ONCE = "left at once; trials that ended are kept, those that ran continue from their checkpoints: the same " \
     "command continues"
-WORKERS_A_CORE = 2  # more of them would only wait for each other, and each takes a gigabyte of memory
 
 
 class SweepError(ZooError, RuntimeError):
@@ -51,19 +50,7 @@ def sweep_folder(plan: Plan, logdir: str | os.PathLike[str], name: str) -> pathl
     return pathlib.Path(local_path(logdir, "logdir")) / SWEEPS / name
 
 
-def check_workers(workers: int, scheduler: Scheduler | None) -> None:
-    """`ConfigError` if the scheduler cannot be used, or this machine cannot hold so many workers; connects to nothing.
-    """
-    COUNT.check("workers", workers)
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    if scheduler:
-        scheduler.security()
-    elif workers > WORKERS_A_CORE * cores:
-        raise ConfigError(f"--workers is at most {WORKERS_A_CORE * cores} on this machine, {WORKERS_A_CORE} for each "
-                          f"of its {cores} cores; received {workers}")
-
-
-def execute(plan: Plan, path: pathlib.Path, *, workers: int, scheduler: Scheduler | None, max_failures: int,
+def execute(plan: Plan, path: pathlib.Path, *, workers: int | None, scheduler: Scheduler | None, max_failures: int,
             overwrite: bool, draw: bool, verbose: bool, should_stop: Callable[[], bool]) -> Study | None:
     """Runs a sweep in its folder `path`, from where it was left.
 
@@ -86,7 +73,7 @@ def execute(plan: Plan, path: pathlib.Path, *, workers: int, scheduler: Schedule
                           "if __name__ == '__main__':")
     need_tensorflow()
     COUNT.check("max_failures", max_failures)
-    check_workers(workers, scheduler)
+    pools.check(workers, scheduler, plan.base.spec)
     manifest = plan.manifest()
     with _folder(path):
         study = None
@@ -96,6 +83,7 @@ def execute(plan: Plan, path: pathlib.Path, *, workers: int, scheduler: Schedule
             study.base = plan.base  # the same, but for what decides no numbers, such as the folder of the data
             if study.is_finished and plan.max_trials <= study.starts[-1]["max_trials"]:
                 return study
+        workers = workers or pools.usual(plan.planned * plan.executions)
         pool = pools.make(workers, scheduler, plan.base.threads)
         with _moved_aside(path) if overwrite else contextlib.nullcontext():
             try:

@@ -9,7 +9,6 @@ import contextlib
 import ctypes
 import multiprocessing
 import os
-import pathlib
 import signal
 import sys
 import threading
@@ -17,11 +16,16 @@ from multiprocessing import connection, resource_tracker
 from typing import Any, Iterator, Protocol
 
 from fmnist_zoo import backend
-from trainers.engine import process
+from fmnist_zoo.settings import Whole
+from fmnist_zoo.spec import ModelSpec
+from trainers.config import ConfigError
+from trainers.engine import process, processor
 from trainers.tuning import execution
 from trainers.tuning.cluster import ClusterPool, Scheduler
 from trainers.tuning.execution import DIED, Job, PoolError
 
+A_CORE = 2  # workers at most: more would only wait for each other
+MOST = 8  # workers unless more are asked for: each takes a gigabyte of memory
 GROWTH_MB = 500  # TensorFlow and XLA never free the program of an architecture; a worker that grew so far is replaced
 STARTS = 3  # that may be killed one after another before a worker is ready
 READY = "READY"
@@ -50,6 +54,30 @@ class Pool(Protocol):
 
     def close(self) -> None:
         """Ends the workers of this machine, whatever they do."""
+
+
+def check(workers: int | None, scheduler: Scheduler | None, spec: ModelSpec) -> None:
+    """`ConfigError` for workers that cannot be, on this machine or a cluster, or cannot build the model.
+
+    Connects to nothing.
+    """
+    if scheduler and workers:
+        raise ConfigError("--scheduler brings its own workers: drop --workers")
+    if scheduler:
+        scheduler.security()
+    if workers is not None:
+        most = A_CORE * processor.cores()
+        Whole(low=1).check("workers", workers)
+        if workers > most:
+            raise ConfigError(f"--workers is at most {most} on this machine, {A_CORE} a core; received {workers}")
+    if spec.build and spec.builder.in_main and (scheduler or not _script()):
+        raise ConfigError(f"{spec.name} is built by a function that workers cannot import; move it into a module, and "
+                          "name that with --zoo_module (in Python: import it)")
+
+
+def usual(jobs: int) -> int:
+    """How many workers train so many jobs soonest, as far as was measured: one for each core, up to `MOST`."""
+    return max(1, min(processor.cores(), jobs, MOST))
 
 
 def make(workers: int, scheduler: Scheduler | None, threads: int) -> Pool:
@@ -164,6 +192,12 @@ class _Worker:
         self.connection.close()
 
 
+def _script() -> str:
+    """The file of the program that runs in this process; empty for standard input and notebooks."""
+    path = getattr(sys.modules["__main__"], "__file__", None) or ""
+    return path if os.path.exists(path) else ""
+
+
 @contextlib.contextmanager
 def _as_child(cores: list[int]) -> Iterator[None]:
     """Processes that start within the block run on these cores (none: on all), and inherit blocked signals.
@@ -173,18 +207,17 @@ def _as_child(cores: list[int]) -> Iterator[None]:
     """
     resource_tracker.ensure_running()  # its start would unblock the signals
     main = sys.modules["__main__"]
-    path = getattr(main, "__file__", None)
-    no_file = path is not None and not pathlib.Path(path).exists()
+    path = None if _script() else getattr(main, "__file__", None)
     signals = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGHUP, signal.SIGUSR1})
     before = os.sched_getaffinity(0) if cores else set()
     if cores:
         os.sched_setaffinity(0, cores)
-    if no_file:
+    if path:
         del main.__file__
     try:
         yield
     finally:
-        if no_file:
+        if path:
             main.__file__ = path
         if cores:
             os.sched_setaffinity(0, before)
