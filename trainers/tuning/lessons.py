@@ -4,13 +4,15 @@ A *cost* is a trial's validation loss, or its share of wrong answers (1 - accura
 positive; one that is worse than a guess among ten classes counts as that of a guess.
 
 An effect is what least squares explain. Numbers are tested by their trend, linear and quadratic with two degrees of
-freedom: in a range's own scale (its logarithm if it is searched so), or in the places of listed numbers, 0, 1, 2, ...;
-for three listed numbers that is the test of their values, for more it finds what rises, falls or bends more often.
-Other values are tested as they are, value by value. A hyper-parameter that some trials lack is tested on those that
-have it. With five trials or more for each parameter of the joint model the others are held equal, else each
-hyper-parameter is tested alone. p is that of random permutations of the costs, or of what the others leave of them
-(Freedman and Lane 1983): it holds for skewed losses of few trials, where the F distribution finds effects too often.
-It is corrected for the number of hyper-parameters by Holm.
+freedom: in a range's own scale (its logarithm if it is searched so), or in the places of listed numbers, 0, 1, 2, ...
+For three listed numbers that is the test of their values. Of four to six it finds what rises, falls or bends in 12 to
+27 of 100 simulated sweeps more; one bad value between good ones it misses. Other values are tested one by one. A
+hyper-parameter that some trials lack is tested on those that have it. With five trials or more for each parameter of
+the joint model the others are held equal, else each hyper-parameter is tested alone.
+
+p is that of random permutations of the costs, or of what the others leave of them (Freedman and Lane 1983): it holds
+for skewed losses of few trials, where the F distribution finds effects too often. It is corrected for the number of
+hyper-parameters by Holm.
 
 NumPy and SciPy's functions; no TensorFlow, no matplotlib.
 """
@@ -190,14 +192,14 @@ class _Test(NamedTuple):
 
     share: float
     p: float
-    count: int
+    columns: int
     freedom: int
 
     def visible(self, level: float) -> float:
         """The share that is found at a level, by the F distribution."""
         from scipy import special
 
-        ratio = self.count * special.fdtri(self.count, self.freedom, 1 - level)
+        ratio = self.columns * special.fdtri(self.columns, self.freedom, 1 - level)
         return float(ratio / (ratio + self.freedom))
 
 
@@ -279,8 +281,8 @@ def levels(parameter: Parameter, values: Sequence[Any]) -> Levels:
         index[has] = places[has] = [tried.index(value) for value in given]
         return Levels(tuple(map(label, tried)), index, places, "steps" if numbers else "")
     places[has] = given
-    tried, index[has] = np.unique(places[has], return_inverse=True)
-    if len(tried) > MOST_BINS or not all(isinstance(value, int) for value in given):
+    index[has] = np.unique(places[has], return_inverse=True)[1]
+    if index.max(initial=-1) >= MOST_BINS or not all(isinstance(value, int) for value in given):
         bins = min(max(len(given) // IN_A_BIN, 2), MOST_BINS)
         cuts = np.sort(places[has])[np.arange(1, bins) * len(given) // bins]  # the first value of each bin but one
         index[has] = np.unique(np.searchsorted(cuts, places[has], side="right"), return_inverse=True)[1]

@@ -128,7 +128,7 @@ def _ordered(lessons: Lessons) -> list[Effect]:
 
 def importance_rows(lessons: Lessons) -> list[tuple[str, ...]]:
     """A head and a row for each hyper-parameter, the one that explains most first."""
-    rows = [("hyper-parameter", "tested by", "share of variance", "p")]
+    rows: list[tuple[str, ...]] = [("hyper-parameter", "tested by", "share of variance", "p")]
     for effect in _ordered(lessons):
         test = "trend" if effect.levels.scale else "values"
         rows.append((effect.name, test, f"{effect.share:.2f}", _p(effect.p)) if effect.varied else
@@ -139,7 +139,8 @@ def importance_rows(lessons: Lessons) -> list[tuple[str, ...]]:
 def effect_rows(lessons: Lessons) -> list[tuple[str, ...]]:
     """A head and a row for each value of each hyper-parameter."""
     adjusted = any(effect.adjusted is not None for effect in lessons.effects)
-    rows = [("hyper-parameter", "value", "trials", "mean", *["adjusted mean"] * adjusted, "95 % interval", "costs", "")]
+    rows: list[tuple[str, ...]] = [
+        ("hyper-parameter", "value", "trials", "mean", *["adjusted mean"] * adjusted, "95 % interval", "costs", "")]
     for effect in lessons.effects:
         for level, words in enumerate(effect.levels.labels if effect.varied else ()):
             low, high = effect.low[level], effect.high[level]
@@ -314,11 +315,11 @@ def _combinations(study: Study, lessons: Lessons) -> Figure | None:
     axis = figure.subplots()
     colors = matplotlib.colormaps["viridis_r" if study.objective.lower_is_better else "viridis"]
     image = axis.imshow(table, cmap=colors, aspect="auto")
+    bright = colors(image.norm(table))[..., :3] @ (0.3, 0.6, 0.1) > 0.5
     for (line, column), value in np.ndenumerate(table):
         if trials[line, column]:
-            bright = np.dot(colors(image.norm(value))[:3], (0.3, 0.6, 0.1)) > 0.5
             axis.text(column, line, f"{value:.4f}", ha="center", va="center", fontsize=9,
-                      color="black" if bright else "white")
+                      color="black" if bright[line, column] else "white")
     _ticks(axis, across)
     axis.set_yticks(range(len(down.labels)), map(_plain, down.labels))
     axis.set(xlabel=_plain(listed[0].name), ylabel=_plain(listed[1].name))
