@@ -85,6 +85,7 @@ def test_show_prints_the_lessons_and_report_writes_them(grid, capsys, tmp_path):
     shown = capsys.readouterr().out
     assert sweep.main([f"--show={grid.path}"]) == 0
     assert shown == capsys.readouterr().out + f"page: {path}\n"
+    assert f"trainers.board.serve --logdir={grid.path.parent.parent}" in shown and "report.html" not in shown
     assert re.search(r"^l2 +trend +0\.\d\d +(<|0\.0)", shown, re.M)
     assert re.search(r"^l2 +1e-3 +4 +0\.\d{4} +0\.\d{4} to 0\.\d{4} +0\.0\d{3}  worse$", shown, re.M)
     assert {one.name for one in tmp_path.iterdir()} == {"page.html", "page-effects.png", "page-combinations.png"}

@@ -13,6 +13,7 @@ import textwrap
 from typing import Any, Mapping, Sequence, Unpack
 
 from fmnist_zoo.errors import UsageError
+from fmnist_zoo.files import quoted
 from fmnist_zoo.settings import DATA, MODEL, OUTPUT, TRAINING
 from fmnist_zoo.spec import ModelSpec
 from trainers import cli
@@ -188,17 +189,20 @@ def _show(study: Study, report: str | None) -> int:
 
 
 def _summary(study: Study) -> str:
-    """The ranked table, what the trials say together, and the command that trains the best trial in full."""
+    """The ranked table, what the trials say together, and what can be done next: train the best trial, and so on."""
     if not study.trials:
         return f"{study.path}: no trial has begun"
-    lines = [study.table()]
+    lines = [study.table(), ""]
     if study.ranked:
-        lines += ["", page.text(study)]
         running = sum(trial.status == RUNNING for trial in study.trials.values())
-        unfinished = f", {running} unfinished" if running else ""
-        lines += ["", f"{study.manifest['objective']} on validation images that chose no epoch; {len(study.ended)} "
-                  f"trials ended{unfinished}; to train the best in full:", f"  {study.retrain}"]
-    return "\n".join(lines)
+        lines += [page.text(study), "", f"{study.manifest['objective']} on validation images that chose no epoch; "
+                  f"{len(study.ended)} trials ended" + (f", {running} unfinished" if running else ""),
+                  f"  {'train the best':<14}  {study.retrain}"]
+        report = study.path / page.NAME
+        if report.exists():
+            lines.append(f"  {'see its plots':<14}  {report}")
+    board = f"python -m trainers.board.serve --logdir={quoted(study.path.parent.parent)}"
+    return "\n".join([*lines, f"  {'compare trials':<14}  {board}  (tab HParams)"])
 
 
 if __name__ == "__main__":

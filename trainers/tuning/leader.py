@@ -128,7 +128,7 @@ def _lead(study: Study, plan: Plan, pool: Pool, *, max_failures: int, verbose: b
 def write_page(study: Study) -> None:
     """Writes what a sweep has taught into its folder; a line on standard error says why if it cannot."""
     try:
-        page.write(study, study.path / "report.html")
+        page.write(study, study.path / page.NAME)
     except plotting.PlotError as error:
         print(error, file=sys.stderr, flush=True)
 

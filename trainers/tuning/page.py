@@ -23,6 +23,7 @@ from trainers.tuning.study import Study
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+NAME = "report.html"  # of the page in the sweep's own folder
 MOST_ROWS = 50  # of trials on the page; trials.csv has all
 FEW = 0.4  # trials are too few if they show only what explains more than this share of the variance
 DPI, ACROSS = 88, 4  # of plots: their resolution, and the panels in a row
