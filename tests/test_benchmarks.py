@@ -9,22 +9,12 @@ import re
 import numpy as np
 import pytest
 
-from benchmarks import command, epoch, limit, peers, recipes, table
+from benchmarks import command, epoch, limit, recipes, table
 from fmnist_zoo import get_spec
 from tests import workers
 from trainers.config import resolve
 
 pytestmark = [pytest.mark.long, pytest.mark.usefixtures("without_xla")]
-
-
-def run(peer, seconds, loss=0.5, turn=1, model="2L", batch=128):
-    return {"round": turn, "peer": peer, "model": model, "batch": batch, "data": "fashion_mnist", "images": 54_000,
-            "epoch_seconds": list(seconds), "first_epoch_seconds": 3.0, "memory_mb": 700.0,
-            "loss": loss}
-
-
-def limited(library, seconds, turn=1, **more):
-    return {"round": turn, "library": library, "step_seconds": seconds, **more}
 
 
 @pytest.mark.parametrize("model, batch, other", [("softmax", "128", "fit"), ("network_softmax", "full", "scratch")])
@@ -91,11 +81,6 @@ def test_each_change_of_a_comparison_is_one_that_a_run_can_have(plan):
             plan.model, **recipes.parse(plan.recipe)), change
 
 
-def test_worker_that_fails_is_reported_with_its_last_line():
-    with pytest.raises(command.WorkerError, match="^limit_cudnn on softmax at batch 32 failed: .*invalid choice"):
-        epoch.run_worker("limit_cudnn", peers.Task("softmax", 32, 1, "mini", 0))
-
-
 @pytest.mark.parametrize("flag, text", [
     ("--peers=theano", "'theano'"), ("--batches=ful", "received 'ful'"),
     ("--batches=0", "received '0'"), ("--models=2M", "no model is named '2M'"), ("--rounds=0", "at least 1"),
@@ -117,12 +102,6 @@ def test_peers_that_cannot_run_are_refused_before_the_first_round(flags, text, c
     assert text in printed.err and len(printed.err.splitlines()) == 1 and not printed.out
 
 
-@pytest.mark.parametrize("loss, agree", [(0.514, True), (0.516, False), (float("nan"), False)])
-def test_peers_with_another_training_loss_are_reported(loss, agree):
-    found = table.summarize([run("tape", [1.0]), run("jax", [0.1], loss)], ["tape", "jax"])
-    assert found["agree"] is agree and ("MISMATCH" in table.describe(found)) is not agree
-
-
 def test_chain_of_the_limit_is_the_products_of_a_training_step():
     spec, shapes = get_spec("network_B"), []
 
@@ -138,53 +117,6 @@ def test_chain_of_the_limit_is_the_products_of_a_training_step():
     assert sum(2 * m * k * n for m, k, n in shapes) == 4 * spec.training_flops
     assert [gradient.shape for gradient in gradients] == [(100, 10), (300, 100), (784, 300)]
     assert all(np.isfinite(gradient).all() for gradient in gradients)
-
-
-def test_limit_adds_products_and_bytes_by_the_fastest_library_of_each_round():
-    runs = [run("tape", [2.0], turn=turn) for turn in (1, 2, 3)]
-    answers = [answer for turn in (1, 2, 3) for answer in (
-        limited("tensorflow", 2e-3, turn), limited("numpy", 4e-3, turn, bandwidth=10e9))]
-    slow = table.summarize(runs, ["tape"], [*answers[:4], limited("tensorflow", 9e-3, 3), answers[5]])["limit"]
-    assert slow["shares"]["tape"] == pytest.approx([0.516, 0.516, 0.938], abs=1e-3)
-    summary = table.summarize(runs, ["tape"], answers)
-    found, spec = summary["limit"], get_spec("2L")
-    assert found["products_seconds"] == pytest.approx(2e-3 * 54_000 / 128)
-    assert found["bytes_seconds"] == pytest.approx(422 * 28 * spec.parameters / 10e9)  # 421.9 batches: 422 steps
-    assert found["flops_per_second"] == pytest.approx(128 * spec.training_flops / 2e-3)
-    assert found["shares"]["tape"] == pytest.approx([found["seconds"] / 2.0] * 3)
-    assert " 52% " in table.describe(summary) and "numpy 1.688 s" in table.describe(summary)
-
-
-def results_file(tmp_path, **changes):
-    plain = table.summarize([run("tape", [1.0]), run("fit", [2.5])], ["tape", "fit"],
-                            [limited("tensorflow", 1e-3), limited("numpy", 4e-3, bandwidth=100e9)])
-    others = table.summarize([run("tape", [0.5], batch="full"), run("jax", [50.0], 0.7, batch="full")],
-                             ["tape", "jax"])
-    path = tmp_path / "results.json"
-    path.write_text(json.dumps({
-        "machine": {"cpu": "A processor", "cores": 2}, "commit": "0123456789abcdef", "rounds": 5,
-        "versions": {"tape": {"tensorflow": "2.21.0"}, "limit, jax": "1"}, "summaries": [plain, others], **changes}))
-    return path
-
-
-def test_table_of_the_readme(tmp_path, capsys):
-    assert table.main([str(results_file(tmp_path))]) == 0
-    lines = capsys.readouterr().out.splitlines()
-    assert lines[:4] == [
-        "| model | batch | `tape` | `Model.fit` | JAX | limit |",
-        "| --- | ---: | ---: | ---: | ---: | ---: |",
-        "| 2L | 128 | 1 s | 2.5 s (2.5x) | - | 0.441 s (44%) |",
-        "| 2L (losses differ) | full | 0.5 s | - | 50 s (100x) | - |"]
-    assert "54000 images, medians of 5 interleaved rounds" in lines[5]
-    assert lines[5].endswith("A processor, 2 cores; TensorFlow 2.21.0; commit 0123456789ab.")
-
-
-@pytest.mark.parametrize("changes", [None, {"summaries": []}, {"summaries": [{}]}, {"machine": None}])
-def test_table_refuses_other_files(changes, tmp_path, capsys):
-    path = tmp_path / "missing.json" if changes is None else results_file(tmp_path, **changes)
-    assert table.main([str(path)]) == 2
-    printed = capsys.readouterr().err
-    assert f"table: {path}: " in printed and "python -m benchmarks.epoch" in printed and printed.count("\n") == 1
 
 
 @pytest.mark.optional

@@ -56,8 +56,6 @@ def made(tmp_path_factory):
     with pytest.MonkeyPatch.context() as here:
         here.setattr("trainers.running.run.execute", lambda *_, **__: pytest.fail("a finished run was trained again"))
         assert report.main(flags) == 0
-        dropout = [*flags, "--only=dropout", f"--out={folder / 'dropout'}"]
-        assert report.main(dropout) == 0
     return folder / "logs" / "report", (folder / "logs" / "report" / "report.md").read_text()
 
 
@@ -110,23 +108,6 @@ def test_page_has_the_reports_numbers_beside_ours(made):
     assert 'The source is "Deep Learning Assignment 1"' in text and "A quick run: its numbers mean nothing" in text
     assert "38 runs, seeds 0, 1; 38 minutes of training on A processor, 2 cores. Data: mini, 1800 images" in text
     assert f"Runs of commit {'a' * 12}, {'b' * 12}, {'c' * 12}-dirty, page of commit " in text
-
-
-@pytest.mark.long
-def test_page_of_dropout_alone_answers_the_question_with_its_own_runs(made):
-    folder, _ = made
-    text = (folder.parents[1] / "dropout" / "report.md").read_text()
-    assert "\n- 4D_drop03: from epoch 1 to 2 " in text or "\n- 4D_drop03: in this run" in text
-    assert "(not run: 2L, 3L)" in text and (folder.parents[1] / "dropout" / "rounded.png").exists()
-
-
-@pytest.mark.long
-def test_evidence_and_curves_of_2l_are_of_its_own_engine(made):
-    """2L is trained by two engines; only the section on `Model.fit` shows the second."""
-    _, text = made
-    losses = dict(re.findall(r"^\| 2L \| (tape|fit) \| [0-9.]+ \| ([0-9.]+) \|", text, re.MULTILINE))
-    assert losses["tape"] != losses["fit"]
-    assert f"validation loss, last epoch: 2L {float(losses['tape']):.3f}, 3L " in text
 
 
 @pytest.mark.long

@@ -79,7 +79,7 @@ def _scores(report: dict[str, Any]) -> dict[str, float]:
 
 def origin(record: dict[str, Any]) -> dict[str, str]:
     """The columns `processor`, `versions` and `commit`; several are joined by "then" if the run was resumed."""
-    found = [{"processor": one.get("cpu", "unknown"), "commit": one.get("commit", "unknown"),
+    found = [{"processor": one["cpu"], "commit": one["commit"],
               "versions": " ".join(f"{name}={version}" for name, version in one["versions"].items())}
              for one in provenance.environments(record)]
     return {name: " then ".join(dict.fromkeys(one[name] for one in found)) for name in found[0]}

@@ -21,8 +21,8 @@ MOST_CHANGED = 2  # validation images that may get another class from float16 we
 def ship(members: Sequence[Measured]) -> str:
     """Writes the weights of finished runs and the manifest; returns lines that say what was written.
 
-    Weights are stored as float16 if at most `MOST_CHANGED` validation images get another class from them, else, or
-    without validation images, as float32. The test images are opened once, to measure the weights that were chosen.
+    Weights are stored as float16 if at most `MOST_CHANGED` validation images get another class from them, else as
+    float32. The test images are opened once, to measure the weights that were chosen.
     """
     make_folder(weights.FOLDER)
     lines = [_ship(measured) for measured in members]
@@ -66,9 +66,9 @@ def _store(measured: Measured, path: pathlib.Path, dtype: str) -> tuple[Measured
 
 
 def _keeps_classes(first: Measured, second: Measured) -> bool:
-    """Whether there are validation images, and at most `MOST_CHANGED` get another class from `second`."""
+    """Whether at most `MOST_CHANGED` validation images get another class from `second`."""
     classes = [one.logits("validation").argmax(axis=1) for one in (first, second)]
-    return len(classes[0]) > 0 and int((classes[0] != classes[1]).sum()) <= MOST_CHANGED
+    return int((classes[0] != classes[1]).sum()) <= MOST_CHANGED
 
 
 def _entry(measured: Measured, report: dict[str, Any], **file: Any) -> dict[str, Any]:

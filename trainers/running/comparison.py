@@ -69,9 +69,6 @@ def settings(runs: Sequence[Compared]) -> dict[str, list[str]]:
     origins = [{"sha256": one.record["data"]["sha256"][:12], "split_sha256": one.record["data"]["split_sha256"][:12],
                 **provenance.numerics(environment), "commit": environment["commit"][:12]}
                for one, environment in zip(runs, environments)]
-    instructions = [set(one["instructions"]) for one in environments]
-    for origin, its in zip(origins, instructions):
-        origin["instructions"] = " ".join(sorted(its - set.intersection(*instructions))) or "-"
     found = {name: [origin[name] for origin in origins] for name in origins[0]}
     return {"model": [one.line.model for one in runs],
             **{name: [known.kind.write(one[name]) for one in values]
