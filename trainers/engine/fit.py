@@ -69,6 +69,10 @@ class FitEngine:
         """The constant learning rate of the epochs that follow."""
         self._recipe = dataclasses.replace(self._recipe, learning_rate=rate)
 
+    def learning_rate(self, epoch: int) -> float:
+        """That of the last update of epoch number `epoch`, 0 the first."""
+        return schedule.last_learning_rate(self._recipe, steps_an_epoch=self.steps_an_epoch, epoch=epoch)
+
     def run_epoch(self, epoch: int, on_part: OnPart | None = None) -> EpochMeans:
         """Runs epoch number `epoch` (0 is the first); calls `on_part` every 100 steps.
 

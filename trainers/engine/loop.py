@@ -159,6 +159,10 @@ class TapeEngine:
         """The constant learning rate of the epochs that follow."""
         self._recipe = dataclasses.replace(self._recipe, learning_rate=rate)
 
+    def learning_rate(self, epoch: int) -> float:
+        """That of the last update of epoch number `epoch`, 0 the first."""
+        return schedule.last_learning_rate(self._recipe, steps_an_epoch=self.steps_an_epoch, epoch=epoch)
+
     def try_program(self) -> None:
         """Compiles the steps before the first of them is run.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import pathlib
+import time
 from typing import Callable, Iterator, Sequence
 
 from fmnist_zoo.files import Record
@@ -37,7 +38,7 @@ def finish(runs: Sequence[RunConfig], logdir: str, should_stop: Callable[[], boo
             left = f"; about {progress.clock((len(runs) - index) * spent / done)} left" if done else ""
             print(f"[{index + 1}/{len(runs)}] {config.spec.name} ({config.trainer}, seed {config.seed}){left}",
                   flush=True)
-            watch = progress.Stopwatch()
+            started = time.perf_counter()
             with contextlib.ExitStack() as held:
                 place = held.enter_context(run.opened(folder)) if folder else NewFolder(logdir, config)
                 config = place.config if isinstance(place, run.Opened) and place.config else config
@@ -45,7 +46,7 @@ def finish(runs: Sequence[RunConfig], logdir: str, should_stop: Callable[[], boo
             if outcome.result is None:
                 return
             folder = RunFolder(outcome.folder)
-            done, spent = done + 1, spent + watch.seconds()
+            done, spent = done + 1, spent + time.perf_counter() - started
         yield folder
 
 

@@ -14,9 +14,11 @@ import numpy as np
 from fmnist_zoo.backend import keras
 from fmnist_zoo.spec import Recipe
 from trainers.config import ConfigError
-from trainers.engine.fit import make_optimizer
+from trainers.engine.fit import FitEngine, make_optimizer
+from trainers.engine.loop import TapeEngine
 from trainers.engine.network import Network
 from trainers.metrics_table import Row
+from trainers.running.checkpoint import Checkpoint
 from trainers.running.progress import Reporter
 
 _kinds = keras.callbacks
@@ -26,21 +28,6 @@ INSTEAD = {_kinds.BackupAndRestore: "a run has checkpoints of its own, which tra
            _kinds.ProgbarLogger: "verbose=True shows the epochs"}
 FIXED = "which follows the recipe's schedule; give schedule='constant' and warmup=0"
 SETS_RATE = (_kinds.ReduceLROnPlateau, _kinds.LearningRateScheduler)
-
-
-def check_callbacks(callbacks: Sequence[keras.callbacks.Callback], recipe: Recipe) -> None:
-    """Refuses what cannot work where an epoch is a few compiled calls.
-
-    Raises:
-        TypeError: for what is not a `keras.callbacks.Callback`.
-        ConfigError: for a callback that is called after each batch, that does what a run does itself, or that sets the
-            learning rate of a schedule.
-    """
-    for callback in callbacks:
-        if not isinstance(callback, keras.callbacks.Callback):
-            raise TypeError(f"callbacks are instances of keras.callbacks.Callback; received {callback!r:.80}")
-        if problem := _problem(callback, recipe):
-            raise ConfigError(f"callbacks: {type(callback).__name__}: {problem}")
 
 
 def _problem(callback: keras.callbacks.Callback, recipe: Recipe) -> str:
@@ -76,61 +63,92 @@ def compile_model(model: keras.Model, network: Network, recipe: Recipe) -> None:
 
 
 class Callbacks:
-    """The callbacks of a run, from its first epoch in this process to its last.
+    """The callbacks of a run, from its first epoch in this process to its last; without any, nothing happens.
 
     Attributes:
+        names: of their classes.
         error: what one of them raised; None for nothing. The run then ends with its checkpoint first.
+
+    Raises:
+        TypeError: for what is not a `keras.callbacks.Callback`.
+        ConfigError: for a callback that is called after each batch, that does what a run does itself, or that sets the
+            learning rate of a schedule.
     """
 
-    def __init__(self, callbacks: Sequence[keras.callbacks.Callback], model: keras.Model, recipe: Recipe, *,
-                 steps: int):
-        self._model, self._recipe = model, recipe
+    def __init__(self, callbacks: Sequence[keras.callbacks.Callback], recipe: Recipe):
+        for callback in callbacks:
+            if not isinstance(callback, _kinds.Callback):
+                raise TypeError(f"callbacks are instances of keras.callbacks.Callback; received {callback!r:.80}")
+            if problem := _problem(callback, recipe):
+                raise ConfigError(f"callbacks: {type(callback).__name__}: {problem}")
+        self._given, self._recipe = list(callbacks), recipe
+        self.names = [type(one).__name__ for one in callbacks]
         self.error: Exception | None = None
+
+    def start(self, model: keras.Model, engine: TapeEngine | FitEngine, state: Checkpoint, reporter: Reporter) -> None:
+        """Before the first epoch in this process: `state` takes what they set."""
+        if not self._given:
+            return
+        if state.epoch:
+            reporter.note("the state of callbacks is their own, and in no checkpoint: they start again")
+        self._model, self._engine, self._state, self._reporter = model, engine, state, reporter
         model.stop_training = False
         if not model.optimizer.built:  # else Keras warns when it loads a model that `ModelCheckpoint` saved
             model.optimizer.build(model.trainable_variables)
-        self._list = _kinds.CallbackList(list(callbacks), model=model, epochs=recipe.epochs, steps=steps, verbose=0)
+        self._list = _kinds.CallbackList(self._given, model=model, epochs=self._recipe.epochs,
+                                         steps=engine.steps_an_epoch, verbose=0)
         self._list.on_train_begin()
 
-    @property
-    def stop(self) -> bool:
-        """Whether one of them wants the run to end here."""
-        return bool(self._model.stop_training)
+    def begin_epoch(self) -> None:
+        """Before an epoch."""
+        if self._given:
+            self._call(self._list.on_epoch_begin, self._state.epoch)
 
-    def begin(self, epoch: int, learning_rate: float) -> float:
-        """Before epoch number `epoch` (0 is the first); returns its learning rate."""
-        return self._called(learning_rate, self._list.on_epoch_begin, epoch)
+    def end_epoch(self, row: Row) -> None:
+        """After the epoch of a row of `metrics.csv`."""
+        if self._given:
+            logs = {name: value for name, value in row.items() if value is not None and name != "epoch"}
+            self._call(self._list.on_epoch_end, row["epoch"] - 1, logs)
+            self._state.stopped = bool(self._model.stop_training)
 
-    def end(self, row: Row, learning_rate: float) -> float:
-        """After the epoch of a row; returns the learning rate of the next one."""
-        logs = {name: value for name, value in row.items() if value is not None and name != "epoch"}
-        return self._called(learning_rate, self._list.on_epoch_end, row["epoch"] - 1, logs)
-
-    def _called(self, learning_rate: float, hook: Callable[..., None], *arguments: object) -> float:
-        optimizer = self._model.optimizer
-        optimizer.learning_rate = learning_rate
-        try:
-            hook(*arguments)
-        except Exception as error:
-            self.error = error
-        rate = float(optimizer.learning_rate)
-        if rate == np.float32(learning_rate):
-            return learning_rate
+    def _call(self, hook: Callable[..., None], *arguments: int | Row) -> None:
+        """Calls a hook with the weights that count in the model, and takes over what it sets."""
+        model, engine = self._model, self._engine
+        weights = [variable.numpy() for variable in engine.weights().values()]
+        before = engine.learning_rate(max(self._state.epoch - 1, 0))
+        with engine.counting():
+            model.set_weights(weights)  # some engines train a copy, or variables of their own
+            model.optimizer.learning_rate = before
+            try:
+                hook(*arguments)
+            except Exception as error:
+                self.error = error
+            changed = model.get_weights()
+        if _differ(weights, changed):
+            for variables in (engine.weights(), engine.weights(averaged=False)):
+                for variable, array in zip(variables.values(), changed):
+                    variable.assign(array)
+        rate = float(model.optimizer.learning_rate)
+        if rate == np.float32(before):
+            return
         if self._recipe.horizon:
             self.error = ConfigError(f"a callback has set the learning rate to {rate:g}, {FIXED}")
-            return learning_rate
-        return rate
+            return
+        self._state.learning_rate = rate
+        engine.set_learning_rate(rate)
 
-    def finish(self, reporter: Reporter) -> None:
+    def finish(self) -> None:
         """After the last epoch. Weights that are set now count no more: the run's are selected."""
+        if not self._given:
+            return
         before = self._model.get_weights()
         self._list.on_train_end()
-        if differ(before, self._model.get_weights()):
+        if _differ(before, self._model.get_weights()):
             self._model.set_weights(before)
-            reporter.note("a callback has set weights at the end; those that count are of the lowest val_loss "
-                          "(weights='best') or the last (weights='last')")
+            self._reporter.note("a callback has set weights at the end; those that count are of the lowest val_loss "
+                                "(weights='best') or the last (weights='last')")
 
 
-def differ(some: Sequence[np.ndarray], others: Sequence[np.ndarray]) -> bool:
+def _differ(some: Sequence[np.ndarray], others: Sequence[np.ndarray]) -> bool:
     """Whether two lists of arrays differ."""
     return not all(map(np.array_equal, some, others))

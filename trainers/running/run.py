@@ -268,7 +268,7 @@ def execute(place: Opened | NewFolder, config: RunConfig, *, reporter: Reporter,
     finally:
         compile_cache.add()
         reporter.close()
-    if session.callbacks and session.callbacks.error:
+    if session.callbacks.error:
         raise session.callbacks.error
     return done
 

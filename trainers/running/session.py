@@ -9,8 +9,6 @@ has started.
 from __future__ import annotations
 
 import contextlib
-import dataclasses
-import functools
 import shutil
 import time
 from typing import Callable, Sequence
@@ -24,12 +22,12 @@ from fmnist_zoo.files import Record, make_folder, quoted, require_space, write_j
 from trainers.board import events
 from trainers.board.observer import Observer
 from trainers.config import RunConfig
-from trainers.engine import factory, schedule
+from trainers.engine import factory
 from trainers.engine.epoch import EpochMeans, NonFiniteError
 from trainers.engine.network import Network, make_penalty
 from trainers.metrics_table import COLUMNS, Row
 from trainers.running import dependencies, progress, provenance
-from trainers.running.callbacks import Callbacks, check_callbacks, compile_model, differ
+from trainers.running.callbacks import Callbacks, compile_model
 from trainers.running.checkpoint import Checkpoint, CheckpointError, Due, fits, identity
 from trainers.running.folder import RunFolder
 
@@ -56,10 +54,8 @@ class Session:
     def __init__(self, config: RunConfig, data: Data, reporter: progress.Reporter, *,
                  record: Record | None = None, checkpoint: Checkpoint | None = None,
                  expected: Record | None = None, callbacks: Sequence[keras.callbacks.Callback] = ()):
-        check_callbacks(callbacks, config.recipe)
+        self.callbacks = Callbacks(callbacks, config.recipe)
         self.config, self.data, self.reporter, self.old_record = config, data, reporter, record
-        self.given = callbacks
-        self.callbacks: Callbacks | None = None
         for one in (record, expected):
             provenance.require_data(data, (one or {}).get("data"))
         self.fit, self.validation = data["fit"], data["validation"]
@@ -128,7 +124,7 @@ class Session:
             replay = ""
         self.observer = Observer(folder.path, self.config, self.engine.network, self.sample, self.validation,
                                  replay=replay, sweep=self.sweep)
-        self.watch, self.due = progress.Stopwatch(), Due(self.config.checkpoint_every)
+        self.started, self.due = time.perf_counter(), Due(self.config.checkpoint_every)
 
     def _record(self) -> Record:
         """What `config.json` will hold."""
@@ -146,7 +142,7 @@ class Session:
                 "jit_compile": self.config.compiles,
                 "data": {"name": data.name, "sha256": data.sha256, "split_sha256": data.split_sha256, **sizes},
                 **({"model": self.builder.record} if self.builder and self.builder.record else {}),
-                **({"callbacks": [type(one).__name__ for one in self.given]} if self.given else {}),
+                **({"callbacks": self.callbacks.names} if self.callbacks.names else {}),
                 "started": starts[0]["time"], "environment": starts[0]["environment"], "starts": starts}
 
     def run(self, should_stop: Callable[[], bool]) -> Record | None:
@@ -155,26 +151,20 @@ class Session:
         try:
             if not events.opened(self.folder.path):
                 self.observer.start(self.model, self.batch_size, self.engine.augmented(AUGMENTED))
-            if self.given:
-                if self.state.epoch:
-                    self.reporter.note("the state of callbacks is their own, and in no checkpoint: they start again")
-                self.callbacks = Callbacks(self.given, self.model, self.config.recipe,
-                                           steps=self.engine.steps_an_epoch)
+            self.callbacks.start(self.model, self.engine, self.state, self.reporter)
             while not self._over():
                 begun = self.state.epoch > self.first_epoch
-                if begun and should_stop() or self._failed():
+                if begun and should_stop() or self.callbacks.error:
                     if begun:
                         self._save()
                     return None
-                if self.callbacks:
-                    self._call_back(functools.partial(self.callbacks.begin, self.state.epoch))
-                if self._failed():
+                self.callbacks.begin_epoch()
+                if self.callbacks.error:
                     continue
                 row = self._epoch()
                 self.reporter.epoch(row, self.config.recipe.epochs, self.state.best_epoch, self._seconds_left(0.0))
             result = self._finish()
-            if self.callbacks:
-                self.callbacks.finish(self.reporter)
+            self.callbacks.finish()
             return result
         except Exception as error:
             with contextlib.suppress(OSError):  # on a full disk the first error is the one to report
@@ -215,7 +205,7 @@ class Session:
     def _seconds_left(self, share: float) -> float:
         """Until the run ends, at the pace of this process so far; `share` of the current epoch is done."""
         done = self.state.epoch - self.first_epoch + share
-        return (self.config.recipe.epochs - self.first_epoch - done) * self.watch.seconds() / done
+        return (self.config.recipe.epochs - self.first_epoch - done) * (time.perf_counter() - self.started) / done
 
     def _over(self) -> bool:
         return self.state.epoch >= self.config.recipe.epochs or self._stopped_early()
@@ -224,43 +214,18 @@ class Session:
         patience = self.config.recipe.early_stopping
         return self.state.stopped or bool(patience) and self.state.epoch - self.state.best_epoch >= patience
 
-    def _failed(self) -> bool:
-        """Whether a callback has raised an error."""
-        return self.callbacks is not None and self.callbacks.error is not None
-
-    def _call_back(self, hook: Callable[[float], float]) -> None:
-        """Calls a hook of the callbacks with the weights that count in the model, and takes over what it sets."""
-        weights = list(self._weights().values())
-        with self.engine.counting():
-            self.model.set_weights(weights)  # some engines train a copy, or variables of their own
-            rate = hook(self._learning_rate(self.state.epoch - 1))
-            changed = self.model.get_weights()
-        if differ(weights, changed):
-            for variables in (self.engine.weights(), self.engine.weights(averaged=False)):
-                for variable, array in zip(variables.values(), changed):
-                    variable.assign(array)
-        if rate != self._learning_rate(self.state.epoch - 1):
-            self.state.learning_rate = rate
-            self.engine.set_learning_rate(rate)
-
-    def _learning_rate(self, epoch: int) -> float:
-        """That of the last update of epoch number `epoch`, 0 the first."""
-        recipe, given = self.config.recipe, self.state.learning_rate
-        recipe = recipe if given is None else dataclasses.replace(recipe, learning_rate=given)
-        return schedule.last_learning_rate(recipe, steps_an_epoch=self.engine.steps_an_epoch, epoch=max(epoch, 0))
-
     def _epoch(self) -> Row:
         """Trains one epoch, measures it and writes its events, row and checkpoint; returns the row."""
         state, count = self.state, len(self.fit.labels)
-        watch = progress.Stopwatch()
+        started = time.perf_counter()
 
         def on_part(done: int, means: EpochMeans) -> None:
             images = min(done * self.batch_size, count)
-            self.reporter.part(state.epoch + 1, images / count, means, images / watch.seconds(),
+            self.reporter.part(state.epoch + 1, images / count, means, images / (time.perf_counter() - started),
                                self._seconds_left(images / count))
 
         means = self.engine.run_epoch(state.epoch, on_part)
-        seconds = watch.seconds()
+        seconds = time.perf_counter() - started
         state.epoch += 1
         state.seconds += seconds
         with self.engine.counting():
@@ -270,9 +235,7 @@ class Session:
             self.observer.epoch(row, logits)
         self.observer.flush()
         self.folder.table.append(row)
-        if self.callbacks:
-            self._call_back(functools.partial(self.callbacks.end, row))
-            state.stopped = self.callbacks.stop
+        self.callbacks.end_epoch(row)
         if self.due(state.epoch) or self._over():
             self._save()
         return row
@@ -283,7 +246,7 @@ class Session:
         row: Row = dict.fromkeys(COLUMNS) | {
             "epoch": self.state.epoch, "step": step, "seconds": seconds,
             "images_per_second": len(self.fit.labels) / seconds,
-            "learning_rate": self._learning_rate(self.state.epoch - 1),
+            "learning_rate": self.engine.learning_rate(self.state.epoch - 1),
             "loss": means.loss, "penalty": means.penalty, "objective": means.objective,
             "accuracy": means.accuracy,
             "train_loss": metrics.mean_cross_entropy(sample, self.sample.labels),
