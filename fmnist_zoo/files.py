@@ -96,7 +96,7 @@ def sha256_of(path: str | os.PathLike[str]) -> str:
 
 def sealed(content: Record) -> Record:
     """A record as it is written: "version" says which version of the code did, and `DIGEST` is of all the rest."""
-    record = {**content, "version": __version__}
+    record = json.loads(json.dumps({**content, "version": __version__}))  # a key that is a number becomes text
     record.pop(DIGEST, None)
     return {**record, DIGEST: _digest(record)}
 
@@ -113,9 +113,8 @@ def opened(record: Any) -> Any:
 
 
 def _digest(content: Record) -> str:
-    """Of what JSON makes of it, in the order of names: independent of spaces and of the order in the file."""
-    plain = json.loads(json.dumps(content))  # a key that is a number becomes text
-    return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()
+    """Of content that JSON has made, in the order of names: independent of spaces and of the order in the file."""
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 def publish(beside: str | os.PathLike[str], path: str | os.PathLike[str]) -> None:

@@ -132,8 +132,9 @@ def made(path, space, trials, score, *, halves=None, seeds=1, **options):
         "tuner": "random", "max_trials": None, "objective": "val_loss", "executions": seeds, "data": "mini",
         "epochs": 30, **options})
     path.mkdir(parents=True)
-    write_json(path / "sweep.json", plan.manifest())
+    write_json(path / "sweep.json", {**plan.manifest(), "started": 0.0})
     found = study.load(path)
+    found.add_start({"versions": {}, "commit": "", "modules": {}}, max_trials=len(trials), planned=len(trials))
     for values, epochs, parent in zip(trials, lengths, parents):
         trial = found.add(dict(zip(found.space.names, values)), epochs, parent)
         losses = [score(trial.values, trial.seed + execution) for execution in range(seeds)]
@@ -145,4 +146,5 @@ def made(path, space, trials, score, *, halves=None, seeds=1, **options):
             {"epochs": epochs or 30, "seconds": 1.0, "seed": trial.seed + execution, "final": {
                 "ranking_loss": loss, "val_loss": other, "ranking_accuracy": 1 - loss,
                 "val_accuracy": 1 - other}} for execution, (loss, other) in enumerate(zip(losses, others))])
+    found.finish()
     return found

@@ -94,11 +94,12 @@ def test_sweeps_are_a_line_each(tmp_path, capsys):
     _, row = lines(tmp_path, capsys)[0]
     assert row == ["4L", "random: dropout=0.0,0.5; l2=0.0,0.001 data=mini", "finished", "3/3 trials", "0.2500",
                    "0.7500", "-", "3", str(made.path)]
-    (made.path / "0002" / "result.json").unlink()
-    assert [one["status"] for one in listed(tmp_path, capsys)] == ["interrupted"]
-    (made.path / "0001" / "result.json").write_text("{half")
+    made.add({"dropout": 0.0, "l2": 0.001})
+    made.add_start({"versions": {}, "commit": "", "modules": {}}, max_trials=4, planned=4)
+    assert lines(tmp_path, capsys)[0][1][2:4] == ["interrupted", "3/4 trials"]
+    (made.path / "0001" / "trial.json").write_text("{half")
     (damaged,) = listed(tmp_path, capsys)
-    assert damaged["status"] == "damaged" and str(made.path / "0001" / "result.json") in damaged["reason"]
+    assert damaged["status"] == "damaged" and str(made.path / "0001" / "trial.json") in damaged["reason"]
 
 
 def test_models_are_chosen_by_pattern_with_and_without_changes(logs, capsys):

@@ -159,7 +159,7 @@ class Study:
         self.starts: list[dict[str, Any]] = manifest["starts"]
         with os.scandir(path) as entries:
             names = sorted((entry.name for entry in entries if entry.name.isdecimal()), key=int)
-        found = [trial for name in names if (trial := _read_trial(path / name, self.space))]
+        found = [trial for name in names if (trial := _read_trial(str(path), name, self.space.names))]
         self.trials = {trial.name: trial for trial in found}
         self.ended = [trial for trial in found if trial.status != RUNNING]
         self.ranked = sorted((trial for trial in found if trial.status == COMPLETED), key=self._rank)
@@ -321,13 +321,19 @@ class Study:
                 if folder.checkpoint.parent.exists() and not self._may_be_continued(trial):
                     shutil.rmtree(folder.checkpoint.parent, ignore_errors=True)
 
+    def _rung(self, trial: Trial) -> list[Trial]:
+        """The completed trials of as many epochs, the best first."""
+        ends = [bisect_side(self.ranked, self._rank(trial)[0], key=lambda one: self._rank(one)[0])
+                for bisect_side in (bisect.bisect_left, bisect.bisect_right)]
+        return self.ranked[slice(*ends)]
+
     def _may_be_continued(self, trial: Trial) -> bool:
         """Of successive halving: whether a trial continues it, or may: it is in the better half of its rung."""
         if trial.name in self._continued:
             return self._continued[trial.name].status == RUNNING
         if trial.status != COMPLETED or not trial.epochs or trial.epochs == self.base.recipe.epochs or self.is_finished:
             return False
-        rung = [one for one in self.ranked if one.epochs == trial.epochs]
+        rung = self._rung(trial)
         return any(trial is one for one in rung[:max(BEST, len(rung) // 2)])
 
     def clean_after(self, trial: Trial) -> None:
@@ -336,7 +342,7 @@ class Study:
         if trial.parent:
             self.clean(self.trials[trial.parent])
         if trial.status == COMPLETED:
-            rung = [one for one in self.ranked if one.epochs == trial.epochs]
+            rung = self._rung(trial)
             for some, kept in ((self.ranked, BEST), (rung, max(BEST, len(rung) // 2))):
                 for one in some[kept:kept + 1]:  # the one that is no longer among them
                     self.clean(one)
@@ -357,14 +363,14 @@ def load(path: str | os.PathLike[str]) -> Study:
                           "--overwrite") from error
 
 
-def _read_trial(folder: pathlib.Path, space: Space) -> Trial | None:
-    """The trial in a folder; None if the leader was killed before it recorded the trial."""
-    file = folder / "trial.json"
+def _read_trial(path: str, name: str, searched: tuple[str, ...]) -> Trial | None:
+    """A trial of the sweep in `path`; None if the leader was killed before it recorded the trial."""
+    file = os.path.join(path, name, "trial.json")
     try:
         content = read_json(file)
         content.pop("version", None)
-        trial = Trial(folder.name, **content)
-        if tuple(trial.values) != space.names:
+        trial = Trial(name, **content)
+        if tuple(trial.values) != searched:
             raise ValueError(f"it has values of {', '.join(trial.values)}")
         return trial
     except FileNotFoundError:
