@@ -1,6 +1,7 @@
 """`fmnist_zoo.backend`: the user chooses Keras' backend; known noise of TensorFlow's start is dropped."""
 
 import contextlib
+import gc
 import importlib.util
 import json
 import os
@@ -11,7 +12,7 @@ import numpy as np
 import pytest
 
 import fmnist_zoo
-from fmnist_zoo import data, prediction
+from fmnist_zoo import backend, data, prediction
 from fmnist_zoo.backend import chosen, keras, without_noise
 from tests.conftest import ROOT
 
@@ -129,3 +130,17 @@ def test_commands_that_train_nothing_take_any_backend(monkeypatch, capsys, tmp_p
     importlib.import_module(f"trainers.{name}").main(arguments)
     said = "".join(capsys.readouterr())
     assert text in said and "needs TensorFlow" not in said
+
+
+def test_only_a_process_that_is_alone_imports_without_what_keras_wraps(monkeypatch):
+    def found():
+        with contextlib.suppress(ImportError):
+            return importlib.import_module("wave")
+
+    monkeypatch.setattr(backend, "WRAPPED", ("wave",))
+    for alone in (False, True):
+        monkeypatch.setattr(backend, "_alone", alone)
+        monkeypatch.delitem(sys.modules, "wave", raising=False)
+        with backend.quick_imports():
+            assert bool(found()) != alone and gc.isenabled() != alone
+        assert found() and gc.isenabled()

@@ -69,7 +69,7 @@ def start_tensorflow(threads: int) -> int:
     Returns the number that it has.
     """
     backend.need_tensorflow()
-    with backend.without_noise(), backend.without_wrapped():
+    with backend.without_noise(), backend.quick_imports():
         import tensorflow
 
         with contextlib.suppress(RuntimeError):  # it runs

@@ -52,7 +52,7 @@ class Oracle:
                  start: Sequence[Mapping[str, Value]] = ()):
         from fmnist_zoo.backend import tf  # noqa: F401  (before keras-tuner, which imports it with all its noise)
 
-        with contextlib.nullcontext() if tuner == "bayesian" else backend.without_wrapped():
+        with contextlib.nullcontext() if tuner == "bayesian" else backend.quick_imports():
             import keras_tuner
             from keras_tuner import oracles
 
