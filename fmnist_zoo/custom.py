@@ -117,15 +117,18 @@ class Builder:
             known.arguments, known.summary, known.notes = values, None, []
         return self._with[values]
 
-    def call(self) -> tuple[Any, arguments.Arguments]:
+    def call(self, hp: Any = None) -> tuple[Any, arguments.Arguments]:
         """What the function returns, and all arguments that it was called with, or asked `hp` for.
+
+        Args:
+            hp: keras-tuner's `HyperParameters` with the arguments as values; None: new ones.
 
         Raises:
             SpecError: if it does not ask `hp` for one of the arguments.
         """
         if not self.takes_hp:
             return self.function(**dict(self.arguments)), arguments.canonical({**self.defaults, **dict(self.arguments)})
-        hp = hyperparameters(self.arguments)
+        hp = hp or hyperparameters(self.arguments)
         model = self.function(hp)
         known = {one.name for one in hp.space}
         if unknown := [name for name, _ in self.arguments if name not in known]:
@@ -244,7 +247,7 @@ def build(known: Builder, seed: int) -> keras.Model:
     return model
 
 
-def returned(known: Builder) -> tuple[Any, arguments.Arguments]:
+def returned(known: Builder, hp: Any = None) -> tuple[Any, arguments.Arguments]:
     """What a build function returns, as it is, and its arguments, as `Builder.call`; checked by `build` alone.
 
     Raises:
@@ -253,7 +256,7 @@ def returned(known: Builder) -> tuple[Any, arguments.Arguments]:
     from fmnist_zoo.backend import keras  # noqa: F401  (before the user's code, as in `build`)
 
     with _refusals(known), isolated(0):
-        return _run("its function", known.call)
+        return _called(known, hp)
 
 
 @contextlib.contextmanager
@@ -376,11 +379,7 @@ def _called_until_built(known: Builder, seed: int) -> keras.Model:
     problems: dict[str, list[str]] = {}  # by what went wrong, the shapes with which it did
     for shape in SHAPES:
         with isolated(seed):
-            model, _ = _run("its function", known.call)
-            if not isinstance(model, keras.Model):
-                found = f"{model!r:.60}" if model is None else type(model).__qualname__
-                raise SpecError(f"its function returns {found}, not a keras.Model" + "; is there a return?"
-                                * (model is None))
+            model, _ = _called(known)
             if any(_VARIABLES.get(id(variable)) is variable for variable in model.weights):
                 raise SpecError("its function returns layers that it has returned before, so that one run would start "
                                 "from the weights of another; make a new model, of new layers, in each call")
@@ -398,6 +397,17 @@ def _called_until_built(known: Builder, seed: int) -> keras.Model:
         problems.setdefault(f"it returns {_described(outputs)}", []).append(shape_text(shape))
     raise SpecError(f"it declares no input, and gives (batch, {CLASSES}) logits for images of no shape: " + "; ".join(
         f"with {', '.join(shapes)} {problem}" for problem, shapes in problems.items()))
+
+
+def _called(known: Builder, hp: Any = None) -> tuple[keras.Model, arguments.Arguments]:
+    """As `Builder.call`, of which the first was checked to be a model."""
+    from fmnist_zoo.backend import keras
+
+    model, values = _run("its function", lambda: known.call(hp))
+    if not isinstance(model, keras.Model):
+        found = "None" if model is None else type(model).__qualname__
+        raise SpecError(f"its function returns {found}, not a keras.Model" + "; is there a return?" * (model is None))
+    return model, values
 
 
 def _on_images(model: keras.Model, shape: tuple[int, ...]) -> Any:

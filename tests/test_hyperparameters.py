@@ -3,6 +3,7 @@
 import json
 import pathlib
 
+import keras_tuner
 import pytest
 
 import fmnist_zoo
@@ -11,7 +12,9 @@ from fmnist_zoo.spec import ModelSpec, SpecError
 from tests import hypermodels
 from trainers.board import hparams
 from trainers.config import SETTINGS, ConfigError, RunConfig, overlay, read_run, resolve
+from trainers.sweep import main as sweep_main, sweep
 from trainers.train import main, resume, train
+from trainers.tuning import hypermodel, study
 
 SMALL = dict(data="mini", epochs=1, histogram_every=0)
 
@@ -88,6 +91,7 @@ def test_function_of_keras_tuner_is_trained_with_its_defaults_and_its_compile():
     assert (values["units_0"], values["hp.dropout"], values["dropout"], values["lr"]) == (8, "false", 0.0, 1e-4)
 
 
+@pytest.mark.long
 def test_arguments_of_a_command_are_in_the_name_of_the_model(capsys):
     fmnist_zoo.register("mine", build=hypermodels.build_model)
     flags = ["--data=mini", "--epochs=1", "--histogram_every=0", "--logdir=logs"]
@@ -115,3 +119,133 @@ def test_train_takes_arguments_of_a_function_and_a_recipe_wins_over_compile():
     fmnist_zoo.register("slow", build=hypermodels.cnn, recipe=fmnist_zoo.Recipe(learning_rate=1e-4))
     run = train("slow", **SMALL)
     assert (run.config.recipe.optimizer, run.config.recipe.learning_rate) == ("rmsprop", 1e-4)
+
+
+def searched(model, tuner="random", count=6, name="one", **more):
+    """The table of a sweep of which the pool makes results up, and its folder."""
+    table = sweep(model, tuner=tuner, max_trials=count, data="mini", epochs=9, logdir="logs", name=name, page=False,
+                  **more)
+    return table, study.load(f"logs/sweeps/{name}")
+
+
+@pytest.mark.parametrize("function", [hypermodels.build_model, hypermodels.conditional, hypermodels.reserved])
+def test_space_is_found_as_keras_tuner_finds_it(function, tmp_path):
+    tuner = keras_tuner.RandomSearch(function, objective="val_loss", directory=tmp_path)
+    expected = tuner.oracle.get_space().get_config()["space"]
+    assert hypermodel.found(registry.spec_of(function).builder) == expected
+
+
+@pytest.mark.parametrize("function, tuner", [
+    (hypermodels.build_model, "random"), (hypermodels.conditional, "grid"), (hypermodels.conditional, "asha"),
+    *(pytest.param(*one, marks=pytest.mark.long) for one in (
+        (hypermodels.build_model, "grid"), (hypermodels.build_model, "bayesian"), (hypermodels.build_model, "asha"),
+        (hypermodels.conditional, "random"), (hypermodels.conditional, "bayesian")))])
+def test_sweep_continues_as_if_it_had_not_stopped(function, tuner, pretending_pool, monkeypatch):
+    def stop():
+        raise KeyboardInterrupt
+
+    count = 23 if tuner == "bayesian" else 5  # beyond what it draws at random
+    table, found = searched(function, tuner, count)
+    run = pretending_pool.run
+    monkeypatch.setattr(pretending_pool, "run", lambda job: stop() if job.folder.endswith("0002/0") else run(job))
+    with pytest.raises(KeyboardInterrupt):
+        searched(function, tuner, count, name="two")
+    monkeypatch.setattr(pretending_pool, "run", run)
+    again, restored = searched(function, tuner, count, name="two")
+    assert [{**row, "seconds": 0} for row in again] == [{**row, "seconds": 0} for row in table]
+    assert restored.space == found.space and [vars(trial) for trial in restored.trials.values()] == [
+        vars(trial) for trial in found.trials.values()]
+    assert len(table) >= min(count, 8) and {row["status"] for row in table} == {"COMPLETED"}
+    for trial in found.trials.values():
+        config = found.config(trial, 0)
+        given = {arguments.label(name): value for name, value in config.spec.arguments}
+        assert given == {name: value for name, value in trial.values.items()}
+        asked = hypermodel.build(config, found.space.configs, {}).values
+        assert asked == given  # no more, and no less
+
+
+def test_columns_of_a_space_that_grows_and_of_scopes(pretending_pool):
+    _, found = searched(hypermodels.build_model)
+    assert found.space.names == ("num_layers", "units_0", "hp.activation", "hp.dropout", "lr", "units_1", "units_2")
+    rows = study.read_rows(found.path / "trials.csv", found.space)
+    assert rows == [found.row(trial) for trial in found.trials.values()]
+    for row in rows:
+        units = [row.values[f"units_{index}"] is not None for index in range(3)]
+        assert units == [index < row.values["num_layers"] for index in range(3)]
+    table, _ = searched(hypermodels.conditional, name="two")
+    assert {(row["model_type"], row["units"] is None, row["filters"] is None) for row in table} == {
+        ("mlp", False, True), ("cnn", True, False)}
+
+
+def test_names_of_settings_and_columns_are_told_apart(pretending_pool):
+    table, found = searched(hypermodels.reserved)
+    lines = (found.path / "trials.csv").read_text(encoding="utf-8").splitlines()
+    assert lines[0] == ("trial,hp.objective,hp.status,hp.dropout,hp.seed,lr,objective,objective_std,trained_epochs,"
+                        "seed,seconds,status,reason")
+    assert {row["hp.objective"] for row in table} == {4, 8} and {row["status"] for row in table} == {"COMPLETED"}
+    for trial in found.trials.values():
+        config = found.config(trial, 0)
+        assert (config.spec.dropout, config.seed, config.recipe.optimizer) == ((), 0, "sgd")
+        assert config.recipe.learning_rate == pytest.approx(trial.values["lr"], rel=1e-6)
+        shown = hparams.hyperparameters(config)
+        assert (shown["dropout"], shown["hp.dropout"]) == (0, trial.values["hp.dropout"])
+
+
+def test_a_space_adds_settings_and_other_values(pretending_pool):
+    table, found = searched(hypermodels.build_model, space="batch_size=100,200; units_0=4,5; lr=1e-3..2e-3", count=8)
+    assert {row["batch_size"] for row in table} == {100, 200} and {row["units_0"] for row in table} <= {4, 5}
+    assert all(1e-3 <= row["lr"] <= 2e-3 for row in table) and {row["num_layers"] for row in table} >= {1, 3}
+    assert {found.config(trial, 0).recipe.batch_size for trial in found.trials.values()} == {100, 200}
+    table, _ = searched("build_model,units_0=24,hp.dropout=true", name="fixed", learning_rate=0.5)
+    assert {(row.get("units_0"), row.get("hp.dropout")) for row in table} == {(None, None)}
+    best = json.loads(pathlib.Path("logs/sweeps/fixed/best.json").read_text(encoding="utf-8"))
+    assert best["config"]["recipe"]["learning_rate"] == 0.5
+    assert {"units_0": 24, "dropout": True}.items() <= best["config"]["spec"]["arguments"].items()
+
+
+def test_plain_arguments_are_searched_by_a_space(pretending_pool):
+    table, found = searched(hypermodels.cnn, space={"filters": [2, 3], "rate": "0.1..0.5", "kind": ["relu", "tanh"]})
+    assert {row["filters"] for row in table} == {2, 3} and all(0.1 <= row["rate"] <= 0.5 for row in table)
+    config = found.run_config(found.ranked[0])
+    assert dict(config.spec.arguments).items() >= found.ranked[0].values.items()
+    assert (config.recipe.optimizer, config.recipe.learning_rate) == ("rmsprop", 0.002)
+    table, _ = searched(hypermodels.cnn, "asha", space="lr=log(1e-4..1e-2)", name="two")
+    assert [row["objective"] for row in table] == pytest.approx([row["lr"] for row in table], rel=1e-5)
+
+
+def test_values_with_which_a_function_raises_are_failed_trials(pretending_pool):
+    table, found = searched(hypermodels.failing, "grid")
+    assert [(row["units"], row["status"]) for row in table] == [(4, "COMPLETED"), (8, "FAILED")]
+    assert table[1]["reason"].endswith("its function raises ValueError: eight is too many")
+    assert found.is_finished
+
+
+@pytest.mark.parametrize("function, more, complaint", [
+    (hypermodels.build_model, {"space": "unitz_0=1,2"}, "no hyper-parameter is named 'unitz_0'; did you mean units_0"),
+    (hypermodels.build_model, {"space": "units_0=a"}, "units_0 must be a whole number .*; in 'units_0=a'"),
+    (hypermodels.cnn, {"space": "filterz=1,2"}, "no hyper-parameter is named 'filterz'; did you mean filters"),
+    (hypermodels.cnn, {"space": "rate=0.1..0.5", "tuner": "grid"}, "a grid needs its values listed"),
+    (hypermodels.nothing, {}, "its function returns None, not a keras.Model; is there a return"),
+])
+def test_a_space_that_the_function_does_not_have_is_refused(function, more, complaint):
+    with pytest.raises((ConfigError, SpecError), match=complaint):
+        searched(function, **more)
+    assert not pathlib.Path("logs").exists()
+
+
+def test_a_sweep_takes_no_model_that_is_built():
+    with pytest.raises(ConfigError, match="a sweep builds a model for each trial: give it the function"):
+        sweep(hypermodels.cnn())
+
+
+def test_best_trial_of_a_function_is_trained_in_full(inline_pool):
+    fmnist_zoo.register("mine", build=hypermodels.conditional)
+    flags = ["--data=mini", "--epochs=1", "--logdir=logs"]
+    assert sweep_main([*flags, "--model=mine", "--max_trials=2", "--page=false", "--name=s"]) == 0
+    found = study.load("logs/sweeps/s")
+    assert main(["--from_sweep=logs/sweeps/s", "--logdir=logs", "--run_name=best"]) == 0
+    (path,) = pathlib.Path("logs").glob("mine*/best")
+    config = read_run(path)[1]
+    assert config == found.run_config(found.ranked[0])
+    assert {arguments.label(name): value for name, value in config.spec.arguments} == found.ranked[0].values
+    assert config.recipe.optimizer == found.ranked[0].values["hp.optimizer"]

@@ -10,7 +10,8 @@ import pytest
 
 from tests.sweeps import drive, end
 from trainers.config import resolve
-from trainers.tuning.oracle import DONE, Oracle, hyperparameters
+from trainers.tuning import hypermodel
+from trainers.tuning.oracle import DONE, Oracle
 from trainers.tuning.space import apply, parse, parse_start
 from trainers.tuning.study import Trial
 
@@ -56,7 +57,8 @@ def test_random_draws_what_random_search_of_keras_tuner_draws(tmp_path):
     import keras_tuner
 
     space = parse("dropout=0..0.5; batch_size=32,64,128,256", BASE)
-    oracle = keras_tuner.oracles.RandomSearchOracle("val_loss", 9, 4, hyperparameters(space))
+    oracle = keras_tuner.oracles.RandomSearchOracle("val_loss", 9, 4, hypermodel.hyperparameters(
+        map(hypermodel.config_of, space.parameters)))
     oracle._set_project_dir(tmp_path, "stock")
     stock = [oracle.create_trial(f"tuner{number}").hyperparameters.values for number in range(9)]
     assert values_of(drive(make("random", space.text, seed=3), lambda trial: 0.5, count=9)) == stock

@@ -10,13 +10,15 @@ import os
 import pathlib
 import sys
 import textwrap
-from typing import Any, Mapping, Sequence, Unpack
+from typing import Any, Callable, Mapping, Sequence, Unpack
 
+from fmnist_zoo import prototype, registry
 from fmnist_zoo.errors import UsageError
 from fmnist_zoo.files import quoted
 from fmnist_zoo.settings import DATA, MODEL, OUTPUT, TRAINING
 from fmnist_zoo.spec import ModelSpec
 from trainers import cli
+from trainers.config import ConfigError
 from trainers.settings import Settings
 from trainers.tuning import page, workers as pools
 from trainers.tuning.cluster import Scheduler
@@ -89,8 +91,9 @@ def define_flags() -> cli.Flags:
     return values
 
 
-def sweep(model: str | ModelSpec, space: str | Mapping[str, Any] | None = None, *, tuner: str = "random",
-          max_trials: int | None = None, factor: int | None = None, objective: str = "val_loss", executions: int = 1,
+def sweep(model: str | ModelSpec | Callable[..., Any], space: str | Mapping[str, Any] | None = None, *,
+          tuner: str = "random", max_trials: int | None = None, factor: int | None = None,
+          objective: str = "val_loss", executions: int = 1,
           start: str | Mapping[str, Any] | Sequence[str | Mapping[str, Any]] = (), workers: int | None = None,
           scheduler: str = "", tls_ca: str = "", tls_cert: str = "", tls_key: str = "",
           trust_network: bool = False, max_failures: int = 5,
@@ -99,8 +102,10 @@ def sweep(model: str | ModelSpec, space: str | Mapping[str, Any] | None = None, 
     """Runs a sweep, or continues the one of the same name. Workers import your script: guard the call with `__main__`.
 
     Args:
-        model: a name or a spec.
-        space: as `--space`, or a mapping such as `{"dropout": [0, 0.2], "l2": "log(1e-6..1e-2)"}`; None: the default.
+        model: a name, a spec, or a function that builds the model; one of a module, which the workers can import.
+        space: as `--space`, or a mapping such as `{"dropout": [0, 0.2], "l2": "log(1e-6..1e-2)"}`; None: the default,
+            or what the function asks `hp` for. That is searched with a `space`, too, which adds settings to it, or has
+            other values for some of it.
         start: as `--start`, or a mapping such as `{"dropout": 0.2, "l2": 1e-5}`, or a list of them.
         verbose: print what the command prints.
         **settings: of the trials, named as the flags of `trainers.train`: `epochs`, `batch_size`, `data`, `seed`, ...
@@ -115,7 +120,10 @@ def sweep(model: str | ModelSpec, space: str | Mapping[str, Any] | None = None, 
         ValueError: for settings that are not possible (`SpaceError`, `ConfigError`, `SpecError`, `DataError`).
         SweepError, TrialError, PoolError: if the sweep cannot continue; finished trials are kept.
     """
-    plan = Plan(model, space, tuner=tuner, max_trials=max_trials, objective=objective, executions=executions,
+    if prototype.is_model(model):
+        raise ConfigError("a sweep builds a model for each trial: give it the function that returns yours")
+    spec = registry.spec_of(model) if callable(model) else model
+    plan = Plan(spec, space, tuner=tuner, max_trials=max_trials, objective=objective, executions=executions,
                 factor=factor, start=start, **settings)
     return _lead(plan, sweep_folder(plan, logdir, name), workers=workers, max_failures=max_failures,
                  scheduler=_scheduler(scheduler, tls_ca, tls_cert, tls_key, trust_network),

@@ -251,7 +251,7 @@ def _new_run(values: cli.Flags) -> tuple[RunConfig, dict[str, Any] | None]:
         from trainers.tuning.study import retrain_config
 
         config = retrain_config(values.from_sweep)
-        provenance.require_builder(values.from_sweep, {"config": config.get_config(), "environment": {}})
+        provenance.require_builder(values.from_sweep, {"config": config.get_config(), "environment": {"modules": {}}})
         return overlay(config, **given), None
     if values.config:
         record, old = read_run(values.config)

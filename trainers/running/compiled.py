@@ -8,7 +8,7 @@ from typing import Any, Mapping
 from fmnist_zoo import custom, registry
 from fmnist_zoo.backend import keras
 from fmnist_zoo.settings import settings_of
-from fmnist_zoo.spec import OPTIMIZERS, Recipe
+from fmnist_zoo.spec import OPTIMIZERS, ModelSpec, Recipe
 from trainers.config import DEPENDENT, ConfigError, RunConfig, overlay
 from trainers.engine.network import are_kernels
 from trainers.engine.optimizers import MOMENTUM
@@ -24,22 +24,26 @@ def as_built(config: RunConfig, given: Mapping[str, Any], model: keras.Model | N
     """The run of a model of the user's as its function builds and compiles it, and notes on what of that is not used.
 
     Args:
-        given: settings that were given for the run. They win over those of `compile`, and so do those of a recipe that
-            the model was registered with.
+        given: settings that were given for the run.
         model: what is trained, if no function builds it.
 
     Raises:
         SpecError: if the function raises an error.
         ConfigError: as `settings`.
     """
-    registered = vars(registry.recipe_of(config.spec))
-    known = {name: registered[name] for name, one in settings_of(Recipe).items() if registered[name] != one.default}
     arguments = config.spec.arguments
     if model is None:
         model, arguments = custom.returned(config.spec.builder)
-    found, notes = settings(model, known | {name: value for name, value in given.items() if value is not None})
+    found, notes = taken(config.spec, model, given)
     config = overlay(config, **{name: getattr(config.recipe, name) for name in DEPENDENT} | found)
     return dataclasses.replace(config, spec=dataclasses.replace(config.spec, arguments=arguments)), notes
+
+
+def taken(spec: ModelSpec, model: keras.Model, given: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
+    """As `settings`; those of the recipe that the model was registered with win, too."""
+    registered = vars(registry.recipe_of(spec))
+    known = {name: registered[name] for name, one in settings_of(Recipe).items() if registered[name] != one.default}
+    return settings(model, known | {name: value for name, value in given.items() if value is not None})
 
 
 def settings(model: keras.Model, given: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:

@@ -8,7 +8,8 @@ Two things go beyond the algorithm. A failed trial counts in its rung, as the wo
 no trial has reached the last rung (fewer than eta^k combinations promote none to rung k), the best of the highest rung
 is promoted.
 
-A proposal is a function of the seed and the trials that the tuner was told of. No TensorFlow, no keras-tuner.
+A proposal is a function of the seed and the trials that the tuner was told of. No TensorFlow, and no keras-tuner, but
+for a function that asks for its hyper-parameters.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ import math
 import random
 from typing import Any, Mapping, Sequence
 
-from trainers.tuning.oracle import DONE, WAIT, Proposal
+from trainers.tuning.oracle import DONE, WAIT, Oracle, Proposal
 from trainers.tuning.space import Parameter, Space, Value
 from trainers.tuning.study import RUNNING, Trial
 
@@ -65,6 +66,8 @@ class Asha:
     def __init__(self, space: Space, *, lower_is_better: bool, seed: int, epochs: int, factor: int, combinations: int,
                  start: Sequence[Mapping[str, Value]] = ()):
         self._space, self._seed, self._start = space, seed, start
+        # what a function asks for is drawn by keras-tuner
+        self._oracle = Oracle("random", space, lower_is_better=lower_is_better, seed=seed) if space.configs else None
         self._sign, self._factor, self._combinations = 1 if lower_is_better else -1, factor, combinations
         self._rungs = [Rung(end) for end in rungs(epochs, factor)]
         self._trials: dict[int, Trial] = {}
@@ -83,6 +86,8 @@ class Asha:
                 self._promoted.add(trial.parent)
             else:
                 self._drawn.add(tuple(trial.values.values()))
+                if self._oracle:
+                    self._oracle.tell(trial)
         if trial.status != RUNNING:
             self._running.remove(number)
             rung.ended += 1
@@ -116,9 +121,11 @@ class Asha:
 
         It depends on how many were drawn, not on the trial's number, which depends on how fast others end.
         """
-        for given in self._start:
-            if tuple(given.values()) not in self._drawn:
-                return dict(given)
+        if self._rungs[0].begun < len(self._start):
+            return dict(self._start[self._rungs[0].begun])
+        if self._oracle:
+            proposal = self._oracle.propose(self._rungs[0].begun)
+            return proposal.values if isinstance(proposal, Proposal) else None
         dice = random.Random(f"{self._seed} {len(self._drawn)}")
         while self._space.size is None or len(self._drawn) < self._space.size:
             values = {parameter.name: _within(parameter, dice.random()) for parameter in self._space.parameters}

@@ -18,9 +18,9 @@ from multiprocessing import process
 from typing import Any, Callable, Iterator
 
 from fmnist_zoo.backend import need_tensorflow
-from fmnist_zoo.errors import ZooError
+from fmnist_zoo.errors import SpecError, ZooError
 from fmnist_zoo.files import atomic_write, local_path, make_folder, write_json
-from trainers.config import DEPENDENT, ConfigError, RunConfig, decisive_differences
+from trainers.config import DEPENDENT, ConfigError, RunConfig, decisive_differences, flat
 from trainers.running import dependencies, plotting, progress, provenance
 from trainers.running.folder import SWEEPS, RunFolder, locked, names_folder
 from trainers.tuning import page, workers as pools
@@ -28,7 +28,7 @@ from trainers.tuning.cluster import Scheduler
 from trainers.tuning.execution import COMPLETED, DIED, LEADER, STOPPED, Job
 from trainers.tuning.oracle import DONE, Proposal
 from trainers.tuning.plan import COUNT, Plan
-from trainers.tuning.space import apply
+from trainers.tuning.space import apply, of_function
 from trainers.tuning.study import RUNNING, Study, Trial, load
 from trainers.tuning.workers import Pool
 
@@ -193,7 +193,7 @@ def refuse_another(study: Study, manifest: dict[str, Any]) -> None:
     bases = [RunConfig.from_config(one["base"]) for one in (study.manifest, manifest)]
     found = decisive_differences(*bases)
     pairs = {name: (study.manifest[name], manifest[name])
-             for name in ("space", "tuner", "factor", "start", "objective", "executions")}
+             for name in ("space", "asked", "tuner", "factor", "start", "objective", "executions")}
     pairs["model"] = (bases[0].spec.name, bases[1].spec.name)
     if "optimizer" in study.space.names:  # a given learning rate is kept, see `space.apply`
         kept = [[name for name in one["given"] if name in DEPENDENT] for one in (study.manifest, manifest)]
@@ -305,10 +305,42 @@ class Leader:
             if proposal == DONE and count < self.plan.planned and not self._running:
                 self.reporter.note(f"there is nothing more to try after {count} trials")
             return False
-        trial = self.study.add(*proposal)
+        trial, problem = self._add(proposal)
         self.oracle.tell(trial)
+        if problem:
+            self._fail(trial, problem)
+            return self._propose()
         self._queue(trial)
         return True
+
+    def _add(self, proposal: Proposal) -> tuple[Trial, str]:
+        """Records a new trial; and why its model cannot be built, or "".
+
+        The function of a user's model is called here for the values that it asks for, and for what it compiles.
+        """
+        study = self.study
+        if not study.base.spec.build or proposal.parent:
+            parent = study.trials.get(proposal.parent or "")
+            return study.add(*proposal, compiled=parent.compiled if parent else {}), ""
+        from trainers.tuning import hypermodel
+
+        config = apply(study.base, proposal.values, given=study.given)
+        known = {name: value for name, value in flat(config).items() if name in (*study.given, *proposal.values)}
+        try:
+            built = hypermodel.build(config, study.space.configs, known)
+        except (SpecError, ConfigError) as error:
+            return study.add(*proposal), str(error)
+        if not study.trials:
+            for note in built.notes:
+                self.reporter.note(note)
+        if built.found:
+            self._declared = False
+        values, unused = dict(proposal.values), {}
+        if study.space.configs:
+            asked = {parameter.name for parameter in of_function(study.space.configs)}
+            unused = {name: values.pop(name) for name in asked.difference(built.values) if name in values}
+            values |= built.values
+        return study.add(values, proposal.epochs, compiled=built.settings, unused=unused, found=built.found), ""
 
     def _submit(self, trial: Trial, execution: int) -> None:
         study, name = self.study, f"{trial.name}/{execution}"

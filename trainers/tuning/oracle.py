@@ -12,23 +12,27 @@ which this module avoids:
 - The Gaussian process guesses the results of running trials by its fit for the proposal before: here they have the
   median of the results (a "constant liar"; Ginsbourger et al. 2010).
 - A trial's copy of the space is made through its config, which takes half a millisecond: it is shared.
+
+What a function of the user's asks for has its own name here; a setting has a name that no function would choose.
 """
 
 from __future__ import annotations
 
 import contextlib
 import copy
+import dataclasses
 import statistics
 import warnings
 from typing import Any, Mapping, NamedTuple, Sequence
 
-from fmnist_zoo import backend
+from fmnist_zoo import arguments, backend
 from trainers.config import SEEDS
 from trainers.tuning.execution import COMPLETED
 from trainers.tuning.space import Space, Value
 from trainers.tuning.study import RUNNING, Trial
 
 ORACLES = ("random", "grid", "bayesian")
+SETTING = "setting: "
 DRAWS = 50  # per combination: with n of them, 50 n draws miss the last untried one with probability e^-50
 WAIT, DONE = "wait", "done"
 
@@ -55,9 +59,21 @@ class Oracle:
         with contextlib.nullcontext() if tuner == "bayesian" else backend.quick_imports():
             import keras_tuner
             from keras_tuner import oracles
+        from trainers.tuning import hypermodel
 
-        self._space, self._seed, self._start = space, seed, start
-        self._parameters = hyperparameters(space)
+        class HyperParameters(keras_tuner.HyperParameters):
+            """A copy has values of its own, and shares what does not change with the original."""
+
+            def copy(self) -> HyperParameters:
+                twin = copy.copy(self)
+                twin.values = dict(self.values)
+                return twin
+
+        self._seed, self._start = seed, start
+        self._own = {parameter.name: parameter for parameter in space.own}
+        settings = [dataclasses.replace(parameter, name=SETTING + parameter.name) for parameter in space.own]
+        self._parameters = HyperParameters()
+        self._grow([*space.configs, *map(hypermodel.config_of, settings)])
         oracle = {"random": oracles.RandomSearchOracle, "grid": oracles.GridSearchOracle,
                   "bayesian": oracles.BayesianOptimizationOracle}[tuner]
         self._oracle = oracle(objective=keras_tuner.Objective("objective", "min" if lower_is_better else "max"),
@@ -74,8 +90,13 @@ class Oracle:
 
         told = self._oracle.trials.get(trial.name)
         if told is None:
+            self._grow(trial.found)
             values = self._parameters.copy()
-            values.values = {one.name: type(one.default)(trial.values[one.name]) for one in values.space}
+            values.values = {}
+            known = {**trial.values, **trial.unused}
+            for one in values.space:
+                if values.is_active(one):
+                    values.values[one.name] = type(one.default)(known.get(_label(one.name), one.default))
             told = self._oracle.trials[trial.name] = Told(values, trial.name)
             self._oracle._record_values(told)
             self._running[trial.name] = told
@@ -87,7 +108,7 @@ class Oracle:
         """What the trial of this number tries; DONE if there is nothing more to try."""
         if number < len(self._start):
             return Proposal(dict(self._start[number]))
-        self._oracle._seed_state = self._seed + 1 + number * len(self._space.parameters)
+        self._oracle._seed_state = self._seed + 1 + number * len(self._parameters.space)
         if self._is_bayesian:
             self._prepare_fit(number)
         if self._is_grid and number:
@@ -98,8 +119,16 @@ class Oracle:
                 values = self._oracle.populate_space(f"{number:04}")["values"]
         if values is None:
             return DONE
-        return Proposal({parameter.name: parameter.read(str(values[parameter.name]))
-                         for parameter in self._space.parameters})
+        found = {_label(name): value.item() if hasattr(value, "item") else value for name, value in values.items()}
+        return Proposal({name: self._own[name].read(str(value)) if name in self._own else value
+                         for name, value in found.items()})
+
+    def _grow(self, configs: Sequence[Mapping[str, Any]]) -> None:
+        """Takes further hyper-parameters into the space."""
+        from trainers.tuning import hypermodel
+
+        if configs:
+            self._parameters.merge(hypermodel.hyperparameters(configs), overwrite=False)
 
     def _prepare_fit(self, number: int) -> None:
         """Sets the random state of the Gaussian process, and the scores that it assumes for the running trials."""
@@ -108,31 +137,11 @@ class Oracle:
         self._oracle._random_state = np.random.RandomState([self._seed, number])
         scores = [told.score for told in self._oracle.trials.values() if told.score is not None
                   and told.trial_id not in self._running]
-        enough = len(scores) >= max(3, 3 * len(self._space.parameters))  # before, keras-tuner draws at random
+        enough = len(scores) >= max(3, 3 * len(self._parameters.space))  # before, keras-tuner draws at random
         for told in self._running.values():
             told.status, told.score = (COMPLETED, statistics.median(scores)) if enough else (RUNNING, None)
 
 
-def hyperparameters(space: Space) -> Any:
-    """The space as keras-tuner has it."""
-    import keras_tuner
-
-    class HyperParameters(keras_tuner.HyperParameters):
-        """A copy has values of its own, and shares what does not change with the original."""
-
-        def copy(self) -> HyperParameters:
-            twin = copy.copy(self)
-            twin.values = dict(self.values)
-            return twin
-
-    found = HyperParameters()
-    for parameter in space.parameters:
-        values = list(parameter.values)
-        if parameter.kind == "choice":
-            if len({type(value) for value in values}) > 1:  # a Choice takes values of one type
-                values = list(map(str, values))
-            found.Choice(parameter.name, values, default=values[0])
-        else:
-            kind = found.Int if isinstance(values[0], int) else found.Float
-            kind(parameter.name, *values, sampling=parameter.kind)
-    return found
+def _label(name: str) -> str:
+    """The label of what has this name in keras-tuner's space."""
+    return name.removeprefix(SETTING) if name.startswith(SETTING) else arguments.label(name)

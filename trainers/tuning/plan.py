@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+import dataclasses
+import math
 import sys
 from typing import Any, Mapping
 
-from fmnist_zoo import card, catalog
+from fmnist_zoo import arguments, card, catalog
 from fmnist_zoo.settings import Choice, Whole
 from fmnist_zoo.spec import ModelSpec
 from trainers.config import ConfigError, overlay, resolve
 from trainers.running import dependencies, provenance
 from trainers.tuning import halving
 from trainers.tuning.oracle import ORACLES, Oracle
-from trainers.tuning.space import apply, parse, parse_start, spell_start
+from trainers.tuning.space import Space, apply, kinds_of, of_function, parse, parse_start, spell_start
 from trainers.tuning.study import OBJECTIVES
 
 COUNT = Whole(low=1)
 TUNERS = (*ORACLES, "asha")
+GRID = 10  # values that keras-tuner's grid has of a range of floats that a function asks for
 MAX_TRIALS = 30  # default of random, bayesian and asha; a grid ends by itself
 
 
@@ -42,8 +45,8 @@ class Plan:
         given = {name: settings[name] for name in self.given}
         self.base = resolve(model, ranking=True, **{"histogram_every": 0, **given})
         self.tuner, self.objective, self.executions = tuner, objective, executions
-        default = catalog.default_space(self.base.spec)
-        self.space = parse(default if space is None else space, self.base, listed_only=tuner == "grid")
+        default = "" if self._asks else catalog.default_space(self.base.spec)
+        self.space = self._space(default if space is None else space)
         searched = (parameter.values for parameter in self.space.parameters if parameter.name == "teacher")
         self.teachers = [self.base.recipe.teacher, *(str(names) for values in searched for names in values)]
         for names in self.teachers:
@@ -57,7 +60,7 @@ class Plan:
         if twice:
             raise ConfigError(f"--{twice[0]} and --space both set {twice[0]}; drop one (without --space, this sweep "
                               f"searches {default})")
-        self.start = parse_start(start, self.space)
+        self.start = parse_start(start, self.space, kinds_of(self.base.spec, self.space.configs))
         if self.start and tuner == "grid":
             raise ConfigError("--start is for tuners that choose what to try; a grid tries every combination: drop it")
         if factor is not None and tuner != "asha":
@@ -68,6 +71,27 @@ class Plan:
             raise ConfigError("--tuner=asha sets the epochs itself, up to --epochs: take epochs out of --space")
         self.max_trials = self._limit(max_trials)
 
+    @property
+    def _asks(self) -> bool:
+        """Whether a function builds the model that asks for hyper-parameters."""
+        return bool(self.base.spec.build) and self.base.spec.builder.takes_hp
+
+    def _space(self, space: str | Mapping[str, Any]) -> Space:
+        """What is searched; imports TensorFlow if a function has to be called for it."""
+        listed_only = self.tuner == "grid"
+        if not self._asks:
+            return parse(space, self.base, listed_only=listed_only)
+        from trainers.tuning import hypermodel
+
+        configs = hypermodel.found(self.base.spec.builder)
+        given = parse(space, self.base, listed_only=listed_only, configs=configs).parameters
+        asked = {parameter.name for parameter in of_function(configs)}
+        others = {name: hypermodel.config_of(dataclasses.replace(parameter, name=name)) for parameter in given
+                  if parameter.name in asked and (name := arguments.name_of(parameter.name))}
+        configs = hypermodel.replaced(configs, others)
+        own = (parameter for parameter in given if parameter.name not in asked)
+        return Space((*of_function(configs), *own), tuple(configs))
+
     def _limit(self, max_trials: int | None) -> int:
         """How many trials the sweep has at most; of asha how many combinations, of which it promotes some."""
         if self.tuner == "asha":  # the default is as many as it takes for one to be promoted to the last rung
@@ -76,6 +100,8 @@ class Plan:
         if self.tuner == "bayesian":  # it may propose a combination again
             return max_trials or MAX_TRIALS
         size = self.space.size or sys.maxsize
+        if self.tuner == "grid":
+            size = math.prod(parameter.count or GRID for parameter in self.space.parameters)
         return min(max_trials or (size if self.tuner == "grid" else MAX_TRIALS), size)
 
     def name(self) -> str:
@@ -118,7 +144,9 @@ class Plan:
 
     def record(self) -> dict[str, Any]:
         """The part of `manifest` for which no data are read."""
-        return {"base": self.base.get_config(), "given": self.given, "space": self.space.text, "tuner": self.tuner,
+        return {"base": self.base.get_config(), "given": self.given, "space": Space(self.space.own).text,
+                "configs": list(self.space.configs), "asked": Space(of_function(self.space.configs)).text,
+                "tuner": self.tuner,
                 "factor": self.factor if self.tuner == "asha" else None, "start": spell_start(self.start),
                 "objective": self.objective, "executions": self.executions}
 

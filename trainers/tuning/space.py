@@ -4,8 +4,10 @@
     0..0.5           a range, both ends included
     log(1e-6..1e-2)  a range, searched on a logarithmic scale
 
-The names are those of settings. `dropout` is one rate for all hidden layers, or a schedule such as 0.3_0.2_0.1;
-`dropout.1` is the rate of the first hidden layer.
+The names are those of settings, and of the arguments of a function of the user's. `dropout` is one rate for all hidden
+layers, or a schedule such as 0.3_0.2_0.1; `dropout.1` is the rate of the first hidden layer.
+
+What a function asks `hp` for, as keras-tuner's do, is a part of the space that no text has: keras-tuner's configs.
 """
 
 from __future__ import annotations
@@ -16,10 +18,11 @@ import math
 import re
 from typing import Any, Mapping, Sequence
 
-from fmnist_zoo import settings
+from fmnist_zoo import arguments, settings
 from fmnist_zoo.errors import SpecError
 from fmnist_zoo.registry import nearest
 from fmnist_zoo.settings import Each, Kind, Number, Switch, Text, Whole
+from fmnist_zoo.spec import ModelSpec
 from trainers.config import DEPENDENT, SETTINGS, ConfigError, RunConfig, flat, located, overlay
 
 NAMES = tuple(name for name, known in SETTINGS.items() if known.searched)
@@ -40,13 +43,17 @@ class Parameter:
     name: str
     values: tuple[Value, ...]  # of a range: its two ends
     kind: str = "choice"  # or the range "linear" or "log"
+    step: float | None = None  # of a range, between two values; on a logarithmic scale their ratio
+    condition: str = ""  # "model=cnn": it has no value in other trials
 
     @property
     def text(self) -> str:
         if self.kind == "choice":
-            return f"{self.name}={','.join(map(str, self.values))}"
+            return f"{self.name}={','.join(map(str, self.values))}{self.condition and ' if ' + self.condition}"
         low, high = self.values
-        return f"{self.name}=log({low}..{high})" if self.kind == "log" else f"{self.name}={low}..{high}"
+        values = f"log({low}..{high})" if self.kind == "log" else f"{low}..{high}"
+        step = f" by {self.step}" if self.step not in (None, 1) else ""
+        return f"{self.name}={values}{step}{self.condition and ' if ' + self.condition}"
 
     @property
     def count(self) -> int | None:
@@ -54,6 +61,9 @@ class Parameter:
         if self.kind == "choice":
             return len(self.values)
         low, high = self.values
+        assert not isinstance(low, str) and not isinstance(high, str)
+        if self.step:
+            return 1 + int((math.log(high / low, self.step) if self.kind == "log" else (high - low) / self.step) + 1e-8)
         return high - low + 1 if isinstance(low, int) and isinstance(high, int) else None
 
     def holds(self, value: Value) -> bool:
@@ -72,14 +82,31 @@ class Parameter:
 
 @dataclasses.dataclass(frozen=True)
 class Space:
-    """Hyper-parameters in the order of the text that `parse` has read."""
+    """Hyper-parameters: those that a function asks for, then those of the text that `parse` has read.
+
+    Attributes:
+        configs: of the former, as keras-tuner has them.
+    """
 
     parameters: tuple[Parameter, ...]
+    configs: tuple[dict[str, Any], ...] = ()
 
     @property
     def text(self) -> str:
-        """The space in its canonical spelling, which `parse` reads back as the same space."""
+        """The space in one line."""
         return "; ".join(parameter.text for parameter in self.parameters)
+
+    @property
+    def own(self) -> tuple[Parameter, ...]:
+        """The hyper-parameters that no function asks for; `read` reads their text back."""
+        asked = {parameter.name for parameter in of_function(self.configs)}
+        return tuple(parameter for parameter in self.parameters if parameter.name not in asked)
+
+    def grown(self, configs: Sequence[dict[str, Any]]) -> Space:
+        """The space with further hyper-parameters that a function asks for."""
+        every = (*self.configs, *configs)
+        merged = {parameter.name: parameter for parameter in (*self.parameters, *of_function(every))}
+        return Space(tuple(merged.values()), every)
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -92,8 +119,43 @@ class Space:
         return None if None in counts else math.prod(filter(None, counts))
 
 
+def of_function(configs: Sequence[Mapping[str, Any]]) -> tuple[Parameter, ...]:
+    """The hyper-parameters that a function asks for, by keras-tuner's configs of them; of fixed ones there are none.
+
+    One that has several configs, each in a scope of its own, is one with all their values.
+    """
+    found: dict[str, Parameter] = {}
+    for one in configs:
+        kind, config = one["class_name"], one["config"]
+        name, sampling = arguments.label(config["name"]), "log" if config.get("sampling") == "log" else "linear"
+        condition = " and ".join(f"{arguments.label(scope['config']['name'])}="
+                                 f"{','.join(map(str, scope['config']['values']))}" for scope in config["conditions"])
+        if kind in ("Choice", "Boolean"):
+            new = Parameter(name, tuple(config.get("values", (False, True))), condition=condition)
+        elif kind in ("Int", "Float"):
+            step = config["step"]
+            new = Parameter(name, (config["min_value"], config["max_value"]), sampling, step, condition)
+        else:
+            continue
+        if (old := found.get(name)) and old.kind == new.kind != "choice":
+            ends = [*old.values, *new.values]
+            new = Parameter(name, (min(ends), max(ends)), new.kind)  # type: ignore[type-var]
+        elif old:
+            new = Parameter(name, tuple(dict.fromkeys((*old.values, *new.values))))
+        found[name] = new
+    return tuple(found.values())
+
+
+def kinds_of(spec: ModelSpec, configs: Sequence[Mapping[str, Any]] = ()) -> dict[str, Kind]:
+    """The values that the arguments of a function of the user's take, by label."""
+    asked = {one["config"]["name"]: (one["config"].get("values") or [one["config"].get("min_value", False)])[0]
+             for one in configs}
+    every = {**dict(spec.arguments), **asked}
+    return {arguments.label(name): arguments.kind_of(value) for name, value in every.items()}
+
+
 def apply(base: RunConfig, values: Mapping[str, Value], *, given: Sequence[str] = (), rung: int | None = None,
-          seed: int | None = None) -> RunConfig:
+          seed: int | None = None, compiled: Mapping[str, Any] = {}) -> RunConfig:
     """The run of a trial: `base` with a value for each hyper-parameter.
 
     Args:
@@ -101,14 +163,16 @@ def apply(base: RunConfig, values: Mapping[str, Value], *, given: Sequence[str] 
             searched optimizer comes with its default learning rate only if the user gave none.
         rung: epochs of a rung of successive halving, which trains the first part of the whole schedule.
         seed: default: that of `base`.
+        compiled: what the function of the model gives to `compile`, as settings.
     """
     kept = {name: value for name, value in flat(base).items() if name in given and name in DEPENDENT}
-    whole = {name: SETTINGS[name].kind.read(value) if isinstance(value, str) else value
-             for name, value in values.items() if "." not in name}
-    config = overlay(base, **{**kept, **whole}, seed=seed)
+    of_layers = {name: value for name, value in values.items() if re.fullmatch(r"dropout\.\d+", name)}
+    whole = {name: SETTINGS[name].kind.read(value) if isinstance(value, str) and name in SETTINGS else value
+             for name, value in values.items() if name not in of_layers}
+    config = overlay(base, **{**compiled, **kept, **whole}, seed=seed)
     if rung:
         config = overlay(config, epochs=rung, schedule_epochs=config.recipe.horizon or None)
-    layers = {int(name.partition(".")[2]): value for name, value in values.items() if "." in name}
+    layers = {int(name.partition(".")[2]): value for name, value in of_layers.items()}
     if not layers:
         return config
     config.spec.refuse_settings(["dropout"])
@@ -121,45 +185,53 @@ def apply(base: RunConfig, values: Mapping[str, Value], *, given: Sequence[str] 
     return overlay(config, dropout=tuple(rates))
 
 
-def parse(space: str | Mapping[str, Any], base: RunConfig, *, listed_only: bool = False) -> Space:
+def parse(space: str | Mapping[str, Any], base: RunConfig, *, listed_only: bool = False,
+          configs: Sequence[Mapping[str, Any]] = ()) -> Space:
     """Reads a space, and tries its values on the model of `base`.
 
     Args:
         space: text, or a mapping of names to lists of values (or to text, as after the `=`).
         listed_only: refuse ranges, as for a grid.
+        configs: of what the function of the model asks for, which `space` may give other values.
 
     Raises:
         SpaceError: quotes the part that is wrong.
     """
     if not isinstance(space, (str, Mapping)):
         raise ConfigError(f"space must be text or a mapping of names to values, received {space!r:.80}")
-    found = read(space if isinstance(space, str) else _spell(space))
+    found = read(space if isinstance(space, str) else _spell(space), kinds_of(base.spec, configs))
     ranges = [parameter.text for parameter in found.parameters if parameter.kind != "choice"]
     if listed_only and ranges:
         raise SpaceError(f"--space: a grid needs its values listed, such as 0,0.1,0.2; in {ranges[0]!r}")
-    _try(found.parameters, base)
+    if found.parameters:
+        _try(found.parameters, base)
+    elif not configs:
+        raise SpaceError("--space: nothing to search; write, for example, dropout=0,0.2,0.4; l2=0,1e-4")
     return found
 
 
-def read(text: str) -> Space:
-    """The space that a text spells, whichever model it is for; `SpaceError` quotes the part that is wrong."""
+def read(text: str, kinds: Mapping[str, Kind] = {}) -> Space:
+    """The space that a text spells, whichever model it is for; `SpaceError` quotes the part that is wrong.
+
+    Args:
+        kinds: the values of further names than those of settings.
+    """
     found: list[Parameter] = []
     for clause in _clauses(text):
         try:
-            found.append(_parameter(clause, [one.name for one in found]))
+            found.append(_parameter(clause, [one.name for one in found], kinds))
         except (SpecError, ConfigError) as error:
             raise SpaceError(f"--space: {error}; in {clause!r}") from None
-    if not found:
-        raise SpaceError("--space: nothing to search; write, for example, dropout=0,0.2,0.4; l2=0,1e-4")
     return Space(tuple(found))
 
 
-def parse_start(start: Any, space: Space) -> list[dict[str, Value]]:
+def parse_start(start: Any, space: Space, kinds: Mapping[str, Kind] = {}) -> list[dict[str, Value]]:
     """Reads the combinations that are tried first, such as `dropout=0.3; l2=0`; each has a value for each
     hyper-parameter.
 
     Args:
         start: one of them or a list of them, as text or as mappings.
+        kinds: the values of further names than those of settings.
 
     Raises:
         SpaceError: quotes the part that is wrong.
@@ -170,7 +242,7 @@ def parse_start(start: Any, space: Space) -> list[dict[str, Value]]:
             raise SpaceError(f"--start is text or a mapping of names to values, received {one!r:.80}")
         text = one if isinstance(one, str) else _spell({name: [value] for name, value in one.items()})
         try:
-            values = _point(text, space)
+            values = _point(text, space, kinds)
             if values in found:
                 raise ConfigError("it is given twice")
         except (SpecError, ConfigError) as error:
@@ -198,7 +270,7 @@ def _spell(space: Mapping[str, Any]) -> str:
                      for name, values in space.items())
 
 
-def _point(text: str, space: Space) -> dict[str, Value]:
+def _point(text: str, space: Space, kinds: Mapping[str, Kind]) -> dict[str, Value]:
     """A combination as text."""
     parameters = {parameter.name: parameter for parameter in space.parameters}
     values: dict[str, Value] = {}
@@ -208,21 +280,21 @@ def _point(text: str, space: Space) -> dict[str, Value]:
             raise ConfigError(f"{name!r} is not in --space ({space.text})")
         if name in values:
             raise ConfigError(f"{name} has two values")
-        values[name] = _value(name, _kind(name), word)
+        values[name] = _value(name, _kind(name, kinds), word)
         if not parameters[name].holds(values[name]):
             raise ConfigError(f"{name}={word} is outside --space ({parameters[name].text})")
-    missing = [name for name in parameters if name not in values]
+    missing = [parameter.name for parameter in space.own if parameter.name not in values]
     if missing:
         raise ConfigError(f"{', '.join(missing)} {'is' if len(missing) == 1 else 'are'} missing")
-    return {name: values[name] for name in parameters}
+    return {name: values[name] for name in parameters if name in values}
 
 
-def _parameter(clause: str, earlier: Sequence[str]) -> Parameter:
+def _parameter(clause: str, earlier: Sequence[str], kinds: Mapping[str, Kind]) -> Parameter:
     """One hyper-parameter, checked by itself."""
     name, equals, words = (part.strip() for part in clause.partition("="))
-    if earlier and not equals and name not in NAMES:
+    if earlier and not equals and name not in (*NAMES, *kinds):
         raise ConfigError("hyper-parameters are separated by semicolons, and the values of one by commas")
-    kind = _kind(name)
+    kind = _kind(name, kinds)
     if not words:
         raise ConfigError(f"{name} needs values, such as {name}=0,0.1 or {name}=0..0.5")
     for other in earlier:
@@ -238,15 +310,17 @@ def _parameter(clause: str, earlier: Sequence[str]) -> Parameter:
     return Parameter(name, values)
 
 
-def _kind(name: str) -> Kind:
+def _kind(name: str, kinds: Mapping[str, Kind]) -> Kind:
     """The values that a hyper-parameter takes."""
+    if name in kinds:
+        return kinds[name]
     field, dot, layer = name.partition(".")
     if field == "dropout" and dot:
         if not re.fullmatch("[1-9][0-9]*", layer):
             raise ConfigError(f"dropout.1 is the rate of the first hidden layer; received {name}")
         return Number(below=1.0)
     if name not in NAMES:
-        raise ConfigError(f"no hyper-parameter is named {name!r}; {nearest(name, (*NAMES, 'dropout.1'))}")
+        raise ConfigError(f"no hyper-parameter is named {name!r}; {nearest(name, (*kinds, *NAMES, 'dropout.1'))}")
     return SETTINGS[name].kind
 
 
@@ -270,6 +344,8 @@ def _value(name: str, kind: Kind, word: str) -> Value:
     So do true and false, because Python would write them as True and False into tables and names.
     """
     value = settings.parse(name, kind, word)
+    if name not in SETTINGS:  # an argument
+        return value
     if isinstance(kind, Switch):
         return kind.write(value)
     if name == "teacher":

@@ -31,7 +31,7 @@ from fmnist_zoo.files import atomic_write, make_folder, quoted, read_json, write
 from trainers.config import SEEDS, ConfigError, RunConfig, as_run
 from trainers.running.folder import RunFolder
 from trainers.tuning.execution import COMPLETED, FAILED
-from trainers.tuning.space import Space, Value, apply, read
+from trainers.tuning.space import Space, Value, apply, kinds_of, of_function, read
 
 RUNNING = "RUNNING"  # the status of a trial that has not ended
 BEST = 10  # trials whose weights are kept
@@ -63,6 +63,9 @@ class Trial:
         trained_epochs: epochs of an execution, on average; None if it has not ended.
         seconds: of all executions together.
         executions: their outcomes, each with `final`, `epochs` and `seconds`; empty if it has not completed.
+        compiled: what the function of the user's model gives to `compile`, as settings.
+        unused: values that were proposed, and that the function did not ask for beside the others.
+        found: hyper-parameters that the function asked for with these values for the first time: keras-tuner's configs.
     """
 
     name: str
@@ -77,6 +80,9 @@ class Trial:
     trained_epochs: float | None = None
     seconds: float | None = None
     executions: list[dict[str, Any]] = dataclasses.field(default_factory=list)
+    compiled: dict[str, Any] = dataclasses.field(default_factory=dict)
+    unused: dict[str, Value] = dataclasses.field(default_factory=dict)
+    found: list[dict[str, Any]] = dataclasses.field(default_factory=list)
 
     @property
     def number(self) -> int:
@@ -89,10 +95,11 @@ class Trial:
 
 
 class Row(NamedTuple):
-    """A row of `trials.csv`, in the order of its columns; `values` has a column for each hyper-parameter."""
+    """A row of `trials.csv`, in the order of its columns; `values` has a column for each hyper-parameter, and None for
+    one that the trial does not have."""
 
     trial: str
-    values: dict[str, Value]
+    values: dict[str, Value | None]
     objective: float | None
     objective_std: float | None
     trained_epochs: float | None
@@ -125,7 +132,8 @@ def read_rows(path: str | os.PathLike[str], space: Space) -> list[Row]:
     found = []
     for line in lines:
         cells = dict(zip(header, line, strict=True))
-        values = {parameter.name: parameter.read(cells[parameter.name]) for parameter in space.parameters}
+        values = {parameter.name: parameter.read(text) if (text := cells[parameter.name]) else None
+                  for parameter in space.parameters}
         numbers = {name: float(cells[name]) if cells[name] else None
                    for name in ("objective", "objective_std", "trained_epochs", "seconds")}
         found.append(Row(cells["trial"], values, seed=int(cells["seed"]), status=cells["status"],
@@ -152,14 +160,18 @@ class Study:
     def __init__(self, path: pathlib.Path, manifest: dict[str, Any]):
         self.path, self.manifest = path, manifest
         self.base = RunConfig.from_config(manifest["base"])
-        self.space = read(manifest["space"])
+        own = read(manifest["space"], kinds_of(self.base.spec)).parameters
+        self.space = Space((*of_function(manifest["configs"]), *own), tuple(manifest["configs"]))
         self.objective = OBJECTIVES[manifest["objective"]]
         self.executions: int = manifest["executions"]
         self.given: list[str] = manifest["given"]
         self.starts: list[dict[str, Any]] = manifest["starts"]
         with os.scandir(path) as entries:
             names = sorted((entry.name for entry in entries if entry.name.isdecimal()), key=int)
-        found = [trial for name in names if (trial := _read_trial(str(path), name, self.space.names))]
+        searched = () if self.space.configs else self.space.names  # what a function asks for, differs among trials
+        found = [trial for name in names if (trial := _read_trial(str(path), name, searched))]
+        for trial in found:
+            self.space = self.space.grown(trial.found) if trial.found else self.space
         self.trials = {trial.name: trial for trial in found}
         self.ended = [trial for trial in found if trial.status != RUNNING]
         self.ranked = sorted((trial for trial in found if trial.status == COMPLETED), key=self._rank)
@@ -198,11 +210,11 @@ class Study:
     def config(self, trial: Trial, execution: int) -> RunConfig:
         """The run of an execution. All trials have the same seeds: they start from equal weights, so pairs compare."""
         return apply(self.base, trial.values, given=self.given, rung=trial.epochs,
-                     seed=(trial.seed + execution) % SEEDS)
+                     seed=(trial.seed + execution) % SEEDS, compiled=trial.compiled)
 
     def run_config(self, trial: Trial) -> RunConfig:
         """The run that trains a trial in full: for all epochs, on all validation images, written as often as a run."""
-        return as_run(apply(self.base, trial.values, given=self.given, seed=trial.seed))
+        return as_run(apply(self.base, trial.values, given=self.given, seed=trial.seed, compiled=trial.compiled))
 
     @property
     def next_number(self) -> int:
@@ -212,15 +224,18 @@ class Study:
             return count
         return next(number for number in range(count) if f"{number:04}" not in self.trials)
 
-    def add(self, values: dict[str, Value], epochs: int | None = None, parent: str | None = None) -> Trial:
-        """Records a new trial.
+    def add(self, values: dict[str, Value], epochs: int | None = None, parent: str | None = None, **built: Any
+            ) -> Trial:
+        """Records a new trial; `built` are `compiled`, `unused` and `found` of it.
 
         Values that were proposed before get the seeds after those that they had.
         """
         number, seeds = self.next_number, self._seeds[tuple(values.items())]
         every = ((self.base.seed + self.executions * times) % SEEDS for times in itertools.count())
         seed = self.trials[parent].seed if parent else next(seed for seed in every if seed not in seeds)
-        trial = Trial(f"{number:04}", values, seed, epochs, parent)
+        trial = Trial(f"{number:04}", values, seed, epochs, parent, **built)
+        if trial.found:
+            self.space = self.space.grown(trial.found)
         make_folder(self.path / trial.name)
         self._write(trial)
         seeds.add(seed)
@@ -269,7 +284,8 @@ class Study:
         return max(RunFolder(self.folder(trial, execution)).table.row_count() for execution in range(self.executions))
 
     def row(self, trial: Trial) -> Row:
-        return Row(trial.name, trial.values, trial.score, trial.objective_std, trial.trained_epochs, trial.seed,
+        values = {name: trial.values.get(name) for name in self.space.names}
+        return Row(trial.name, values, trial.score, trial.objective_std, trial.trained_epochs, trial.seed,
                    trial.seconds, trial.status, trial.reason)
 
     def rows(self) -> list[dict[str, Any]]:
@@ -370,7 +386,7 @@ def _read_trial(path: str, name: str, searched: tuple[str, ...]) -> Trial | None
         content = read_json(file)
         content.pop("version", None)
         trial = Trial(name, **content)
-        if tuple(trial.values) != searched:
+        if searched and tuple(trial.values) != searched:
             raise ValueError(f"it has values of {', '.join(trial.values)}")
         return trial
     except FileNotFoundError:
