@@ -26,7 +26,7 @@ def store(folder, config):
 
     Seed 1 was resumed under another commit.
     """
-    environments = [{"cpu": "A processor", "cores": 2, "commit": commit, "versions": {
+    environments = [{"cpu": "A processor", "cores": 2, "commit": commit, "modules": {}, "versions": {
         "tensorflow": "2.21.0", "keras": "3.15.1", "numpy": "2.4.6", "fmnist_zoo": "0.1.0"}} for commit in COMMITS]
     data = fmnist_zoo.load_data(**config.data_settings)
     starts = [{"epoch": epoch, "time": 1.0, "environment": one}

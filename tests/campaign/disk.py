@@ -68,9 +68,10 @@ class Disk:
     def synced(self, descriptor: int) -> None:
         """A file or a folder is durable as it is now."""
         number, now = os.fstat(descriptor).st_ino, self._look()
-        for kept, found in zip(self._durable, now):
-            if number in found:
-                kept[number] = found[number]
+        if number in now.names:
+            self._durable.names[number] = now.names[number]
+        if number in now.bytes:
+            self._durable.bytes[number] = now.bytes[number]
 
     def _look(self) -> Content:
         now = Content({}, {})
