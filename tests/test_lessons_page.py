@@ -42,9 +42,9 @@ SPECIAL = {"dropout": 0.1, "l2": 1e-4}
 
 
 @pytest.mark.parametrize("space, trials, truth, expected", [
-    ("l2=0", [(0.0,)], loss, ["too few to know the noise"]),
+    ("l2=0", [(0.0,)], loss, ["too few can be compared"]),
     ("dropout=0,0.1", [(0.0,), (0.1,)], loss, [
-        "too few to know the noise", "Too few trials to tell whether dropout matters: 2 trials leave too little"]),
+        "too few can be compared", "Too few trials to tell whether dropout matters: 2 trials leave too little"]),
     (GRID, COMBINATIONS, lambda values: 0.3, ["None of the 12 trials can be told", "dropout or l2 matters: 12 trials"]),
     (GRID, COMBINATIONS, lambda values: 0.3 - 0.1 * (values == SPECIAL), ["Trial 0004 is better than all others"]),
     ("dropout=0..0.5; l2=0,1e-4", [(rate / 96, 1e-4 * (rate % 2)) for rate in range(48)], lambda values: 0.3, [

@@ -70,7 +70,7 @@ def sentences(study: Study, lessons: Lessons) -> list[str]:
 def _equal_to_best(study: Study, lessons: Lessons) -> str:
     ties = lessons.ties
     if ties is None:
-        return "Whether a trial is better than another cannot be told: there are too few to know the noise."
+        return "Whether a trial is better than another cannot be told: too few can be compared."
     epochs = ties.among[0].epochs
     among = f"{len(ties.among)} trials" + (f" of {card.counted(epochs, 'epoch')}" if epochs else "")
     group = len(ties.group)
@@ -99,18 +99,18 @@ def _found(lessons: Lessons) -> list[str]:
             worse = [f"{words} costs {_amount(effect.losses[level])}"
                      for level, words in enumerate(effect.levels.labels) if effect.worse[level]]
             found.append(f"{effect.name} explains {100 * effect.share:.0f} % of the variance (p {_p(effect.p)})"
-                         + (f"; against its best value {_list(worse, 'and')}." if worse else "."))
+                         + (f"; {_list(worse, 'and')} against its best value." if worse else "."))
     return found
 
 
 def _not_found(lessons: Lessons) -> list[str]:
     varied = [effect for effect in lessons.effects if effect.varied]
-    names = _list([effect.name for effect in varied if not effect.found] or [""], "or")
-    trials = card.counted(len(lessons.trials), "trial")
+    silent = [effect.name for effect in varied if not effect.found]
     if not varied:
         return ["Every hyper-parameter has one value in these trials."]
-    if not names:
+    if not silent:
         return []
+    names, trials = _list(silent, "or"), card.counted(len(lessons.trials), "trial")
     if math.isnan(lessons.visible):
         if lessons.ties and len(varied) == 1 and max(varied[0].levels.counts) == 1:
             return [f"Each value of {names} has one trial, so that its rank says all."]
@@ -244,8 +244,11 @@ def _effects(study: Study, lessons: Lessons) -> Figure | None:
     axes = list(figure.subplots(rows, columns, sharey=True, squeeze=False).flat)
     names = {trial.name for trial in lessons.ties.group} if lessons.ties else set()
     equal = np.array([trial.name in names for trial in lessons.trials])
+    marks = [(equal, "o", EQUAL, "equal to the best"), (~equal, "x", WORSE, "other")]
+    if not equal.any():  # nothing is known, or the best are longer trials than those that are drawn
+        marks = [(~equal, "o", EQUAL, "trial")]
     for axis, effect in zip(axes, effects):
-        for chosen, mark, color, words in ((equal, "o", EQUAL, "equal to the best"), (~equal, "x", WORSE, "other")):
+        for chosen, mark, color, words in marks:
             axis.plot(effect.levels.places[chosen], lessons.scores[chosen], mark, color=color, label=words)
         _draw_means(axis, effect)
         _scale(axis, effect.levels)
