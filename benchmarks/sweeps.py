@@ -57,7 +57,7 @@ def stock(options: argparse.Namespace) -> list[float]:
 
 
 def ours(workers: int | None, batch: int, options: argparse.Namespace,
-         folder: str) -> tuple[list[float], dict[str, Any]]:
+         folder: str) -> tuple[list[Any], dict[str, float]]:
     """Runs `trainers.sweep`; returns the dropout rates of its trials, and where its seconds went."""
     flags = [f"--model={MODEL}", f"--space=dropout={SPACE[0]}..{SPACE[1]}", f"--seed={SEED}", f"--batch_size={batch}",
              f"--max_trials={options.trials}", f"--epochs={options.epochs}", f"--data={options.data}",
@@ -73,7 +73,7 @@ def ours(workers: int | None, batch: int, options: argparse.Namespace,
     workers_trials: dict[int, list[tuple[dict[str, Any], list[float]]]] = {}
     for trial in study.trials.values():
         outcome = trial.executions[0]
-        seconds = [row["seconds"] for row in RunFolder(study.folder(trial, 0)).rows()]
+        seconds = [float(row["seconds"]) for row in RunFolder(study.folder(trial, 0)).rows()]
         workers_trials.setdefault(outcome["pid"], []).append((outcome, seconds))
     last = max(trial.executions[0]["ended"] for trial in study.trials.values())
     parts = [_parts(sorted(found, key=lambda pair: pair[0]["began"]), began, last) for found in workers_trials.values()]
@@ -94,17 +94,15 @@ def _parts(trials: list[tuple[dict[str, Any], list[float]]], began: float, last:
 def run_once(peer: str, batch: int, options: argparse.Namespace) -> dict[str, Any]:
     """Runs a peer in a process of its own: its seconds, and the dropout rates that it tried."""
     with tempfile.TemporaryDirectory() as folder:
-        watch, parts = time.perf_counter(), {}
+        watch = time.perf_counter()
         if peer == "stock":
             rates = command.ask(["benchmarks.sweeps", f"--stock_in={folder}", f"--batches={batch}",
                                  f"--trials={options.trials}", f"--epochs={options.epochs}", f"--data={options.data}"],
                                 "stock keras-tuner")
-            seconds = time.perf_counter() - watch
-        else:
-            workers = peer.removeprefix("workers").strip()
-            rates, parts = ours(int(workers) if workers else None, batch, options, folder)
-            seconds = time.perf_counter() - watch
-        return {"peer": peer, "batch": batch, "seconds": seconds, "rates": rates, "parts": parts}
+            return {"peer": peer, "batch": batch, "seconds": time.perf_counter() - watch, "rates": rates, "parts": {}}
+        workers = peer.removeprefix("workers").strip()
+        rates, parts = ours(int(workers) if workers else None, batch, options, folder)
+        return {"peer": peer, "batch": batch, "seconds": sum(parts.values()), "rates": rates, "parts": parts}
 
 
 def table(runs: Sequence[dict[str, Any]], peers: Sequence[str], batches: Sequence[int]) -> str:

@@ -138,6 +138,7 @@ def test_only_a_process_that_is_alone_imports_without_what_keras_wraps(monkeypat
             return importlib.import_module("wave")
 
     monkeypatch.setattr(backend, "WRAPPED", ("wave",))
+    monkeypatch.setattr(gc, "freeze", lambda: None)
     for alone in (False, True):
         monkeypatch.setattr(backend, "_alone", alone)
         monkeypatch.delitem(sys.modules, "wave", raising=False)

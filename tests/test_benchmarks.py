@@ -9,7 +9,7 @@ import re
 import numpy as np
 import pytest
 
-from benchmarks import command, epoch, limit, recipes, table
+from benchmarks import command, epoch, limit, recipes, sweeps, table
 from fmnist_zoo import get_spec
 from tests import workers
 from trainers.config import resolve
@@ -131,3 +131,10 @@ def test_all_peers_take_the_same_steps(tmp_path, capsys):
     found = json.loads(path.read_text())["summaries"]
     assert [len(one["peers"]) for one in found] == [4, 4, 4] and max(one["loss_spread"] for one in found) < 0.005
     assert set(found[0]["limit"]["libraries"]) == {"tensorflow", "numpy", "jax"}
+
+
+def test_parts_of_a_sweep_are_all_of_its_seconds():
+    trials = [({"began": 10.0, "ended": 20.0}, [4.0, 2.0, 2.0]), ({"began": 21.0, "ended": 29.0}, [2.0, 2.0, 2.0])]
+    parts = sweeps._parts(trials, 1.0, 32.0)
+    assert parts == {"start": 9.0, "first": 2.0, "epochs": 12.0, "trials": 4.0, "idle": 4.0}
+    assert sum(parts.values()) == 32.0 - 1.0
