@@ -15,7 +15,7 @@ import fmnist_zoo
 from fmnist_zoo import files
 from tests import custom_zoo, helpers, runs
 from tests.conftest import ROOT
-from tests.test_own_training import Subclassed, dropping_inside, dropping_twice
+from tests.test_own_training import Subclassed, dropping_inside, dropping_twice, long
 from trainers.config import ConfigError, RunConfig, read_record, resolve
 from trainers.engine import factory
 from trainers.running import batch, provenance, run
@@ -119,11 +119,10 @@ EVERYTHING = dict(schedule="cosine", warmup=0.1, label_smoothing=0.1, ema=0.9, c
 
 @pytest.mark.parametrize("model, settings", [
     ("4D_drop03", {"hidden": (16, 16, 16)}), (Subclassed, {}),
-    *(pytest.param(*case, marks=pytest.mark.long) for case in (
-        ("3L", {"hidden": (16, 12), **EVERYTHING}),
-        ("4L", {"trainer": "fit", "schedule": "cosine", "warmup": 0.2, "normalization": "batch", "dropout": 0.1}),
-        ("network_B_l1", {"trainer": "scratch"}), (Subclassed, {"trainer": "fit"}), (dropping_inside, {}),
-        (dropping_twice, {}), (custom_zoo.normalized, {})))], ids=str)
+    long("3L", {"hidden": (16, 12), **EVERYTHING}),
+    long("4L", {"trainer": "fit", "schedule": "cosine", "warmup": 0.2, "normalization": "batch", "dropout": 0.1}),
+    long("network_B_l1", {"trainer": "scratch"}), long(Subclassed, {"trainer": "fit"}), long(dropping_inside, {}),
+    long(dropping_twice, {}), long(custom_zoo.normalized, {})], ids=str)
 def test_resumed_run_equals_an_uninterrupted_one(without_xla, model, settings, tmp_path):
     """Also in a process that has built other models: Keras counts names and seeds of layers."""
     settings = {"data": "mini", "epochs": 2, "batch_size": 500, "histogram_every": 0, **settings}
