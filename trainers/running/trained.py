@@ -89,7 +89,7 @@ def from_run(path: str | os.PathLike[str]) -> Trained:
              f"{custom.flag(config.spec.modules)}")
     if not path.is_file():
         trial = folder.path.parent
-        if (trial / "proposal.json").exists():
+        if (trial / "trial.json").exists():
             raise TrainedError(f"{folder.path}: has no weights, because a sweep keeps those of its best trials alone; "
                                f"train it again with python -m trainers.train --from_sweep={quoted(trial)}")
         raise TrainedError(f"{path}: is gone; {again}")
