@@ -430,10 +430,13 @@ def _run(what: str, action: Callable[[], Any]) -> Any:
 
 
 def _check_variables(model: keras.Model) -> None:
+    from fmnist_zoo.backend import keras
+
     for layer in (*model._flatten_layers(include_self=False), model):
         policy = layer.dtype_policy
         other = "float" in layer.compute_dtype and layer.compute_dtype != "float32"
-        if (other or policy.quantization_mode) and type(layer).__name__ != "InputLayer":
+        container = isinstance(layer, keras.Model) and type(layer).__module__.startswith("keras.")  # computes nothing
+        if (other or policy.quantization_mode) and not (container or isinstance(layer, keras.layers.InputLayer)):
             raise SpecError(f"its layer {layer.name} computes in {policy.quantization_mode or layer.compute_dtype}, "
                             "and the layers of a model are float32 here; give it no dtype, and do not quantize it "
                             "(to compute in bfloat16, train with --precision=mixed_bfloat16)")
