@@ -143,6 +143,33 @@ def test_random_numbers_that_no_checkpoint_has_are_refused(layer, trainer, tmp_p
     assert "\n" not in str(error.value) and not list(tmp_path.rglob("config.json"))
 
 
+class ByNumPy(layers.Layer):
+    def call(self, units, training=False):
+        return units * np.random.binomial(1, 0.5, (1, 784)).astype("float32") if training else units
+
+
+class Unknown(layers.Layer):
+    def __init__(self):
+        super().__init__()
+        self.factor = tf.Variable(2.0)
+
+    def call(self, units):
+        return units * self.factor
+
+
+@TRAINERS
+@pytest.mark.parametrize("layer, text", [
+    (ByNumPy, "a layer of it draws random numbers by NumPy or Python, which a resumed"),
+    (Unknown, "a layer computes with the tf.Variable Variable:0, .* add_weight")])
+def test_what_keras_does_not_know_is_refused(layer, text, trainer, tmp_path):
+    def function():
+        return pixels_and(layer())
+
+    with pytest.raises(ConfigError, match=text):
+        train(function, trainer=trainer, **SMALL)
+    assert not list(tmp_path.rglob("config.json"))
+
+
 def of_operations():
     rows = keras.Input((28, 28))
     flow = rows[:, :14] * 2.0 + keras.ops.flip(rows[:, 14:], axis=1)

@@ -5,6 +5,7 @@ In evaluation the model itself is called, in training its twin (`trainers.engine
 
 from __future__ import annotations
 
+import random
 from typing import Callable
 
 import numpy as np
@@ -130,14 +131,19 @@ class Network:
         """The names of the variables that do not decide the logits or the penalty: no update changes them.
 
         Raises:
-            ConfigError: if there is nothing else.
+            ConfigError: if there is nothing else, or a `tf.Variable` that Keras does not know decides them, too.
         """
         found: list[str] = []
+        known = {id(variable) for variable in (*self.variables, *self.state.values())}
 
         def step(images: tf.Tensor) -> tf.Tensor:
             with tf.GradientTape() as tape:
                 logits = self.forward(images, Moment(0, tf.zeros((), tf.int64), self.rates))
                 objective = tf.reduce_sum(logits) + self.penalty(self.rates, of_call=True)
+            unknown = [variable.name for variable in tape.watched_variables() if id(variable) not in known]
+            if unknown:
+                raise ConfigError(f"{self.model.name}: a layer computes with the tf.Variable {', '.join(unknown)}, "
+                                  "which Keras neither trains nor saves; make it by the layer's add_weight")
             gradients = tape.gradient(objective, self.variables)
             found.extend(name for name, gradient in zip(self.names, gradients) if gradient is None)
             return [gradient for gradient in gradients if gradient is not None]
@@ -173,6 +179,7 @@ def _refuse_random(model: keras.Model) -> None:
         return model(images, training=True)
 
     images = tf.TensorSpec((2, *custom.input_shape(model)))
+    before = random.getstate(), str(np.random.get_state())
     graph = tf.function(call, autograph=False).get_concrete_function(images).graph
     unseeded = global_state.get_global_attribute("global_seed_generator")
     drawn = [("Keras without a seed", consumer.name) for outside, inside in graph.captures
@@ -181,15 +188,17 @@ def _refuse_random(model: keras.Model) -> None:
     drawn += [(f"TensorFlow ({node.op})", node.name)
               for part in (program.node, *(function.node_def for function in program.library.function))
               for node in part if node.op.startswith(RANDOM) and not node.op.endswith("Grad")]
+    if (random.getstate(), str(np.random.get_state())) != before:  # in the program they are constants
+        drawn.append(("NumPy or Python", ""))
     if drawn:
         way, name = drawn[0]
         layers = {layer.name: f"{layer.name} ({type(layer).__name__})" for layer in model._flatten_layers()}
         scopes = [scope for part in name.split("/") for scope in (part.rpartition("_")[0], part)]
         inside = [layers[scope] for scope in scopes if scope in layers]  # TensorFlow may add a number to a name
         raise ConfigError(
-            f"{model.name}: its layer {inside[-1] if inside else model.name} draws random numbers by {way}, which a "
-            "resumed run cannot repeat; give it a keras.random.SeedGenerator, and draw by keras.random, such as "
-            "keras.random.dropout(x, rate, seed=self.seed_generator)")
+            f"{model.name}: {f'its layer {inside[-1]}' if inside else 'a layer of it'} draws random numbers by "
+            f"{way}, which a resumed run cannot repeat; give it a keras.random.SeedGenerator, and draw by "
+            "keras.random, such as keras.random.dropout(x, rate, seed=self.seed_generator)")
 
 
 def _paths(model: keras.Model) -> dict[int, str]:
