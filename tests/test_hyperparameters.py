@@ -135,6 +135,21 @@ def test_space_is_found_as_keras_tuner_finds_it(function, tmp_path):
     assert hypermodel.found(registry.spec_of(function).builder) == expected
 
 
+@pytest.mark.parametrize("function", [hypermodels.build_model, hypermodels.conditional])
+def test_random_tries_what_keras_tuner_tries(function, tmp_path, pretending_pool):
+    class Stock(keras_tuner.RandomSearch):
+        def run_trial(self, trial, **options):
+            self.hypermodel.build(trial.hyperparameters)
+            return 0.5
+
+    tuner = Stock(function, max_trials=6, seed=4, directory=tmp_path)
+    tuner.search(verbose=0)
+    _, found = searched(function, seed=3)
+    assert [{**trial.values, **trial.unused} for trial in found.trials.values()] == [
+        {arguments.label(name): value for name, value in trial.hyperparameters.values.items()}
+        for trial in tuner.oracle.trials.values()]
+
+
 @pytest.mark.parametrize("function, tuner", [
     (hypermodels.build_model, "random"), (hypermodels.conditional, "grid"), (hypermodels.conditional, "asha"),
     *(pytest.param(*one, marks=pytest.mark.long) for one in (

@@ -83,6 +83,7 @@ class Oracle:
             self._oracle._max_collisions = DRAWS * space.size
         self._is_grid, self._is_bayesian = tuner == "grid", tuner == "bayesian"
         self._running: dict[str, Any] = {}
+        self._drawn: list[int] = []  # values of each trial that were drawn, each by a seed of its own
 
     def tell(self, trial: Trial) -> None:
         """Takes note of a trial, when it is proposed and again when it has ended."""
@@ -90,13 +91,16 @@ class Oracle:
 
         told = self._oracle.trials.get(trial.name)
         if told is None:
+            known, count = {**trial.values, **trial.unused}, len(self._parameters.space)
             self._grow(trial.found)
-            values = self._parameters.copy()
+            values, drawn = self._parameters.copy(), 0
             values.values = {}
-            known = {**trial.values, **trial.unused}
-            for one in values.space:
+            for index, one in enumerate(values.space):
                 if values.is_active(one):
                     values.values[one.name] = type(one.default)(known.get(_label(one.name), one.default))
+                    drawn += index < count
+            self._drawn += [0] * (trial.number + 1 - len(self._drawn))
+            self._drawn[trial.number] = drawn
             told = self._oracle.trials[trial.name] = Told(values, trial.name)
             self._oracle._record_values(told)
             self._running[trial.name] = told
@@ -108,7 +112,7 @@ class Oracle:
         """What the trial of this number tries; DONE if there is nothing more to try."""
         if number < len(self._start):
             return Proposal(dict(self._start[number]))
-        self._oracle._seed_state = self._seed + 1 + number * len(self._parameters.space)
+        self._oracle._seed_state = self._seed + 1 + sum(self._drawn[:number])
         if self._is_bayesian:
             self._prepare_fit(number)
         if self._is_grid and number:
