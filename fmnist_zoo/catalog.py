@@ -10,7 +10,7 @@ from typing import Any
 
 from fmnist_zoo import convolutional
 from fmnist_zoo.custom import ModelSummary
-from fmnist_zoo.registry import register
+from fmnist_zoo.registry import list_models, register
 from fmnist_zoo.spec import FULL_BATCH, ModelSpec, Recipe
 
 FULL = Recipe(epochs=500, batch_size=FULL_BATCH, weights="last")
@@ -63,6 +63,8 @@ register("conv_teacher", "the teacher of 5L_distilled: residual, six convolution
          summary=ModelSummary(input=(28, 28, 1), parameters=446410, fixed=1152),
          recipe=Recipe(**CONVOLUTIONAL | dict(epochs=24, learning_rate=0.003, weight_decay=0.02, warmup=0.1, ema=0.999,
                                               label_smoothing=0.0, shift=1, erase=4)))
+
+NAMES = tuple(list_models())  # of the zoo's own models; a person may register more
 
 
 def default_space(spec: ModelSpec) -> str:

@@ -247,6 +247,13 @@ def test_wrong_flags_are_refused(capsys, flags, message):
     assert message in helpers.refused(capsys, command.main, *flags)
 
 
+@pytest.mark.parametrize("more", [[], [f"--out={results.PATH}"], ["--out=x.csv", "--ship"]], ids=str)
+def test_models_that_are_not_of_the_zoo_never_enter_its_table_or_weights(more, capsys):
+    registry.register("mine", "of a person", hidden=(8,))
+    assert "mine is none of them" in helpers.refused(capsys, command.main, "--models=mine", "--seeds=0", *more)
+    assert "to try things out" in helpers.refused(capsys, command.main, "--data=mini", *more)
+
+
 def test_recipe_without_validation_images_is_refused_before_it_is_trained(tmp_path, capsys, monkeypatch):
     monkeypatch.setitem(registry._MODELS, "blind", (registry.ModelSpec("blind"), registry.Recipe(validation_size=0)))
     said = helpers.refused(capsys, command.main, "--models=blind", f"--out={tmp_path / 'x.csv'}")

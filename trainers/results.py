@@ -12,7 +12,7 @@ import sys
 import tempfile
 from typing import Any, Iterator, Sequence
 
-from fmnist_zoo import card, results
+from fmnist_zoo import card, catalog, results
 from fmnist_zoo.errors import UsageError
 from trainers import cli
 from trainers.config import RunConfig
@@ -56,17 +56,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _main(values: cli.Flags) -> int:
     os.environ[compile_cache.VARIABLE] = "0"  # the seconds of a row include those of compiling
-    if values.data == "mini" and (values.out is None or values.ship):
-        raise UsageError("--data=mini is to try things out: name another table with --out=FILE, without --ship")
     out = values.out or str(results.PATH)
+    publishes = values.ship or os.path.abspath(out) == str(results.PATH)
+    if values.data == "mini" and publishes:
+        raise UsageError("--data=mini is to try things out: name another table with --out=FILE, without --ship")
     data_dir = values.data_dir
     seeds = _seeds(values.seeds)
     runs = scores.plan(values.models, seeds, data=values.data, data_dir=data_dir)
     if not runs:
         raise UsageError("no rows: --models and --seeds name none")
-    if values.zoo_module and (values.out is None or values.ship):
-        raise UsageError("the package's scores and weights are of its own models: with "
-                         f"--zoo_module={values.zoo_module} name another table with --out=FILE, without --ship")
+    others = [run.spec.name for run in runs if run.spec.name not in catalog.NAMES]
+    if others and publishes:
+        raise UsageError(f"the package's scores and weights are of its own models, and {others[0]} is none of them: "
+                         "name another table with --out=FILE, without --ship")
     blind = ", ".join(dict.fromkeys(run.spec.name for run in runs if not run.recipe.validation_size))
     if blind:
         raise UsageError(f"a row has a validation accuracy, and the recipe of {blind} holds out no images "

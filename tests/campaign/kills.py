@@ -43,6 +43,7 @@ RECIPES: tuple[dict[str, Any], ...] = (  # of tape alone
 SWEEPS: tuple[dict[str, Any], ...] = (
     {"tuner": "random", "space": "l2=log(1e-6..1e-2)", "max_trials": 6, "epochs": 2},
     {"tuner": "grid", "space": "l2=0,1e-4,1e-3; learning_rate=1e-3,3e-3", "epochs": 2},
+    {"tuner": "bayesian", "space": "l2=log(1e-6..1e-2)", "max_trials": 6, "epochs": 2},
     {"tuner": "asha", "space": "l2=log(1e-6..1e-2)", "max_trials": 4, "epochs": 3})
 
 
@@ -114,8 +115,8 @@ def command(arguments: Sequence[str], output: pathlib.Path) -> None:
 def kill_sweep(dice: random.Random, folder: pathlib.Path) -> str | None:
     """A sweep whose leader and workers are killed on its way; what differs from an undisturbed one."""
     settings = {**dice.choice(SWEEPS), "workers": dice.choice((1, 2))}
-    if settings["tuner"] == "asha":
-        settings["workers"] = 1  # with two, promotions depend on which trial ends first
+    if settings["tuner"] in ("asha", "bayesian"):
+        settings["workers"] = 1  # with two, proposals depend on which trial ends first
     flags = flags_of({"model": "softmax", "data": "mini", "batch_size": BATCH, "name": "one", **settings})
     begun, tables = time.monotonic(), []
     for name, kills in (("calm", 0), ("killed", 2)):

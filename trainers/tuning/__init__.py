@@ -1,1 +1,1 @@
-"""Sweeps: the space, the plan, the study, the oracle, the leader, the pool of workers, a trial."""
+"""Sweeps: the space, the plan, the study, the oracles, the leader, the workers, and what a sweep has taught."""
