@@ -218,3 +218,21 @@ def test_default_space_is_of_the_recipe():
     registry.load_zoo_module("zoo_of_runs")
     plan = sweep.Plan("my_cnn", None, tuner="random", max_trials=None, objective="val_loss", executions=1)
     assert plan.space.names == ("learning_rate", "weight_decay")
+
+
+def picky(units=8):
+    import keras
+
+    if units == 4:
+        raise ValueError("four are too few")
+    return keras.Sequential([keras.Input((784,)), keras.layers.Dense(units, "relu"), keras.layers.Dense(10)])
+
+
+def test_trial_whose_function_cannot_build_fails_alone(tmp_path, monkeypatch):
+    monkeypatch.setattr(registry, "_MODELS", dict(registry._MODELS))
+    registry.register("picky", build=picky)
+    sweeps.replace_pool(monkeypatch, sweeps.Inline())
+    table = sweep.sweep("picky", {"units": [4, 8]}, tuner="grid", data="mini", epochs=1, batch_size=500,
+                        logdir=tmp_path)
+    assert {row["units"]: row["status"] for row in table} == {4: "FAILED", 8: "COMPLETED"}
+    assert "four are too few" in table[-1]["reason"]
