@@ -211,5 +211,5 @@ def test_sweep_over_tls_with_workers_that_share_only_a_folder(certificate, tmp_p
             process.wait(30)
     assert [row["status"] for row in table] == ["COMPLETED"] * 2
     trials = study.load(tmp_path / "sweeps" / "softmax-grid-seed0").trials.values()
-    pids = {one["pid"] for done in trials for one in done.result["executions"]}
+    pids = {one["pid"] for done in trials for one in done.executions}
     assert os.getpid() not in pids and len(pids) == 1
