@@ -258,6 +258,7 @@ def test_data_that_have_moved_are_found_where_the_command_says(pretending_pool, 
     sweep.sweep("softmax", "l2=0..1", max_trials=2, data_dir=str(tmp_path / "there"), **asked)
     assert [job.config["data_dir"] for job in pretending_pool.jobs.values()] == [
         str(tmp_path / name) for name in ("here", "there")]
+    assert study.retrain_config(tmp_path / "sweeps" / "one").data_dir == str(tmp_path / "there")
 
 
 def test_leader_whose_sweep_another_process_leads_ends(pretending_pool, tmp_path, monkeypatch):

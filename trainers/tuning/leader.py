@@ -81,6 +81,7 @@ def execute(plan: Plan, path: pathlib.Path, *, workers: int | None, scheduler: S
             study = load(path)
             refuse_another(study, manifest)
             study.base = plan.base  # the same, but for what decides no numbers, such as the folder of the data
+            study.manifest["base"] = manifest["base"]
             if study.is_finished and plan.max_trials <= study.starts[-1]["max_trials"]:
                 return study
         workers = workers or pools.usual(plan.planned * plan.executions)
