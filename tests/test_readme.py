@@ -86,6 +86,7 @@ def workplace(tmp_path_factory):
 def reader(workplace, monkeypatch, inline_pool):
     """This process is in the workplace, and what a page does to the zoo is undone."""
     monkeypatch.chdir(workplace)
+    monkeypatch.syspath_prepend(workplace)
     monkeypatch.setattr(registry, "_MODELS", dict(registry._MODELS))
     for name in ("my_models", "hyper_models"):
         monkeypatch.delitem(sys.modules, name, raising=False)  # it registers models again
