@@ -6,7 +6,7 @@ a known share of the variance, or none has. Each row says how often the right on
 permutations of the losses as of Altmann et al. 2010, "Permutation importance", and by Holm). The permutations of all
 sweeps of a row are one distribution, so two of each suffice.
 
-    python -m benchmarks.lessons --rows=benchmarks/lessons.csv      # writes the table, and prints it
+    python -m benchmarks.lessons --rows=benchmarks/lessons.csv --page=docs/tutorials/sweep.md   # prints and writes it
     python -m benchmarks.lessons --sweeps=40 --forest=0             # a minute, without the forest
     python -m benchmarks.lessons --record=tests/lessons_sweeps.json # runs four sweeps, and keeps values and losses
 """
@@ -17,7 +17,7 @@ import csv
 import pathlib
 import sys
 import tempfile
-from typing import Any, Iterator, NamedTuple, Sequence
+from typing import Any, Iterator, Mapping, NamedTuple, Sequence
 
 import numpy as np
 
@@ -33,6 +33,7 @@ PARAMETERS = (*(Parameter(name, (0.0, 1.0), "linear") for name in NAMES[:3]), Pa
 SLOPE, BEND, STEP, CHOICE, NOTHING = "slope", "bend", "step", "choice", "none"
 NORMAL, SKEWED = "normal", "skewed"
 PERMUTATIONS = 2  # of each sweep
+PAGE = "lessons: python -m benchmarks.lessons"  # the mark of the table in a page
 RECORDED = "dropout=0..0.5; l2=log(1e-6..1e-3); learning_rate=log(1e-4..1e-2); activation=relu,gelu"
 
 
@@ -127,6 +128,16 @@ def write_rows(path: pathlib.Path, rows: Sequence[dict[str, Any]]) -> None:
         writer.writerows(rows)
 
 
+def table(rows: Sequence[Mapping[str, Any]]) -> str:
+    """The rows in Markdown, with an empty cell where nothing could be named or was asked."""
+    heads = ("trials", "effect", "variance explained", "losses", "named", "another named", "named by the forest",
+             "another by the forest")
+    lines = [[str(row["trials"]), row["shape"], f"{100 * float(row['share']):.0f} %", row["noise"],
+              *(f"{row[name]} %" if row[name] else "" for name in (
+                  "lessons_right", "lessons_wrong", "forest_right", "forest_wrong"))] for row in rows]
+    return card.markdown_table([heads, *lines], numeric=[head for head in heads if head not in ("effect", "losses")])
+
+
 def record(path: pathlib.Path) -> None:
     """Runs four small sweeps, of which the learning rate decides, and keeps their values and losses in a file."""
     from trainers.sweep import sweep
@@ -147,6 +158,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--sweeps", type=command.count, default=200, help="of each row")
     parser.add_argument("--forest", type=int, default=30, help="trees; 0: without the forest")
     parser.add_argument("--rows", type=command.file_to_write, help="a CSV file for the table")
+    parser.add_argument("--page", type=command.file_to_write, help="a page whose table is replaced")
     parser.add_argument("--record", type=command.file_to_write, help="a JSON file for four small sweeps, and stop")
     values = parser.parse_args(arguments)
     if values.record:
@@ -157,8 +169,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         rows.append(row(case, values.sweeps, values.forest))
         if values.rows:
             write_rows(values.rows, rows)
-    print(card.markdown_table([list(rows[0]), *([str(cell) for cell in row.values()] for row in rows)],
-                              numeric=[name for name in rows[0] if name not in ("shape", "noise")]))
+    command.show(table(rows), values.page, PAGE)
     return 0
 
 
