@@ -95,7 +95,8 @@ def _register(name: str, description: str, recipe: Recipe, build: Callable[..., 
         raise SpecError(f"recipe must be a Recipe, received {recipe!r}")
     _refuse_unknown_fields(architecture)
     spec = ModelSpec(name=name, description=description, build=built.build if built else "",
-                     arguments=built.defaults if built and not built.takes_hp else (), **architecture)
+                     arguments=arguments.canonical(built.defaults if built and not built.takes_hp else ()),
+                     **architecture)
     if built:
         built.given(spec.arguments).summary = summary
         custom.add(built)
@@ -181,7 +182,7 @@ def _with_arguments(spec: ModelSpec, changes: dict[str, Any]) -> ModelSpec:
             value = arguments.kind_of(known.defaults[name]).check(label, value)
         found[name] = value
     base, _ = _MODELS.get(spec.name.partition(",")[0], (spec, None))
-    changed = dataclasses.replace(spec, arguments=found)
+    changed = dataclasses.replace(spec, arguments=arguments.canonical(found))
     differing = {arguments.label(name): arguments.write(value) for name, value in changed.arguments
                  if (name, value) not in base.arguments}
     if not differing:
