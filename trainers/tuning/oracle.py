@@ -23,7 +23,7 @@ import copy
 import dataclasses
 import statistics
 import warnings
-from typing import Any, Mapping, NamedTuple, Sequence
+from typing import Any, Iterable, Mapping, NamedTuple, Sequence
 
 from fmnist_zoo import arguments, backend
 from trainers.config import SEEDS
@@ -127,7 +127,7 @@ class Oracle:
         return Proposal({name: self._own[name].read(str(value)) if name in self._own else value
                          for name, value in found.items()})
 
-    def _grow(self, configs: Sequence[Mapping[str, Any]]) -> None:
+    def _grow(self, configs: Iterable[dict[str, Any]]) -> None:
         """Takes further hyper-parameters into the space."""
         from trainers.tuning import hypermodel
 

@@ -319,7 +319,7 @@ def _combinations(study: Study, lessons: Lessons) -> Figure | None:
     axis = figure.subplots()
     colors = matplotlib.colormaps["viridis_r" if study.objective.lower_is_better else "viridis"]
     image = axis.imshow(table, cmap=colors, aspect="auto")
-    bright = colors(image.norm(table))[..., :3] @ (0.3, 0.6, 0.1) > 0.5
+    bright = np.asarray(colors(image.norm(table)))[..., :3] @ (0.3, 0.6, 0.1) > 0.5
     for (line, column), value in np.ndenumerate(table):
         if trials[line, column]:
             axis.text(column, line, f"{value:.4f}", ha="center", va="center", fontsize=9,

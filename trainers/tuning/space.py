@@ -139,7 +139,7 @@ def of_function(configs: Sequence[Mapping[str, Any]]) -> tuple[Parameter, ...]:
             continue
         if (old := found.get(name)) and old.kind == new.kind != "choice":
             ends = [*old.values, *new.values]
-            new = Parameter(name, (min(ends), max(ends)), new.kind)  # type: ignore[type-var]
+            new = Parameter(name, (min(ends), max(ends)), new.kind)
         elif old:
             new = Parameter(name, tuple(dict.fromkeys((*old.values, *new.values))))
         found[name] = new
