@@ -17,7 +17,7 @@ from trainers.tuning.space import Parameter, Value
 with backend.without_noise():
     import keras_tuner
 
-Config = dict[str, Any]  # `class_name` and `config` of a hyper-parameter
+Config = Mapping[str, Any]  # `class_name` and `config` of a hyper-parameter
 
 
 class Built(NamedTuple):
@@ -25,7 +25,7 @@ class Built(NamedTuple):
 
     values: dict[str, Value]  # those that the function asked for, by label
     settings: dict[str, Any]  # what its `compile` stands for
-    found: list[Config]  # hyper-parameters that the space did not have
+    found: list[dict[str, Any]]  # hyper-parameters that the space did not have
     notes: list[str]  # on what of `compile` is not used
 
 
@@ -55,7 +55,7 @@ def build(config: RunConfig, configs: Sequence[Config], given: Mapping[str, Any]
     """
     from trainers.running import compiled
 
-    known, new = config.spec.builder, []
+    known, new = config.spec.builder, list[dict[str, Any]]()
     if known.takes_hp:
         hp = hyperparameters([], dict(known.arguments))
         model, values = custom.returned(known.given(()), hp)
@@ -76,7 +76,7 @@ def hyperparameters(configs: Iterable[Config], values: Mapping[str, Any] = {}) -
     return hp
 
 
-def configs_of(hp: keras_tuner.HyperParameters) -> list[Config]:
+def configs_of(hp: keras_tuner.HyperParameters) -> list[dict[str, Any]]:
     return list(hp.get_config()["space"])
 
 

@@ -89,7 +89,7 @@ class Space:
     """
 
     parameters: tuple[Parameter, ...]
-    configs: tuple[dict[str, Any], ...] = ()
+    configs: tuple[Mapping[str, Any], ...] = ()
 
     @property
     def text(self) -> str:
@@ -102,7 +102,7 @@ class Space:
         asked = {parameter.name for parameter in of_function(self.configs)}
         return tuple(parameter for parameter in self.parameters if parameter.name not in asked)
 
-    def grown(self, configs: Sequence[dict[str, Any]]) -> Space:
+    def grown(self, configs: Sequence[Mapping[str, Any]]) -> Space:
         """The space with further hyper-parameters that a function asks for."""
         every = (*self.configs, *configs)
         merged = {parameter.name: parameter for parameter in (*self.parameters, *of_function(every))}
