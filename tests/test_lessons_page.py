@@ -42,9 +42,9 @@ SPECIAL = {"dropout": 0.1, "l2": 1e-4}
 
 
 @pytest.mark.parametrize("space, trials, truth, expected", [
-    ("l2=0", [(0.0,)], loss, ["too few can be compared"]),
+    ("l2=0", [(0.0,)], loss, ["one trial to compare"]),
     ("dropout=0,0.1", [(0.0,), (0.1,)], loss, [
-        "too few can be compared", "Too few trials to tell whether dropout matters: 2 trials leave too little"]),
+        "too few to know the noise", "Too few trials to tell whether dropout matters: 2 trials leave too little"]),
     (GRID, COMBINATIONS, lambda values: 0.3, ["None of the 12 trials can be told", "dropout or l2 matters: 12 trials"]),
     (GRID, COMBINATIONS, lambda values: 0.3 - 0.1 * (values == SPECIAL), ["Trial 0004 is better than all others"]),
     ("dropout=0..0.5; l2=0,1e-4", [(rate / 96, 1e-4 * (rate % 2)) for rate in range(48)], lambda values: 0.3, [
@@ -58,6 +58,15 @@ def test_sentences_of_sweeps_that_teach_little_or_one_thing(space, trials, truth
                  halves=lambda values: half(values, 2) - 0.03)
     found = " ".join(page.sentences(study, learn(study)))
     assert all(words in found for words in expected), found
+
+
+@pytest.mark.parametrize("truth, expected", [
+    (lambda values, seed: 0.3, "All 12 trials are equal."),
+    (lambda values, seed: loss(values, seed) if values["dropout"] == 0 else 1e20, "The first 2 of the 12 trials"),
+])
+def test_trials_that_are_equal_or_learned_nothing_are_no_lack_of_trials(truth, expected, tmp_path):
+    study = made(tmp_path / "s", GRID, COMBINATIONS, truth, seeds=2)
+    assert expected in page.text(study)
 
 
 def test_nothing_is_called_best_or_costly_without_an_effect(tmp_path):
@@ -137,7 +146,7 @@ def test_sweep_without_a_completed_trial_has_no_lessons_and_its_page_says_so(tmp
     study = made(tmp_path / "s", "dropout=0,0.1", [(0.0,)], lambda values, seed: None)
     assert learn(study) is None and not page.text(study)
     page.write(study, tmp_path / "page.html")
-    assert "No trial has completed yet." in (tmp_path / "page.html").read_text(encoding="utf-8")
+    assert "No trial has completed." in (tmp_path / "page.html").read_text(encoding="utf-8")
     assert not list(tmp_path.glob("*.png"))
 
 

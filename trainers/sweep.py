@@ -12,7 +12,7 @@ import sys
 import textwrap
 from typing import Any, Callable, Mapping, Sequence, Unpack
 
-from fmnist_zoo import prototype, registry
+from fmnist_zoo import card, prototype, registry
 from fmnist_zoo.errors import UsageError
 from fmnist_zoo.files import quoted
 from fmnist_zoo.settings import DATA, MODEL, OUTPUT, TRAINING
@@ -204,7 +204,7 @@ def _summary(study: Study) -> str:
     if study.ranked:
         running = sum(trial.status == RUNNING for trial in study.trials.values())
         lines += [page.text(study), "", f"{study.manifest['objective']} on validation images that chose no epoch; "
-                  f"{len(study.ended)} trials ended" + (f", {running} unfinished" if running else ""),
+                  f"{card.counted(len(study.ended), 'trial')} ended" + (f", {running} unfinished" if running else ""),
                   f"  {'train the best':<14}  {study.retrain}"]
         report = study.path / page.NAME
         if report.exists():

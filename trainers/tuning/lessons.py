@@ -128,7 +128,8 @@ class Lessons:
         guesses: how many these are.
         effects: of each hyper-parameter, in the order of the space.
         visible: the share of the variance from which on an effect would be found; NaN if none can be.
-        ties: among the trials that are ranked first, of asha those of the longest rung; None if nothing can be told.
+        rivals: how many trials are compared with the best: all that are ranked, of asha those of the longest rung.
+        ties: among these; None if nothing can be told.
     """
 
     trials: tuple[Trial, ...]
@@ -136,6 +137,7 @@ class Lessons:
     guesses: int
     effects: tuple[Effect, ...]
     visible: float
+    rivals: int
     ties: Ties | None
 
 
@@ -151,8 +153,8 @@ def learn(study: Study) -> Lessons | None:
     found, visible = effects(study.space.parameters, [trial.values for trial in used], costs, lower_is_better=lower)
     longest = max(trial.epochs or 0 for trial in study.ranked)
     rivals = [trial for trial in study.ranked if (trial.epochs or 0) == longest]
-    return Lessons(tuple(used), costs if lower else 1 - costs, guesses, found, visible,
-                   ties(rivals, used, study.objective))
+    return Lessons(tuple(used), costs if lower else 1 - costs, guesses, found, visible, len(rivals),
+                   ties(rivals, [trial for trial, cost in zip(used, costs) if cost < GUESS[lower]], study.objective))
 
 
 def effects(parameters: Sequence[Parameter], values: Sequence[Mapping[str, Any]], costs: np.ndarray, *,
@@ -314,10 +316,14 @@ def _terms(one: Levels) -> np.ndarray:
 def ties(rivals: Sequence[Trial], taught: Sequence[Trial], objective: Objective) -> Ties | None:
     """The trials that equal the best of `rivals`, which are ranked; None if there is one, or the noise is not known.
 
-    The noise is taken from the better half of all these trials, at least FEWEST: bad trials are noisier, and not what
-    is compared.
+    Args:
+        rivals: the trials that are compared, best first.
+        taught: those that have learned something. The noise is that of the better half of them and of the rivals that
+            continue others, at least FEWEST: bad trials are noisier, and not what is compared.
     """
     judges = [*taught, *(trial for trial in rivals if trial.parent is not None)]
+    if not judges or len(rivals) < 2:
+        return None
     finals = [[outcome["final"] for outcome in trial.executions] for trial in judges]
     scores = np.array([[final[objective.metric] for final in of_trial] for of_trial in finals], float)
     source = SEEDS if scores.shape[1] > 1 else HALVES
@@ -331,7 +337,7 @@ def ties(rivals: Sequence[Trial], taught: Sequence[Trial], objective: Objective)
     same_seeds = len({judges[index].seed for index in better}) == 1
     variance, freedom = _noise_of_halves(scores[better]) if source == HALVES else _noise_of_seeds(
         scores[better], same_seeds)
-    if not freedom or len(rivals) < 2 or variance <= (ROUNDING * np.abs(scores).max()) ** 2:
+    if not freedom or variance <= (ROUNDING * np.abs(scores).max()) ** 2:
         return None
     margin = tukey_margin(len(rivals), freedom) * math.sqrt(2 * variance)
     group = tuple(trial for trial in rivals if abs(trial.score - rivals[0].score) <= margin)

@@ -54,12 +54,13 @@ def text(study: Study) -> str:
     lessons = learn(study)
     if lessons is None:
         return ""
-    heads = effect_rows(lessons)[0]
-    return "\n\n".join([
-        f"what {card.counted(len(lessons.trials), 'trial')} taught:",
-        "\n".join(f"- {sentence}" for sentence in sentences(study, lessons)),
-        card.aligned(importance_rows(lessons), numeric=("share of variance", "p")),
-        card.aligned(effect_rows(lessons), numeric=[head for head in heads[2:] if head])])
+    parts = [f"what {card.counted(len(lessons.trials), 'trial')} taught:",
+             "\n".join(f"- {sentence}" for sentence in sentences(study, lessons)),
+             card.aligned(importance_rows(lessons), numeric=("share of variance", "p"))]
+    heads, *rows = effect_rows(lessons)
+    if rows:
+        parts.append(card.aligned([heads, *rows], numeric=[head for head in heads[2:] if head]))
+    return "\n\n".join(parts)
 
 
 def sentences(study: Study, lessons: Lessons) -> list[str]:
@@ -70,7 +71,11 @@ def sentences(study: Study, lessons: Lessons) -> list[str]:
 def _equal_to_best(study: Study, lessons: Lessons) -> str:
     ties = lessons.ties
     if ties is None:
-        return "Whether a trial is better than another cannot be told: too few can be compared."
+        compared = study.ranked[:lessons.rivals]
+        if len({trial.score for trial in compared}) > 1:
+            return (f"Which of the {len(compared)} trials are better than others cannot be told: those that learned "
+                    "something are too few to know the noise.")
+        return "There is one trial to compare." if len(compared) == 1 else f"All {len(compared)} trials are equal."
     epochs = ties.among[0].epochs
     among = f"{len(ties.among)} trials" + (f" of {card.counted(epochs, 'epoch')}" if epochs else "")
     group = len(ties.group)
@@ -117,9 +122,14 @@ def _not_found(lessons: Lessons) -> list[str]:
         return [f"Too few trials to tell whether {names} matters: {trials} leave too little to know the noise."]
     limit = (f"{trials} for {card.counted(len(varied), 'hyper-parameter')} show what explains "
              f"{100 * lessons.visible:.0f} % of the variance or more")
-    if lessons.visible > FEW:
+    if _too_few(lessons):
         return [f"Too few trials to tell whether {names} matters: {limit}."]
     return [f"No effect of {names} can be told from noise: {limit}."]
+
+
+def _too_few(lessons: Lessons) -> bool:
+    """Whether only a large effect would be found, or none."""
+    return not lessons.visible <= FEW
 
 
 def _ordered(lessons: Lessons) -> list[Effect]:
@@ -189,7 +199,9 @@ def _document(study: Study, lessons: Lessons | None, pictures: dict[str, bytes])
     parts = [f"<h1>{html.escape(title)}</h1>",
              "<p>" + "<br>".join(f"{name}: {html.escape(what)}" for name, what in facts.items()) + "</p>"]
     if lessons is None:
-        return webpage.document(title, "\n".join([*parts, "<p>No trial has completed yet.</p>"]))
+        failed = [f"{trial.name} failed: {trial.reason}" for trial in study.ended]
+        parts += [f"<p>{html.escape(line)}</p>" for line in ("No trial has completed.", *failed[:MOST_ROWS])]
+        return webpage.document(title, "\n".join(parts))
     images = {name: f'<p><img src="{webpage.source(picture)}" alt="{name}"></p>' for name, picture in pictures.items()}
     parts += ["<h2>What it has taught</h2>\n<ul>",
               *(f"<li>{html.escape(sentence)}</li>" for sentence in sentences(study, lessons)), "</ul>",
@@ -254,7 +266,7 @@ def _effects(study: Study, lessons: Lessons) -> Figure | None:
         _scale(axis, effect.levels)
         axis.set_xlabel(_plain(effect.name))
         axis.set_title(f"{100 * effect.share:.0f} % of the variance, p {_p(effect.p)}" if effect.found else
-                       "no effect told from noise", fontsize=10)
+                       "too few trials to tell" if _too_few(lessons) else "no effect told from noise", fontsize=10)
         axis.grid(alpha=0.3)
     for axis in axes[len(effects):]:
         axis.set_visible(False)
