@@ -237,7 +237,6 @@ def test_dry_run_trains_nothing(tmp_path, monkeypatch, capsys):
     (["--seeds=-1"], "seed must be a whole number in"),
     (["--data=mini"], "name another table with --out"),
     (["--data=mini", "--out=x", "--ship"], "without --ship"),
-    (["--zoo_module=tests.custom_zoo"], "of its own models"),
     (["--ensemble", "--seeds=0"], "two members or more"),
     (["--check", "--out=nowhere.csv", "--seeds=7"], "no published row to check"),
     (["--out=setup.cfg"], "setup.cfg: not a table of results: its columns are"),
