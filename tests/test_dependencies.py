@@ -140,6 +140,16 @@ def test_name_that_is_no_trained_model_is_refused_in_a_line(flag, text, logdir, 
     assert not logdir.exists()
 
 
+def test_hidden_layers_that_do_not_fit_the_convolutions_of_a_recipe_are_refused_at_once(logdir, capsys):
+    for dry in (["--dry_run"], []):
+        said = helpers.refused(capsys, main, "--model=5L_unrolled", "--hidden=8", "--data=mini", f"--logdir={logdir}",
+                               *dry)
+        assert "=conv_strided has hidden layers of 2352, 1176, 768, 768 units, and 5L_unrolled,hidden=8" in said
+    with pytest.raises(ValueError, match="initial_weights=conv_strided has hidden layers"):
+        sweep.sweep("5L_unrolled", {"hidden": [8, 16]}, tuner="grid", data="mini", logdir=logdir)
+    assert main(["--model=5L_unrolled", "--hidden=8", "--data=mini", "--initial_weights=", "--dry_run"]) == 0
+
+
 def test_folder_named_like_a_model_does_not_hide_it(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "4D_drop03").mkdir()

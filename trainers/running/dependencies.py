@@ -36,9 +36,16 @@ def check(config: RunConfig) -> None:
             if "model" in argument and registry.get_spec(name).name not in weights.manifest():
                 raise ConfigError(f"no trained weights come with {name!r}; name the folder of a finished run of it")
             spec = trained.spec_and_data(**argument)[0]
-        if setting == "initial_weights" and not (spec.build or config.spec.build) and spec.hidden != config.spec.hidden:
+        if setting != "initial_weights" or config.spec.build:
+            continue
+        if spec.build:  # as dense layers it fits the model that was registered with it
+            if name != registry.recipe_of(config.spec).initial_weights:
+                continue
+            spec = registry.get_spec(config.spec.name.partition(",")[0])
+        if spec.hidden != config.spec.hidden:
             raise ConfigError(f"--{setting}={name} has hidden layers of {_units(spec)} units, and {config.spec.name} "
-                              f"of {_units(config.spec)}; name a network with the same hidden layers")
+                              f"of {_units(config.spec)}; name a network with the same hidden layers, or none with "
+                              f"--{setting}=")
 
 
 def load(recipe: Recipe, data: Data, reporter: Reporter, recorded: Record, *, resumed: bool, begun: bool
