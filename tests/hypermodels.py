@@ -64,6 +64,46 @@ def failing(hp):
     return keras.Sequential([keras.Input((784,)), layers.Dense(units), layers.Dense(10)])
 
 
+def dense(units):
+    return keras.Sequential([keras.Input((784,)), layers.Dense(units), layers.Dense(10)])
+
+
+def nested(hp):
+    """scopes within a scope, found one after the other"""
+    units = 4
+    if hp.Choice("kind", ["x", "y", "z"]) == "y":
+        with hp.conditional_scope("kind", ["y"]):
+            if hp.Boolean("wide"):
+                with hp.conditional_scope("wide", [True]):
+                    units = hp.Int("units", 5, 7)
+    return dense(units)
+
+
+def same_name(hp):
+    """a name in two scopes, with other values"""
+    kind = hp.Choice("kind", ["small", "large"])
+    with hp.conditional_scope("kind", ["small"]):
+        units = hp.Int("units", 2, 4)
+    with hp.conditional_scope("kind", ["large"]):
+        wide = hp.Int("units", 8, 10)
+    return dense(units if kind == "small" else wide)
+
+
+def shrinking(hp):
+    """asks for less with other values than the defaults, without a scope"""
+    return dense(sum(hp.Choice(f"units_{index}", [4, 5]) for index in range(hp.Int("count", 1, 2, default=2))))
+
+
+def fixed(hp):
+    """nothing to search"""
+    return dense(hp.Fixed("units", 4))
+
+
+def switched(units=4, biased=False):
+    """a plain function with a switch"""
+    return keras.Sequential([keras.Input((784,)), layers.Dense(units, use_bias=biased), layers.Dense(10)])
+
+
 def nothing(hp):
     """no return"""
     build_model(hp)

@@ -112,6 +112,7 @@ def runs():
     return [path.parent for path in pathlib.Path("logs").glob("*/*/config.json")]
 
 
+@pytest.mark.long
 def test_train_takes_arguments_of_a_function_and_a_recipe_wins_over_compile():
     run = train(hypermodels.cnn, filters=2, **SMALL)
     assert run.config.spec.name == "cnn,filters=2" and run.model.layers[0].filters == 2
@@ -151,10 +152,11 @@ def test_random_tries_what_keras_tuner_tries(function, tmp_path, pretending_pool
 
 
 @pytest.mark.parametrize("function, tuner", [
-    (hypermodels.build_model, "random"), (hypermodels.conditional, "grid"), (hypermodels.conditional, "asha"),
+    (hypermodels.build_model, "random"), (hypermodels.conditional, "asha"),
     *(pytest.param(*one, marks=pytest.mark.long) for one in (
         (hypermodels.build_model, "grid"), (hypermodels.build_model, "bayesian"), (hypermodels.build_model, "asha"),
-        (hypermodels.conditional, "random"), (hypermodels.conditional, "bayesian")))])
+        (hypermodels.conditional, "random"), (hypermodels.conditional, "grid"),
+        (hypermodels.conditional, "bayesian")))])
 def test_sweep_continues_as_if_it_had_not_stopped(function, tuner, pretending_pool, monkeypatch):
     def stop():
         raise KeyboardInterrupt
@@ -175,7 +177,7 @@ def test_sweep_continues_as_if_it_had_not_stopped(function, tuner, pretending_po
         config = found.config(trial, 0)
         given = {arguments.label(name): value for name, value in config.spec.arguments}
         assert given == {name: value for name, value in trial.values.items()}
-        asked = hypermodel.build(config, found.space.configs, {}).values
+        asked = hypermodel.build(config, found.space, {}).values
         assert asked == given  # no more, and no less
 
 
@@ -190,6 +192,49 @@ def test_columns_of_a_space_that_grows_and_of_scopes(pretending_pool):
     table, _ = searched(hypermodels.conditional, name="two")
     assert {(row["model_type"], row["units"] is None, row["filters"] is None) for row in table} == {
         ("mlp", False, True), ("cnn", True, False)}
+
+
+NESTED = [{"kind": "x"}, {"kind": "y", "wide": False}, *({"kind": "y", "wide": True, "units": n} for n in (5, 6, 7)),
+          {"kind": "z"}]
+SAME_NAME = [{"kind": kind, "units": n} for kind, several in (("small", (2, 3, 4)), ("large", (8, 9, 10)))
+             for n in several]
+SHRINKING = [*({"count": 2, "units_0": one, "units_1": other} for one in (4, 5) for other in (4, 5)),
+             *({"count": 1, "units_0": one} for one in (4, 5))]
+
+
+@pytest.mark.parametrize("function, tuner, combinations", [
+    (hypermodels.nested, "grid", NESTED), (hypermodels.nested, "random", NESTED), (hypermodels.nested, "asha", NESTED),
+    (hypermodels.same_name, "grid", SAME_NAME), (hypermodels.same_name, "random", SAME_NAME),
+    (hypermodels.shrinking, "grid", SHRINKING)])
+def test_each_combination_is_tried_once(function, tuner, combinations, pretending_pool):
+    _, found = searched(function, tuner, None if tuner == "grid" else 12)
+    tried = [trial.values for trial in found.trials.values() if not trial.parent]
+    assert sorted(map(str, tried)) == sorted(map(str, combinations)) and found.is_finished
+
+
+@pytest.mark.parametrize("function, space, label", [
+    (hypermodels.switched, "units=2,3; biased=true,false", "biased"),
+    (hypermodels.build_model, "hp.dropout=true", "hp.dropout")])
+def test_switches_stay_switches(function, space, label, pretending_pool):
+    table, found = searched(function, space=space, count=4)
+    for trial, row in zip(found.trials.values(), study.read_rows(found.path / "trials.csv", found.space), strict=True):
+        record = json.loads((found.path / trial.name / "trial.json").read_text(encoding="utf-8"))
+        given = dict(found.config(trial, 0).spec.arguments)[arguments.name_of(label)]
+        assert type(given) is bool and record["values"][label] is row.values[label] is given
+    assert {row[label] for row in table} == {True, *[False] * ("false" in space)}
+    assert [vars(trial) for trial in study.load(found.path).trials.values()] == [
+        vars(trial) for trial in found.trials.values()]
+
+
+def test_learning_rate_that_is_searched_in_vain_is_named(pretending_pool, capsys):
+    fmnist_zoo.register("mine", build=hypermodels.build_model)
+    flags = ["--data=mini", "--epochs=1", "--logdir=logs", "--model=mine", "--max_trials=1", "--page=false"]
+    assert sweep_main([*flags, "--name=one", "--learning_rate=0.05"]) == 0
+    assert "lr decides nothing if it is for that learning rate alone; --model=mine,lr=0.0" in capsys.readouterr().out
+    assert sweep_main([*flags, "--name=two"]) == 0
+    fmnist_zoo.register("cnn", build=hypermodels.cnn)  # its lr is not searched
+    assert sweep_main([*flags, "--name=three", "--model=cnn", "--space=learning_rate=0.01,0.1"]) == 0
+    assert "decides nothing" not in capsys.readouterr().out
 
 
 def test_names_of_settings_and_columns_are_told_apart(pretending_pool):
@@ -240,6 +285,7 @@ def test_values_with_which_a_function_raises_are_failed_trials(pretending_pool):
     (hypermodels.build_model, {"space": "units_0=a"}, "units_0 must be a whole number .*; in 'units_0=a'"),
     (hypermodels.cnn, {"space": "filterz=1,2"}, "no hyper-parameter is named 'filterz'; did you mean filters"),
     (hypermodels.cnn, {"space": "rate=0.1..0.5", "tuner": "grid"}, "a grid needs its values listed"),
+    (hypermodels.fixed, {}, "--space: nothing to search, since the function of fixed asks hp for fixed values alone"),
     (hypermodels.nothing, {}, "its function returns None, not a keras.Model; is there a return"),
 ])
 def test_a_space_that_the_function_does_not_have_is_refused(function, more, complaint):
@@ -253,6 +299,7 @@ def test_a_sweep_takes_no_model_that_is_built():
         sweep(hypermodels.cnn())
 
 
+@pytest.mark.long
 def test_best_trial_of_a_function_is_trained_in_full(inline_pool):
     fmnist_zoo.register("mine", build=hypermodels.conditional)
     flags = ["--data=mini", "--epochs=1", "--logdir=logs"]

@@ -8,11 +8,15 @@ it, plain data. Importing this module imports keras-tuner.
 from __future__ import annotations
 
 import copy
-from typing import Any, Iterable, Mapping, NamedTuple, Sequence
+import math
+from typing import TYPE_CHECKING, Any, Iterable, Mapping, NamedTuple
 
 from fmnist_zoo import arguments, backend, custom
 from trainers.config import RunConfig
-from trainers.tuning.space import Parameter, Value
+from trainers.tuning.space import Parameter, Space, Value
+
+if TYPE_CHECKING:
+    import keras
 
 with backend.without_noise():
     import keras_tuner
@@ -46,11 +50,11 @@ def found(known: custom.Builder) -> list[Config]:
         hp = hyperparameters(configs, {condition.name: condition.values[0] for condition in scopes[0]})
 
 
-def build(config: RunConfig, configs: Sequence[Config], given: Mapping[str, Any]) -> Built:
+def build(config: RunConfig, space: Space, given: Mapping[str, Any]) -> Built:
     """Calls the function of a trial's config; `SpecError` and `ConfigError` if that model cannot be trained.
 
     Args:
-        configs: the hyper-parameters that are known.
+        space: the hyper-parameters that are known.
         given: settings that win over those of `compile`.
     """
     from trainers.running import compiled
@@ -59,11 +63,17 @@ def build(config: RunConfig, configs: Sequence[Config], given: Mapping[str, Any]
     if known.takes_hp:
         hp = hyperparameters([], dict(known.arguments))
         model, values = custom.returned(known.given(()), hp)
-        seen = [(one["config"]["name"], one["config"]["conditions"]) for one in configs]
+        seen = [(one["config"]["name"], one["config"]["conditions"]) for one in space.configs]
         new = [one for one in configs_of(hp) if (one["config"]["name"], one["config"]["conditions"]) not in seen]
     else:
         model, values = custom.returned(known)
     settings, notes = compiled.taken(config.spec, model, given)
+    if model.compiled and "learning_rate" not in settings:
+        base = config.spec.name.partition(",")[0]
+        for name, value in values:
+            if (label := arguments.label(name)) in space.names and _is_rate(value, model):
+                notes.append(f"{label} decides nothing if it is for that learning rate alone; "
+                             f"--model={base},{label}={arguments.write(value)} takes it out of the search")
     return Built({arguments.label(name): value for name, value in values}, settings, new, notes)
 
 
@@ -96,7 +106,16 @@ def config_of(parameter: Parameter) -> Config:
         if len({type(value) for value in values}) > 1:  # a Choice takes values of one type
             values = list(map(str, values))
         hp.Choice(parameter.name, values, default=values[0])
-    return configs_of(hp)[0]
+    (config,) = configs_of(hp)
+    if isinstance(values[0], bool):  # a Choice makes 1 and 0 of them
+        config["config"]["values"] = values
+    return config
+
+
+def _is_rate(value: arguments.Scalar, model: keras.Model) -> bool:
+    """Whether it is the learning rate that a model is compiled with."""
+    rate = model.optimizer.get_config()["learning_rate"]  # float32, or the config of a schedule
+    return isinstance(value, float) and isinstance(rate, float) and math.isclose(value, rate, rel_tol=1e-6)
 
 
 def _fixed(name: str, value: arguments.Scalar) -> Config:

@@ -113,7 +113,7 @@ def _lead(study: Study, plan: Plan, pool: Pool, *, max_failures: int, verbose: b
     """Leads a sweep to its end, or until it is stopped, and writes its tables."""
     reporter = progress.for_output() if verbose else progress.Reporter()
     with contextlib.closing(reporter):
-        about = "about " if plan.tuner == "asha" else ""
+        about = "about " if plan.planned != plan.max_trials else ""
         reporter.note(f"sweep    {study.path}: {len(study.ended)} of {about}{plan.planned} trials done")
         reporter.note(f"space    {study.space.text}")
         named = {"teacher": plan.teachers, "initial_weights": [study.base.recipe.initial_weights]}
@@ -328,7 +328,7 @@ class Leader:
         config = apply(study.base, proposal.values, given=study.given)
         known = {name: value for name, value in flat(config).items() if name in (*study.given, *proposal.values)}
         try:
-            built = hypermodel.build(config, study.space.configs, known)
+            built = hypermodel.build(config, study.space, known)
         except (SpecError, ConfigError) as error:
             return study.add(*proposal), str(error)
         if not study.trials:

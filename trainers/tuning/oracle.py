@@ -7,8 +7,11 @@ which this module avoids:
 - Its oracles draw from random states that move with each request: they are set from (seed, number) before each, so
   that random draws what `keras_tuner.RandomSearch(seed=seed + 1)` draws. There, a seed of 0 becomes a random one.
 - `Float` with a step never tries the upper end: listed values become a `Choice`.
-- The grid waits for results before it continues: it is asked for what comes after the trial before.
+- The grid waits for results before it continues, repeats combinations of what the function did not ask for, and takes
+  values of one scope for another's: what comes after the trial before is found here, in its order.
+- A value is lost if a scope that is not active has one of the same name.
 - Random draws stop after 20 repetitions, before all combinations of a small space are found: the limit is raised.
+- A `Choice` makes 1 and 0 of True and False: they are turned back.
 - The Gaussian process guesses the results of running trials by its fit for the proposal before: here they have the
   median of the results (a "constant liar"; Ginsbourger et al. 2010).
 - A trial's copy of the space is made through its config, which takes half a millisecond: it is shared.
@@ -33,7 +36,7 @@ from trainers.tuning.study import RUNNING, Trial
 
 ORACLES = ("random", "grid", "bayesian")
 SETTING = "setting: "
-DRAWS = 50  # per combination: with n of them, 50 n draws miss the last untried one with probability e^-50
+DRAWS = 50  # per combination: if one of n is untried, 50 n draws miss it with probability e^-50
 WAIT, DONE = "wait", "done"
 
 
@@ -69,20 +72,22 @@ class Oracle:
                 twin.values = dict(self.values)
                 return twin
 
+            def ensure_active_values(self) -> None:
+                """The values are complete; keras-tuner's own drops one whose name another scope has, too."""
+
         self._seed, self._start = seed, start
-        self._own = {parameter.name: parameter for parameter in space.own}
+        self._listed = {parameter.name: parameter.values for parameter in space.parameters
+                        if parameter.kind == "choice"}
         settings = [dataclasses.replace(parameter, name=SETTING + parameter.name) for parameter in space.own]
         self._parameters = HyperParameters()
         self._grow([*space.configs, *map(hypermodel.config_of, settings)])
-        oracle = {"random": oracles.RandomSearchOracle, "grid": oracles.GridSearchOracle,
-                  "bayesian": oracles.BayesianOptimizationOracle}[tuner]
+        oracle = oracles.BayesianOptimizationOracle if tuner == "bayesian" else oracles.RandomSearchOracle
         self._oracle = oracle(objective=keras_tuner.Objective("objective", "min" if lower_is_better else "max"),
                               hyperparameters=self._parameters, allow_new_entries=False, tune_new_entries=False,
                               max_trials=None, seed=min(seed + 1, SEEDS - 1))
-        if space.size is not None:
-            self._oracle._max_collisions = DRAWS * space.size
         self._is_grid, self._is_bayesian = tuner == "grid", tuner == "bayesian"
         self._running: dict[str, Any] = {}
+        self._unasked: dict[str, set[str]] = {}
         self._drawn: list[int] = []  # values of each trial that were drawn, each by a seed of its own
 
     def tell(self, trial: Trial) -> None:
@@ -104,6 +109,7 @@ class Oracle:
             told = self._oracle.trials[trial.name] = Told(values, trial.name)
             self._oracle._record_values(told)
             self._running[trial.name] = told
+            self._unasked[trial.name] = set(trial.unused)
         if trial.status != RUNNING:
             told.status, told.score = trial.status, trial.score
             self._running.pop(trial.name, None)
@@ -113,21 +119,46 @@ class Oracle:
         if number < len(self._start):
             return Proposal(dict(self._start[number]))
         self._oracle._seed_state = self._seed + 1 + sum(self._drawn[:number])
+        self._oracle._max_collisions = DRAWS * (1 + len(self._oracle.trials))
         if self._is_bayesian:
             self._prepare_fit(number)
-        if self._is_grid and number:
-            values = self._oracle._get_next_combination(self._oracle.trials[f"{number - 1:04}"].hyperparameters.values)
+        if self._is_grid:
+            values = self._following(f"{number - 1:04}") if number else self._completed({})
         else:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # the fit of the Gaussian process warns of bounds that it came close to
                 values = self._oracle.populate_space(f"{number:04}")["values"]
         if values is None:
             return DONE
-        found = {_label(name): value.item() if hasattr(value, "item") else value for name, value in values.items()}
-        return Proposal({name: self._own[name].read(str(value)) if name in self._own else value
-                         for name, value in found.items()})
+        return Proposal({_label(name): self._meant(_label(name), value) for name, value in values.items()})
 
-    def _grow(self, configs: Iterable[dict[str, Any]]) -> None:
+    def _following(self, name: str) -> dict[str, Any] | None:
+        """What the grid has after the trial of this name: the last value that can be, is moved to the next."""
+        told = self._oracle.trials[name].hyperparameters
+        active = [one for one in told.space if one.name in told.values and told.is_active(one)]
+        while active:
+            last = active.pop()
+            values = [last.default, *(value for value in last.values if value != last.default)]
+            if told.values[last.name] != values[-1] and _label(last.name) not in self._unasked[name]:
+                following = values[values.index(told.values[last.name]) + 1]
+                return self._completed({one.name: told.values[one.name] for one in active} | {last.name: following})
+        return None
+
+    def _completed(self, values: dict[str, Any]) -> dict[str, Any]:
+        """The values, and defaults of all else that is active with them."""
+        completed = self._parameters.copy()
+        completed.values = values
+        for one in completed.space:
+            if completed.is_active(one):
+                completed.values.setdefault(one.name, one.default)
+        return completed.values
+
+    def _meant(self, name: str, value: Any) -> Value:
+        """The value for which keras-tuner's space has this one: see `hypermodel.config_of`."""
+        value = value.item() if hasattr(value, "item") else value
+        return next((one for one in self._listed.get(name, ()) if value in (one, str(one))), value)
+
+    def _grow(self, configs: Iterable[Mapping[str, Any]]) -> None:
         """Takes further hyper-parameters into the space."""
         from trainers.tuning import hypermodel
 

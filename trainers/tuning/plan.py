@@ -100,8 +100,6 @@ class Plan:
         if self.tuner == "bayesian":  # it may propose a combination again
             return max_trials or MAX_TRIALS
         size = self.space.size or sys.maxsize
-        if self.tuner == "grid":
-            size = math.prod(parameter.count or GRID for parameter in self.space.parameters)
         return min(max_trials or (size if self.tuner == "grid" else MAX_TRIALS), size)
 
     def name(self) -> str:
@@ -119,20 +117,24 @@ class Plan:
 
     @property
     def planned(self) -> int:
-        """How many trials the sweep has; of asha about how many, with its promotions."""
+        """How many trials the sweep has; of asha about how many, with its promotions; of a function's grid, too."""
         if self.tuner == "asha":
             return halving.planned(self.max_trials, self.base.recipe.epochs, self.factor)
+        if self.tuner == "grid":  # of a function it may have more, or fewer
+            return min(self.max_trials, math.prod(parameter.count or GRID for parameter in self.space.parameters))
         return self.max_trials
 
     def text(self, folder: str) -> str:
         """What `--dry_run` prints."""
-        trials = card.counted(self.max_trials, "trial")
+        trials = "every combination" if self.max_trials == sys.maxsize else card.counted(self.max_trials, "trial")
         epochs = f"up to {card.counted(self.base.recipe.epochs, 'epoch')} each"
         if self.tuner == "asha":
             rungs = halving.rungs(self.base.recipe.epochs, self.factor)
             trials = f"{card.counted(self.max_trials, 'combination')} in about {card.counted(self.planned, 'trial')}"
             epochs = f"rungs of {', '.join(map(str, rungs))} epochs"
         size = "endless" if self.space.size is None else card.counted(self.space.size, "combination")
+        if self.space.configs:
+            size = "what the function asks for, which may be more with other values"
         return "\n".join([
             f"model       {self.base.spec.name}: {self.base.spec.description}",
             f"space       {self.space.text}",

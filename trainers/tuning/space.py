@@ -114,9 +114,9 @@ class Space:
 
     @property
     def size(self) -> int | None:
-        """The number of combinations; None if a range has no end of them."""
+        """The number of combinations; None if a range has no end of them, or a function may ask for more."""
         counts = [parameter.count for parameter in self.parameters]
-        return None if None in counts else math.prod(filter(None, counts))
+        return None if None in counts or self.configs else math.prod(filter(None, counts))
 
 
 def of_function(configs: Sequence[Mapping[str, Any]]) -> tuple[Parameter, ...]:
@@ -205,6 +205,9 @@ def parse(space: str | Mapping[str, Any], base: RunConfig, *, listed_only: bool 
         raise SpaceError(f"--space: a grid needs its values listed, such as 0,0.1,0.2; in {ranges[0]!r}")
     if found.parameters:
         _try(found.parameters, base)
+    elif configs and not of_function(configs):
+        raise SpaceError(f"--space: nothing to search, since the function of {base.spec.name} asks hp for fixed values "
+                         "alone; write, for example, batch_size=64,128")
     elif not configs:
         raise SpaceError("--space: nothing to search; write, for example, dropout=0,0.2,0.4; l2=0,1e-4")
     return found
