@@ -111,7 +111,7 @@ def test_schedule_of_a_trial_is_one_of_the_declared_values(tmp_path, space, sche
     """TensorBoard filters out a value that was not declared, and a range for each layer has too many to declare."""
     base = resolve("4L", ranking=True)
     study = Study(tmp_path, {"base": base.get_config(), "space": space, "tuner": "random", "objective": "val_loss",
-                             "executions": 1, "given": [], "starts": []})
+                             "executions": 1, "given": [], "starts": [], "configs": []})
     trial = overlay(base, dropout=(0.1, 0.2, 0.3))
     start_info = started(tmp_path / "0003" / "0", trial, study.shown)
     assert start_info.hparams["dropout.schedule"].string_value == schedule

@@ -156,7 +156,9 @@ def test_nohup_is_respected():
     "final": {"epoch": 1, "train_loss": 0.5}, "stopped_early": False, "epochs": 3, "seconds": 1.0, "weights": "best"}])
 def test_commands_to_copy_are_quoted(tmp_path, result):
     folder = tmp_path / "my logs" / "4L" / "it's one"
-    summary = Run(folder, resolve("4L", data="mini"), [{"epoch": 1}], result, object(), tmp_path / "my logs").summary()
+    config = resolve("4L", data="mini")
+    summary = Run(folder, config, [{"epoch": 1}], result, object(), tmp_path / "my logs",
+                  {"config": config.get_config()}).summary()
     words = [shlex.split(line[line.index("python -m"):]) for line in summary.splitlines() if "python -m" in line]
     given = dict(word.split("=", 1) for one in words for word in one if "=" in word)
     expected = {"--resume": str(folder)}
