@@ -122,7 +122,7 @@ EVERYTHING = dict(schedule="cosine", warmup=0.1, label_smoothing=0.1, ema=0.9, c
     long("3L", {"hidden": (16, 12), **EVERYTHING}),
     long("4L", {"trainer": "fit", "schedule": "cosine", "warmup": 0.2, "normalization": "batch", "dropout": 0.1}),
     long("network_B_l1", {"trainer": "scratch"}), long(Subclassed, {"trainer": "fit"}), long(dropping_inside, {}),
-    long(dropping_twice, {}), long(custom_zoo.normalized, {})], ids=lambda value: getattr(value, "__name__", str(value)))
+    long(dropping_twice, {}), long(custom_zoo.normalized, {})], ids=lambda one: getattr(one, "__name__", str(one)))
 def test_resumed_run_equals_an_uninterrupted_one(without_xla, model, settings, tmp_path):
     """Also in a process that has built other models: Keras counts names and seeds of layers."""
     settings = {"data": "mini", "epochs": 2, "batch_size": 500, "histogram_every": 0, **settings}
