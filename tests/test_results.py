@@ -242,7 +242,8 @@ def test_dry_run_trains_nothing(tmp_path, monkeypatch, capsys):
     (["--out=setup.cfg"], "setup.cfg: not a table of results: its columns are"),
     (["--out=/nowhere/at/all.csv", "--data=mini"], "/nowhere/at: no such folder"),
 ])
-def test_wrong_flags_are_refused(capsys, flags, message):
+def test_wrong_flags_are_refused(capsys, monkeypatch, flags, message):
+    monkeypatch.setattr(batch, "finish", lambda *arguments: pytest.fail("it trains, and writes the package's table"))
     assert message in helpers.refused(capsys, command.main, *flags)
 
 
