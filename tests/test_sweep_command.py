@@ -62,7 +62,7 @@ def test_wrong_command_line_is_refused_in_words(arguments, message, capsys, tmp_
 def swept(tmp_path_factory):
     """A sweep by the command, with two trials that fail; its log folder and its output."""
     folder = tmp_path_factory.mktemp("swept")
-    done = subprocess.run([sys.executable, "-m", "trainers.sweep", *GRID], cwd=folder, capture_output=True, text=True,
+    done = subprocess.run([sys.executable, "-m", "trainers.sweep", *GRID, "--workers=1"], cwd=folder, capture_output=True, text=True,
                           env={**os.environ, "PYTHONPATH": str(ROOT)}, timeout=180)
     assert done.returncode == 0, done.stderr
     return folder / "tb_logs", done
@@ -147,6 +147,7 @@ def test_ctrl_c_leaves_no_traceback_and_keeps_finished_epochs(training, tmp_path
         os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to the workers too
         output, error = process.communicate(timeout=helpers.SECONDS)
     assert process.returncode == 130, error
-    assert "the same command continues" in output and "Traceback" not in error + output
+    assert "the same command continues" in output or "nothing had begun" in output and not training
+    assert "Traceback" not in error + output
     if training:
         assert "RUNNING" in output and (metrics.parent / "checkpoints" / "latest.safetensors").exists()
