@@ -120,8 +120,8 @@ def _not_found(lessons: Lessons) -> list[str]:
         if lessons.ties and len(varied) == 1 and max(varied[0].levels.counts) == 1:
             return [f"Each value of {names} has one trial, so that its rank says all."]
         return [f"Too few trials to tell whether {names} matters: {trials} leave too little to know the noise."]
-    limit = (f"{trials} for {card.counted(len(varied), 'hyper-parameter')} show what explains "
-             f"{100 * lessons.visible:.0f} % of the variance or more")
+    limit = (f"{trials} for {card.counted(len(varied), 'hyper-parameter')} show at best what explains "
+             f"{100 * lessons.visible:.0f} % of the variance")
     if _too_few(lessons):
         return [f"Too few trials to tell whether {names} matters: {limit}."]
     return [f"No effect of {names} can be told from noise: {limit}."]
