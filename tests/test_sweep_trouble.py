@@ -4,7 +4,6 @@ import importlib.metadata
 import os
 import re
 import shutil
-import sys
 
 import pytest
 
@@ -294,15 +293,6 @@ def test_start_is_a_part_of_the_sweep(pretending_pool, tmp_path):
         sweep.sweep("softmax", **asked)
     with pytest.raises(ConfigError, match="a grid tries every combination: drop it"):
         sweep.sweep("softmax", **{**asked, "space": "l2=0,1", "tuner": "grid"}, start="l2=0")
-
-
-def test_scheduler_without_dask_is_refused_before_a_folder_is_made(tmp_path, monkeypatch, capsys):
-    monkeypatch.setitem(sys.modules, "distributed", None)  # as if it were not installed
-    flags = ["--model=softmax", "--data=mini", "--scheduler=tls://a:1", f"--logdir={tmp_path}"]
-    for more in ([], ["--dry_run"]):
-        assert sweep.main([*flags, *more]) == 2
-        assert "pip install 'fmnist_zoo[distributed]'" in capsys.readouterr().err
-    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("asked", [
