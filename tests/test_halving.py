@@ -41,7 +41,7 @@ def test_number_of_trials_is_about_that_of_the_rungs():
 
 
 def test_promotions_are_those_computed_by_hand():
-    """Rungs of 1, 3 and 9 epochs. (epochs, parent) of each proposal, and the loss that is told for it."""
+    """The rungs are of 1, 3 and 9 epochs. Each line has the epochs and the parent of a proposal, and its loss."""
     asha, trials = make(), []
     for number, (epochs, parent, loss) in enumerate([
         (1, None, 0.5), (1, None, 0.3), (1, None, 0.4),
@@ -77,7 +77,7 @@ def falling(trial):
 
 
 def test_tuner_that_is_told_of_the_trials_goes_on_as_the_one_before():
-    """Whenever the sweep is left, and in whichever order the new tuner is told."""
+    """The sweep is left after each number of trials, and the new tuner is told of them in a random order."""
     whole = drive(make(combinations=30), falling)
     for left in range(len(whole)):
         again = make(combinations=30)

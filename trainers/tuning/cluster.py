@@ -1,7 +1,7 @@
 """The workers of a dask.distributed cluster, which see the log folder under the same path as the leader.
 
-Dask pickles its messages: whoever reaches a scheduler can run code on its workers, and in a client. So a connection
-needs TLS, except to this machine. Workers may come and go. dask is imported when a scheduler is used.
+Dask pickles its messages, so anyone who reaches a scheduler can run code on its workers and in its clients. So a
+connection needs TLS, except to this machine. Workers may come and go. dask is imported when a scheduler is used.
 """
 
 from __future__ import annotations
