@@ -271,7 +271,7 @@ class StopSignal:
             if self.number:
                 return
         if self.number or not self._asked:
-            raise Interrupted(number)
+            raise Interrupted(number, "" if self._asked else "interrupted before the first update; start it again")
         self.number = number
         with contextlib.suppress(OSError, ValueError, RuntimeError):  # the signal may come within another print
             print("\nfinishing this epoch, then saving; once more to leave at once", file=sys.stderr, flush=True)

@@ -124,11 +124,12 @@ def _as_built(config: RunConfig, given: Mapping[str, Any], reporter: progress.Re
     """The run of a model of the user's as its function, or the caller of `train`, compiles it."""
     if not config.spec.build:
         return config
-    with compile_cache.enabled(config.threads):
-        process.start_tensorflow(config.threads)
-    from trainers.running import compiled
+    with cli.StopSignal():
+        with compile_cache.enabled(config.threads):
+            process.start_tensorflow(config.threads)
+        from trainers.running import compiled
 
-    config, notes = compiled.as_built(config, given, model)
+        config, notes = compiled.as_built(config, given, model)
     for note in notes:
         reporter.note(note)
     return config
