@@ -11,8 +11,8 @@ from fmnist_zoo.data import Split
 from fmnist_zoo.spec import Recipe
 from tests.engines import tape
 from trainers.engine import randomness
-from trainers.engine.augmentation import apply, shares_of_mixup
-from trainers.engine.epoch import epoch_order
+from trainers.engine.augmentation import apply
+from trainers.engine.epoch import epoch_order, shares_of_mixup, words as words_of_epoch
 
 
 @pytest.fixture(scope="module")
@@ -65,6 +65,14 @@ def test_random_words_equal_their_definition():
     for seed, step, stream in ((0, 0, 0), (2**32 - 1, 2**40 + 5, 3), (7, 12, 1 << 16)):
         ours = randomness.words((5, 4), seed=seed, step=tf.constant(step, tf.int64), stream=stream).numpy()
         np.testing.assert_array_equal(ours.ravel(), words(20, seed=seed, step=step, stream=stream))
+        once = words_of_epoch(20, seed=seed, epoch=step & 0xFFFFFFFF, stream=stream)
+        np.testing.assert_array_equal(once, words(20, seed=seed, step=step & 0xFFFFFFFF, stream=stream))
+
+
+def test_the_order_of_images_and_their_mixtures_never_change():
+    assert epoch_order(8, seed=0, epoch=0).tolist() == [1, 5, 6, 2, 0, 7, 3, 4]
+    shares = shares_of_mixup(0.2, 4, seed=0, epoch=0)
+    np.testing.assert_allclose(shares, [0.9968993, 2.4141376e-05, 0.5637837, 0.007308019], rtol=1e-5)
 
 
 @pytest.mark.parametrize("settings", [

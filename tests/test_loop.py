@@ -61,7 +61,7 @@ def test_tape_and_fit_agree(split, optimizer, decay, l1):
 @XLA
 def test_error_names_the_first_step_that_is_not_finite(split, xla):
     """However an epoch is divided into calls."""
-    _, engine = tape(fmnist_zoo.get_spec("2L"), split, optimizer="sgd", learning_rate=1e6, xla=xla)
+    _, engine = tape(fmnist_zoo.get_spec("2L"), split, optimizer="sgd", learning_rate=1e7, xla=xla)
     start, found = arrays(engine), []
     for steps in (1, 4, 100):
         restart(engine, start, steps)
@@ -74,7 +74,7 @@ def test_error_names_the_first_step_that_is_not_finite(split, xla):
 
 
 def test_fit_stops_at_a_non_finite_step(split):
-    _, engine = fit(fmnist_zoo.get_spec("2L"), split, optimizer="sgd", learning_rate=1e6)
+    _, engine = fit(fmnist_zoo.get_spec("2L"), split, optimizer="sgd", learning_rate=1e7)
     with pytest.raises(NonFiniteError) as error:
         for epoch in range(30):
             engine.run_epoch(epoch)

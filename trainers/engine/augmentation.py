@@ -6,8 +6,6 @@ erased squares are one look-up of each pixel; nothing is stored.
 
 from __future__ import annotations
 
-import numpy as np
-
 from fmnist_zoo.backend import tf
 from trainers.engine import randomness
 
@@ -64,11 +62,3 @@ def next_row(rows: tf.Tensor, count: tf.Tensor) -> tf.Tensor:
     """Of each image the row of that which it is mixed with; `rows` as in `mix`, of any type and shape."""
     place = tf.range(rows.shape[0])
     return tf.gather(rows, tf.where(place + 1 < count, place + 1, 0))
-
-
-def shares_of_mixup(amount: float, images: int, *, seed: int, epoch: int) -> np.ndarray | None:
-    """The share of each image of an epoch in its mixture, (images,) float32 of Beta(amount, amount); None for 0."""
-    if not amount:
-        return None
-    random = np.random.default_rng([seed, epoch, 1])  # the order of images is of [seed, epoch]
-    return random.beta(amount, amount, images).astype(np.float32)

@@ -24,7 +24,7 @@ from fmnist_zoo.spec import CLASSES, Recipe
 from trainers.config import ConfigError
 from trainers.engine import augmentation, objective, schedule
 from trainers.engine.averaging import Averages
-from trainers.engine.epoch import EpochMeans, NonFiniteError, OnPart, epoch_order
+from trainers.engine.epoch import EpochMeans, NonFiniteError, OnPart, epoch_order, shares_of_mixup
 from trainers.engine.network import Network, make_predictor, scale
 from trainers.engine.objective import Batch
 from trainers.engine.twin import Moment, Rates
@@ -181,7 +181,7 @@ class TapeEngine:
         padded = self.steps_an_epoch * self._batch_size
         chosen = tf.constant(np.pad(order, (0, padded - len(order)), "edge"))
         rates = schedule.learning_rates(self._recipe, steps_an_epoch=self.steps_an_epoch, epoch=epoch)
-        shares = augmentation.shares_of_mixup(self._recipe.mixup, padded, seed=self._seed, epoch=epoch)
+        shares = shares_of_mixup(self._recipe.mixup, padded, seed=self._seed, epoch=epoch)
         return OfEpoch(
             tf.gather(self._images, chosen), tf.cast(tf.gather(self._labels, chosen), tf.int32),
             tf.constant(epoch * self.steps_an_epoch, tf.int64), tf.constant(rates),
