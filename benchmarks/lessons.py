@@ -7,7 +7,7 @@ permutations of the losses as of Altmann et al. 2010, "Permutation importance", 
 sweeps of a row are one distribution, so two of each suffice.
 
     python -m benchmarks.lessons --rows=benchmarks/lessons.csv --page=docs/tutorials/sweep.md   # prints and writes it
-    python -m benchmarks.lessons --sweeps=40 --forest=0             # a minute, without the forest
+    python -m benchmarks.lessons --forest=0                         # a minute, without the forest
     python -m benchmarks.lessons --record=tests/lessons_sweeps.json # runs four sweeps, and keeps values and losses
 """
 
@@ -155,7 +155,7 @@ def record(path: pathlib.Path) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = command.make_parser("benchmarks.lessons", __doc__)
-    parser.add_argument("--sweeps", type=command.count, default=200, help="of each row")
+    parser.add_argument("--sweeps", type=command.count, default=1000, help="of each row")
     parser.add_argument("--forest", type=int, default=30, help="trees; 0: without the forest")
     parser.add_argument("--rows", type=command.file_to_write, help="a CSV file for the table")
     parser.add_argument("--page", type=command.file_to_write, help="a page whose table is replaced")

@@ -36,10 +36,11 @@ EXPLAINED = """
 for their number, and for the luck of the one that came first: in 95 of 100 sweeps no trial is called worse that is not.
 With several executions the noise is what the seeds leave beyond the means of their trial and of their seed; else half
 of the variance of the difference between a trial's scores on the two halves of the validation images.</li>
-<li><b>Share and p</b>: the share of the variance between trials that least squares explain, and how often as much is
-explained when the objectives are permuted, by Holm for all hyper-parameters. Numbers are tested by their trend, linear
-and quadratic: in a range's own scale, or in the places of listed numbers. Other values are tested as they are. With
-five trials for each parameter of the model all hyper-parameters are in it together, else each is tested alone.</li>
+<li><b>Share and p</b>: the share of the variance between trials that least squares explain, and how likely as much is
+explained when the objectives are permuted, by a beta distribution with the mean and variance of all permutations, and
+by Holm for all hyper-parameters. Numbers are tested by their trend, linear and quadratic: in a range's own scale, or
+in the places of listed numbers. Other values are tested as they are. With five trials for each parameter of the model
+all hyper-parameters are in it together, else each is tested alone.</li>
 <li><b>Mean</b>: of the trials with this value. <b>Adjusted mean</b>, where all are in one model: with the others held
 equal. The 95 % interval is Student's. It takes the spread among trials of equal value as proportional to their mean, so
 it is symmetrical in the logarithm of the loss (or of the share of wrong answers). Ranges are cut into parts with about
