@@ -60,7 +60,7 @@ results: .venv/run.stamp
 	@$(RUN) -m trainers.results $(FLAGS)
 
 check-results: .venv/run.stamp
-	@$(RUN) -m trainers.results --check --models=$(MODEL) --seeds=$(SEED) $(FLAGS)
+	@$(RUN) -m trainers.results --check --models=$(MODEL) --seeds=$(SEED), $(FLAGS)
 
 report: .venv/run.stamp
 	@$(RUN) -m trainers.report --seeds=5 --out=docs/report $(FLAGS)

@@ -174,12 +174,9 @@ def comparison_table(by_change: dict[str, list[Row]]) -> str:
 
 def _difference(runs: list[Row], base: list[Row], figure: str) -> tuple[str, str]:
     """The mean difference, and the p of a paired t-test over seeds."""
-    import numpy as np
+    from fmnist_zoo.statistics import paired
 
-    from fmnist_zoo.statistics import compare
-
-    ours, theirs = (np.array([float(run[figure]) for run in one]) for one in (runs, base))
-    found = compare(ours, theirs, lower_is_better=figure == "nll")
+    found = paired(*([float(run[figure]) for run in one] for one in (runs, base)))
     return f"{found.difference:+.4f}", "" if found.p is None else f"{found.p:.2g}"
 
 

@@ -12,31 +12,42 @@ LEVEL = 0.05
 
 
 @dataclasses.dataclass(frozen=True)
-class Comparison:
-    """Mean of `better - worse` over seeds, its standard error, the p of a two-sided paired t-test, and the verdict.
+class Paired:
+    """A paired t-test over seeds (Student 1908). With one seed nothing can be tested: all but `difference` is None.
 
-    With one seed nothing can be tested: `error` and `p` are None.
+    Attributes:
+        difference: the mean of `first - second`.
+        error: its standard error.
+        interval: of 1 - `LEVEL` confidence, 95 %.
+        p: two-sided, of the hypothesis that there is no difference.
     """
 
     difference: float
-    error: float | None
-    p: float | None
-    verdict: str
+    error: float | None = None
+    interval: tuple[float, float] | None = None
+    p: float | None = None
+
+    def verdict(self, *, lower_is_better: bool) -> str:
+        """On the claim that `first` is better."""
+        if self.p is None:
+            return "not testable with one seed"
+        if self.p >= LEVEL:
+            return "in the noise"
+        return "holds" if (self.difference < 0) == lower_is_better else "wrong: it is the other way round"
 
 
-def compare(better: np.ndarray, worse: np.ndarray, *, lower_is_better: bool) -> Comparison:
-    """A paired t-test over seeds (Student 1908) of the claim that `better` does better; arrays are (seeds,)."""
+def paired(first: Sequence[float] | np.ndarray, second: Sequence[float] | np.ndarray) -> Paired:
+    """Compares the values of two models, (seeds,) each, that belong together seed by seed."""
     from scipy import stats
 
-    differences = np.asarray(better, float) - np.asarray(worse, float)
+    differences = np.asarray(first, float) - np.asarray(second, float)
     mean = float(differences.mean())
     if len(differences) < 2:
-        return Comparison(mean, None, None, "not testable with one seed")
+        return Paired(mean)
     error = float(differences.std(ddof=1) / np.sqrt(len(differences)))
     p = float(stats.ttest_1samp(differences, 0.0).pvalue) if error else float(mean == 0)
-    if p >= LEVEL:
-        return Comparison(mean, error, p, "in the noise")
-    return Comparison(mean, error, p, "holds" if (mean < 0) == lower_is_better else "wrong: it is the other way round")
+    reach = float(stats.t.ppf(1 - LEVEL / 2, len(differences) - 1)) * error
+    return Paired(mean, error, (mean - reach, mean + reach), p)
 
 
 def mcnemar(first: np.ndarray, second: np.ndarray) -> tuple[int, int, float]:

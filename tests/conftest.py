@@ -139,7 +139,8 @@ def scored(tmp_path_factory):
     from trainers import results
 
     folder = tmp_path_factory.mktemp("results")
-    flags = ["--data=mini", "--models=softmax", f"--out={folder / 'table.csv'}", f"--logdir={folder / 'logs'}"]
+    flags = ["--test", "--data=mini", "--models=softmax", f"--out={folder / 'table.csv'}",
+             f"--logdir={folder / 'logs'}"]
     with tape_without_xla():
         assert results.main([*flags, "--seeds=0,1"]) == 0
     return flags, folder / "table.csv", folder / "logs"

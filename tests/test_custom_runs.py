@@ -169,7 +169,7 @@ def test_the_engine_from_equations_is_refused(capsys):
 
 @pytest.mark.long
 def test_scores_of_a_users_model_go_to_a_table_of_their_own(tmp_path, capsys):
-    flags = ["--zoo_module=zoo_of_runs", "--models=my_cnn", "--seeds=0"]
+    flags = ["--zoo_module=zoo_of_runs", "--models=my_cnn", "--seeds=1"]
     assert results.main([*flags, "--dry_run"]) == 2
     assert "my_cnn is none of them: name another table with --out=FILE" in capsys.readouterr().err
     assert results.main([*flags, "--data=mini", f"--out={tmp_path / 'mine.csv'}", f"--logdir={tmp_path}"]) == 0

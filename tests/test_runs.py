@@ -9,9 +9,12 @@ import sys
 import time
 
 import matplotlib
+import numpy as np
 import pytest
 from PIL import Image
+from scipy import stats
 
+from fmnist_zoo import statistics
 from tests import helpers, sweeps
 from tests.runs import DATA, ENVIRONMENT, evaluate, make
 from trainers import train as train_command
@@ -69,13 +72,42 @@ def test_run_that_a_process_holds_is_running(logs, capsys):
 
 def test_runs_that_differ_in_their_seed_alone_are_one_line(tmp_path, capsys):
     for seed, losses in enumerate(((0.5, 0.3), (0.5, 0.2), (0.4, 0.1))):
-        evaluate(make(tmp_path, f"seed{seed}", losses=losses, seed=seed))
+        evaluate(make(tmp_path, f"seeds/seed{seed}", losses=losses, seed=seed))
     make(tmp_path, "other", l2=1e-4)
     make(tmp_path, "unfinished", finished=False, epochs=9, seed=4)
     one = next(one for one in listed(tmp_path, capsys, "--seeds") if one["seeds"] == 3)
     assert one["val_loss"] == pytest.approx(0.2) and one["test_accuracy"] == pytest.approx(0.8)
-    assert one["folder"] == str(tmp_path / "4L" / "*") and "(3 seeds)" in one["changes"]
-    assert len(listed(tmp_path, capsys, "--seeds")) == 3
+    assert one["val_loss_std"] == pytest.approx(0.1) and one["test_accuracy_std"] == pytest.approx(0)
+    assert one["folder"] == str(tmp_path / "4L" / "seeds") and "(3 seeds)" in one["changes"]
+    assert len(listed(tmp_path, capsys, "--seeds")) == 3 and len(listed(tmp_path, capsys)) == 5
+    assert any("0.2000 ± 0.1000" in row for row in lines(tmp_path, capsys, "--seeds")[0])
+    make(tmp_path, "another", losses=(0.5, 0.3), seed=5)  # beside the folder
+    assert [one["folder"] for one in listed(tmp_path, capsys, "--seeds") if one["seeds"] == 4] == [str(tmp_path / "4L")]
+
+
+def test_runs_that_differ_in_callbacks_are_not_several_seeds(tmp_path, capsys):
+    for seed in range(3):
+        folder = make(tmp_path, f"seed{seed}", seed=seed)
+        if seed:
+            helpers.change(folder.config, lambda record: record.update(callbacks=["EarlyStopping"]))
+    found = listed(tmp_path, capsys, "--seeds")
+    assert sorted((one["seeds"], "callbacks=EarlyStopping" in one["changes"]) for one in found) == [
+        (1, False), (2, True)]
+
+
+def test_scores_of_other_validation_images_are_marked(tmp_path, capsys):
+    """The images of most lines have no mark: those of two runs, against a sweep's half, and another split."""
+    make(tmp_path, "one", losses=(0.3,))
+    make(tmp_path, "two", losses=(0.4,), seed=1)
+    (head, *rows), _ = lines(tmp_path, capsys)
+    assert not any("[" in cell for row in rows for cell in row)
+    make(tmp_path, "mini", losses=(0.2,), data={**DATA, "sha256": "f" * 64, "name": "mini", "validation": 20})
+    sweeps.made(tmp_path / "sweeps" / "one", "dropout=0,0.5", [(0.0,), (0.5,)], lambda values, seed: 0.1)
+    (head, *rows, foot), _ = lines(tmp_path, capsys, "--sort=val_loss")
+    assert [row[4] for row in rows] == ["0.1000 [1]", "0.2000 [2]", "0.3000", "0.4000"]
+    assert [row[5] for row in rows] == ["0.9000 [1]", "0.8000 [2]", "0.7000", "0.6000"]
+    assert foot == ["validated on 200 images of mini, but [1] on the half of mini that ranks; [2] on 20 images of "
+                    "mini: these scores do not compare"]
 
 
 def test_seeds_are_distinct_and_on_the_same_data(tmp_path, capsys):
@@ -184,6 +216,7 @@ def test_model_of_a_module_that_is_not_imported(tmp_path, capsys):
     (["--compare", "4L/done", "4L/early", "--plot=/nonexistent/c.png"], "c.png: there is no folder /nonexistent"),
     (["--compare", "4L/done", "4L/nothing"], "4L/nothing: no run in this folder"),
     (["--compare", "4L/done", "4L/early", "--plot=x.pdf"], "must end with .png"),
+    (["--compare", "4L", "4L/done"], "4L: has runs with other settings, or that are not finished; name a run, or a"),
     (["--logdir=nowhere"], "nowhere: no such folder"),
 ])
 def test_mistake_is_one_line(logs, capsys, flags, text):
@@ -218,7 +251,7 @@ def test_settings_that_differ_and_results_side_by_side(tmp_path, capsys):
         "best epoch": ["2", "2"], "train loss": ["0.1500", "0.1000"], "train accuracy": ["0.9000", "0.9000"],
         "val loss": ["0.3000", "0.2000"], "val accuracy": ["0.7000", "0.8000"],
         "test accuracy": ["-", "0.8000"], "seconds": ["4", "3"], "images per second": ["1200", "1200"]}
-    rows = json.loads(run(tmp_path, capsys, "--compare", "4L/one", second, "--json"))
+    rows = json.loads(run(tmp_path, capsys, "--compare", "4L/one", second, "--json"))["runs"]
     assert [row["folder"] for row in rows] == [str(tmp_path / "4L" / "one"), str(second)]
     assert [row["val_loss"] for row in rows] == [0.3, 0.2] and [row["l2"] for row in rows] == ["0.0", "0.0001"]
 
@@ -228,6 +261,48 @@ def test_runs_on_other_images_do_not_compare(tmp_path, capsys):
         make(tmp_path, name, data=data)
     text = run(tmp_path, capsys, "--compare", "4L/one", "4L/two")
     assert "were not validated on the same images" in text and table(text)["split_sha256"] == ["e" * 12, "f" * 12]
+
+
+def test_several_seeds_side_by_side_are_paired_and_corrected(tmp_path, capsys):
+    """Each by its model, its folder, or a run; seeds 0 to 3 and 1 to 4 have three in common."""
+    losses = {"4L": (0.50, 0.52, 0.51, 0.55), "2L": (0.40, 0.44, 0.43, 0.45), "3L": (0.50, 0.51, 0.53, 0.54)}
+    for model, first in (("4L", 0), ("2L", 1), ("3L", 0)):
+        for seed, loss in enumerate(losses[model], first):
+            make(tmp_path, f"seeds/seed{seed}", model=model, losses=(0.9, loss), seed=seed)
+    make(tmp_path, "seeds/seed9", model="2L", finished=False, epochs=9, seed=9)
+    text = run(tmp_path, capsys, "--compare", "4L", "2L/seeds", tmp_path / "3L", f"--plot={tmp_path / 'band.png'}")
+    found = table(text)
+    assert found["seed"] == ["0, 1, 2, 3", "1, 2, 3, 4", "0, 1, 2, 3"]
+    assert found["train loss"][0] == "0.2600 ± 0.0108" and "0.5200 ± 0.0216" in text
+    paired = [re.split(" {2,}", line) for line in text.splitlines() if "seeds - " in line]
+    assert [row[:3] for row in paired] == [
+        [figure, pair, count] for figure in ("val loss", "val accuracy")
+        for pair, count in (("2L/seeds - 4L/seeds", "3"), ("3L/seeds - 4L/seeds", "4"), ("3L/seeds - 2L/seeds", "3"))]
+    rows = json.loads(run(tmp_path, capsys, "--compare", "4L", "2L", "3L", "--json"))
+    assert [(row["folder"], row["seed"], row["val_loss"]) for row in rows["runs"][:2]] == [
+        (str(tmp_path / "4L" / "seeds" / f"seed{seed}"), seed, losses["4L"][seed]) for seed in range(2)]
+    first = rows["differences"][0]
+    test = stats.ttest_rel(losses["2L"][:3], losses["4L"][1:])
+    assert first["seeds"] == [1, 2, 3] and first["difference"] == pytest.approx(np.mean([-0.12, -0.07, -0.12]))
+    assert [first["low"], first["high"]] == pytest.approx(list(test.confidence_interval(0.95)))
+    plain = [stats.ttest_rel(*pair).pvalue for pair in ((losses["2L"][:3], losses["4L"][1:]),
+                                                        (losses["3L"], losses["4L"]),
+                                                        (losses["3L"][1:], losses["2L"][:3]))] * 2
+    assert [one["p"] for one in rows["differences"]] == pytest.approx(statistics.holm(plain))
+    with Image.open(tmp_path / "band.png") as picture:
+        assert picture.width > 800
+    assert "corrected for 6 comparisons by Holm" in text
+
+
+def test_seeds_that_have_no_partner_are_not_tested(tmp_path, capsys):
+    for seed in range(2):
+        make(tmp_path, f"seeds/seed{seed}", seed=seed)
+        make(tmp_path, f"seeds/seed{seed + 5}", model="2L", seed=seed + 5)
+    text = run(tmp_path, capsys, "--compare", "4L", "2L")
+    assert "nothing can be tested" in text and "± 0.0000" in text
+    make(tmp_path, "seeds/seed7", model="3L", seed=0, data={**DATA, "sha256": "f" * 64})
+    text = run(tmp_path, capsys, "--compare", "4L", "3L")
+    assert "not validated on the same images" in text and "paired" not in text
 
 
 def test_plot_has_the_curves_of_runs_of_other_lengths(tmp_path, capsys):

@@ -28,3 +28,17 @@ def test_margin_is_that_of_the_studentized_range(count, freedom):
 def test_ten_thousand_means_lie_as_far_apart_as_their_extremes():
     ranges = [np.ptp(np.random.default_rng(seed).normal(size=10_000)) for seed in range(400)]
     assert statistics.tukey_margin(10_000, 1e6) * 2 ** 0.5 == pytest.approx(np.quantile(ranges, 0.95), rel=0.02)
+
+
+def test_paired_differences_and_verdicts_of_claims():
+    better = np.array([0.30, 0.31, 0.32])
+    found = statistics.paired(better, better + [0.10, 0.11, 0.09])
+    assert found.verdict(lower_is_better=True) == "holds"
+    assert found.verdict(lower_is_better=False).startswith("wrong")
+    assert statistics.paired(better, better + [0.01, -0.02, 0.005]).verdict(lower_is_better=True) == "in the noise"
+    assert found.difference == pytest.approx(-0.1) and found.error == pytest.approx(0.01 / np.sqrt(3))
+    assert found.p == pytest.approx(0.00331, rel=0.01)  # t = -17.32 on 2 degrees of freedom
+    reach = 4.302653 * found.error  # the 97.5 % point of t with 2 degrees of freedom
+    assert found.interval == pytest.approx((-0.1 - reach, -0.1 + reach))
+    alone = statistics.paired(better[:1], better[:1] + 1)
+    assert alone.verdict(lower_is_better=True) == "not testable with one seed" and alone.interval is None

@@ -27,6 +27,7 @@ from trainers.config import SETTINGS, THREADS, THREADS_VARIABLE
 from trainers.engine import process
 
 USAGE, FAILURE = 2, 1
+MOST_SEEDS = 100  # that a number alone asks for
 STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)
 
 
@@ -51,15 +52,15 @@ class Flags(flags.FlagValues):
     def _several(self, parser: _Parser, help: str) -> None:
         flags.DEFINE_multi(parser, flags.ArgumentSerializer(), parser.name, [], help, flag_values=self)
 
-    def words(self, name: str, help: str, default: Sequence[str]) -> None:
-        """Several, separated by commas."""
-        flags.DEFINE_list(name, default, help, flag_values=self)
-
-    def whole(self, name: str, help: str, default: int | None = None, *, most: int | None = None) -> None:
+    def whole(self, name: str, help: str, default: int | None = None) -> None:
         """A whole number from 1 on."""
-        kind = Whole(low=1, below=2**31 if most is None else most + 1)
+        kind = Whole(low=1, below=2**31)
         flags.DEFINE(_Parser(name, functools.partial(settings.parse, name, kind)), name, default, help,
                      flag_values=self)
+
+    def seed_list(self, name: str, help: str, default: Sequence[int] | None = None) -> None:
+        """How many seeds, from 0 on, or a list with commas: `5`, `0,3,7`, `3,`. The value is a list."""
+        flags.DEFINE(_Parser(name, _seeds), name, default, help, flag_values=self)
 
     def switch(self, name: str, help: str, default: bool = False) -> None:
         flags.DEFINE_boolean(name, default, help, flag_values=self)
@@ -108,6 +109,13 @@ class _Parser(flags.ArgumentParser):
         if argument.startswith("--"):  # as in `--run_name --dry_run`
             raise SpecError(f"{self.name} needs a value, --{self.name}=...; received the next flag, {argument}")
         return self._read(argument)
+
+
+def _seeds(text: str) -> list[int]:
+    kind = SETTINGS["seed"].kind
+    if "," not in text:
+        return list(range(settings.parse("seeds", Whole(low=1, below=MOST_SEEDS + 1), text)))
+    return list(dict.fromkeys(settings.parse("seeds", kind, one) for one in text.removesuffix(",").split(",")))
 
 
 def define_settings(values: Flags) -> None:

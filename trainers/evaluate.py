@@ -16,7 +16,7 @@ from trainers import cli
 from trainers.publishing import evaluation
 from trainers.publishing.evaluation import evaluate
 from trainers.publishing.measurement import DataSets, Ensemble, Measured
-from trainers.running import trained
+from trainers.running import listing, trained
 from trainers.running.folder import check_writable
 
 __all__ = ["evaluate", "main"]
@@ -26,9 +26,12 @@ Evaluates finished runs, or the zoo's trained models, on the test images that no
     python -m trainers.evaluate --model=4D_drop03
     python -m trainers.evaluate --run=tb_logs/4D_drop03/first --projector
     python -m trainers.evaluate --model=4L --model=4D_drop03 --ensemble
+    python -m trainers.evaluate --run=4L/seeds --run=4D_drop03/seeds
 
 Writes evaluation.json, pictures and events for TensorBoard; for a run, into its folder. With two or more, it prints a
-table and McNemar's paired test between them. --ensemble adds a row of its own, with its own temperature.
+table and McNemar's paired test between them. A folder with several seeds is one: mean, deviation, and differences that
+are paired by seed; what was evaluated before is not evaluated again. --ensemble adds a row of its own, with its own
+temperature.
 """
 GROUPS = {"What is evaluated": ("run", "model", "ensemble"), "On what": ("data", "data_dir"),
           "What is written": ("logdir", "projector", "json")}
@@ -63,7 +66,12 @@ def _main(values: cli.Flags) -> int:
                          f"{'--run' if values.run else '--data_dir'}")
     if values.data_dir and not os.path.isdir(values.data_dir):
         raise UsageError(f"--data_dir={values.data_dir}: no such folder")
-    runs = list(dict.fromkeys(map(os.path.normpath, values.run)))
+    groups = {listing.mean(lines).folder: [line.folder for line in lines]
+              for lines in (listing.named(name, values.logdir) for name in values.run)}
+    several = any(len(paths) > 1 for paths in groups.values()) and not values.ensemble
+    if several and values.projector:
+        raise UsageError("--projector shows one network: name a run, not a folder of several seeds")
+    runs = list(dict.fromkeys(path for paths in groups.values() for path in paths))
     models = list(dict.fromkeys(values.model))
     _check_data(runs, models, mini=values.data == "mini", ensemble=values.ensemble)
     for path in runs:
@@ -73,6 +81,15 @@ def _main(values: cli.Flags) -> int:
     subjects = [*map(trained.from_run, runs), *(trained.from_zoo(name, data=values.data) for name in models)]
     data_sets = DataSets(values.data_dir)
     measured = [Measured(subject, data_sets) for subject in subjects]
+    if several:
+        by_title = dict(zip([*runs, *models], measured))
+        reports = {title: {by_title[path].subject.seed: evaluation.once(by_title[path], logdir=values.logdir)
+                           for path in paths}
+                   for title, paths in {**groups, **{name: [name] for name in models}}.items()}
+        found = {"reports": [report for of_model in reports.values() for report in of_model.values()],
+                 "differences": [one._asdict() for one in evaluation.differences(reports)]}
+        print(json.dumps(found, indent=2) if values.json else evaluation.over_seeds(reports))
+        return 0
     for one in measured:
         evaluation.write(one, logdir=values.logdir, projector=values.projector)
     pairs = list(itertools.combinations(measured, 2))

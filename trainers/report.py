@@ -36,7 +36,8 @@ def define_flags() -> cli.Flags:
     words = (word for one in experiments.EXPERIMENTS for word in (one.part, one.group, one.name))
     names = ", ".join(dict.fromkeys(words))
     values.text("only", f"some of: {names}; separated by commas", "")
-    values.whole("seeds", "runs of each model, with seeds 0, 1, ...; claims are tested from 2 on", 1, most=100)
+    values.seed_list("seeds", "of each model: how many, from 0 on, or a list such as 0,3,7; claims are tested from "
+                     "2 on", range(1))
     values.switch("quick", "a few epochs each, to see that it works")
     values.choice("data", ("fashion_mnist", "mini"), "mini: the package's 2,000 images", "fashion_mnist")
     values.path("data_dir", "a folder with the four IDX files")
@@ -45,7 +46,7 @@ def define_flags() -> cli.Flags:
     return values
 
 
-def plan(chosen: Sequence[experiments.Experiment], *, seeds: int, quick: bool = False,
+def plan(chosen: Sequence[experiments.Experiment], *, seeds: Sequence[int], quick: bool = False,
          **settings: Any) -> list[RunConfig]:
     """All runs that `chosen` needs, each once, in order."""
     wanted = [(model, one.trainer, one.part) for one in chosen for model in one.models]
@@ -54,7 +55,7 @@ def plan(chosen: Sequence[experiments.Experiment], *, seeds: int, quick: bool = 
     configs: dict[RunConfig, None] = {}  # an ordered set
     for model, trainer, part in wanted:
         epochs = QUICK_EPOCHS[part] if quick else None
-        for seed in range(seeds):
+        for seed in seeds:
             configs[resolve(model, trainer=trainer, seed=seed, epochs=epochs, **settings)] = None
     return list(configs)
 

@@ -23,6 +23,7 @@ Lists the runs and sweeps below a log folder, the newest first.
     python -m trainers.runs
     python -m trainers.runs --model="4D*" --sort=val_loss --limit=10
     python -m trainers.runs --compare 4L/first 4D_drop03/first --plot=curves.png
+    python -m trainers.runs --compare 4L/seeds 4D_drop03/seeds
     python -m trainers.runs --prune --dry_run
 
 Scores are of the selected weights: of the best epoch so far, for network_* of the last one. A sweep is one line, with
@@ -44,8 +45,10 @@ def define_flags() -> cli.Flags:
     values.whole("limit", "how many are printed")
     values.switch("json", "print JSON, with all digits")
     values.switch("csv", "print CSV, with all digits")
-    values.switch("compare", "the runs whose folders follow: the settings that differ, and the results, side by side")
-    values.path("plot", "with --compare, a .png file: write their curves to it")
+    values.switch("compare", "the runs whose folders follow: the settings that differ, and the results, side by "
+                  "side. Several seeds count as one by the folder that holds them: mean, deviation, and differences "
+                  "that are paired by seed")
+    values.path("plot", "with --compare, a .png file: write their curves to it; of several seeds mean and deviation")
     values.switch("prune", "remove checkpoints of finished runs (--resume with more --epochs needs them), folders "
                   "of runs that never began, and sweeps that --overwrite moved aside; says what that frees, and asks")
     values.switch("yes", "with --prune: do not ask")
@@ -66,10 +69,15 @@ def _main(values: cli.Flags, words: list[str]) -> int:
         return _prune(values)
     every = (*listing.runs(values.logdir), *map(sweep_line, listing.sweeps(values.logdir)))
     lines = [line for line in every if line.matches(values.model)]
-    lines = listing.ordered(listing.over_seeds(lines) if values.seeds else lines, values.sort)
+    lines = list(map(listing.mean, listing.over_seeds(lines))) if values.seeds else lines
+    lines = listing.ordered(lines, values.sort)
     shown = lines[:values.limit]
     if values.json or values.csv:
-        _print([line.to_dict() for line in shown], listing.COLUMNS, values)
+        rows = [line.to_dict() for line in shown]
+        if values.json:
+            print(json.dumps(rows, indent=2))
+        else:
+            _print_csv(rows, listing.COLUMNS)
     elif not lines:
         of = f" of {values.model}" if values.model != "*" else ""
         print(f"no run{of} below {values.logdir}; a run's folder is <logdir>/<model>/<run>")
@@ -104,7 +112,8 @@ def sweep_line(path: str) -> Line:
     except (ZooError, OSError) as error:
         line.reason = str(error)
         return line
-    line.name = found.base.spec.name
+    line.name, line.validated_on = found.base.spec.name, listing.ranked_on(found.base)
+    line.data_sha256, line.split_sha256 = (found.manifest["data"].get(name, "") for name in ("sha256", "split_sha256"))
     line.started = found.manifest["started"]
     line.changes = f"{found.manifest['tuner']}: {found.space.text} {listing.changes(found.base)}".rstrip()
     planned = 0 if found.is_finished or not found.starts else found.starts[-1]["planned"]
@@ -118,11 +127,7 @@ def sweep_line(path: str) -> Line:
     return line
 
 
-def _print(rows: list[dict[str, Any]], columns: Sequence[str], values: cli.Flags) -> None:
-    """Rows as JSON or CSV."""
-    if values.json:
-        print(json.dumps(rows, indent=2))
-        return
+def _print_csv(rows: list[dict[str, Any]], columns: Sequence[str]) -> None:
     writer = csv.DictWriter(sys.stdout, list(columns), lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
@@ -139,7 +144,11 @@ def _compare(runs: list[comparison.Compared], values: cli.Flags) -> int:
     picture = None if values.plot is None else comparison.picture(runs, values.plot)
     if values.json or values.csv:
         rows = comparison.to_dicts(runs)
-        _print(rows, list(rows[0]), values)
+        if values.json:
+            print(json.dumps({"runs": rows, "differences": [one._asdict() for one in comparison.differences(runs)]},
+                             indent=2))
+        else:
+            _print_csv(rows, list(rows[0]))
     else:
         print(comparison.text(runs))
     if picture:

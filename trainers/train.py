@@ -14,15 +14,15 @@ import pathlib
 import sys
 from typing import TYPE_CHECKING, Any, Callable, Mapping, Sequence, Unpack
 
-from fmnist_zoo import prototype, registry
+from fmnist_zoo import card, prototype, registry
 from fmnist_zoo.errors import UsageError
-from fmnist_zoo.files import local_path
+from fmnist_zoo.files import local_path, quoted
 from fmnist_zoo.settings import DATA, MODEL, OUTPUT, TRAINING, settings_of
 from fmnist_zoo.spec import ARRAYS, ModelSpec
 from trainers import cli
 from trainers.config import ConfigError, RunConfig, as_run, differences, overlay, read_run, resolve
 from trainers.engine import compile_cache, process
-from trainers.running import dependencies, progress, provenance
+from trainers.running import batch, dependencies, listing, progress, provenance, seeds
 from trainers.running.folder import NewFolder, RunFolder, finished
 from trainers.settings import SettingsWithoutData
 
@@ -37,18 +37,20 @@ if TYPE_CHECKING:
     Images = str | Data | tuple[np.ndarray, np.ndarray]
     OnEpoch = Callable[[dict[str, Any]], Any]
 
+SEEDS = "seeds"  # the folder of several seeds, if no --run_name is given
 USAGE = """
 Trains one model of the zoo on Fashion-MNIST, logs to TensorBoard, and leaves a folder that can be resumed and replayed.
 
     python -m trainers.train --model=4D_drop03
     python -m trainers.train --model=4L --dropout=0.4,0.3,0.2 --l2=1e-5 --epochs=10
+    python -m trainers.train --model=4D_drop03 --seeds=5
     python -m trainers.train --resume=latest
 
 Flags that are not given follow the model's recipe; `python -m fmnist_zoo NAME` shows it.
 """
 GROUPS = {
     "What is trained": ("model", *cli.settings_in(MODEL)),
-    "How": cli.settings_in(TRAINING),
+    "How": (*cli.settings_in(TRAINING), "seeds"),
     "On what": cli.settings_in(DATA),
     "Where it goes": ("logdir", "run_name", *cli.settings_in(OUTPUT)),
     "Earlier runs": ("resume", "config", "from_sweep"),
@@ -60,7 +62,10 @@ def define_flags() -> cli.Flags:
     values = cli.Flags()
     cli.define_settings(values)
     values.text("model", "a name from `python -m fmnist_zoo`")
-    values.text("run_name", "the run's folder below <logdir>/<model>; default: the time and the seed", "")
+    values.text("run_name", "the run's folder below <logdir>/<model>; default: the time and the seed; with --seeds, "
+                "seeds", "")
+    values.seed_list("seeds", "a run for each of several seeds: how many, from 0 on, or a list such as 0,3,7. They are "
+                     "<logdir>/<model>/seeds/seed0, ...; the same command continues what is not finished")
     values.path("resume", "a run's folder, or latest: continues from its last checkpoint; only --epochs may change, to "
                 "more")
     values.path("config", "a run's config.json: the same run again, in a new folder; other flags change it")
@@ -230,6 +235,8 @@ def _main(values: cli.Flags) -> int:
     if values.resume:
         return _resume(values)
     config, expected = _new_run(values)
+    if values.seeds:
+        return _seeds(values, config, expected)
     place = NewFolder(values.logdir, config, values.run_name)
     if values.dry_run:
         dependencies.check(config)
@@ -273,9 +280,39 @@ def _new_run(values: cli.Flags) -> tuple[RunConfig, dict[str, Any] | None]:
     return _as_built(resolve(values.model, **given), given, progress.for_output()), None
 
 
+def _seeds(values: cli.Flags, config: RunConfig, expected: dict[str, Any] | None) -> int:
+    """Trains the run with several seeds, less what the log folder holds of them."""
+    if values["seed"].present:
+        raise UsageError("--seed and --seeds both name seeds; drop one")
+    runs, name = [overlay(config, seed=seed) for seed in values.seeds], values.run_name or SEEDS
+    folder = os.path.join(values.logdir, config.spec.folder, name)
+    if values.dry_run:
+        dependencies.check(config)
+        print(dry_run_text(config, pathlib.Path(folder), seeds=values.seeds))
+        return 0
+    lines, number = [], 0
+    try:
+        with cli.StopSignal() as stop:
+            for done in batch.finish(runs, values.logdir, stop, progress.for_output(), name=name, expected=expected):
+                lines.append(listing.run(str(done.path), config.spec.name))
+        number = stop.number
+    except cli.Interrupted as error:
+        number = error.number
+    if len(lines) < len(runs):
+        raise cli.Interrupted(number, f"interrupted: {len(lines)} of {len(runs)} seeds are finished; the same command "
+                              "continues")
+    print(f"{card.counted(len(runs), 'seed')} of {config.spec.name}: " + ", ".join(
+        f"{title} {seeds.mean_and_deviation([getattr(line, figure) for line in lines])}"
+        for title, figure in (("validation loss", "val_loss"), ("accuracy", "val_accuracy"))))
+    for what, how in (("compare", f"python -m trainers.runs --compare {quoted(folder)} OTHER --plot=curves.png"),
+                      ("evaluate", f"python -m trainers.evaluate --run={quoted(folder)}")):
+        print(f"  {what:<12}  {how}")
+    return 0
+
+
 def _resume(values: cli.Flags) -> int:
     given = cli.given_settings(values)
-    for name in ("config", "from_sweep", "run_name"):
+    for name in ("config", "from_sweep", "run_name", "seeds"):
         if values[name].value:
             raise ConfigError(f"--resume continues in the run's own folder, as it is configured: drop --{name}")
     architecture = {name: given[name] for name in settings_of(ModelSpec) if name in given}
@@ -316,6 +353,9 @@ def _folder(path: str | os.PathLike[str]) -> RunFolder:
     path = os.path.abspath(local_path(path))
     folder = RunFolder(os.path.dirname(path) if os.path.basename(path) == "config.json" else path)
     if not folder.config.is_file():
+        if any(folder.path.glob("seed*/config.json")):
+            raise ConfigError(f"{folder.path}: holds several seeds: the command that began them continues them, or "
+                              "name one of its folders")
         read_run(folder.config)  # raises
     return folder
 
@@ -359,9 +399,10 @@ def _continued(found: Opened, given: Mapping[str, Any], spec: ModelSpec | None =
     return dataclasses.replace(new, recipe=stored)
 
 
-def dry_run_text(config: RunConfig, folder: pathlib.Path) -> str:
+def dry_run_text(config: RunConfig, folder: pathlib.Path, **more: Any) -> str:
     """The resolved run as JSON, and the folder it would have."""
-    return json.dumps({**config.get_config(), "parameters": config.spec.parameters, "folder": str(folder)}, indent=2)
+    return json.dumps({**config.get_config(), **more, "parameters": config.spec.parameters, "folder": str(folder)},
+                      indent=2)
 
 
 if __name__ == "__main__":

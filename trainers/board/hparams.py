@@ -145,7 +145,7 @@ def _read(path: pathlib.Path) -> dict[str, set[float | str]]:
 def _recorded(logdir: pathlib.Path) -> dict[str, set[float | str]]:
     """The columns, with the values of the runs in the log folder by their records; sweeps aside."""
     known: dict[str, set[float | str]] = {name: set() for name in (*_FIRST, *_TYPES)}
-    for path in logdir.glob("*/*/config.json"):
+    for path in (*logdir.glob("*/*/config.json"), *logdir.glob("*/*/*/config.json")):  # the latter of several seeds
         try:
             values = hyperparameters(read_run(path)[1])
         except ZooError:  # a damaged record, or a model of a module that is not imported
@@ -160,12 +160,14 @@ def session_start(run: pathlib.Path, config: RunConfig, batch_size: int, sweep: 
     """The HParams record at the start of the run in a folder.
 
     TensorBoard shows 15 characters of a group's name: the trial's number, or the run's name. The executions of a trial
-    are one group. All trials of a sweep bear the name of its base: what they change has columns of its own.
+    are one group, and so are several seeds in a folder. All trials of a sweep bear the name of its base: what they
+    change has columns of its own.
 
     Args:
         sweep: of a trial: the `model` that its sweep starts from, and `by_layer`; None for a run.
     """
-    group = f"#{run.parent.name} {run.parent.parent.name}" if sweep else f"{run.name} {run.parent.name}"
+    place = run if run.parent.name == config.spec.folder else run.parent
+    group = f"{'#' * bool(sweep)}{place.name} {place.parent.name}"
     info = plugin_data_pb2.SessionStartInfo(start_time_secs=time.time(), group_name=printable(group))
     for name, value in hyperparameters(config, batch_size, **sweep or {}).items():
         setattr(info.hparams[name], "string_value" if isinstance(value, str) else "number_value", value)

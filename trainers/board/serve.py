@@ -30,6 +30,7 @@ from fmnist_zoo.files import local_path
 if TYPE_CHECKING:
     from tensorboard.program import TensorBoard
 
+RUNS = ("*/*/config.json", "*/*/*/config.json")  # the latter of several seeds
 PINNED = ("loss", "accuracy")
 LONG = "network_"  # models that train for 500 epochs; all others train for 30
 SELECTED = 40  # of more rows that match the filter, all tabs but Time Series and HParams select none
@@ -37,8 +38,8 @@ SELECTED = 40  # of more rows that match the filter, all tabs but Time Series an
 
 def rows_of(logdir: pathlib.Path) -> list[str]:
     """The rows that TensorBoard will have, about; each is a folder with events."""
-    runs = [path.parent for path in logdir.glob("*/*/config.json")]
-    others = [path for kind in ("*/*/evaluation", "sweeps/*/sweep.json", "sweeps/*/[0-9]*")
+    runs = [path.parent for kind in RUNS for path in logdir.glob(kind)]
+    others = [path for kind in ("*/*/evaluation", "*/*/*/evaluation", "sweeps/*/sweep.json", "sweeps/*/[0-9]*")
               for path in logdir.glob(kind)]
     found = [*runs, *(path / "train" for path in runs), *others]
     return [".", *(path.relative_to(logdir).as_posix() for path in found)]
@@ -71,7 +72,7 @@ def lines(address: str, logdir: pathlib.Path) -> list[str]:
     Then a line, if the other tabs will be empty at first.
     """
     rows = rows_of(logdir)
-    models = {path.parent.parent.name for path in logdir.glob("*/*/config.json")}
+    models = {path.relative_to(logdir).parts[0] for kind in RUNS for path in logdir.glob(kind)}
     apart = {name for name in models if name.startswith(LONG)}
     filters = [f"^(?!{LONG})", f"^{LONG}"] if apart and apart != models else [""]
     titles = ("TensorBoard (Ctrl-C ends it):", f"and {LONG}*, of 500 epochs:    ")

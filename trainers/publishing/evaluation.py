@@ -9,7 +9,7 @@ import contextlib
 import os
 import pathlib
 import shutil
-from typing import Any, Sequence
+from typing import Any, Mapping, Sequence
 
 import numpy as np
 
@@ -17,6 +17,7 @@ from fmnist_zoo import backend, card
 from fmnist_zoo.files import atomic_write, local_path, make_folder, write_json
 from fmnist_zoo.spec import CLASS_NAMES
 from trainers.publishing.measurement import DataSets, Ensemble, Measured, mcnemar
+from trainers.running import seeds
 from trainers.running.folder import ENSEMBLES, EVALUATION, SHIPPED, RunFolder, locked, read_evaluation
 from trainers.running.trained import Trained, TrainedError
 
@@ -90,7 +91,7 @@ def _write(folder: pathlib.Path, measured: Measured) -> None:
     write_json(folder / EVALUATION, report)
 
 
-def once(measured: Measured) -> dict[str, Any]:
+def once(measured: Measured, *, logdir: str | os.PathLike[str] = "tb_logs") -> dict[str, Any]:
     """The report in a run's folder if it is of these weights and data; otherwise that of a new evaluation."""
     subject = measured.subject
     if subject.folder:
@@ -98,7 +99,7 @@ def once(measured: Measured) -> dict[str, Any]:
                                 data_sha256=subject.data["sha256"])
         if known:
             return known
-    return write(measured)
+    return write(measured, logdir=logdir)
 
 
 def text(report: dict[str, Any]) -> str:
@@ -140,3 +141,21 @@ def comparison(found: Sequence[Measured], pairs: Sequence[tuple[Measured, Measur
     return "\n".join([card.aligned(table, numeric=table[0][2:]), "",
                       "McNemar's paired test, exact: images that one got right and the other wrong",
                       card.aligned(tests, numeric=("p",))])
+
+
+def differences(models: Mapping[str, seeds.BySeed]) -> list[seeds.Difference]:
+    """Between each two of several models, whose reports are given by seed."""
+    return seeds.differences(models, ("accuracy", "nll"))
+
+
+def over_seeds(models: Mapping[str, seeds.BySeed]) -> str:
+    """A table of several models, whose reports are given by seed, and their differences, paired by seed."""
+    table = [("evaluated", "seeds", "accuracy", "NLL", "calibrated", "ECE", "top-2")]
+    for title, reports in models.items():
+        table.append((title, str(len(reports)), *(
+            seeds.mean_and_deviation([report[name] for report in reports.values()])
+            for name in ("accuracy", "nll", "nll_calibrated", "ece", "top_2_accuracy"))))
+    parts = [card.aligned(table, numeric=table[0][1:])]
+    if len(models) > 1:
+        parts.append(seeds.text(differences(models)))
+    return "\n\n".join(parts)

@@ -20,18 +20,17 @@ MEASURED = ("val_accuracy", "test_accuracy", "test_nll", "test_ece")
 
 def plan(patterns: Sequence[str], seeds: Sequence[int], **settings: Any) -> list[RunConfig]:
     """The runs behind the rows, model by model, seed by seed; `SpecError` for a pattern that matches no model."""
-    matches = set()
-    for pattern in patterns:
-        names = registry.list_models(pattern)
-        if not names:
-            registry.get_spec(pattern)  # raises
-        matches.update(names)
+    matches = {name for pattern in patterns
+               for name in registry.list_models(pattern) or [registry.get_spec(pattern).name]}  # or raises
+    registered = [name for name in registry.list_models() if name in matches]
     return [resolve(name, seed=seed, **settings)
-            for name in registry.list_models() if name in matches for seed in seeds]
+            for name in (*registered, *sorted(matches.difference(registered))) for seed in seeds]
 
 
-def row(measured: Measured) -> dict[str, Any]:
+def row(measured: Measured, *, test: bool = True) -> dict[str, Any]:
     """The row of a finished run's model. The test images are opened unless its folder holds an evaluation of it.
+
+    Without `test` they stay closed, and the row has no scores of them.
 
     Raises:
         TableError: if its `metrics.csv` is damaged, or is not that of its result.
@@ -40,7 +39,7 @@ def row(measured: Measured) -> dict[str, Any]:
     assert subject.folder, "a shipped model is no run"
     folder = RunFolder(subject.folder)
     folder.rows()
-    report = evaluation.once(measured)
+    report = evaluation.once(measured) if test else {}
     record, result = read_record(folder.path), folder.read_result() or {}
     return {
         **_names(subject), "seed": str(subject.seed), "epochs": result["epochs"],
@@ -51,11 +50,11 @@ def row(measured: Measured) -> dict[str, Any]:
     }
 
 
-def ensemble_row(members: Sequence[Measured]) -> dict[str, Any]:
+def ensemble_row(members: Sequence[Measured], logdir: str | os.PathLike[str]) -> dict[str, Any]:
     """The row of one model's runs with several seeds, as an ensemble; raises as `Ensemble`."""
     together = measurement.Ensemble(members)
     folders = [one.subject.folder for one in members if one.subject.folder]
-    report = evaluation.write(together, logdir=folders[0].parents[1])
+    report = evaluation.write(together, logdir=logdir)
     val_labels = together.split("validation").labels
     origins = [origin(read_record(folder)) for folder in folders]
     return {
@@ -73,8 +72,8 @@ def _names(subject: trained.Trained) -> dict[str, str]:
             "earlier": ""}
 
 
-def _scores(report: dict[str, Any]) -> dict[str, float]:
-    return {"test_accuracy": report["accuracy"], "test_nll": report["nll"], "test_ece": report["ece"]}
+def _scores(report: dict[str, Any]) -> dict[str, float | None]:
+    return {"test_accuracy": report.get("accuracy"), "test_nll": report.get("nll"), "test_ece": report.get("ece")}
 
 
 def origin(record: dict[str, Any]) -> dict[str, str]:

@@ -15,7 +15,7 @@ import numpy as np
 from fmnist_zoo import card, get_recipe, get_spec, metrics, models
 from fmnist_zoo.data import load_data
 from fmnist_zoo.files import atomic_write
-from fmnist_zoo.statistics import compare
+from fmnist_zoo.statistics import paired
 from trainers.config import RunConfig, read_record
 from trainers.reproduction import figures
 from trainers.reproduction.experiments import Experiment, History, Printed, Runs
@@ -131,10 +131,11 @@ def claims_table(experiment: Experiment, runs: Runs) -> str:
     rows = [["the report's claim", "difference over seeds", "p (paired t)", "our reading"]]
     for claim in experiment.claims:
         better, worse = (figures.values(runs[model], claim.column)[:, -1] for model in (claim.better, claim.worse))
-        found = compare(better, worse, lower_is_better=claim.column.endswith("loss"))
+        found = paired(better, worse)
         error = "" if found.error is None else f" ± {found.error:.4f}"
         rows.append([claim.text, f"{found.difference:+.4f}{error} {claim.column.replace('_', ' ')}, last epoch",
-                     "" if found.p is None else f"{found.p:.2g}", found.verdict])
+                     "" if found.p is None else f"{found.p:.2g}",
+                     found.verdict(lower_is_better=claim.column.endswith("loss"))])
     return card.markdown_table(rows)
 
 

@@ -14,15 +14,22 @@ from trainers.running.folder import NewFolder, RunFolder, finished
 
 
 def finish(runs: Sequence[RunConfig], logdir: str, should_stop: Callable[[], bool],
-           reporter: progress.Reporter | None = None) -> Iterator[RunFolder]:
+           reporter: progress.Reporter | None = None, *, name: str = "", expected: Record | None = None
+           ) -> Iterator[RunFolder]:
     """Brings runs to their end and yields their folders in turn; ends early if it is asked to stop.
 
     A run that the log folder holds is used if its settings and its data (images and split) are the same. Prints a line
     before each run that it trains, and one for each run that was trained under another commit or other versions than
-    those of this process. `reporter` shows the epochs; None: nothing does.
+    those of this process.
+
+    Args:
+        reporter: shows the epochs; None: nothing does.
+        name: the runs are `<logdir>/<model>/<name>/seed<seed>`, and no other ones are used.
+        expected: the record that they replay, as `run.execute` takes it.
 
     Raises:
-        ConfigError, DataError, RunError: as `run.execute`.
+        ConfigError: if another run has the name of one; else as `run.execute`.
+        DataError, RunError: as `run.execute`.
     """
     from trainers.running import run
 
@@ -31,18 +38,19 @@ def finish(runs: Sequence[RunConfig], logdir: str, should_stop: Callable[[], boo
     for index, config in enumerate(runs):
         if should_stop():
             return
-        folder, record = existing_run(logdir, config)
+        run_name = name and f"{name}/seed{config.seed}"
+        folder, record = existing_run(logdir, config, run_name)
         if folder:
             _note_other_origin(folder, record, config, commit)
         if folder is None or not finished(folder.read_result(), config):
-            left = f"; about {progress.clock((len(runs) - index) * spent / done)} left" if done else ""
-            print(f"[{index + 1}/{len(runs)}] {config.spec.name} ({config.trainer}, seed {config.seed}){left}",
-                  flush=True)
             started = time.perf_counter()
             with contextlib.ExitStack() as held:
-                place = held.enter_context(run.opened(folder)) if folder else NewFolder(logdir, config)
+                place = held.enter_context(run.opened(folder)) if folder else NewFolder(logdir, config, run_name)
+                left = f"; about {progress.clock((len(runs) - index) * spent / done)} left" if done else ""
+                print(f"[{index + 1}/{len(runs)}] {config.spec.name} ({config.trainer}, seed {config.seed}){left}",
+                      flush=True)
                 config = place.config if isinstance(place, run.Opened) and place.config else config
-                outcome = run.execute(place, config, reporter=reporter, should_stop=should_stop)
+                outcome = run.execute(place, config, reporter=reporter, should_stop=should_stop, expected=expected)
             if outcome.result is None:
                 return
             folder = RunFolder(outcome.folder)
@@ -50,20 +58,31 @@ def finish(runs: Sequence[RunConfig], logdir: str, should_stop: Callable[[], boo
         yield folder
 
 
-def existing_run(logdir: str, config: RunConfig) -> tuple[RunFolder | None, Record]:
+def existing_run(logdir: str, config: RunConfig, run_name: str = "") -> tuple[RunFolder | None, Record]:
     """A run below `logdir` with the same config on the same data, a finished one if there is one, and its record.
 
-    The data are read only where a record has the same settings.
+    The data are read only where a record has the same settings. Of runs that had parts from Python, none is the same.
+
+    Raises:
+        ConfigError: if the run of the name that is given is another one.
     """
-    found = []
-    for path in sorted((pathlib.Path(logdir) / config.spec.folder).glob("*/config.json")):
+    model, found = pathlib.Path(logdir) / config.spec.folder, []
+    paths = [model / run_name / "config.json"] if run_name else [*model.glob("*/config.json"),
+                                                                 *model.glob("*/*/config.json")]
+    for path in sorted(filter(pathlib.Path.exists, paths)):
         try:
             record, old = read_run(path)
         except ConfigError:
+            if run_name:
+                raise
             continue
-        if not decisive_differences(old, config) and _is_on(record, config):
+        differing = decisive_differences(old, config)
+        if not differing and not provenance.from_python(record) and _is_on(record, config):
             folder = RunFolder(path.parent)
             found.append((finished(folder.read_result(), old), folder, record))
+        elif run_name:
+            has = ", ".join(f"{name}={value}" for name, (value, _) in differing.items()) or "other data, or callbacks"
+            raise ConfigError(f"{path.parent}: is a run with {has}; choose another --run_name")
     return max(found, key=lambda entry: entry[0])[1:] if found else (None, {})
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import pathlib
 import statistics
@@ -10,55 +11,46 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Sequence
 from fmnist_zoo import card
 from fmnist_zoo.errors import UsageError
 from fmnist_zoo.files import Record, atomic_write
-from trainers.config import SETTINGS, ConfigError, RunConfig, decisive_differences, flat, read_run
+from trainers.config import SETTINGS, RunConfig, decisive_differences, flat, read_run
 from trainers.metrics_table import Row
-from trainers.running import listing, plotting, provenance
+from trainers.running import listing, plotting, provenance, seeds
 from trainers.running.folder import RunFolder
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 SCORES = ("train_loss", "train_accuracy", "val_loss", "val_accuracy", "test_accuracy")
+PAIRED = ("val_loss", "val_accuracy")
 RESULTS = ("status", "epochs", "best_epoch", *SCORES, "seconds", "images_per_second")
 PANELS = (("train_loss", "val_loss", "loss (nats)"), ("train_accuracy", "val_accuracy", "accuracy"))
 
 
 class Compared(NamedTuple):
-    """A run: what a listing says of it, its record and config, the rows of its `metrics.csv`."""
+    """Finished runs that differ in their seed alone, or one run: of each what a listing says of it, and the rows of its
+    `metrics.csv`; record and config are of the first."""
 
     label: str
-    line: listing.Line
+    lines: list[listing.Line]
+    rows: list[list[Row]]
     record: Record
     config: RunConfig
-    rows: list[Row]
 
 
 def read(words: Sequence[str], logdir: str) -> list[Compared]:
-    """The runs that a user names: folders, with or without the log folder before them, or trials of a sweep.
+    """What a user names, see `listing.named`.
 
     Raises:
         ConfigError: if there is no run of that name, or a file of it is damaged.
-        UsageError: for fewer than two runs.
+        UsageError: for fewer than two.
     """
-    paths = list(dict.fromkeys(_find(word, logdir) for word in words))
-    if len(paths) < 2:
-        raise UsageError("--compare takes the folders of two runs or more, such as --compare 4L/first 4D_drop03/first; "
-                         f"received {', '.join(words) or 'none'}")
-    common = os.path.commonpath([os.path.dirname(path) for path in paths])
-    return [Compared(os.path.relpath(path, common), listing.run(path, os.path.basename(os.path.dirname(path))),
-                     *read_run(path), RunFolder(path).rows()) for path in paths]
-
-
-def _find(word: str, logdir: str) -> str:
-    """The folder of the run that a word names; of a trial's executions the first."""
-    for path in (word, os.path.join(logdir, word)):
-        path = os.path.dirname(path) if os.path.basename(path) == "config.json" else path
-        for folder in (path, os.path.join(path, "0")):
-            if os.path.isfile(os.path.join(folder, "config.json")):
-                return os.path.normpath(folder)
-        if os.path.isfile(os.path.join(path, "sweep.json")):
-            raise ConfigError(f"{word}: is a sweep; name a trial of it, such as {os.path.join(word, '0000')}")
-    raise ConfigError(f"{word}: no run in this folder, nor below {logdir}; `python -m trainers.runs` lists the runs")
+    found = {lines[0].folder: lines for lines in (listing.named(word, logdir) for word in words)}
+    if len(found) < 2:
+        raise UsageError("--compare takes two runs or more, or models with several seeds, such as --compare 4L/first "
+                         f"4D_drop03/first; received {', '.join(words) or 'none'}")
+    folders = [listing.mean(lines).folder for lines in found.values()]
+    common = os.path.commonpath([os.path.dirname(folder) for folder in folders])
+    return [Compared(os.path.relpath(folder, common), lines, [RunFolder(line.folder).rows() for line in lines],
+                     *read_run(lines[0].folder)) for folder, lines in zip(folders, found.values())]
 
 
 def settings(runs: Sequence[Compared]) -> dict[str, list[str]]:
@@ -70,45 +62,61 @@ def settings(runs: Sequence[Compared]) -> dict[str, list[str]]:
                 **provenance.numerics(environment), "commit": environment["commit"][:12]}
                for one, environment in zip(runs, environments)]
     found = {name: [origin[name] for origin in origins] for name in origins[0]}
-    return {"model": [one.line.model for one in runs],
+    of_seed = [", ".join(str(line.seed) for line in one.lines) for one in runs]
+    return {"model": [one.lines[0].model for one in runs],
             **{name: [known.kind.write(one[name]) for one in values]
-               for name, known in SETTINGS.items() if name in differing},
+               for name, known in SETTINGS.items() if name in differing - {"seed"}},
+            **({"seed": of_seed} if len(set(of_seed)) > 1 or "," in of_seed[0] else {}),
             **{name: [str(one.get(name, "")) for one in values] for name in sorted(differing.difference(SETTINGS))},
             **{name: cells for name, cells in found.items() if len(set(cells)) > 1}}
 
 
-def results(one: Compared) -> dict[str, Any]:
+def results(line: listing.Line, rows: Sequence[Row]) -> dict[str, Any]:
     """What came of a run, by the names of `RESULTS`; scores are of the selected weights, None if unknown."""
-    epoch = one.line.best_epoch
-    row = one.rows[int(epoch) - 1] if epoch and epoch <= len(one.rows) else {}
-    speeds = [row["images_per_second"] for row in one.rows if row["images_per_second"] is not None]
+    epoch = line.best_epoch
+    row = rows[int(epoch) - 1] if epoch and epoch <= len(rows) else {}
+    speeds = [row["images_per_second"] for row in rows if row["images_per_second"] is not None]
     more = {"train_loss": row.get("train_loss"), "train_accuracy": row.get("train_accuracy"),
             "images_per_second": statistics.median(speeds) if speeds else None}
-    return {name: more[name] if name in more else getattr(one.line, name) for name in RESULTS}
+    return {name: more[name] if name in more else getattr(line, name) for name in RESULTS}
 
 
 def text(runs: Sequence[Compared]) -> str:
-    """A table with a column for each run."""
-    measured = [results(one) for one in runs]
+    """A table with a column for each run, or for several seeds of one; then their paired differences."""
+    measured = [list(map(results, one.lines, one.rows)) for one in runs]
     rows = [("", *(one.label for one in runs)), *((name, *cells) for name, cells in settings(runs).items()),
             ("",) * (len(runs) + 1),
-            *((name.replace("_", " "), *(_cell(name, one[name]) for one in measured)) for name in RESULTS)]
-    same = len({(*map(one.record["data"].get, ("sha256", "split_sha256")), one.config.ranking) for one in runs}) == 1
-    note = "\n\nThese runs were not validated on the same images: their validation scores do not compare."
-    return card.aligned(rows, numeric=()) + ("" if same else note)
+            *((name.replace("_", " "), *(_cell(name, [one[name] for one in seeds]) for seeds in measured))
+              for name in RESULTS)]
+    parts = [card.aligned(rows, numeric=())]
+    if len({one.lines[0].images for one in runs}) > 1:
+        parts.append("These runs were not validated on the same images: their validation scores do not compare.")
+    elif any(len(one.lines) > 1 for one in runs):
+        parts.append(seeds.text(differences(runs)))
+    return "\n\n".join(parts)
 
 
-def _cell(name: str, value: Any) -> str:
+def differences(runs: Sequence[Compared]) -> list[seeds.Difference]:
+    """Of the validation scores of each two, paired by seed."""
+    return seeds.differences({one.label: {line.seed: dataclasses.asdict(line) for line in one.lines} for one in runs},
+                             PAIRED)
+
+
+def _cell(name: str, values: Sequence[Any]) -> str:
     if name in SCORES:
-        return listing.score(value)
-    return "-" if value is None else f"{value:.0f}" if isinstance(value, float) else str(value)
+        return seeds.mean_and_deviation(values)
+    known = [value for value in values if value is not None]
+    if not known or isinstance(known[0], str):
+        return ", ".join(dict.fromkeys(known)) or "-"
+    return f"{statistics.fmean(known):.0f}"
 
 
 def to_dicts(runs: Sequence[Compared]) -> list[dict[str, Any]]:
     """For JSON and CSV: for each run its folder, the settings that differ, and its results."""
     differing = settings(runs)
-    return [{"folder": one.line.folder, **{name: cells[index] for name, cells in differing.items()}, **results(one)}
-            for index, one in enumerate(runs)]
+    return [{"folder": line.folder, **{name: cells[index] for name, cells in differing.items()}, "seed": line.seed,
+             **results(line, rows)}
+            for index, one in enumerate(runs) for line, rows in zip(one.lines, one.rows)]
 
 
 def picture(runs: Sequence[Compared], path: str) -> pathlib.Path:
@@ -122,13 +130,15 @@ def picture(runs: Sequence[Compared], path: str) -> pathlib.Path:
         raise UsageError(f"--plot={path} must end with .png")
     if not target.parent.is_dir():
         raise UsageError(f"--plot={path}: there is no folder {target.parent}")
-    if not any(one.rows for one in runs):
+    if not any(rows for one in runs for rows in one.rows):
         raise UsageError("--plot: none of these runs has finished an epoch")
     return target
 
 
 def plot(runs: Sequence[Compared], path: pathlib.Path) -> None:
     """Writes the curves over epochs as a PNG file: validation solid, training without dropout dashed.
+
+    Of several seeds a line is the mean, as far as all of them were trained, and its band one deviation to both sides.
 
     Raises:
         OSError, PlotError: if it cannot be written, or drawn.
@@ -139,15 +149,22 @@ def plot(runs: Sequence[Compared], path: pathlib.Path) -> None:
 
 def _curves(runs: Sequence[Compared]) -> Figure:
     """The figure of `plot`."""
+    import numpy as np
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(11, 4.2), layout="constrained")
     for axis, (*names, label) in zip(figure.subplots(1, 2), PANELS):
         for index, one in enumerate(runs):
             for name, style in zip(names, ("--", "-")):
-                heights = [float("nan") if row.get(name) is None else row[name] for row in one.rows]
-                axis.plot([row["epoch"] for row in one.rows], heights, style, color=f"C{index % 10}", linewidth=1.4,
-                          marker="." if len(heights) == 1 else "", label=one.label if style == "-" else None)
+                values = np.array([[row.get(name) for row in rows] for rows in zip(*one.rows)], float)
+                values = values.reshape(-1, len(one.rows))  # (epochs, seeds)
+                epochs, means, color = np.arange(1, len(values) + 1), values.mean(axis=1), f"C{index % 10}"
+                axis.plot(epochs, means, style, color=color, linewidth=1.4, marker="." if len(values) == 1 else "",
+                          label=one.label if style == "-" else None)
+                if len(one.rows) > 1:
+                    deviations = values.std(axis=1, ddof=1)
+                    axis.fill_between(epochs, means - deviations, means + deviations, color=color, alpha=0.2,
+                                      linewidth=0)
         axis.set(xlabel="epoch", ylabel=label)
         axis.xaxis.get_major_locator().set_params(integer=True)
         axis.grid(alpha=0.3)

@@ -177,21 +177,29 @@ def names_folder(name: str) -> bool:
     return os.sep not in name and name.isprintable() and name.strip() == name and not name.startswith(".")
 
 
+def _names_run(name: str) -> bool:
+    return bool(name) and names_folder(name) and name not in ("train", "validation", *SHIPPED)
+
+
 class NewFolder:
     """A folder for a new run, by default named after the time and the seed; it is made just before the first update.
 
-    A name is free if its folder holds no more than a process leaves that is killed as it starts.
+    A name is free if its folder holds no more than a process leaves that is killed as it starts. It may have a folder
+    before it, which holds the runs of several seeds: `seeds/seed0`.
 
     Raises:
         ConfigError: if the name is not a folder name or is taken, or the folder could not be made.
     """
 
     def __init__(self, logdir: str | os.PathLike[str], config: RunConfig, run_name: str = ""):
-        if run_name and (not names_folder(run_name) or run_name in ("train", "validation", *SHIPPED)):
+        names = run_name.split("/")
+        if run_name and (len(names) > 2 or not all(map(_names_run, names))):
             raise ConfigError(f"--run_name names a folder below {logdir}/{config.spec.folder}, received {run_name!r}; "
                               f"{', '.join(SHIPPED)} are for the trained models of the package")
         self.logdir = pathlib.Path(local_path(logdir, "logdir"))
         parent = self.logdir / config.spec.folder
+        if len(names) == 2 and (parent / names[0] / "config.json").exists():
+            raise ConfigError(f"{parent / names[0]} is a run, and holds no others; choose another --run_name")
         name = run_name or f"{time.strftime('%Y%m%d-%H%M%S')}-seed{config.seed}"
         names = [name] if run_name else [name, *(f"{name}-{number}" for number in range(2, 100))]
         self._paths = [parent / one for one in names]

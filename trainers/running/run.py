@@ -24,7 +24,7 @@ from trainers.engine.epoch import NonFiniteError
 from trainers.metrics_table import Row
 from trainers.running import checkpoint, dependencies, listing, provenance
 from trainers.running.checkpoint import Checkpoint, CheckpointError
-from trainers.running.folder import Held, LockedError, NewFolder, RunFolder, finished
+from trainers.running.folder import SWEEPS, Held, LockedError, NewFolder, RunFolder, finished
 from trainers.running.progress import Reporter
 
 if TYPE_CHECKING:
@@ -142,8 +142,8 @@ def opened(folder: RunFolder) -> Iterator[Opened]:
             yield Opened(folder)
             return
         record, config = read_run(folder.path)
-        parent = folder.path.absolute().parent
-        logdir = parent.parent if parent.name == config.spec.folder else None
+        above = [one for one in folder.path.absolute().parents[:2] if one.name == config.spec.folder]
+        logdir = above[0].parent if above and above[0].parent.name != SWEEPS else None
         found = Opened(folder, record, config, logdir=logdir, held=held)
         if folder.checkpoint.exists():
             found.checkpoint = checkpoint.load(folder.checkpoint)
