@@ -38,9 +38,9 @@ def folder(run, tmp_path):
 
 @pytest.fixture(scope="module")
 def evaluated(run, tmp_path_factory):
-    """A copy of that run which was evaluated, with `projector`: its folder, the report, which images were right."""
+    """A copy of that run which was evaluated: its folder, the report, which images were right."""
     folder = shutil.copytree(run, tmp_path_factory.mktemp("evaluated") / "run")
-    return folder, evaluate(trained.from_run(folder), projector=True)
+    return folder, evaluate(trained.from_run(folder))
 
 
 def mini(split):
@@ -96,27 +96,11 @@ def test_precision_recall_curve_is_right(evaluated):
     assert precision[0] == pytest.approx(0.1) and recall[0] == 1 and recall[-1] <= recall[100]
 
 
-def test_projector_shows_the_validation_images(evaluated):
-    place = evaluated[0] / "evaluation"
-    features = np.loadtxt(place / "features.tsv", delimiter="\t")
-    rows = [line.split("\t") for line in (place / "labels.tsv").read_text().splitlines()]
-    images, labels = mini("validation")
-    assert features.shape == (200, 32) and rows[0] == ["class", "predicted", "right"]
-    assert [row[0] for row in rows[1:]] == [CLASS_NAMES[label] for label in labels]
-    with Image.open(place / "sprite.png") as image:
-        sheet = np.asarray(image)
-    np.testing.assert_array_equal(sheet[28:56, 28:56], images[16].reshape(28, 28))  # 15 a row
-    config = (place / "projector_config.pbtxt").read_text()
-    assert 'tensor_path: "features.tsv"' in config and "tensor_shape: 200" in config
-
-
 def test_second_evaluation_replaces_the_first_and_longer_training_removes_it(evaluated, tmp_path):
     folder = shutil.copytree(evaluated[0], tmp_path / "run")
-    evaluate(trained.from_run(folder), projector=True)
-    assert len(helpers.scalars(folder / "evaluation")["accuracy"]) == 1  # fails on a step that was written twice
-    assert len(list((folder / "evaluation").iterdir())) == 8
     evaluate(trained.from_run(folder))
-    assert len(list((folder / "evaluation").iterdir())) == 4  # the projector's old files are gone
+    assert len(helpers.scalars(folder / "evaluation")["accuracy"]) == 1  # fails on a step that was written twice
+    assert len(list((folder / "evaluation").iterdir())) == 4
     assert train_command.main([f"--resume={folder}", "--epochs=9"]) == 0
     assert not (folder / "evaluation").exists()
 
@@ -230,7 +214,7 @@ def test_wrong_flags_are_refused(capsys, arguments, message):
 def test_shipped_models_are_evaluated_on_the_mini_set(tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("HOME", str(tmp_path))
     arguments = ["--model=softmax", "--model=2L", "--data=mini", "--logdir=~"]
-    assert command.main([*arguments, "--projector", "--ensemble"]) == 0
+    assert command.main([*arguments, "--ensemble"]) == 0
     printed = capsys.readouterr().out
     made, = (tmp_path / "ensembles").iterdir()
     assert "McNemar" in printed and printed.endswith("".join(
@@ -240,13 +224,11 @@ def test_shipped_models_are_evaluated_on_the_mini_set(tmp_path, monkeypatch, cap
     assert ensemble["temperature"] == 1.0  # they saw all training images of the set
     place = tmp_path / "2L" / "shipped-mini" / "evaluation"
     assert json.loads((place / "evaluation.json").read_text())["accuracy"] > 0.8
-    assert (place / "sprite.png").exists() and helpers.scalars(place)["accuracy"]
+    assert helpers.scalars(place)["accuracy"]
 
 
-def test_run_without_validation_images_has_temperature_1_and_no_projector(tmp_path, capsys):
+def test_run_without_validation_images_has_temperature_1(tmp_path, capsys):
     run = train("softmax", data="mini", validation_size=0, epochs=1, logdir=tmp_path, histogram_every=0)
-    assert "no validation images for --projector" in refused(capsys, f"--run={run.folder}", "--projector")
-    assert not (run.folder / "evaluation").exists()
     assert command.main([f"--run={run.folder}", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["temperature"] == 1.0
 

@@ -24,7 +24,7 @@ USAGE = """
 Evaluates finished runs, or the zoo's trained models, on the test images that no training sees.
 
     python -m trainers.evaluate --model=4D_drop03
-    python -m trainers.evaluate --run=tb_logs/4D_drop03/first --projector
+    python -m trainers.evaluate --run=tb_logs/4D_drop03/first
     python -m trainers.evaluate --model=4L --model=4D_drop03 --ensemble
     python -m trainers.evaluate --run=4L/seeds --run=4D_drop03/seeds
 
@@ -34,7 +34,7 @@ are paired by seed; what was evaluated before is not evaluated again. --ensemble
 temperature.
 """
 GROUPS = {"What is evaluated": ("run", "model", "ensemble"), "On what": ("data", "data_dir"),
-          "What is written": ("logdir", "projector", "json")}
+          "What is written": ("logdir", "json")}
 
 
 def define_flags() -> cli.Flags:
@@ -48,8 +48,6 @@ def define_flags() -> cli.Flags:
     values.path("data_dir", "a folder with the four IDX files; default: where a run had them")
     values.path("logdir", "the log folder: --model writes to <logdir>/<model>/shipped, --ensemble to "
                 "<logdir>/ensembles", "tb_logs")
-    values.switch("projector", "show the last hidden layer's features of 2,000 validation images in TensorBoard's "
-                  "projector")
     values.switch("json", "print JSON instead of text")
     return values
 
@@ -91,7 +89,7 @@ def _main(values: cli.Flags) -> int:
         print(json.dumps(found, indent=2) if values.json else evaluation.over_seeds(reports))
         return 0
     for one in measured:
-        evaluation.write(one, logdir=values.logdir, projector=values.projector)
+        evaluation.write(one, logdir=values.logdir)
     pairs = list(itertools.combinations(measured, 2))
     if values.ensemble:
         together = Ensemble(measured)

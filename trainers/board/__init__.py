@@ -1,1 +1,1 @@
-"""What a run tells TensorBoard: events, HParams, pictures, the projector."""
+"""What a run tells TensorBoard: events, HParams, pictures."""

@@ -37,7 +37,7 @@ def first_layer(kernel: np.ndarray) -> Image.Image:
     colours = np.rint(127 * (strength + 1)).astype(np.uint8)
     framed = np.pad(colours, ((0, 0), (0, 1), (0, 1)), constant_values=_GREY)
     columns = min(10, len(tiles))
-    image = Image.fromarray(_sheet(framed, columns, rows=-(-len(tiles) // columns), empty=_GREY))
+    image = Image.fromarray(_sheet(framed, columns, empty=_GREY))
     image.putpalette(_palette())  # one byte a pixel: the event is a quarter as large as in RGB
     factor = max(2, 40 // max(tiles.shape[1:]))
     return image.resize((image.width * factor, image.height * factor), Image.Resampling.NEAREST)
@@ -50,9 +50,10 @@ def _palette() -> bytes:
     return np.vstack([colours, [[128, 128, 128]]]).astype(np.uint8).tobytes()
 
 
-def _sheet(tiles: np.ndarray, columns: int, *, rows: int, empty: int) -> np.ndarray:
+def _sheet(tiles: np.ndarray, columns: int, *, empty: int) -> np.ndarray:
     """Tiles (n, height, width) uint8 side by side, row by row; places without a tile have the value `empty`."""
     count, height, width = tiles.shape
+    rows = -(-count // columns)
     sheet = np.full((rows * columns, height, width), empty, np.uint8)
     sheet[:count] = tiles
     return sheet.reshape(rows, columns, height, width).swapaxes(1, 2).reshape(rows * height, columns * width)
@@ -112,16 +113,10 @@ def reliability(found: dict[str, np.ndarray]) -> Image.Image:
     return image
 
 
-def sprite(images: np.ndarray) -> Image.Image:
-    """Images (n, 784) uint8 side by side on a square sheet, as TensorBoard's projector reads them."""
-    side = int(np.ceil(np.sqrt(len(images))))
-    return Image.fromarray(_sheet(images.reshape(-1, 28, 28), side, rows=side, empty=0))
-
-
 def sheet(images: np.ndarray, columns: int) -> Image.Image:
     """Images (n, 784) uint8 side by side, row by row, four times as large, with a grey frame."""
     framed = np.pad(images.reshape(-1, 28, 28), ((0, 0), (0, 1), (0, 1)), constant_values=_GREY)
-    picture = Image.fromarray(_sheet(framed, columns, rows=-(-len(images) // columns), empty=_GREY))
+    picture = Image.fromarray(_sheet(framed, columns, empty=_GREY))
     return picture.resize((picture.width * 4, picture.height * 4), Image.Resampling.NEAREST)
 
 

@@ -19,38 +19,31 @@ from fmnist_zoo.spec import CLASS_NAMES
 from trainers.publishing.measurement import DataSets, Ensemble, Measured, mcnemar
 from trainers.running import seeds
 from trainers.running.folder import ENSEMBLES, EVALUATION, SHIPPED, RunFolder, locked, read_evaluation
-from trainers.running.trained import Trained, TrainedError
+from trainers.running.trained import Trained
 
 
-def evaluate(trained: Trained, *, logdir: str | os.PathLike[str] = "tb_logs", data_dir: str | None = None,
-             projector: bool = False) -> dict[str, Any]:
+def evaluate(trained: Trained, *, logdir: str | os.PathLike[str] = "tb_logs", data_dir: str | None = None
+             ) -> dict[str, Any]:
     """Measures a trained model on the test images and writes the report; returns it.
 
     Args:
         logdir: shipped models write to `<logdir>/<model>/shipped/evaluation`; a run writes to its own `evaluation`.
         data_dir: where the data are; default: where the run had them.
-        projector: write the files of TensorBoard's projector, too.
 
     Raises:
-        TrainedError, DataError: as `Measured.report`; also if there are no validation images for the projector.
+        TrainedError, DataError: as `Measured.report`.
         LockedError: if another process trains or evaluates in this folder.
     """
-    return write(Measured(trained, DataSets(data_dir)), logdir=logdir, projector=projector)
+    return write(Measured(trained, DataSets(data_dir)), logdir=logdir)
 
 
-def write(measured: Measured, *, logdir: str | os.PathLike[str] = "tb_logs", projector: bool = False) -> dict[str, Any]:
+def write(measured: Measured, *, logdir: str | os.PathLike[str] = "tb_logs") -> dict[str, Any]:
     """As `evaluate`, of what may have predicted already, and of ensembles."""
     backend.need_tensorflow()
-    if projector and not len(measured.split("validation").labels):
-        raise TrainedError(f"{measured.subject.title} has no validation images for --projector to show; drop it")
     folder = folder_of(measured, logdir)
     make_folder(folder.parent)
     with locked(folder.parent, "at work"):
         _write(folder, measured)
-        if projector:
-            from trainers.board.projector import write as write_projector
-
-            write_projector(folder, measured.subject.model, measured.split("validation"))
     return measured.report
 
 
