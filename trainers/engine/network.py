@@ -5,7 +5,6 @@ In evaluation the model itself is called, in training its twin (`trainers.engine
 
 from __future__ import annotations
 
-import random
 from typing import Callable
 
 import numpy as np
@@ -24,6 +23,7 @@ NO_KERNELS = (_layers.Embedding, _layers.BatchNormalization, _layers.LayerNormal
 RANDOM = ("Random", "Multinomial", "TruncatedNormal", "ParameterizedTruncatedNormal", "StatefulUniform",
           "StatefulStandardNormal", "StatefulTruncatedNormal", "StatefulRandom", "NonDeterministicInts", "Rng")
 """How the names of TensorFlow's operations begin that draw from a state which no checkpoint has."""
+PYTHON = ("PyFunc", "EagerPyFunc")  # tf.numpy_function(stateful=False) is the way to say that a function draws nothing
 
 
 class Network:
@@ -179,17 +179,17 @@ def _refuse_random(model: keras.Model) -> None:
         return model(images, training=True)
 
     images = tf.TensorSpec((2, *custom.input_shape(model)))
-    before = random.getstate(), str(np.random.get_state())
-    graph = tf.function(call, autograph=False).get_concrete_function(images).graph
+    graph, again = (tf.function(call, autograph=False).get_concrete_function(images).graph for _ in range(2))
     unseeded = global_state.get_global_attribute("global_seed_generator")
     drawn = [("Keras without a seed", consumer.name) for outside, inside in graph.captures
              if unseeded and outside is unseeded.state.value.handle for consumer in inside.consumers()]
-    program = graph.as_graph_def()
-    drawn += [(f"TensorFlow ({node.op})", node.name)
-              for part in (program.node, *(function.node_def for function in program.library.function))
-              for node in part if node.op.startswith(RANDOM) and not node.op.endswith("Grad")]
-    if (random.getstate(), str(np.random.get_state())) != before:  # in the program they are constants
-        drawn.append(("NumPy or Python", ""))
+    nodes = _nodes(graph)
+    drawn += [(f"TensorFlow ({node.op})", node.name) for node in nodes
+              if node.op.startswith(RANDOM) and not node.op.endswith("Grad")]
+    drawn += [(f"a function that is in no program ({node.op})", node.name) for node in nodes if node.op in PYTHON]
+    constants = {node.attr["value"].SerializeToString() for node in nodes if node.op == "Const"}
+    drawn += [("NumPy or Python", node.name) for node in _nodes(again)  # of which a program has one draw for ever
+              if node.op == "Const" and node.attr["value"].SerializeToString() not in constants]
     if drawn:
         way, name = drawn[0]
         layers = {layer.name: f"{layer.name} ({type(layer).__name__})" for layer in model._flatten_layers()}
@@ -199,6 +199,13 @@ def _refuse_random(model: keras.Model) -> None:
             f"{model.name}: {f'its layer {inside[-1]}' if inside else 'a layer of it'} draws random numbers by "
             f"{way}, which a resumed run cannot repeat; give it a keras.random.SeedGenerator, and draw by "
             "keras.random, such as keras.random.dropout(x, rate, seed=self.seed_generator)")
+
+
+def _nodes(graph: tf.Graph) -> list[tf.compat.v1.NodeDef]:
+    """The operations of a program and of its functions."""
+    program = graph.as_graph_def()
+    return [node for part in (program.node, *(function.node_def for function in program.library.function))
+            for node in part]
 
 
 def _paths(model: keras.Model) -> dict[int, str]:
