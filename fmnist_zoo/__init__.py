@@ -11,8 +11,13 @@ Names that need NumPy or TensorFlow are imported when they are first used, so th
 """
 
 import importlib
+import signal
 import sys
 from typing import TYPE_CHECKING, Any
+
+if sys.argv[:1] == ["-m"] and __name__ in sys.orig_argv:  # Ctrl-C ends `python -m fmnist_zoo` without a traceback
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 try:
     import fcntl  # noqa: F401  (locks on folders)

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
+import os
+import re
 from typing import Any, Sequence
 
 from fmnist_zoo import custom, results, weights
@@ -126,7 +128,11 @@ def counted(number: int, what: str) -> str:
 
 
 def printable(text: str) -> str:
-    """Text on one line, without control characters that a terminal would obey: file names may hold both."""
+    """Text on one line, without control characters that a terminal would obey: file names may hold both.
+
+    In a locale without UTF-8, Python has such letters of a file name as bytes; here they are letters again.
+    """
+    text = re.sub("[\udc80-\udcff]+", lambda found: os.fsencode(found[0]).decode(errors="surrogateescape"), text)
     return text if text.isprintable() else text.encode("unicode_escape").decode()
 
 

@@ -135,9 +135,10 @@ def test_a_bucket_is_refused(command, flags, tmp_path, monkeypatch, capsys):
 
 
 @pytest.mark.long
-def test_a_signal_while_python_imports_a_command_ends_it_without_a_traceback(command, tmp_path):
-    (tmp_path / "absl.py").write_text("import os, signal\nos.kill(os.getpid(), signal.SIGINT)\n")
-    done = subprocess.run([sys.executable, "-m", "trainers.train", "--model=2L"], capture_output=True, text=True,
+@pytest.mark.parametrize("name, imported", [("trainers.train", "absl"), ("fmnist_zoo", "difflib")])
+def test_a_signal_while_python_imports_a_command_ends_it_without_a_traceback(name, imported, tmp_path):
+    (tmp_path / f"{imported}.py").write_text("import os, signal\nos.kill(os.getpid(), signal.SIGINT)\n")
+    done = subprocess.run([sys.executable, "-m", name], capture_output=True, text=True,
                           env={**os.environ, "PYTHONPATH": f"{tmp_path}:{ROOT}"},
                           preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL))  # it may be ignored here
     assert (done.returncode, done.stdout, done.stderr) == (-signal.SIGINT, "", "")

@@ -108,6 +108,11 @@ def test_models_of_a_module_in_the_working_folder_are_shown(tmp_path, arguments,
     assert (done.returncode, done.stderr) == (0, "") and text in done.stdout
 
 
+def test_letters_of_a_file_name_that_the_locale_cannot_read_are_shown():
+    name = "möbel".encode().decode("ascii", errors="surrogateescape")
+    assert card.printable(name) == "möbel" and card.printable("a\nb\udcff") == r"a\nb\udcff"
+
+
 def test_closed_pipe_is_not_an_error():
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
     reader, writer = os.pipe()
