@@ -12,28 +12,29 @@ from fmnist_zoo.data import Data, DataError, Split, validation_mask
 from fmnist_zoo.spec import ARRAYS, CLASSES, PIXELS
 
 
-def from_arrays(images: Any, labels: Any, *, validation_size: float = 0.1) -> Data:
-    """Splits a person's own images into fit and validation, as `load_data` splits the training images.
+def from_python(data: Any, validation_size: float = 0.1) -> Data:
+    """A person's own images as `load_data` returns those of the files, with the splits fit and validation.
 
     Args:
-        images: (n, 784) or (n, 28, 28) uint8, pixels from 0 to 255.
-        labels: (n,) integers from 0 to 9.
-        validation_size: as in `load_data`.
+        data: `Data` with these splits (without validation, that one is empty); or a pair of images, (n, 784) or
+            (n, 28, 28) uint8, pixels from 0 to 255, and labels, (n,) integers from 0 to 9.
+        validation_size: how many of a pair are held out, as in `load_data`.
 
     Raises:
-        DataError: for other shapes, types or labels, and as `load_data` for a wrong validation size.
+        DataError: for anything else, for other shapes, types or labels, without images to fit, and as `load_data` for a
+            wrong validation size.
     """
-    whole = _checked("data", images, labels)
+    if isinstance(data, Data):
+        return _from_splits(data)
+    if not isinstance(data, (tuple, list)) or len(data) != 2:
+        raise DataError("data is fashion_mnist, mini, a pair (images, labels), or a fmnist_zoo.Data; received "
+                        f"{type(data).__name__}" + (f" of {len(data)}" if isinstance(data, (tuple, list)) else ""))
+    whole = _checked("data", *data)
     held_out = validation_mask(whole.labels, validation_size)
     return _data(whole, held_out, {"fit": whole.where(~held_out), "validation": whole.where(held_out)})
 
 
-def from_splits(data: Data) -> Data:
-    """The splits fit and validation of `data`, checked and digested; without a validation split, an empty one.
-
-    Raises:
-        DataError: for shapes, types or labels that `from_arrays` refuses, and without images to fit.
-    """
+def _from_splits(data: Data) -> Data:
     if "fit" not in data.splits:
         raise DataError(f"data has no split fit to train on; received {', '.join(data.splits) or 'no split'}")
     fit = _checked('data["fit"]', *data["fit"])

@@ -100,6 +100,20 @@ def quick_imports() -> Iterator[None]:
             del sys.modules[name]
 
 
+@contextlib.contextmanager
+def environment(variable: str, value: str) -> Iterator[None]:
+    """Within the block an environment variable has a value; afterwards it is as it was."""
+    before = os.environ.get(variable)
+    os.environ[variable] = value
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[variable]
+        else:
+            os.environ[variable] = before
+
+
 class BackendError(ZooError, ValueError):
     """Keras' backend cannot be imported, or is not the one that is needed: says which, and how another is chosen."""
 

@@ -71,6 +71,7 @@ class Builder:
         summary: of the model that this process built last; None before, unless it was registered with one.
         notes: what to tell the user of that model, a line each.
         record: of a `keras.Model` that was given as an object; None for a function.
+        prototype: a reference to that object, which may be gone.
 
     Raises:
         SpecError: if it is not a function that can be called without arguments, or with `hp` alone.
@@ -91,6 +92,7 @@ class Builder:
         self._with: dict[arguments.Arguments, Builder] = {}
         inner = getattr(function, "func", function)  # of a `functools.partial`
         self.name, self.function, self.record = name, function, record
+        self.prototype: weakref.ref[keras.Model] | None = None
         # a spawned process imports the main script as __mp_main__
         home, module = (_MAIN if one == "__mp_main__" else one for one in (inner.__module__ or module, module))
         self.build = build or f"{home}:{getattr(inner, '__qualname__', type(inner).__qualname__)}"
@@ -126,15 +128,19 @@ class Builder:
         Raises:
             SpecError: if it does not ask `hp` for one of the arguments.
         """
-        if not self.takes_hp:
-            return self.function(**dict(self.arguments)), arguments.canonical({**self.defaults, **dict(self.arguments)})
-        hp = hp or hyperparameters(self.arguments)
-        model = self.function(hp)
-        known = {one.name for one in hp.space}
-        if unknown := [name for name, _ in self.arguments if name not in known]:
-            raise SpecError(f"its function asks hp for no {', '.join(unknown)}; it asks for {', '.join(sorted(known))}")
-        return model, arguments.canonical({name: value for name, value in hp.values.items()
-                                           if hp.is_active(name) and not isinstance(value, (list, dict, type(None)))})
+        values = {**self.defaults, **dict(self.arguments)}
+        if self.takes_hp:
+            hp = hp or hyperparameters(self.arguments)
+            model = self.function(hp)
+            known = {one.name for one in hp.space}
+            if unknown := [name for name, _ in self.arguments if name not in known]:
+                raise SpecError(f"its function asks hp for no {', '.join(unknown)}; it asks for "
+                                f"{', '.join(sorted(known))}")
+            values = {name: value for name, value in hp.values.items()
+                      if hp.is_active(name) and not isinstance(value, (list, dict, type(None)))}
+        else:
+            model = self.function(**dict(self.arguments))
+        return model, arguments.canonical(values)
 
 
 def hyperparameters(values: arguments.Arguments = ()) -> Any:
@@ -157,12 +163,6 @@ _VARIABLES: weakref.WeakValueDictionary[int, keras.Variable] = weakref.WeakValue
 def add(known: Builder) -> None:
     """Makes it the builder of its model."""
     _BUILDERS[known.build if known.record else known.name] = known
-
-
-def builds(spec_name: str, build: str, function: Any) -> bool:
-    """Whether `function` builds the registered model of a spec's `name` and `build`."""
-    found = _BUILDERS.get(spec_name)
-    return found is not None and (found.build, found.function) == (build, function)
 
 
 def builder(name: str, build: str, modules: Mapping[str, str] | None = None) -> Builder:
@@ -250,11 +250,15 @@ def build(known: Builder, seed: int) -> keras.Model:
 def returned(known: Builder, hp: Any = None) -> tuple[Any, arguments.Arguments]:
     """What a build function returns, as it is, and its arguments, as `Builder.call`; checked by `build` alone.
 
+    Of a `keras.Model` that was given as an object, it is that object, with what its `compile` was given.
+
     Raises:
         SpecError: for a function that raises; in one line.
     """
     from fmnist_zoo.backend import keras  # noqa: F401  (before the user's code, as in `build`)
 
+    if known.prototype and (model := known.prototype()):
+        return model, known.arguments
     with _refusals(known), isolated(0):
         return _called(known, hp)
 
@@ -282,21 +286,18 @@ def in_float32() -> Iterator[None]:
     from fmnist_zoo.backend import keras
 
     config = keras.config
-    floatx, layout, epsilon = config.floatx(), config.image_data_format(), config.epsilon()
-    before = {name: global_state.get_global_attribute(name) for name in _KERAS_CONFIG}
-
-    def choose(floatx: str, layout: str, epsilon: float, others: dict[str, Any]) -> None:
-        config.set_floatx(floatx)
-        config.set_image_data_format(layout)
-        config.set_epsilon(epsilon)
-        for name, value in others.items():
-            global_state.set_global_attribute(name, value)
-
-    try:
-        choose("float32", "channels_last", 1e-7, {"dtype_policy": None, "name_scope_stack": None})
+    with contextlib.ExitStack() as after:
+        after.callback(config.set_floatx, config.floatx())
+        after.callback(config.set_image_data_format, config.image_data_format())
+        after.callback(config.set_epsilon, config.epsilon())
+        for name in _KERAS_CONFIG:
+            after.callback(global_state.set_global_attribute, name, global_state.get_global_attribute(name))
+        config.set_floatx("float32")
+        config.set_image_data_format("channels_last")
+        config.set_epsilon(1e-7)
+        for name in ("dtype_policy", "name_scope_stack"):
+            global_state.set_global_attribute(name, None)
         yield
-    finally:
-        choose(floatx, layout, epsilon, before)
 
 
 @contextlib.contextmanager
@@ -311,7 +312,6 @@ def isolated(seed: int) -> Iterator[None]:
     from keras.src.backend.common import global_state
     from keras.src.random import seed_generator
 
-    before = {name: global_state.get_global_attribute(name) for name in _KERAS_STATE}
     with _one_at_a_time, contextlib.ExitStack() as after:
         after.callback(random.setstate, random.getstate())
         after.callback(np.random.set_state, np.random.get_state())
@@ -319,7 +319,7 @@ def isolated(seed: int) -> Iterator[None]:
         after.callback(setattr, seed_generator, "python_random", seed_generator.python_random)
         seed_generator.python_random = random.Random(seed)
         for name in _KERAS_STATE:
-            after.callback(global_state.set_global_attribute, name, before[name])
+            after.callback(global_state.set_global_attribute, name, global_state.get_global_attribute(name))
             global_state.set_global_attribute(name, seed if name == "global_random_seed" else None)
         after.enter_context(in_float32())
         random.seed(seed)

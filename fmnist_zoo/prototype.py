@@ -11,6 +11,7 @@ import hashlib
 import json
 import re
 import sys
+import weakref
 from typing import TYPE_CHECKING, Mapping, Sequence
 
 from fmnist_zoo import custom
@@ -38,7 +39,7 @@ def add(model: keras.Model) -> ModelSpec:
     record = _record(model)
     build = f"{custom.GIVEN}:{hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()[:16]}"
     spec = ModelSpec(name=model.name, description="a keras.Model", build=build)
-    _add(spec, record, model)
+    restore(spec, record, model)
     return spec
 
 
@@ -58,21 +59,16 @@ def add_again(spec: ModelSpec, record: Record, model: keras.Model, *, begun: boo
     if not begun and found["weights_sha256"] != record["weights_sha256"]:
         raise SpecError(f"model={model.name}: its weights are not those that the run began with, and the run has saved "
                         "none; begin a new one")
-    _add(spec, record, model)
+    restore(spec, record, model)
 
 
-def restore(spec: ModelSpec, record: Record) -> None:
-    """Lets the model of a run be built from the JSON in its record, with weights from a file, if it is not here."""
-    try:
-        custom.builder(spec.name, spec.build)
-    except SpecError:
-        _add(spec, record)
-
-
-def _add(spec: ModelSpec, record: Record, model: keras.Model | None = None) -> None:
+def restore(spec: ModelSpec, record: Record, model: keras.Model | None = None) -> None:
+    """Lets the model of a run be built from the JSON in its record; without `model`, with weights from a file."""
     kinds, arrays = _kinds(model), model.get_weights() if model is not None and model.built else []
-    custom.add(custom.Builder(spec.name, lambda: _built(record["json"], kinds, arrays), custom.GIVEN, build=spec.build,
-                              record=dict(record)))
+    known = custom.Builder(spec.name, lambda: _built(record["json"], kinds, arrays), custom.GIVEN, build=spec.build,
+                           record=dict(record))
+    known.prototype = weakref.ref(model) if model is not None else None
+    custom.add(known)
 
 
 def _record(model: keras.Model) -> Record:

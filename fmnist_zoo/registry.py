@@ -50,16 +50,36 @@ def register(name: str, description: str = "", *, recipe: Recipe = Recipe(),
                      summary)
 
 
-def spec_of(build: Callable[..., keras.Model]) -> ModelSpec:
-    """The spec of a model that a function builds, as `register` takes one; it has the function's name.
+def spec_of(model: str | ModelSpec | Callable[..., keras.Model] | keras.Model) -> ModelSpec:
+    """The spec of what a caller names as a model: the one place that tells names, specs, functions and models apart.
 
-    The function is registered if it is not yet. One that was defined again, in a notebook, replaces the earlier one.
+    A function, as `register` takes one, is registered by its own name if it is not yet. One that was defined again, in
+    a notebook, replaces the earlier one. Of a `keras.Model` clones are trained: see `prototype`.
 
     Raises:
-        SpecError: for a function without a name, such as a lambda, or with the name of another model.
+        SpecError: for a name that is unknown, and a function or a model without a name of its own; a model that cannot
+            be cloned.
+        TypeError: for anything else.
     """
+    if isinstance(model, ModelSpec):
+        return model
+    if isinstance(model, str):
+        return get_spec(model)
+    if prototype.is_model(model):
+        if model.name in _MODELS:
+            raise SpecError(f"a model named {model.name!r} is registered already "
+                            f"({_MODELS[model.name][0].description}); give yours another name, such as "
+                            "keras.Sequential(..., name='mine')")
+        return prototype.add(model)
+    if callable(model):
+        return _of_function(model)
+    raise TypeError("model is a name, a ModelSpec, a function that returns a Keras model, or such a model; received "
+                    f"{model!r:.80}")
+
+
+def _of_function(build: Callable[..., keras.Model]) -> ModelSpec:
     for spec, _ in _MODELS.values():
-        if spec.build and custom.builds(spec.name, spec.build, build):
+        if spec.build and spec.builder.function == build:
             return spec
     name = getattr(build, "__name__", "")
     if not name.isidentifier():
@@ -68,18 +88,6 @@ def spec_of(build: Callable[..., keras.Model]) -> ModelSpec:
                         "fmnist_zoo.register(name, build=...)")
     described = (build.__doc__ or "").strip().partition("\n")[0]
     return _register(name, described, Recipe(), build, build.__module__, {})
-
-
-def spec_of_model(model: keras.Model) -> ModelSpec:
-    """The spec of a `keras.Model`, of which clones are trained: see `prototype.add`.
-
-    Raises:
-        SpecError: for one with the name of another model, or that cannot be cloned.
-    """
-    if model.name in _MODELS:
-        raise SpecError(f"a model named {model.name!r} is registered already ({_MODELS[model.name][0].description}); "
-                        "give yours another name, such as keras.Sequential(..., name='mine')")
-    return prototype.add(model)
 
 
 def _register(name: str, description: str, recipe: Recipe, build: Callable[..., keras.Model] | None, module: str,

@@ -43,7 +43,7 @@ def entry(name: str) -> Record:
     known = manifest()
     if name not in known:
         raise WeightsError(f"no trained weights come with {name!r}; fmnist_zoo.list_models(trained=True) lists the "
-                           "models that have some; train it, and use --run=FOLDER or weights=FILE")
+                           "models that have some; train it, and name its run's folder instead")
     return known[name]
 
 

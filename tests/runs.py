@@ -32,7 +32,7 @@ def make(logdir, name, *, losses=(0.5, 0.3, 0.4), model="4L", started=1.7e9, fin
     best = int(np.argmin(losses)) + 1 if losses else 0
     weights = {"kernel": np.full(2, best, np.float32)}
     Checkpoint(len(losses), best, min(losses, default=math.inf), 1.5 * len(losses), {},
-               identity(config, data["sha256"], data["split_sha256"]), folder.table.digest(len(losses)),
+               identity(config, data["sha256"], data["split_sha256"]), folder.table.sha256(len(losses)),
                best=weights).save(folder.checkpoint)
     if finished:
         folder.weights.mkdir()
@@ -43,7 +43,7 @@ def make(logdir, name, *, losses=(0.5, 0.3, 0.4), model="4L", started=1.7e9, fin
             "final": {"epoch": best, "train_loss": 0.1, "val_loss": losses[best - 1],
                       "val_accuracy": 1 - losses[best - 1]},
             "seconds": 1.5 * len(losses), "weights_sha256": digest_of(weights),
-            "metrics_sha256": folder.table.digest(len(losses))})
+            "metrics_sha256": folder.table.sha256(len(losses))})
     return folder
 
 

@@ -123,7 +123,7 @@ def test_run_starts_from_a_convolutional_run_and_resumes_to_the_same_bits(logdir
     ("--initial_weights=4L,5L", "--initial_weights names one trained model; received 2: 4L, 5L"),
     ("--initial_weights=network_A", "=network_A has hidden layers of 300 units, and 4L of 600, 400, 200; name a"),
     ("--initial_weights=softmax", "=softmax has hidden layers of no units, and 4L of 600"),
-    ("--initial_weights=4L,l2=0.1", "no trained weights come with '4L,l2=0.1'; name the folder of a finished run of"),
+    ("--initial_weights=4L,l2=0.1", "no trained weights come with '4L,l2=0.1'; "),
     ("--teacher=no/run", "no/run: no such folder"), ("--teacher=4LL", "no model is named '4LL'; did you mean 4L"),
     ("--teacher=here", "no model is named 'here'"), ("--teacher=here", "; the folder of that name is ./here"),
     ("--teacher=./here", "here: no run in this folder"),

@@ -110,7 +110,7 @@ def test_damaged_rows_are_refused_by_the_name_of_the_file(folder, values, change
     for epoch, (loss, accuracy, val_loss) in enumerate(values, start=1):
         table.append({**dict.fromkeys(COLUMNS, 0.0), "epoch": epoch, "loss": loss, "accuracy": accuracy,
                       "val_loss": val_loss})
-    rows, digest, content = table.rows(), table.digest(len(values)), path.read_bytes()
+    rows, digest, content = table.rows(), table.sha256(len(values)), path.read_bytes()
     assert [(row["loss"], row["accuracy"], row["val_loss"]) for row in rows] == values
     with open(path, encoding="utf-8", newline="") as file:
         assert [float(row["loss"]) for row in csv.DictReader(file)] == [loss for loss, _, _ in values]

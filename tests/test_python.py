@@ -160,7 +160,7 @@ def test_a_function_that_raises_ends_the_run_with_its_checkpoint(tmp_path):
 
 
 @pytest.mark.parametrize("model, more, text", [
-    (3, {}, "model is a name, a ModelSpec or, for train, a function that returns a Keras model; received 3"),
+    (3, {}, "model is a name, a ModelSpec, a function that returns a Keras model, or such a model; received 3"),
     ("softmax", {"on_epoch": 3}, "on_epoch is a function that takes an epoch's row; received 3")])
 def test_arguments_of_another_type_are_named_and_leave_no_folder(tmp_path, model, more, text):
     with pytest.raises(TypeError, match=text):

@@ -42,7 +42,7 @@ def store(folder, config):
     (folder / "metrics.csv").write_text("".join(",".join(map(str, row)) + "\n" for row in (COLUMNS, *rows)))
     (folder / "result.json").write_text(json.dumps({
         "epochs": epochs, "stopped_early": False, "weights": "best", "final": {"epoch": 1}, "seconds": 60.0,
-        "weights_sha256": "f" * 64, "metrics_sha256": RunFolder(folder).table.digest(epochs)}))
+        "weights_sha256": "f" * 64, "metrics_sha256": RunFolder(folder).table.sha256(epochs)}))
 
 
 @pytest.fixture(scope="module")

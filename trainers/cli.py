@@ -24,7 +24,6 @@ from fmnist_zoo.errors import SpecError, UsageError, ZooError
 from fmnist_zoo.files import local_path
 from fmnist_zoo.settings import Choice, Switch, Whole
 from trainers.config import SETTINGS, THREADS, THREADS_VARIABLE
-from trainers.engine import process
 
 USAGE, FAILURE = 2, 1
 MOST_SEEDS = 100  # that a number alone asks for
@@ -186,7 +185,7 @@ def main(name: str, arguments: Sequence[str] | None, *, usage: str, groups: Mapp
         if not any_backend:
             backend.need_tensorflow()
         threads = "threads" in values and values.threads or os.environ.get(THREADS_VARIABLE) or THREADS
-        with process.environment(THREADS_VARIABLE, str(threads)):  # whatever starts TensorFlow, such as a zoo module
+        with backend.environment(THREADS_VARIABLE, str(threads)):  # whatever starts TensorFlow, such as a zoo module
             if values.zoo_module:
                 registry.load_zoo_module(values.zoo_module)
             return body(values, list(map(local_path, rest))) if words else body(values)

@@ -7,7 +7,7 @@ import json
 import os
 import pathlib
 import re
-from typing import Any, Mapping
+from typing import TYPE_CHECKING, Any, Callable, Mapping
 
 from fmnist_zoo import arguments, custom, registry
 from fmnist_zoo.card import printable
@@ -28,6 +28,9 @@ from fmnist_zoo.settings import (
     settings_of,
 )
 from fmnist_zoo.spec import ARRAYS, FULL_BATCH, OPTIMIZERS, ModelSpec, Recipe
+
+if TYPE_CHECKING:
+    import keras
 
 DATA_VARIABLE = "FMNIST_ZOO_DATA"
 THREADS, THREADS_VARIABLE = 2, "TF_NUM_INTRAOP_THREADS"
@@ -187,16 +190,16 @@ def flat(config: RunConfig) -> dict[str, Any]:
             **{arguments.label(name): value for name, value in config.spec.arguments}}
 
 
-def resolve(model: str | ModelSpec, **settings: Any) -> RunConfig:
+def resolve(model: str | ModelSpec | Callable[..., keras.Model] | keras.Model, **settings: Any) -> RunConfig:
     """A new run: the model's recipe with `settings` laid over it; None means "not given".
+
+    Args:
+        model: as `fmnist_zoo.registry.spec_of` takes it.
 
     What depends on the environment is looked up here, once, so that the run's record holds it: the threads that
     `TF_NUM_INTRAOP_THREADS` asks for, and the folder of other data.
     """
-    if not isinstance(model, (str, ModelSpec)):
-        raise TypeError("model is a name, a ModelSpec or, for train, a function that returns a Keras model; received "
-                        f"{model!r:.80}")
-    spec = model if isinstance(model, ModelSpec) else registry.get_spec(model)
+    spec = registry.spec_of(model)
     recipe = registry.recipe_of(spec)
     given = {name: getattr(recipe, name) for name in TRAINED} | _given(spec, settings)  # a recipe may name a folder
     threads = os.environ.get(THREADS_VARIABLE, "")

@@ -12,7 +12,7 @@ import sys
 import textwrap
 from typing import Any, Callable, Mapping, Sequence, Unpack
 
-from fmnist_zoo import card, prototype, registry
+from fmnist_zoo import card, prototype
 from fmnist_zoo.errors import UsageError
 from fmnist_zoo.files import quoted
 from fmnist_zoo.settings import DATA, MODEL, OUTPUT, TRAINING
@@ -122,8 +122,7 @@ def sweep(model: str | ModelSpec | Callable[..., Any], space: str | Mapping[str,
     """
     if prototype.is_model(model):
         raise ConfigError("a sweep builds a model for each trial: give it the function that returns yours")
-    spec = registry.spec_of(model) if callable(model) else model
-    plan = Plan(spec, space, tuner=tuner, max_trials=max_trials, objective=objective, executions=executions,
+    plan = Plan(model, space, tuner=tuner, max_trials=max_trials, objective=objective, executions=executions,
                 factor=factor, start=start, **settings)
     return _lead(plan, sweep_folder(plan, logdir, name), workers=workers, max_failures=max_failures,
                  scheduler=_scheduler(scheduler, tls_ca, tls_cert, tls_key, trust_network),

@@ -21,7 +21,7 @@ from fmnist_zoo.settings import DATA, MODEL, OUTPUT, TRAINING, settings_of
 from fmnist_zoo.spec import ARRAYS, ModelSpec
 from trainers import cli
 from trainers.config import ConfigError, RunConfig, as_run, differences, overlay, read_run, resolve
-from trainers.engine import compile_cache, process
+from trainers.engine import process
 from trainers.running import batch, dependencies, listing, progress, provenance, seeds
 from trainers.running.folder import NewFolder, RunFolder, finished
 from trainers.settings import SettingsWithoutData
@@ -114,30 +114,32 @@ def train(model: str | ModelSpec | Callable[[], Any] | keras.Model, *, data: Ima
     """
     process.refuse_scopes()
     reporter = progress.for_caller(verbose)
-    given = model if prototype.is_model(model) else None
-    if given is not None:
-        spec: str | ModelSpec = registry.spec_of_model(given)
-    else:
-        spec = registry.spec_of(model) if callable(model) else model
-    config, images = _with_data(spec, data, settings)
-    config = _as_built(config, settings, reporter, given)
+    in_files = data is None or isinstance(data, str)
+    config, images = resolve(model, data=data if in_files else ARRAYS, **settings), None
+    if not in_files:
+        from fmnist_zoo.arrays import from_python
+
+        images = from_python(data, config.recipe.validation_size)
+        if not isinstance(data, (tuple, list)):  # `Data`, with a split of its own
+            if settings.get("validation_size") is not None:
+                raise ConfigError(f"validation_size={settings['validation_size']}: the data have a split of their own; "
+                                  "drop it")
+            recipe = dataclasses.replace(config.recipe, validation_size=len(images["validation"].labels))
+            config = dataclasses.replace(config, recipe=recipe)
+    config = _as_built(config, settings, reporter)
     return _execute(NewFolder(logdir, config, run_name), config, reporter=reporter, data=images, on_epoch=on_epoch,
                     callbacks=callbacks)
 
 
-def _as_built(config: RunConfig, given: Mapping[str, Any], reporter: progress.Reporter, model: Any = None) -> RunConfig:
+def _as_built(config: RunConfig, given: Mapping[str, Any], reporter: progress.Reporter) -> RunConfig:
     """The run of a model of the user's as its function, or the caller of `train`, compiles it."""
     if not config.spec.build:
         return config
     with cli.StopSignal():
-        with compile_cache.enabled(config.threads):
-            process.start_tensorflow(config.threads)
+        process.start_tensorflow(config.threads)
         from trainers.running import compiled
 
-        config, notes = compiled.as_built(config, given, model)
-    for note in notes:
-        reporter.note(note)
-    return config
+        return compiled.as_built(config, given, reporter)
 
 
 def resume(path: str | os.PathLike[str], *, epochs: int | None = None, data: Images | None = None,
@@ -163,7 +165,9 @@ def resume(path: str | os.PathLike[str], *, epochs: int | None = None, data: Ima
         config = _continued(found, {} if epochs is None else {"epochs": epochs})
         images = None
         if data is not None and not isinstance(data, str):
-            images = _images(data, config.recipe.validation_size)
+            from fmnist_zoo.arrays import from_python
+
+            images = from_python(data, config.recipe.validation_size)
         elif data not in (None, config.data):
             raise ConfigError(f"data={data!r} disagrees with the run in {found.path}, which has {config.data}")
         record = found.record or {}
@@ -176,33 +180,6 @@ def resume(path: str | os.PathLike[str], *, epochs: int | None = None, data: Ima
                               f"[{', '.join(recorded)}]")
         return _execute(found, config, reporter=progress.for_caller(verbose), data=images, on_epoch=on_epoch,
                         callbacks=callbacks)
-
-
-def _with_data(spec: str | ModelSpec, data: Images | None, settings: Mapping[str, Any]
-               ) -> tuple[RunConfig, Data | None]:
-    """The resolved run, and the images that were given for it; None if files hold them."""
-    if data is None or isinstance(data, str):
-        return resolve(spec, data=data, **settings), None
-    config = resolve(spec, data=ARRAYS, **settings)
-    images = _images(data, config.recipe.validation_size)
-    if isinstance(data, (tuple, list)):
-        return config, images
-    if settings.get("validation_size") is not None:
-        raise ConfigError(f"validation_size={settings['validation_size']}: the data have a split of their own; drop it")
-    return overlay(config, validation_size=len(images["validation"].labels)), images
-
-
-def _images(data: Any, validation_size: float) -> Data:
-    """Images and labels, or `Data`, that a caller gave; `DataError` if they are not such."""
-    from fmnist_zoo import arrays
-    from fmnist_zoo.data import Data
-
-    if isinstance(data, Data):
-        return arrays.from_splits(data)
-    if not isinstance(data, (tuple, list)) or len(data) != 2:
-        raise ConfigError("data is fashion_mnist, mini, a pair (images, labels), or a fmnist_zoo.Data; received "
-                          f"{type(data).__name__}" + (f" of {len(data)}" if isinstance(data, (tuple, list)) else ""))
-    return arrays.from_arrays(*data, validation_size=validation_size)
 
 
 def _execute(place: Opened | NewFolder, config: RunConfig, *, reporter: progress.Reporter,
@@ -259,11 +236,11 @@ def _new_run(values: cli.Flags) -> tuple[RunConfig, dict[str, Any] | None]:
         from trainers.tuning.study import retrain_config
 
         config = retrain_config(values.from_sweep)
-        provenance.require_builder(values.from_sweep, {"config": config.get_config(), "environment": {"modules": {}}})
+        provenance.require_builder(values.from_sweep, config.spec, {})
         return overlay(config, **given), None
     if values.config:
         record, old = read_run(values.config)
-        provenance.require_builder(values.config, record)
+        provenance.require_builder(values.config, old.spec, record)
         if old.ranking:
             print("this config is a trial's: it is trained as a run, with all validation images", file=sys.stderr)
             old = as_run(old)
@@ -325,8 +302,6 @@ def _resume(values: cli.Flags) -> int:
         _refuse_python(found)
         result = found.folder.read_result()
         over = finished(result, config)
-        if not over:
-            found.require_checkpoint()
         if values.dry_run:
             print(dry_run_text(config, found.path))
             return 0
@@ -385,7 +360,7 @@ def _continued(found: Opened, given: Mapping[str, Any], spec: ModelSpec | None =
     """
     assert found.record and found.config, "no run has begun in this folder"
     folder, old = found.path, found.config
-    provenance.require_builder(folder, found.record)
+    provenance.require_builder(folder, old.spec, found.record)
     if spec and spec.name != old.spec.name:
         raise ConfigError(f"--model={spec.name} disagrees with the run in {folder}, which is of {old.spec.name}")
     horizon = {"schedule_epochs": old.recipe.horizon or None}  # a checkpoint never continues under another one

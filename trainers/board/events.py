@@ -136,20 +136,19 @@ def sizes(run: pathlib.Path) -> dict[str, int]:
             for folder in FOLDERS for path in _event_files(run / folder)}
 
 
-def cut_back(run: pathlib.Path, noted: dict[str, int]) -> None:
-    """Undoes all events after `sizes` returned `noted`: cuts longer files, removes newer ones."""
-    for name, size in sizes(run).items():
+def cut_back(run: pathlib.Path, noted: dict[str, int]) -> bool:
+    """Undoes all events after `sizes` returned `noted`: cuts longer files, removes newer ones.
+
+    Returns whether all noted curves are there; `remove` may have removed what else was noted.
+    """
+    found = sizes(run)
+    for name, size in found.items():
         if name not in noted:
             (run / name).unlink()
         elif size > noted[name]:
             os.truncate(run / name, noted[name])
             sync(run / name)  # else what was cut may be there again after a crash
-
-
-def missing(run: pathlib.Path, noted: dict[str, int]) -> bool:
-    """Whether a file of curves in `noted` is gone or shorter; `remove` may have removed the others."""
-    found = sizes(run)
-    return any(found.get(name, -1) < length for name, length in noted.items() if "/" in name or name.endswith(CURVES))
+    return all(found.get(name, -1) >= size for name, size in noted.items() if "/" in name or name.endswith(CURVES))
 
 
 def opened(run: pathlib.Path) -> bool:

@@ -25,8 +25,8 @@ import sys
 import tempfile
 from typing import Iterator
 
+from fmnist_zoo.backend import environment
 from fmnist_zoo.files import cache_folder, sha256_of
-from trainers.engine.process import environment
 from trainers.engine.processor import features
 
 VARIABLE = "FMNIST_ZOO_COMPILE_CACHE"

@@ -15,6 +15,7 @@ from typing import Iterator
 
 from fmnist_zoo import backend, custom
 from trainers.config import THREADS_VARIABLE
+from trainers.engine import compile_cache
 from trainers.engine.processor import cores
 
 _one_run = threading.RLock()  # a callback of a run may train another
@@ -66,10 +67,10 @@ def refuse_scopes() -> None:
 def start_tensorflow(threads: int) -> int:
     """Imports TensorFlow, and starts it with so many threads within an operation, unless it runs already.
 
-    Returns the number that it has.
+    It then keeps its compiled programs: see `compile_cache`. Returns the number of threads that it has.
     """
     backend.need_tensorflow()
-    with backend.without_noise(), backend.quick_imports():
+    with compile_cache.enabled(threads), backend.without_noise(), backend.quick_imports():
         import tensorflow
 
         with contextlib.suppress(RuntimeError):  # it runs
@@ -94,18 +95,4 @@ def threads_asked(variable: str) -> int:
 
 def threads_of_children(threads: int) -> contextlib.AbstractContextManager[None]:
     """A process that starts within the block uses so many threads, whatever it imports first; nothing changes here."""
-    return environment(THREADS_VARIABLE, str(threads))
-
-
-@contextlib.contextmanager
-def environment(variable: str, value: str) -> Iterator[None]:
-    """Within the block an environment variable has a value; afterwards it is as it was."""
-    before = os.environ.get(variable)
-    os.environ[variable] = value
-    try:
-        yield
-    finally:
-        if before is None:
-            del os.environ[variable]
-        else:
-            os.environ[variable] = before
+    return backend.environment(THREADS_VARIABLE, str(threads))

@@ -8,10 +8,11 @@ from typing import Any, Mapping
 from fmnist_zoo import custom, registry
 from fmnist_zoo.backend import keras
 from fmnist_zoo.settings import settings_of
-from fmnist_zoo.spec import OPTIMIZERS, ModelSpec, Recipe
-from trainers.config import DEPENDENT, ConfigError, RunConfig, overlay
+from fmnist_zoo.spec import OPTIMIZERS, Recipe
+from trainers.config import ConfigError, RunConfig
 from trainers.engine.network import are_kernels
 from trainers.engine.optimizers import MOMENTUM
+from trainers.running.progress import Reporter
 
 _losses = keras.losses
 CROSS_ENTROPIES = (_losses.SparseCategoricalCrossentropy, _losses.CategoricalCrossentropy)
@@ -19,41 +20,42 @@ FUNCTIONS = (_losses.sparse_categorical_crossentropy, _losses.categorical_crosse
 NAMES = {"learning_rate": "learning_rate", "weight_decay": "weight_decay", "global_clipnorm": "clip_norm"}
 
 
-def as_built(config: RunConfig, given: Mapping[str, Any], model: keras.Model | None = None
-             ) -> tuple[RunConfig, list[str]]:
-    """The run of a model of the user's as its function builds and compiles it, and notes on what of that is not used.
+def as_built(config: RunConfig, given: Mapping[str, Any], reporter: Reporter) -> RunConfig:
+    """The run of a model of the user's as its function, or the caller of `train`, builds and compiles it.
 
     Args:
         given: settings that were given for the run.
-        model: what is trained, if no function builds it.
+        reporter: is given a line for each setting of `compile` that is not used.
 
     Raises:
         SpecError: if the function raises an error.
         ConfigError: as `settings`.
     """
-    arguments = config.spec.arguments
-    if model is None:
-        model, arguments = custom.returned(config.spec.builder)
-    found, notes = taken(config.spec, model, given)
-    config = overlay(config, **{name: getattr(config.recipe, name) for name in DEPENDENT} | found)
-    return dataclasses.replace(config, spec=dataclasses.replace(config.spec, arguments=arguments)), notes
+    model, arguments = custom.returned(config.spec.builder)
+    found, notes = settings(model, given, registry.recipe_of(config.spec))
+    for note in notes:
+        reporter.note(note)
+    spec = dataclasses.replace(config.spec, arguments=arguments)
+    recipe = dataclasses.replace(config.recipe, **found)
+    return dataclasses.replace(config, spec=spec, recipe=recipe)
 
 
-def taken(spec: ModelSpec, model: keras.Model, given: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
-    """As `settings`; those of the recipe that the model was registered with win, too."""
-    registered = vars(registry.recipe_of(spec))
-    known = {name: registered[name] for name, one in settings_of(Recipe).items() if registered[name] != one.default}
-    return settings(model, known | {name: value for name, value in given.items() if value is not None})
+def settings(model: keras.Model, given: Mapping[str, Any], recipe: Recipe = Recipe()
+             ) -> tuple[dict[str, Any], list[str]]:
+    """The settings that `compile` of a model stands for, but for those that win; and notes on the latter.
 
-
-def settings(model: keras.Model, given: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
-    """The settings that `compile` of a model stands for, but for those `given`, which win; and notes on the latter.
+    Args:
+        given: settings that win; None means "not given".
+        recipe: that the model was registered with, in which what is not at its default wins, too.
 
     Raises:
         ConfigError: for another loss than cross entropy, and for an optimizer, or a number of it, that no recipe has.
     """
     if not model.compiled:
         return {}, []
+    registered = {name: getattr(recipe, name) for name, known in settings_of(Recipe).items()
+                  if getattr(recipe, name) != known.default}
+    given = registered | {name: value for name, value in given.items() if value is not None}
     found = _loss(model)
     if given.get("optimizer") is None:
         found |= _optimizer(model, given)

@@ -32,10 +32,7 @@ def check(config: RunConfig) -> None:
     """`ConfigError`, without TensorFlow, for names that are no trained model, or one with other hidden layers."""
     for setting, name in _named(config.recipe):
         with _errors_of(setting, name):
-            argument = _argument(name)
-            if "model" in argument and registry.get_spec(name).name not in weights.manifest():
-                raise ConfigError(f"no trained weights come with {name!r}; name the folder of a finished run of it")
-            spec = trained.spec_and_data(**argument)[0]
+            spec = trained.spec_and_data(**_argument(name))[0]
         if setting != "initial_weights" or config.spec.build:
             continue
         if spec.build:  # as dense layers it fits the model that was registered with it
@@ -131,7 +128,7 @@ def _other_data(setting: str, title: str, known: Mapping[str, str], own: Mapping
     return ""
 
 
-def assign(model: keras.Model, spec: ModelSpec, source: Trained, images: np.ndarray) -> None:
+def transfer(model: keras.Model, spec: ModelSpec, source: Trained, images: np.ndarray) -> None:
     """Gives `model` the weights of `source`: as they are, or written as dense layers (`unrolling.dense_arrays`).
 
     Args:

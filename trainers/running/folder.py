@@ -99,6 +99,12 @@ class RunFolder:
         publish(beside, self.model)
         return None
 
+    def cut_back(self, epoch: int) -> None:
+        """Undoes what was written after an epoch."""
+        self.failure.unlink(missing_ok=True)
+        self.table.cut(epoch)
+        self.remove_partial_files()
+
     def remove_partial_files(self) -> None:
         """Removes the files that a killed process did not finish. Call it while holding the lock."""
         for folder in (self.path, self.checkpoint.parent, self.weights):
@@ -208,22 +214,26 @@ class NewFolder:
             raise self._taken()
         check_writable(parent, "choose another --logdir or --run_name")
 
+    @property
+    def folder(self) -> RunFolder:
+        return RunFolder(self.path)
+
     @contextlib.contextmanager
     def made(self) -> Iterator[RunFolder]:
         """Makes it, another one if another process was faster and nobody gave a name, and holds it."""
-        folder = RunFolder(self._make())
-        with folder.locked() as held:
+        self._make()
+        with self.folder.locked() as held:
             held.killed = ""  # of a process that had trained nothing
-            yield folder
+            yield self.folder
 
-    def _make(self) -> pathlib.Path:
+    def _make(self) -> None:
         for self.path in self._paths:
             try:
                 make_folder(self.path, exist_ok=False)
-                return self.path
+                return
             except FileExistsError:
                 if _is_free(self.path):
-                    return self.path
+                    return
             except OSError as error:
                 raise ConfigError(f"{self.path}: cannot be made: {error.strerror}; "
                                   "choose another --logdir or --run_name") from error

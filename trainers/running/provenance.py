@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from fmnist_zoo import custom, prototype
 from fmnist_zoo.errors import SpecError
-from fmnist_zoo.files import Record
+from fmnist_zoo.files import Record, quoted
 from fmnist_zoo.spec import ARRAYS, ModelSpec
 from fmnist_zoo.version import __version__
 from trainers.config import ConfigError
@@ -49,16 +49,19 @@ def record(spec: ModelSpec | None = None) -> Record:
     }
 
 
-def require_builder(path: str | os.PathLike[str], record: Record) -> None:
-    """`ConfigError` if the model of the run at `path` is built by a function of a module that was not imported."""
-    spec = ModelSpec.from_config(record["config"]["spec"])
-    if "model" in record:
-        prototype.restore(spec, record["model"])
-    if spec.build:
-        try:
-            custom.builder(spec.name, spec.build, record["environment"]["modules"])
-        except SpecError as error:
+def require_builder(path: str | os.PathLike[str], spec: ModelSpec, record: Record) -> None:
+    """`ConfigError` if the model of the run at `path` is built by a function of a module that was not imported.
+
+    A model that was given in Python is built from the JSON in the record, if it is not in this process.
+    """
+    if not spec.build:
+        return
+    try:
+        custom.builder(spec.name, spec.build, record.get("environment", {}).get("modules"))
+    except SpecError as error:
+        if "model" not in record:
             raise ConfigError(f"{os.fspath(path)}: its model {error}") from None
+        prototype.restore(spec, record["model"])
 
 
 def from_python(record: Record) -> dict[str, str]:
@@ -74,17 +77,25 @@ def resume_call(path: str | os.PathLike[str], record: Record, *more: str) -> str
     return f"trainers.train.resume({', '.join(arguments)})"
 
 
+def replay(path: str | os.PathLike[str], record: Record, spec: ModelSpec) -> str:
+    """The command that trains a run again from its `config.json`; empty if parts of it are in Python alone."""
+    if in_python(record, spec):
+        return ""
+    return f"python -m trainers.train --config={quoted(path)}{custom.flag(spec.modules)}"
+
+
 def in_python(record: Record, spec: ModelSpec) -> bool:
     """Whether a run's images, its callbacks, or what builds its model are in the process alone that trained it."""
     return bool(from_python(record) or spec.build and spec.builder.in_main)
 
 
-def require_data(data: Data, recorded: Record | None) -> None:
-    """`ConfigError` if the data are not those of the recorded run."""
+def require_data(data: Data, record: Record) -> None:
+    """`ConfigError` if the data are not those that the record of a run has, if it has some."""
     for name in ("sha256", "split_sha256"):
-        if recorded and recorded[name] != getattr(data, name):
-            raise ConfigError(f"the data in {data.folder} are not those of the recorded run: {name} "
-                              f"{getattr(data, name)}, recorded {recorded[name]}")
+        found, recorded = getattr(data, name), record.get("data", {}).get(name)
+        if recorded not in (None, found):
+            raise ConfigError(f"the data in {data.folder} are not those of the recorded run: {name} {found}, recorded "
+                              f"{recorded}")
 
 
 def versions(*more: str) -> dict[str, str]:

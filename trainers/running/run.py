@@ -12,7 +12,7 @@ import errno
 import os
 import pathlib
 import sys
-from typing import TYPE_CHECKING, Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Callable, Iterator, NoReturn, Sequence
 
 from fmnist_zoo import custom
 from fmnist_zoo.data import Data, load_data
@@ -77,9 +77,8 @@ class Run:
         commands = {"look at it": f"python -m trainers.board.serve --logdir={quoted(self.logdir or self.folder)}"}
         if more > recipe.epochs:
             commands["train longer"] = self._continue(more)
-        if not provenance.in_python(self.record, self.config.spec):
-            record, module = quoted(self.folder / "config.json"), custom.flag(self.config.spec.modules)
-            commands["run it again"] = f"python -m trainers.train --config={record}{module}"
+        if replay := provenance.replay(self.folder / "config.json", self.record, self.config.spec):
+            commands["run it again"] = replay
         commands["use it"] = f"keras.saving.load_model({str(self.folder / 'model.keras')!r})"
         if self.config.spec.build and "model" not in self.record:
             # Keras does not know the user's classes, and may not have saved them
@@ -120,12 +119,9 @@ class Opened:
     def path(self) -> pathlib.Path:
         return self.folder.path
 
-    def require_checkpoint(self) -> None:
-        """`ConfigError` if the run was trained, and its checkpoint is gone."""
-        if self.config and not self.checkpoint and (
-                self.folder.result.exists() or checkpoint.was_due(self.config.checkpoint_every, self.folder.table)):
-            raise ConfigError(f"{self.folder.checkpoint}: is gone, and without it the run cannot continue; train it "
-                              f"again in another folder with --config={quoted(self.folder.config)}")
+    def refuse_without_checkpoint(self) -> NoReturn:
+        raise ConfigError(f"{self.folder.checkpoint}: is gone, and without it the run cannot continue; train it again "
+                          f"in another folder with --config={quoted(self.folder.config)}")
 
 
 @contextlib.contextmanager
@@ -152,8 +148,9 @@ def opened(folder: RunFolder) -> Iterator[Opened]:
                 raise CheckpointError(f"{folder.checkpoint}: belongs to another config than the run's config.json; one "
                                       "of the two was changed")
             folder.table.check(found.checkpoint.epoch, found.checkpoint.metrics_sha256)
-        elif not finished(folder.read_result(), config):  # a finished run may be pruned, or be a trial
-            found.require_checkpoint()
+        elif not finished(folder.read_result(), config) and (  # a finished run may be pruned, or be a trial
+                folder.result.exists() or checkpoint.was_due(config.checkpoint_every, folder.table)):
+            found.refuse_without_checkpoint()
         yield found
 
 
@@ -214,16 +211,17 @@ def execute(place: Opened | NewFolder, config: RunConfig, *, reporter: Reporter,
     """
     if isinstance(place, NewFolder):
         dependencies.check(config)
-    else:
-        place.require_checkpoint()
-    past = place if isinstance(place, Opened) else Opened(RunFolder(place.path), logdir=place.logdir)
+    past = place if isinstance(place, Opened) else Opened(place.folder, logdir=place.logdir)
+    if past.folder.result.exists() and not past.checkpoint:  # it was pruned, and would train longer
+        past.refuse_without_checkpoint()
     if past.held.killed:
         reporter.note(f"process {past.held.killed}, the last one in this folder, ended without a word: killed by "
                       "signal 9, probably out of memory, or the machine stopped")
         past.held.killed = ""
+    recorded = past.record or expected or {}
     data = data or load_data(**config.data_settings)  # what is wrong with them is said before TensorFlow is imported
-    with compile_cache.enabled(config.threads):
-        threads = process.start_tensorflow(config.threads)
+    provenance.require_data(data, recorded)
+    threads = process.start_tensorflow(config.threads)
     if isinstance(place, NewFolder) and threads != config.threads:
         reporter.note(f"TensorFlow runs in this process already, with {threads} threads: this run has as many, not "
                       f"{config.threads}")
@@ -235,8 +233,8 @@ def execute(place: Opened | NewFolder, config: RunConfig, *, reporter: Reporter,
     try:
         with contextlib.ExitStack() as held:
             held.enter_context(process.borrowed())
-            session = Session(config, data, reporter, record=past.record, checkpoint=past.checkpoint, expected=expected,
-                              callbacks=callbacks)
+            session = Session(config, data, reporter, recorded, resumed=past.record is not None,
+                              checkpoint=past.checkpoint, callbacks=callbacks)
             if should_stop():
                 return Run(past.path, config, past.folder.rows(), None, session.model, past.logdir, past.record or {})
             if past.logdir:
@@ -275,7 +273,7 @@ def execute(place: Opened | NewFolder, config: RunConfig, *, reporter: Reporter,
 
 def left(place: Opened | NewFolder, config: RunConfig) -> Run:
     """A run that was left within an epoch, as its last checkpoint has it; without a model."""
-    folder = RunFolder(place.path)
+    folder = place.folder
     if not folder.config.exists():
         return Run(folder.path, config, [], None, None)
     epoch = checkpoint.load(folder.checkpoint).epoch if folder.checkpoint.exists() else 0

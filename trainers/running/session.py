@@ -15,10 +15,10 @@ from typing import Callable, Sequence
 
 import numpy as np
 
-from fmnist_zoo import card, custom, metrics, models, weights
+from fmnist_zoo import card, metrics, models, weights
 from fmnist_zoo.backend import keras, tf
 from fmnist_zoo.data import Data, Split, halves, stratified_sample
-from fmnist_zoo.files import Record, make_folder, quoted, require_space, write_json
+from fmnist_zoo.files import Record, make_folder, require_space, write_json
 from trainers.board import events
 from trainers.board.observer import Observer
 from trainers.config import RunConfig
@@ -41,23 +41,21 @@ class Session:
 
     Args:
         data: with the splits fit and validation.
-        record: `config.json` of a run that continues; None for a new run.
+        recorded: `config.json` of the run that continues, or is replayed; empty for another new run.
+        resumed: the run continues, and other first weights or teachers than recorded are refused; a replay notes them.
         checkpoint: its last one; None if there is none.
-        expected: the record that is replayed: other data than its own are refused, other teachers are noted.
         callbacks: Keras' callbacks.
 
     Raises:
-        ConfigError: if data, first weights or teachers are not those of the record, or for a callback that cannot work.
+        ConfigError: for first weights or teachers that are refused, or a callback that cannot work.
         CheckpointError: if the checkpoint is of another model.
     """
 
-    def __init__(self, config: RunConfig, data: Data, reporter: progress.Reporter, *,
-                 record: Record | None = None, checkpoint: Checkpoint | None = None,
-                 expected: Record | None = None, callbacks: Sequence[keras.callbacks.Callback] = ()):
+    def __init__(self, config: RunConfig, data: Data, reporter: progress.Reporter, recorded: Record, *,
+                 resumed: bool, checkpoint: Checkpoint | None, callbacks: Sequence[keras.callbacks.Callback]):
         self.callbacks = Callbacks(callbacks, config.recipe)
-        self.config, self.data, self.reporter, self.old_record = config, data, reporter, record
-        for one in (record, expected):
-            provenance.require_data(data, (one or {}).get("data"))
+        self.config, self.data, self.reporter = config, data, reporter
+        self.recorded, self.resumed = recorded, resumed
         self.fit, self.validation = data["fit"], data["validation"]
         self.ranking: Split | None = None
         if config.ranking:
@@ -66,23 +64,21 @@ class Session:
         self.batch_size = config.batch(len(self.fit.labels))
         self.state = checkpoint or Checkpoint(identity=identity(config, data.sha256, data.split_sha256))
         self.first_epoch = self.state.epoch
-        recorded = record or expected or {}
-        self.sweep: Record | None = recorded.get("sweep")
-        self._build_engine(recorded)
+        self._build_engine()
         if checkpoint:
             self._load(checkpoint)
 
-    def _build_engine(self, recorded: Record) -> None:
+    def _build_engine(self) -> None:
         """The model with its first weights, and the engine that trains it."""
         config = self.config
         self.model = self._build()
         self.builder = config.spec.builder if config.spec.build else None
         for note in self.builder.notes if self.builder else ():
             self.reporter.note(f"{config.spec.name}: {note}")
-        found, self.named = dependencies.load(config.recipe, self.data, self.reporter, recorded,
-                                              resumed=self.old_record is not None, begun=bool(self.state.epoch))
+        found, self.named = dependencies.load(config.recipe, self.data, self.reporter, self.recorded,
+                                              resumed=self.resumed, begun=bool(self.state.epoch))
         for one in found["initial_weights"]:
-            dependencies.assign(self.model, config.spec, one, self.fit.images)
+            dependencies.transfer(self.model, config.spec, one, self.fit.images)
         teachers = tuple(Network(one.model, one.spec).forward for one in found["teacher"])
         self.engine = factory.take(config, self.model, self.fit, teachers=teachers,
                                    origin=(self.data.sha256, self.data.split_sha256))
@@ -108,22 +104,17 @@ class Session:
     def begin(self, folder: RunFolder) -> None:
         """Records this start in the run's folder, and cuts its files back to the checkpoint."""
         self.folder, self.record = folder, self._record()
-        if events.missing(folder.path, self.state.events):
-            self.reporter.note("event files of earlier epochs are missing: TensorBoard will show gaps")
-        if self.old_record is None or RunConfig.from_config(self.old_record["config"]) != self.config:
+        if not self.resumed or self.recorded["config"] != self.config.get_config():
             folder.result.unlink(missing_ok=True)
             events.remove(folder.path)  # TensorBoard keeps the first HParams record that it reads
             shutil.rmtree(folder.evaluation, ignore_errors=True)  # it is of weights that will no longer count
         write_json(folder.config, self.record)
-        folder.failure.unlink(missing_ok=True)
-        folder.remove_partial_files()
-        events.cut_back(folder.path, self.state.events)
-        folder.table.cut(self.state.epoch)
-        replay = f"python -m trainers.train --config={quoted(folder.config)}{custom.flag(self.config.spec.modules)}"
-        if provenance.in_python(self.record, self.config.spec):
-            replay = ""
+        folder.cut_back(self.state.epoch)
+        if not events.cut_back(folder.path, self.state.events):
+            self.reporter.note("event files of earlier epochs are missing: TensorBoard will show gaps")
         self.observer = Observer(folder.path, self.config, self.engine.network, self.sample, self.validation,
-                                 replay=replay, sweep=self.sweep)
+                                 replay=provenance.replay(folder.config, self.record, self.config.spec),
+                                 sweep=self.recorded.get("sweep"))
         self.started, self.due = time.perf_counter(), Due(self.config.checkpoint_every)
 
     def _record(self) -> Record:
@@ -134,15 +125,16 @@ class Session:
         start: Record = {"epoch": self.state.epoch, "time": time.time(),
                          "environment": provenance.record(self.config.spec)}
         # A start from which no epoch was saved had no part in the weights.
-        starts = [one for one in (self.old_record or {}).get("starts", ()) if one["epoch"] < self.state.epoch] + [start]
+        earlier = self.recorded["starts"] if self.resumed else []
+        starts = [*(one for one in earlier if one["epoch"] < self.state.epoch), start]
         if len(starts) > 1:
             for note in provenance.notes(starts[-2]["environment"], start["environment"]):
                 self.reporter.note(note)
-        return {"config": self.config.get_config(), **self.named, **({"sweep": self.sweep} if self.sweep else {}),
-                "jit_compile": self.config.compiles,
+        given = {"sweep": self.recorded.get("sweep"), "callbacks": self.callbacks.names,
+                 "model": self.builder.record if self.builder else None}
+        return {"config": self.config.get_config(), **self.named,
+                **{name: value for name, value in given.items() if value}, "jit_compile": self.config.compiles,
                 "data": {"name": data.name, "sha256": data.sha256, "split_sha256": data.split_sha256, **sizes},
-                **({"model": self.builder.record} if self.builder and self.builder.record else {}),
-                **({"callbacks": self.callbacks.names} if self.callbacks.names else {}),
                 "started": starts[0]["time"], "environment": starts[0]["environment"], "starts": starts}
 
     def run(self, should_stop: Callable[[], bool]) -> Record | None:
@@ -278,7 +270,7 @@ class Session:
         state = self.state
         state.state = {name: np.asarray(variable) for name, variable in self.engine.variables().items()}
         state.events = events.sizes(self.folder.path)
-        state.metrics_sha256 = self.folder.table.digest(state.epoch)
+        state.metrics_sha256 = self.folder.table.sha256(state.epoch)
         make_folder(self.folder.checkpoint.parent)
         state.save(self.folder.checkpoint)
         state.state = {}  # a copy of all variables
@@ -325,7 +317,7 @@ class Session:
             result = {"epochs": self.state.epoch, "stopped_early": self._stopped_early(),
                       "weights": self.config.recipe.weights, "final": final, "seconds": self.state.seconds,
                       "weights_sha256": weights.digest(clean),
-                      "metrics_sha256": self.folder.table.digest(self.state.epoch)}
+                      "metrics_sha256": self.folder.table.sha256(self.state.epoch)}
             self.observer.finish(result, logits)
         write_json(self.folder.result, result)
         return result

@@ -63,7 +63,7 @@ class MetricsTable:
         line = ",".join("" if row.get(name) is None else repr(row[name]) for name in COLUMNS) + "\n"
         append(self.path, line if self.path.exists() and self.path.stat().st_size else HEADER + line)
 
-    def digest(self, count: int) -> str:
+    def sha256(self, count: int) -> str:
         """SHA-256 of the header and the first `count` rows."""
         return hashlib.sha256(b"".join(self._lines()[:count + 1])).hexdigest()
 
@@ -71,7 +71,7 @@ class MetricsTable:
         """`TableError` unless the first `count` rows are those that were noted as `sha256`."""
         if self.row_count() < count:
             raise self._damaged(f"it has {self.row_count()} rows, and the run saved {count}")
-        if count and sha256 != self.digest(count):
+        if count and sha256 != self.sha256(count):
             raise self._damaged(f"its rows of epochs 1 to {count} are not those that the run wrote")
 
     def cut(self, count: int) -> None:

@@ -108,7 +108,7 @@ def _finished(path: str | os.PathLike[str]) -> tuple[RunFolder, Record, RunConfi
         missing = "no run in this folder" if folder.path.is_dir() else "no such folder"
         raise ConfigError(f"{folder.path}: {missing}; a run is named by its folder, such as tb_logs/4D_drop03/<run>")
     (record, config), result = read_run(folder.path), folder.read_result()
-    provenance.require_builder(folder.path, record)
+    provenance.require_builder(folder.path, config.spec, record)
     if result:
         return folder, record, config, result
     module = custom.flag(config.spec.modules)

@@ -26,7 +26,7 @@ from fmnist_zoo import backend, registry
 from fmnist_zoo.data import DataError, load_data
 from fmnist_zoo.errors import SpecError, ZooError
 from trainers.config import ConfigError, RunConfig
-from trainers.engine import compile_cache, process
+from trainers.engine import process
 from trainers.running.checkpoint import CheckpointError
 from trainers.running.folder import LockedError, RunFolder, finished
 from trainers.running.table import TableError
@@ -92,7 +92,7 @@ def peak_memory() -> float:
 @functools.cache
 def warm(threads: int) -> None:
     """Imports what jobs need. Their runs use `threads`, which cannot be changed later."""
-    with compile_cache.enabled(threads), backend.quick_imports():
+    with backend.quick_imports():
         process.start_tensorflow(threads)
         import trainers.running.session  # noqa: F401
 

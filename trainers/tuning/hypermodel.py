@@ -11,7 +11,7 @@ import copy
 import math
 from typing import TYPE_CHECKING, Any, Iterable, Mapping, NamedTuple
 
-from fmnist_zoo import arguments, backend, custom
+from fmnist_zoo import arguments, backend, custom, registry
 from trainers.config import RunConfig
 from trainers.tuning.space import Parameter, Space, Value
 
@@ -67,7 +67,7 @@ def build(config: RunConfig, space: Space, given: Mapping[str, Any]) -> Built:
         new = [one for one in configs_of(hp) if (one["config"]["name"], one["config"]["conditions"]) not in seen]
     else:
         model, values = custom.returned(known)
-    settings, notes = compiled.taken(config.spec, model, given)
+    settings, notes = compiled.settings(model, given, registry.recipe_of(config.spec))
     if model.compiled and "learning_rate" not in settings:
         base = config.spec.name.partition(",")[0]
         for name, value in values:

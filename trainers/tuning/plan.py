@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import sys
-from typing import Any, Mapping
+from typing import TYPE_CHECKING, Any, Callable, Mapping
 
 from fmnist_zoo import arguments, card, catalog
 from fmnist_zoo.settings import Choice, Whole
@@ -16,6 +16,9 @@ from trainers.tuning import halving
 from trainers.tuning.oracle import ORACLES, Oracle
 from trainers.tuning.space import Space, apply, kinds_of, of_function, parse, parse_start, spell_start
 from trainers.tuning.study import OBJECTIVES
+
+if TYPE_CHECKING:
+    import keras
 
 COUNT = Whole(low=1)
 TUNERS = (*ORACLES, "asha")
@@ -30,9 +33,9 @@ class Plan:
         SpecError, ConfigError: for settings, or a space, that are invalid or do not go together.
     """
 
-    def __init__(self, model: str | ModelSpec, space: str | Mapping[str, Any] | None, *, tuner: str,
-                 max_trials: int | None, objective: str, executions: int, factor: int | None = None, start: Any = None,
-                 **settings: Any):
+    def __init__(self, model: str | ModelSpec | Callable[..., keras.Model], space: str | Mapping[str, Any] | None, *,
+                 tuner: str, max_trials: int | None, objective: str, executions: int, factor: int | None = None,
+                 start: Any = None, **settings: Any):
         if tuner == "hyperband":
             raise ConfigError("--tuner=asha does the work of hyperband: it trains many combinations for few epochs, "
                               "and the best of them for more; received --tuner=hyperband")
