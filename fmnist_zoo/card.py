@@ -57,7 +57,7 @@ def to_dicts(models: list[tuple[ModelSpec, Recipe]]) -> list[dict[str, Any]]:
 HEAD = ("name", "layers", "dropout", "penalty", "parameters", "test accuracy", "NLL", "ECE", "seconds", "description")
 BUILT = tuple(name for name in HEAD if name not in ("layers", "dropout", "penalty"))  # of what a function builds
 NUMERIC = ("parameters", "test accuracy", "NLL", "ECE", "seconds")
-EARLIER = "measured with an earlier engine or recipe; to be measured again"  # of the scores marked with an asterisk
+EARLIER = "measured before version 1.0; to be measured again"  # of the scores marked with an asterisk
 
 
 def _tables(models: list[ModelSpec]) -> list[list[tuple[str, ...]]]:
@@ -198,6 +198,7 @@ def card(spec: ModelSpec, recipe: Recipe, *, published: bool = True) -> str:
             f"  ECE      {_spread(score.ece, score.ece_deviation, score)}",
             f"  trained in {_score_cells(score)[-1]} s (median)",
             *([f"  together, as an ensemble: accuracy {score.together:.4f}"] if score.together else []),
+            *([f"  trained on all 60,000 images: accuracy {score.of_all:.4f}"] if score.of_all else []),
             *([f"  {EARLIER}"] if score.earlier else []),
         ]
     if shipped:

@@ -1,7 +1,9 @@
 """The scores: `results.csv`, a row for each model and seed, and their means. Standard library alone.
 
-A student's row names its `teacher`, and a network that began as another one its `initial_weights`. An ensemble of the
-networks of several seeds is a row of its own kind: its `seed` is all of theirs, joined by spaces.
+A student's row names its `teacher`, and a network that began as another one its `initial_weights`, with the seconds in
+which these were trained. `engine` is the SHA-256 of the sources that trained it. Two kinds of rows stand apart: that of
+an ensemble of several seeds, whose `seed` is all of them, joined by spaces; and that of a network which was trained on
+all 60,000 images, and has no `val_accuracy`.
 """
 
 from __future__ import annotations
@@ -19,10 +21,10 @@ from fmnist_zoo.files import Record, atomic_write
 PATH = pathlib.Path(__file__).parent / "results.csv"
 COLUMNS = ("model", "seed", "teacher", "epochs", "chosen_epoch", "val_accuracy", "test_accuracy", "test_nll",
            "test_ece", "seconds", "images_per_second", "processor", "data_sha256", "versions", "commit",
-           "initial_weights", "earlier")
+           "initial_weights", "start_seconds", "teacher_seconds", "weights_sha256", "engine")
 NUMBERS: dict[str, type[int] | type[float]] = {  # the other columns are text
     "epochs": int, "chosen_epoch": int, "val_accuracy": float, "test_accuracy": float, "test_nll": float,
-    "test_ece": float, "seconds": float, "images_per_second": float}
+    "test_ece": float, "seconds": float, "images_per_second": float, "start_seconds": float, "teacher_seconds": float}
 
 
 class ResultsError(ZooError, ValueError):
@@ -36,8 +38,9 @@ class Score:
     Attributes:
         accuracy, nll, ece: of the 10,000 test images; nats for `nll`, 15 bins for `ece`.
         seconds: of training; the median, because other work on a machine only ever adds to it. None: not measured.
-        earlier: whether a row was measured with an earlier engine or recipe than the present one.
+        earlier: whether a row does not say which engine trained it, so that it is of a version before 1.0.
         together: the test accuracy of the networks of all seeds as an ensemble; None: not measured.
+        of_all: the mean test accuracy of networks of all 60,000 training images; None: not measured.
     """
 
     seeds: int
@@ -50,6 +53,7 @@ class Score:
     seconds: float | None
     earlier: bool = False
     together: float | None = None
+    of_all: float | None = None
 
 
 def read(path: str | os.PathLike[str] = PATH) -> list[Record]:
@@ -92,16 +96,27 @@ def is_ensemble(row: Record) -> bool:
     return " " in row["seed"]
 
 
+def is_single(row: Record) -> bool:
+    """Whether it is of one network that was trained without the validation images."""
+    return not is_ensemble(row) and row["val_accuracy"] is not None
+
+
+def key(row: Record) -> tuple[str, str, bool]:
+    """What tells rows apart: model, seed, and whether it is of all training images."""
+    return row["model"], row["seed"], row["val_accuracy"] is None
+
+
 def scores(rows: Iterable[Record] | None = None) -> dict[str, Score]:
     """Each model's score over its single networks; default: of the package's own rows."""
     by_model: dict[str, list[Record]] = {}
     for row in read() if rows is None else rows:
         by_model.setdefault(row["model"], []).append(row)
-    return {model: _score(group) for model, group in by_model.items() if not all(map(is_ensemble, group))}
+    return {model: _score(group) for model, group in by_model.items() if any(map(is_single, group))}
 
 
 def _score(rows: list[Record]) -> Score:
-    singles = [row for row in rows if not is_ensemble(row)]
+    singles = list(filter(is_single, rows))
+    of_all = [row["test_accuracy"] for row in rows if row["val_accuracy"] is None]
     found: Record = {}
     for name in ("accuracy", "nll", "ece"):
         values = [row[f"test_{name}"] for row in singles]
@@ -109,5 +124,6 @@ def _score(rows: list[Record]) -> Score:
         found[f"{name}_deviation"] = statistics.stdev(values) if len(values) > 1 else 0.0
     seconds = [row["seconds"] for row in singles if row["seconds"] is not None]
     return Score(seeds=len(singles), **found, seconds=statistics.median(seconds) if seconds else None,
-                 earlier=any(row["earlier"] for row in singles),
-                 together=next((row["test_accuracy"] for row in rows if is_ensemble(row)), None))
+                 earlier=not all(row["engine"] for row in singles),
+                 together=next((row["test_accuracy"] for row in rows if is_ensemble(row)), None),
+                 of_all=statistics.fmean(of_all) if of_all else None)

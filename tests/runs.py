@@ -12,7 +12,7 @@ from trainers.running.folder import RunFolder
 
 DATA = {"name": "mini", "sha256": "d" * 64, "split_sha256": "e" * 64, "fit": 1800, "validation": 200}
 ENVIRONMENT = {"cpu": "a processor", "cores": 2, "threads": {"intra_op": 2, "inter_op": 2},
-               "versions": {"tensorflow": "2.21.0"}, "commit": "c" * 40, "instructions": [],
+               "versions": {"tensorflow": "2.21.0"}, "commit": "c" * 40, "engine": "e" * 64, "instructions": [],
                "switches": {}, "modules": {}}
 
 

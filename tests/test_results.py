@@ -1,6 +1,7 @@
 """The table of scores: the published one, and how `trainers.results` writes and checks it. On the mini set."""
 
 import csv
+import dataclasses
 import json
 import shutil
 import statistics
@@ -14,7 +15,7 @@ from fmnist_zoo.__main__ import main as listing
 from tests import helpers
 from trainers import results as command, train
 from trainers.publishing import measurement, scores
-from trainers.running import batch, trained
+from trainers.running import batch, provenance, trained
 from trainers.running.folder import RunFolder
 
 pytestmark = pytest.mark.usefixtures("without_xla")
@@ -26,11 +27,10 @@ def row_of(folder):
 
 
 def test_published_rows_follow_the_protocol():
-    """Five seeds of each model that has rows. What an earlier engine or recipe measured is marked, and nothing else is
-    without the number of seconds."""
+    """Five seeds of each model that has rows. Those of 1.0 say which engine trained them, and in how many seconds."""
     (digest,) = {row["data_sha256"] for row in PUBLISHED}
     assert digest != data.load_data(data="mini").sha256 and len(digest) == 64
-    singles = [row for row in PUBLISHED if not results.is_ensemble(row)]
+    singles = list(filter(results.is_single, PUBLISHED))
     names = list(dict.fromkeys(row["model"] for row in PUBLISHED))
     assert [(row["model"], row["seed"]) for row in singles] == [
         (name, str(seed)) for name in names for seed in range(5)]
@@ -39,9 +39,8 @@ def test_published_rows_follow_the_protocol():
         assert 1 <= row["chosen_epoch"] <= row["epochs"]
         assert (10_000 * row["test_accuracy"]) % 1 == pytest.approx(0, abs=1e-6)
         assert set("0123456789abcdef") >= set(row["commit"])
-        assert row["earlier"] in ("", "engine", "recipe")
-        assert row["seconds"] or row["earlier"]
-        if not row["earlier"]:
+        if row["engine"]:
+            assert len(row["engine"]) == len(row["weights_sha256"]) == 64
             recipe = fmnist_zoo.get_recipe(row["model"])
             assert row["epochs"] == recipe.epochs
             assert (recipe.teacher, recipe.initial_weights) == (row["teacher"], row["initial_weights"])
@@ -68,7 +67,6 @@ def test_listing_and_card_say_what_the_table_says(capsys):
     (together,) = [row for row in PUBLISHED if row["model"] == "4N_512" and results.is_ensemble(row)]
     listing(["4N_512"])
     assert f"ensemble: accuracy {together['test_accuracy']:.4f}" in (text := capsys.readouterr().out)
-    assert card.EARLIER not in text  # it was measured with the engine and the recipe of today
     assert "score" not in card.card(fmnist_zoo.get_spec("4L,l2=0.5"), fmnist_zoo.get_recipe("4L"))
 
 
@@ -122,7 +120,7 @@ def test_student_s_row_names_its_teacher(scored_run, tmp_path, without_xla):
     student = train.train("softmax", data="mini", epochs=1, teacher=str(scored_run.path), histogram_every=0,
                           logdir=tmp_path, verbose=False)
     row = scores.row(measurement.Measured(trained.from_run(student.folder)))
-    assert row["teacher"] == str(scored_run.path) and row["earlier"] == ""
+    assert row["teacher"] == str(scored_run.path) and row["engine"] == provenance.engine()
 
 
 def test_row_names_each_commit_and_all_versions_that_trained_the_run(scored_run, tmp_path):
@@ -140,21 +138,29 @@ def test_row_names_each_commit_and_all_versions_that_trained_the_run(scored_run,
     assert row_of(scored_run.path)["commit"] == record["environment"]["commit"]
 
 
-def test_finished_runs_are_used_again_and_their_test_images_stay_closed(scored, monkeypatch, capsys):
-    flags, path, logdir = scored
-    before = path.read_text()
-    path.unlink()
-    monkeypatch.setattr(trained, "load_data", lambda *arguments: pytest.fail("the test images were opened again"))
-    assert command.main([*flags, "--seeds=0,1"]) == 0
-    assert path.read_text() == before and "[1/2]" not in capsys.readouterr().out
-    assert len(list((logdir / "softmax").iterdir())) == 2
+def test_what_the_same_engine_has_made_is_not_made_again(scored, tmp_path, monkeypatch, capsys):
+    """Neither a run that the log folder holds, nor a row that the table holds; with other sources, both are."""
+    flags, path, before = scored
+    logdir, table = shutil.copytree(before, tmp_path / "logs"), tmp_path / "x.csv"
+    flags = [*flags[:3], f"--out={table}"]
+    with monkeypatch.context() as patch:
+        patch.setattr(trained, "load_data", lambda *arguments: pytest.fail("the test images were opened again"))
+        assert command.main([*flags, "--seeds=2", f"--logdir={logdir}"]) == 0
+        assert command.main([*flags, "--seeds=2", f"--logdir={tmp_path / 'empty'}"]) == 0
+    assert table.read_text() == path.read_text() and "[1/" not in capsys.readouterr().out
+    monkeypatch.setattr(provenance, "engine", lambda: "f" * 64)
+    assert command.main([*flags, "--seeds=1", f"--logdir={logdir}"]) == 0
+    assert "[1/1] softmax" in capsys.readouterr().out and len(list((logdir / "softmax").iterdir())) == 3
+    again, same = results.read(table)
+    assert again["engine"] == "f" * 64 and same == results.read(path)[1]
+    assert again["weights_sha256"] == results.read(path)[0]["weights_sha256"]
 
 
 def test_rows_of_other_models_are_kept(scored, tmp_path):
     flags, path, _ = scored
     rows = results.read(path)
     others = [{**rows[0], "model": name} for name in ("gone", "2L")]
-    results.write([*others, *rows], tmp_path / "others.csv")
+    results.write([*others, rows[0]], tmp_path / "others.csv")
     assert command.main([*flags[:3], f"--out={tmp_path / 'others.csv'}", flags[4], "--seeds=1,"]) == 0
     assert [row["model"] for row in results.read(tmp_path / "others.csv")] == ["softmax", "softmax", "2L", "gone"]
 
@@ -205,18 +211,19 @@ def test_row_that_is_not_reproduced_is_compared(scored, scored_run, tmp_path, mo
 def test_limit_of_a_reproduced_value():
     """The interval for a new seed, computed here for the accuracies of four others."""
     others = [0.88, 0.89, 0.885, 0.895]
-    rows = [{"model": "x", "seed": str(seed), "test_accuracy": share} for seed, share in enumerate(others, 1)]
-    rows.append({"model": "x", "seed": "1 2 3 4", "test_accuracy": 1.0})  # an ensemble is no other seed
+    rows = [{"model": "x", "seed": str(seed), "val_accuracy": 0.9, "test_accuracy": share}
+            for seed, share in enumerate(others, 1)]
+    rows.append({**rows[0], "seed": "1 2 3 4", "test_accuracy": 1.0})  # an ensemble is no other seed
     allowed = 5.840909 * statistics.stdev(others) * 2**0.5  # the 99.5 % point of t with three degrees of freedom
     for away, good in ((0.99 * allowed, True), (1.01 * allowed, False)):
-        published = {**dict.fromkeys((*scores.COMPARED, "versions", "processor", "earlier"), 1), **rows[0],
+        published = {**dict.fromkeys((*scores.COMPARED, "versions", "processor", "engine"), 1), **rows[0],
                      "seed": "0"}
         again = {**published, "test_accuracy": published["test_accuracy"] + away}
         assert scores.compare(published, again, rows)[0] == good
 
 
 def test_interrupted_command_keeps_its_rows(scored, scored_run, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(batch, "finish", lambda *arguments: [scored_run])
+    monkeypatch.setattr(batch, "finish", lambda *arguments, engine: [scored_run])
     flags, table = scored[0], tmp_path / "x.csv"
     assert command.main([*flags[:3], f"--out={table}", flags[4], "--seeds=0,1"]) == 128
     assert "the same command continues" in capsys.readouterr().out
@@ -254,10 +261,18 @@ def test_models_that_are_not_of_the_zoo_never_enter_its_table_or_weights(more, c
     assert "to try things out" in helpers.refused(capsys, command.main, "--data=mini", *more)
 
 
-def test_recipe_without_validation_images_is_refused_before_it_is_trained(tmp_path, capsys, monkeypatch):
-    monkeypatch.setitem(registry._MODELS, "blind", (registry.ModelSpec("blind"), registry.Recipe(validation_size=0)))
-    said = helpers.refused(capsys, command.main, "--models=blind", f"--out={tmp_path / 'x.csv'}")
-    assert "the recipe of blind holds out no images (validation_size=0)" in said
+def test_network_of_all_images_has_a_row_of_its_own(scored, tmp_path):
+    """It has no validation accuracy, and is no part of the model's score."""
+    flags, path, _ = scored
+    table = shutil.copy(path, tmp_path / "x.csv")
+    more = [*flags[:3], f"--out={table}", f"--logdir={tmp_path}", "--seeds=1", "--all_images"]
+    assert command.main(more) == 0
+    rows = results.read(table)
+    assert [(row["seed"], row["val_accuracy"] is None) for row in rows] == [("0", False), ("1", False), ("0", True)]
+    assert rows[:2] == results.read(path) and rows[2]["chosen_epoch"] == rows[2]["epochs"]
+    score, alone = results.scores(rows)["softmax"], results.scores(rows[:2])["softmax"]
+    assert score.of_all == rows[2]["test_accuracy"] and dataclasses.replace(score, of_all=None) == alone
+    assert command.main([*more, "--check"]) == 0
 
 
 def test_published_table_is_written_back_to_the_byte(tmp_path):
@@ -266,7 +281,7 @@ def test_published_table_is_written_back_to_the_byte(tmp_path):
 
 
 @pytest.mark.parametrize("text, message", [
-    (",".join(results.COLUMNS[:-1]), "not a table of results: its columns are .*, expected .*, earlier"),
+    (",".join(results.COLUMNS[:-1]), "not a table of results: its columns are .*, expected .*, engine"),
     (",".join(results.COLUMNS) + "\nsoftmax,0", "line 2: has more or fewer cells"),
     (",".join(results.COLUMNS) + "\nsoftmax,0" + ",x" * (len(results.COLUMNS) - 2), "line 2: cannot be read")])
 def test_what_is_no_table_is_named_with_its_line(tmp_path, monkeypatch, capsys, text, message):

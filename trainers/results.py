@@ -1,39 +1,44 @@
 """Recomputes the zoo's scores: `python -m trainers.results`, or checks rows by training them again: `--check`.
 
 The protocol: each model as its recipe in the registry says, five seeds, fit and validation images from the 60,000, the
-epoch chosen as the recipe says (lowest validation loss, or the last), and the test images opened once a row. The column
-`seconds` says how long the rows take; after an interruption, the same command continues.
+epoch chosen as the recipe says (lowest validation loss, or the last), and the test images opened once a row. Rows are
+trained one after another, without the cache of compiled programs: the column `seconds` is right if the machine does
+nothing else. A row that the table has from these sources of `fmnist_zoo` and `trainers.engine` is not trained again, so
+that after an interruption the same command continues.
 """
 
 from __future__ import annotations
 
+import itertools
 import os
 import sys
 import tempfile
-from typing import Any, Iterator, Sequence
+from typing import Any, Sequence
 
 from fmnist_zoo import card, catalog, results
 from fmnist_zoo.errors import UsageError
+from fmnist_zoo.files import Record
 from trainers import cli
 from trainers.config import RunConfig, names_in
 from trainers.engine import compile_cache
 from trainers.publishing import scores
 from trainers.publishing.measurement import DataSets, Measured
-from trainers.running import batch, trained
-from trainers.running.folder import RunFolder
+from trainers.running import batch, provenance, trained
 
 USAGE = """
-Trains every model of the zoo with five seeds, evaluates each once on the test images, and writes a row for each. A
-table of your own has models of yours, or changed ones, and no scores of the test images unless you say --test.
+Trains every model of the zoo with five seeds, evaluates each once on the test images, and writes a row for each. Rows
+that the table has already, of the same sources and images, are not trained again. A table of your own has models of
+yours, or changed ones, and no scores of the test images unless you say --test.
 
     python -m trainers.results
     python -m trainers.results --models=softmax,4D* --dry_run
     python -m trainers.results --models=4N_512 --ensemble
+    python -m trainers.results --models=4N_512 --all_images
     python -m trainers.results --models=4L,4D_drop03 --out=mine.csv
     python -m trainers.results --check --models=softmax --seeds=1
 """
-GROUPS = {"Which rows": ("models", "seeds", "ensemble", "check", "dry_run"), "On what": ("data", "data_dir"),
-          "Where it goes": ("logdir", "out", "test", "ship")}
+GROUPS = {"Which rows": ("models", "seeds", "all_images", "ensemble", "check", "dry_run"),
+          "On what": ("data", "data_dir"), "Where it goes": ("logdir", "out", "test", "ship")}
 
 
 def define_flags() -> cli.Flags:
@@ -41,6 +46,8 @@ def define_flags() -> cli.Flags:
     values.text("models", "names or patterns such as 4D*, separated by commas", "*")
     values.seed_list("seeds", "how many, from 0 on, or a list such as 0,3,7 (`3,` is seed 3 alone)", range(5))
     values.switch("ensemble", "also a row of each model's seeds together")
+    values.switch("all_images", "train on all 60,000 images, without validation, and keep the last weights: rows of "
+                  "their own")
     values.switch("check", "train the rows again in a temporary folder and compare them with those in --out; writes "
                   "nothing")
     values.switch("dry_run", "print the runs and train nothing")
@@ -65,17 +72,16 @@ def _main(values: cli.Flags) -> int:
         raise UsageError("--data=mini is to try things out: name another table with --out=FILE, without --ship")
     data_dir = values.data_dir
     seeds = values.seeds
-    runs = scores.plan(names_in(values.models), seeds, data=values.data, data_dir=data_dir)
+    settings = {"validation_size": 0} if values.all_images else {}
+    runs = scores.plan(names_in(values.models), seeds, data=values.data, data_dir=data_dir, **settings)
     if not runs:
         raise UsageError("no rows: --models and --seeds name none")
     others = [run.spec.name for run in runs if run.spec.name not in catalog.NAMES]
     if others and publishes:
         raise UsageError(f"the package's scores and weights are of its own models, and {others[0]} is none of them: "
                          "name another table with --out=FILE, without --ship")
-    blind = ", ".join(dict.fromkeys(run.spec.name for run in runs if not run.recipe.validation_size))
-    if blind:
-        raise UsageError(f"a row has a validation accuracy, and the recipe of {blind} holds out no images "
-                         "(validation_size=0)")
+    if values.all_images and (values.ensemble or values.ship):
+        raise UsageError("--ensemble and --ship are of networks that have validation images; drop --all_images")
     if values.ensemble and not (publishes or values.test):
         raise UsageError("an ensemble is measured on the test images: add --test")
     if values.ensemble and (values.check or len(seeds) < 2):
@@ -93,41 +99,73 @@ def _main(values: cli.Flags) -> int:
     with cli.StopSignal() as stop:
         if values.check:
             return _check(runs, published, data_dir, stop)
-        finished = batch.finish(runs, values.logdir, stop)
-        measured = _write(finished, values, out, publishes or values.test)
-        if len(measured) < len(runs):
-            raise cli.Interrupted(stop.number, "interrupted; the same command continues")
+        shipped = _fill(runs, out, values.logdir, data_dir, stop, ensemble=values.ensemble,
+                        test=publishes or values.test, ship=seeds[0] if values.ship else None)
     print(f"written: {out}")
     if values.ship:
         from trainers.publishing import shipping
 
-        print(shipping.ship([one for one in measured if one.subject.seed == seeds[0]]))
+        print(shipping.ship(shipped))
     return 0
 
 
-def _write(finished: Iterator[RunFolder], values: cli.Flags, out: str, test: bool) -> list[Measured]:
-    """Writes a row for each finished run, and with --ensemble one of each model's seeds together."""
-    data_sets, measured, together = DataSets(values.data_dir), [], len(values.seeds)
-    for folder in finished:
-        measured.append(Measured(trained.from_run(folder.path), data_sets))
-        rows = [scores.row(measured[-1], test=test)]
-        if values.ensemble and not len(measured) % together:
-            rows.append(scores.ensemble_row(measured[-together:], values.logdir))
-        scores.add(rows, out)
-    return measured
+def _fill(runs: Sequence[RunConfig], out: str, logdir: str, data_dir: str | None, stop: cli.StopSignal, *,
+          test: bool, ensemble: bool, ship: int | None) -> list[Measured]:
+    """Writes the rows that the table lacks, or has from another engine or of other data.
+
+    Args:
+        test: the rows have scores of the test images.
+        ensemble: also a row of all seeds of each model.
+        ship: the seed whose networks are wanted, whatever rows there are; None: none.
+
+    Returns:
+        The networks of that seed.
+
+    Raises:
+        cli.Interrupted: after a signal, with the rows of all finished runs written.
+    """
+    table, data_sets, engine, wanted = results.read(out), DataSets(data_dir), provenance.engine(), []
+    rows = {results.key(row): row for row in table
+            if row["engine"] == engine and (row["test_accuracy"] is not None or not test)}
+    for _, same in itertools.groupby(runs, key=lambda run: run.spec.name):
+        of_model = list(same)
+        together = (of_model[0].spec.name, " ".join(str(run.seed) for run in of_model), False)
+        whole = ensemble and not _is_on(rows.get(together), of_model[0])
+        missing = [run for run in of_model if whole or run.seed == ship or not _is_on(rows.get(_key(run)), run)]
+        measured = []
+        for folder in batch.finish(missing, logdir, stop, engine=engine):
+            measured.append(Measured(trained.from_run(folder.path), data_sets))
+            scores.add([scores.row(measured[-1], test=test)], out)
+        if len(measured) < len(missing):
+            raise cli.Interrupted(stop.number, "interrupted; the same command continues")
+        if whole:
+            scores.add([scores.ensemble_row(measured, logdir)], out)
+        wanted += [one for one in measured if one.subject.seed == ship]
+    return wanted
+
+
+def _key(run: RunConfig) -> tuple[str, str, bool]:
+    return run.spec.name, str(run.seed), not run.recipe.validation_size
+
+
+def _is_on(row: Record | None, run: RunConfig) -> bool:
+    """Whether a row is of the images that a run would have."""
+    from fmnist_zoo.data import load_data
+
+    return row is not None and bool(row["data_sha256"] == load_data(**run.data_settings).sha256)
 
 
 def _check(runs: Sequence[RunConfig], published: list[dict[str, Any]], data_dir: str | None,
            stop: cli.StopSignal) -> int:
-    known = {(one["model"], one["seed"]): one for one in published}
-    absent = [f"{run.spec.name}, seed {run.seed}" for run in runs if (run.spec.name, str(run.seed)) not in known]
+    known = {results.key(one): one for one in published}
+    absent = [f"{run.spec.name}, seed {run.seed}" for run in runs if _key(run) not in known]
     if absent:
         raise UsageError(f"no published row to check: {'; '.join(absent)}")
     verdicts = []
     with tempfile.TemporaryDirectory() as logdir:
         for folder in batch.finish(runs, logdir, stop):
             one = Measured(trained.from_run(folder.path), DataSets(data_dir))
-            row = known[one.subject.spec.name, str(one.subject.seed)]
+            row = known[one.subject.spec.name, str(one.subject.seed), not one.subject.recipe.validation_size]
             again = scores.row(one, test=row["test_accuracy"] is not None)
             reproduced, lines = scores.compare(row, again, published)
             print(lines, flush=True)

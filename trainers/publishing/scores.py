@@ -7,7 +7,7 @@ import pathlib
 import statistics
 from typing import Any, Sequence
 
-from fmnist_zoo import files, metrics, registry, results
+from fmnist_zoo import files, metrics, registry, results, weights
 from trainers.config import RunConfig, read_record, resolve
 from trainers.publishing import evaluation, measurement
 from trainers.publishing.measurement import Measured
@@ -43,8 +43,8 @@ def row(measured: Measured, *, test: bool = True) -> dict[str, Any]:
     record, result = read_record(folder.path), folder.read_result() or {}
     return {
         **_names(subject), "seed": str(subject.seed), "epochs": result["epochs"],
-        "chosen_epoch": result["final"]["epoch"], "val_accuracy": result["final"]["val_accuracy"], **_scores(report),
-        "seconds": result["seconds"],
+        "chosen_epoch": result["final"]["epoch"], "val_accuracy": result["final"].get("val_accuracy"),
+        **_scores(report), "seconds": result["seconds"], "weights_sha256": result["weights_sha256"],
         "images_per_second": record["data"]["fit"] * result["epochs"] / result["seconds"],
         "data_sha256": record["data"]["sha256"], **origin(record),
     }
@@ -62,14 +62,14 @@ def ensemble_row(members: Sequence[Measured], logdir: str | os.PathLike[str]) ->
         "epochs": None, "chosen_epoch": None,
         "val_accuracy": metrics.accuracy(together.logits("validation"), val_labels),
         **_scores(report), "seconds": None, "images_per_second": None, "data_sha256": report["data"]["sha256"],
+        "weights_sha256": "",
         **{name: " and ".join(dict.fromkeys(one[name] for one in origins)) for name in origins[0]},
     }
 
 
 def _names(subject: trained.Trained) -> dict[str, str]:
     recipe = subject.recipe
-    return {"model": subject.spec.name, "teacher": recipe.teacher, "initial_weights": recipe.initial_weights,
-            "earlier": ""}
+    return {"model": subject.spec.name, "teacher": recipe.teacher, "initial_weights": recipe.initial_weights}
 
 
 def _scores(report: dict[str, Any]) -> dict[str, float | None]:
@@ -77,22 +77,29 @@ def _scores(report: dict[str, Any]) -> dict[str, float | None]:
 
 
 def origin(record: dict[str, Any]) -> dict[str, str]:
-    """The columns `processor`, `versions` and `commit`; several are joined by "then" if the run was resumed."""
-    found = [{"processor": one["cpu"], "commit": one["commit"],
+    """The columns `processor`, `versions`, `commit`, `engine`; several are joined by "then" if the run was resumed."""
+    found = [{"processor": one["cpu"], "commit": one["commit"], "engine": one["engine"],
               "versions": " ".join(f"{name}={version}" for name, version in one["versions"].items())}
              for one in provenance.environments(record)]
     return {name: " then ".join(dict.fromkeys(one[name] for one in found)) for name in found[0]}
 
 
 def add(new: Sequence[dict[str, Any]], path: str | os.PathLike[str] = results.PATH) -> None:
-    """Puts rows into the table at `path`, in place of those of the same model and seed, in the catalog's order.
+    """Puts rows into the table at `path`, in place of those of the same kind, model and seed, in the catalog's order.
 
-    Rows that other processes write at the same time are kept, and so are those of unknown models, at the end.
+    Rows that other processes write at the same time are kept, and so are those of unknown models, at the end. The
+    seconds of starts and teachers are those of the rows of the networks that come with the package.
     """
-    order = {name: place for place, name in enumerate(registry.list_models())}
+    order, shipped = {name: place for place, name in enumerate(registry.list_models())}, weights.manifest()
     with files.exclusive(pathlib.Path(path).absolute().parent):
-        rows = {(one["model"], one["seed"]): one for one in (*results.read(path), *new)}
-        places = sorted(rows, key=lambda key: (order.get(key[0], len(order)), key[0], " " in key[1],
+        rows = {results.key(one): one for one in (*results.read(path), *new)}
+
+        def seconds(name: str) -> float | None:
+            return rows.get((name, str(shipped[name]["seed"]), False), {}).get("seconds") if name in shipped else None
+
+        for one in rows.values():
+            one |= {"start_seconds": seconds(one["initial_weights"]), "teacher_seconds": seconds(one["teacher"])}
+        places = sorted(rows, key=lambda key: (order.get(key[0], len(order)), key[0], " " in key[1], key[2],
                                                [int(seed) for seed in key[1].split()]))
         results.write([rows[key] for key in places], path)
 
@@ -113,7 +120,7 @@ def compare(published: dict[str, Any], again: dict[str, Any], rows: Sequence[dic
     lines = [f"{title}: not the same to the last digit"]
     reproduced = not {"data_sha256", "epochs"} & set(differing)
     others = [one for one in rows if one["model"] == published["model"] and one["seed"] != published["seed"]
-              and not results.is_ensemble(one)]
+              and results.is_single(one)]
     for name in differing:
         verdict = ""
         if name in MEASURED:
@@ -126,9 +133,7 @@ def compare(published: dict[str, Any], again: dict[str, Any], rows: Sequence[dic
             reproduced = reproduced and within
             verdict = f"  ({'within' if within else 'beyond'} {allowed:.2g})"
         lines.append(f"  {name:<20} published {published[name]}, now {again[name]}{verdict}")
-    for name in ("versions", "processor"):
+    for name in ("versions", "processor", "engine"):
         if published[name] != again[name]:
             lines.append(f"  {name:<20} published {published[name] or 'unknown'}, now {again[name]}")
-    if published["earlier"]:
-        lines.append(f"  the published row is of an earlier {published['earlier']}")
     return reproduced, "\n".join(lines)

@@ -14,7 +14,7 @@ from trainers.running.folder import NewFolder, RunFolder, finished
 
 
 def finish(runs: Sequence[RunConfig], logdir: str, should_stop: Callable[[], bool],
-           reporter: progress.Reporter | None = None, *, name: str = "", expected: Record | None = None
+           reporter: progress.Reporter | None = None, *, name: str = "", expected: Record | None = None, engine: str = ""
            ) -> Iterator[RunFolder]:
     """Brings runs to their end and yields their folders in turn; ends early if it is asked to stop.
 
@@ -26,6 +26,7 @@ def finish(runs: Sequence[RunConfig], logdir: str, should_stop: Callable[[], boo
         reporter: shows the epochs; None: nothing does.
         name: the runs are `<logdir>/<model>/<name>/seed<seed>`, and no other ones are used.
         expected: the record that they replay, as `run.execute` takes it.
+        engine: `provenance.engine` of the runs that are used; empty for any.
 
     Raises:
         ConfigError: if another run has the name of one; else as `run.execute`.
@@ -39,7 +40,7 @@ def finish(runs: Sequence[RunConfig], logdir: str, should_stop: Callable[[], boo
         if should_stop():
             return
         run_name = name and f"{name}/seed{config.seed}"
-        folder, record = existing_run(logdir, config, run_name)
+        folder, record = existing_run(logdir, config, run_name, engine)
         if folder:
             _note_other_origin(folder, record, config, commit)
         if folder is None or not finished(folder.read_result(), config):
@@ -58,10 +59,12 @@ def finish(runs: Sequence[RunConfig], logdir: str, should_stop: Callable[[], boo
         yield folder
 
 
-def existing_run(logdir: str, config: RunConfig, run_name: str = "") -> tuple[RunFolder | None, Record]:
+def existing_run(logdir: str, config: RunConfig, run_name: str = "", engine: str = ""
+                 ) -> tuple[RunFolder | None, Record]:
     """A run below `logdir` with the same config on the same data, a finished one if there is one, and its record.
 
-    The data are read only where a record has the same settings. Of runs that had parts from Python, none is the same.
+    With an `engine`, all of it was trained by that one. The data are read only where a record has the same settings. Of
+    runs that had parts from Python, none is the same.
 
     Raises:
         ConfigError: if the run of the name that is given is another one.
@@ -75,6 +78,8 @@ def existing_run(logdir: str, config: RunConfig, run_name: str = "") -> tuple[Ru
         except ConfigError:
             if run_name:
                 raise
+            continue
+        if engine and {one["engine"] for one in provenance.environments(record)} != {engine}:
             continue
         differing = decisive_differences(old, config)
         if not differing and not provenance.from_python(record) and _is_on(record, config):

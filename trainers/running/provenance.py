@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import hashlib
 import importlib
 import importlib.metadata
 import os
@@ -45,6 +47,7 @@ def record(spec: ModelSpec | None = None) -> Record:
         "instructions": vector_instructions(),
         "switches": {name: os.environ[name] for name in SWITCHES if name in os.environ},
         "commit": commit(),
+        "engine": engine(),
         "command": shlex.join([pathlib.Path(sys.argv[0]).name, *sys.argv[1:]]),
     }
 
@@ -121,6 +124,15 @@ def commit() -> str:
     if described.returncode or tracked.returncode:  # the package is installed within a repository of something else
         return "unknown"
     return described.stdout.strip()
+
+
+@functools.cache
+def engine() -> str:
+    """The SHA-256 of the sources that decide what a run computes, as they are now: `fmnist_zoo`, `trainers/engine`."""
+    root, total = pathlib.Path(__file__).parents[2], hashlib.sha256()
+    for path in sorted([*(root / "fmnist_zoo").glob("*.py"), *(root / "trainers" / "engine").glob("*.py")]):
+        total.update(f"{path.relative_to(root)}\n".encode() + path.read_bytes())
+    return total.hexdigest()
 
 
 def environments(record: Record) -> list[Record]:
