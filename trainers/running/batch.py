@@ -14,8 +14,8 @@ from trainers.running.folder import NewFolder, RunFolder, finished
 
 
 def finish(runs: Sequence[RunConfig], logdir: str, should_stop: Callable[[], bool],
-           reporter: progress.Reporter | None = None, *, name: str = "", expected: Record | None = None, engine: str = ""
-           ) -> Iterator[RunFolder]:
+           reporter: progress.Reporter | None = None, *, name: str = "", expected: Record | None = None,
+           engine: str = "") -> Iterator[RunFolder]:
     """Brings runs to their end and yields their folders in turn; ends early if it is asked to stop.
 
     A run that the log folder holds is used if its settings and its data (images and split) are the same. Prints a line
