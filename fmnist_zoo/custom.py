@@ -232,6 +232,7 @@ def build(known: Builder, seed: int) -> keras.Model:
     with _refusals(known):
         model = _called_until_built(known, seed)
         _check_variables(model)
+        _check_steps(model)
         with isolated(seed):
             known.notes = []
             model, dropped = _without_softmax(model)
@@ -446,6 +447,17 @@ def _check_variables(model: keras.Model) -> None:
         if "float" in variable.dtype and variable.dtype != "float32":
             raise SpecError(f"its variable {variable.path} is {variable.dtype}; weights are float32 "
                             "(--precision=mixed_bfloat16 computes in bfloat16, and keeps weights in float32)")
+
+
+def _check_steps(model: keras.Model) -> None:
+    """Refuses methods of the user's class that say what is trained, and that no trainer calls."""
+    from fmnist_zoo.backend import keras
+
+    own = [name for name in ("train_step", "compute_loss")
+           if getattr(type(model), name) is not getattr(keras.Model, name)]
+    if own:
+        raise SpecError(f"its class has {' and '.join(own)} of its own, which training would not call: the trainers "
+                        "have steps of their own, and minimise the cross entropy; make it of a class without")
 
 
 def _without_softmax(model: keras.Model) -> tuple[keras.Model, bool]:

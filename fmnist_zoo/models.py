@@ -19,7 +19,7 @@ from fmnist_zoo.files import local_path
 from fmnist_zoo.registry import derive, get_spec
 from fmnist_zoo.settings import Whole
 from fmnist_zoo.spec import ACTIVATION, BATCH_NORM, DENSE, DROPOUT, PIXELS, Layer, ModelSpec
-from fmnist_zoo.weights import WeightsError, entry, read, read_shipped
+from fmnist_zoo.weights import WeightsError, assign, entry, read, read_shipped
 
 MOMENTUM, EPSILON = 0.9, 1e-5  # of normalization, as in PyTorch; Keras' 0.99 needs thousands of updates
 
@@ -94,7 +94,7 @@ def load_weights(model: keras.Model, spec: ModelSpec, source: str | os.PathLike[
     """Loads weights into the model of `spec`; `source` as `weights` of `build_model`."""
     path = pathlib.Path(local_path(source, "weights"))
     if path.suffix == ".safetensors":
-        model.set_weights(read(path, spec, model))
+        assign(model, read(path, spec, model))
         return
     if path.suffix != ".keras" or not path.is_file():
         problem = "this is no such file" if path.exists() else "there is no such file"

@@ -14,7 +14,7 @@ import sys
 import weakref
 from typing import TYPE_CHECKING, Mapping, Sequence
 
-from fmnist_zoo import custom
+from fmnist_zoo import custom, weights
 from fmnist_zoo.errors import SpecError
 from fmnist_zoo.files import Record
 from fmnist_zoo.spec import ModelSpec
@@ -80,11 +80,15 @@ def _record(model: keras.Model) -> Record:
         layers = json.loads(json.dumps(keras.saving.serialize_keras_object(model)))
         layers.pop("compile_config", None)
         with custom.isolated(0):
-            _built(layers, _kinds(model), arrays)
+            clone = _built(layers, _kinds(model), arrays)
     except Exception as error:  # a layer of the user's raises anything
         said = " ".join(str(error).split())
         raise SpecError(f"model={model.name}: Keras cannot clone it ({type(error).__name__}: {said:.200}); give the "
                         "function that builds it, or a get_config to its classes") from error
+    frozen = [ours.path for ours, theirs in zip(model.weights, clone.weights) if ours.trainable != theirs.trainable]
+    if frozen:
+        raise SpecError(f"model={model.name}: {', '.join(frozen)} is not as trainable as its layer, which a clone "
+                        "would not be told; set trainable of whole layers")
     total = hashlib.sha256()
     for array in arrays:
         total.update(f"{array.dtype.str} {array.shape} ".encode() + array.tobytes())
@@ -104,7 +108,7 @@ def _built(layers: Record, kinds: Mapping[str, type[keras.layers.Layer]], arrays
     layers = copy.deepcopy(layers)  # Keras puts objects into it
     model = keras.saving.deserialize_keras_object(layers, custom_objects=kinds, safe_mode=not kinds)
     if arrays:
-        model.set_weights(arrays)
+        weights.assign(model, arrays)
     return model
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import pathlib
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Sequence
 
 from fmnist_zoo.errors import DamagedFileError, ZooError
 from fmnist_zoo.files import Record, read_json
@@ -102,6 +102,14 @@ def read(path: str | os.PathLike[str], spec: ModelSpec, model: keras.Model, *, s
     if not all(np.isfinite(array).all() for array in weights):
         raise WeightsError(f"{path}: holds numbers that are not finite")
     return weights
+
+
+def assign(model: keras.Model, arrays: Sequence[np.ndarray]) -> None:
+    """`model.set_weights`, also for layers that prepare their weights ahead, such as an adapted `Normalization`."""
+    model.set_weights(arrays)
+    for layer in model._flatten_layers():
+        if hasattr(layer, "finalize_state"):
+            layer.finalize_state()
 
 
 def digest(model: keras.Model) -> str:

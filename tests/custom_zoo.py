@@ -75,6 +75,11 @@ def _dense(units=10, shape=(784,), **options):
     return keras.Sequential([keras.Input(shape), layers.Flatten(), layers.Dense(units, **options)])
 
 
+class Stepping(keras.Sequential):
+    def train_step(self, data):
+        """Something else than the loop."""
+
+
 class Pair(keras.Model):
     def __init__(self):
         super().__init__()
@@ -199,6 +204,7 @@ REFUSED = {
     two_outputs: r"it returns 2 outputs; logits are \(batch, 10\)",
     lambda: _dense(11): r"it returns \(batch, 11\); logits are \(batch, 10\)",
     Probabilities: "it returns probabilities; return logits: drop the softmax",
+    lambda: Stepping([keras.Input((784,)), layers.Dense(10)]): "its class has train_step of its own, which training",
     lambda: _dense(activation="sigmoid"): "it returns probabilities; return logits: drop the sigmoid",
     raising: "its function raises OSError: no file of that name$",
     returning_nothing: "returns None, not a keras.Model; is there a return?",

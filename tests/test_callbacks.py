@@ -10,6 +10,7 @@ import fmnist_zoo
 from fmnist_zoo.backend import keras
 from tests import custom_zoo, helpers
 from trainers.config import ConfigError
+from trainers.running.trained import from_run
 from trainers.train import main, resume, train
 
 pytestmark = pytest.mark.usefixtures("without_xla")
@@ -38,6 +39,8 @@ def test_callbacks_of_keras_work(model, trainer, tmp_path):
     run = trained(model, trainer, tmp_path, learning_rate=0.02, callbacks=[
         watching, keeping, kinds.CSVLogger(tmp_path / "log.csv"), kinds.TensorBoard(tmp_path / "board"),
         kinds.ModelCheckpoint(tmp_path / "best.keras", save_best_only=True), kinds.TerminateOnNaN(),
+        kinds.ModelCheckpoint(tmp_path / "accurate.weights.h5", "val_accuracy", save_best_only=True,
+                              save_weights_only=True),
         kinds.ReduceLROnPlateau(monitor="val_loss", factor=0.5, patience=1, min_delta=10.0),
         kinds.EarlyStopping(monitor="val_objective", mode="min", patience=2, min_delta=10.0)])
     assert run.result["stopped_early"] and run.result["epochs"] == 3
@@ -49,6 +52,7 @@ def test_callbacks_of_keras_work(model, trainer, tmp_path):
     with open(tmp_path / "log.csv", encoding="utf-8") as file:
         assert [float(row["val_loss"]) for row in csv.DictReader(file)] == [row["val_loss"] for row in run.history]
     assert rates(run) == [0.02, 0.02, pytest.approx(0.01)] and list(tmp_path.glob("board/validation/events*"))
+    assert (tmp_path / "accurate.weights.h5").exists()
     images, labels = fmnist_zoo.load_data(data="mini").validation
     best = keras.saving.load_model(tmp_path / "best.keras")
     assert best.evaluate(images / 255, labels, verbose=0)[0] == pytest.approx(
@@ -84,6 +88,39 @@ def test_weights_that_a_callback_sets_are_trained_further(model, trainer, tmp_pa
     assert run.history[1]["loss"] == pytest.approx(np.log(10), rel=2e-3)
 
 
+@TRAINERS
+def test_what_a_callback_does_before_the_first_epoch_is_the_runs(model, trainer, tmp_path):
+    def begin(logs):
+        setting.model.set_weights([np.zeros_like(array) for array in setting.model.get_weights()])
+        setting.model.optimizer.learning_rate = 0.0625
+        setting.model.history.history  # as in `fit`
+
+    setting = kinds.LambdaCallback(
+        on_train_begin=begin,
+        on_epoch_begin=lambda epoch, logs: setattr(setting.model, "stop_training", epoch == 1))
+    run = trained(model, trainer, tmp_path, optimizer="sgd", callbacks=setting)
+    assert run.history[0]["loss"] == pytest.approx(np.log(10), rel=5e-3)
+    assert rates(run) == [0.0625] * 2 and run.result["stopped_early"]
+
+
+def test_the_selected_weights_are_there_at_the_end_and_an_error_there_takes_no_result_away(tmp_path):
+    seen = []
+
+    def end(logs):
+        seen.extend(last.model.get_weights())
+        raise RuntimeError("my own")
+
+    last = kinds.LambdaCallback(on_train_end=end, on_epoch_end=lambda epoch, logs: epoch == 2 and (
+        last.model.set_weights([np.zeros_like(array) for array in last.model.get_weights()])))
+    with pytest.raises(RuntimeError, match="my own"):
+        trained("4L", "tape", tmp_path, run_name="one", callbacks=[last])
+    (folder,) = tmp_path.glob("*/one")
+    kept = from_run(folder)
+    assert kept.epoch == 3
+    for ours, theirs in zip(seen, kept.model.get_weights(), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+
+
 @pytest.mark.long
 def test_weights_that_early_stopping_restores_do_not_count_in_silence(tmp_path, capsys):
     run = trained(custom_zoo.cnn, "tape", tmp_path, hidden=None, verbose=True, callbacks=[kinds.EarlyStopping(
@@ -99,9 +136,15 @@ class Batches(keras.callbacks.Callback):
         """Sets weights."""
 
 
+class Validations(keras.callbacks.Callback):
+    def on_test_end(self, logs=None):
+        """A run has no such moment."""
+
+
 @pytest.mark.parametrize("callback, settings, text", [
-    (Batches(), {}, "Batches: on_train_batch_end works after each batch"),
-    (kinds.LambdaCallback(on_train_batch_begin=print), {}, "LambdaCallback: on_train_batch_begin works after"),
+    (Batches(), {}, "Batches: on_train_batch_end works within an epoch"),
+    (Validations(), {}, "Validations: on_test_end works within an epoch"),
+    (kinds.LambdaCallback(on_train_batch_begin=print), {}, "LambdaCallback: on_train_batch_begin works within"),
     (kinds.ModelCheckpoint("x.keras", save_freq=10), {}, "ModelCheckpoint: save_freq=10"),
     (kinds.TensorBoard("x", update_freq="batch"), {}, "TensorBoard: update_freq=1"),
     (kinds.BackupAndRestore("x"), {}, "BackupAndRestore: a run has checkpoints of its own"),
@@ -139,7 +182,7 @@ def test_an_error_of_a_callback_is_raised_after_the_checkpoint(tmp_path):
 
 
 def test_commands_say_that_callbacks_are_in_python(tmp_path, capsys):
-    half = trained("4L", "tape", tmp_path, callbacks=[halving()], on_epoch=lambda row: True)
+    half = trained("4L", "tape", tmp_path, callbacks=halving(), on_epoch=lambda row: True)
     assert "callbacks=[...]" in half.summary() and "--resume" not in half.summary()
     for flag in (str(half.folder), "latest"):
         assert main([f"--resume={flag}", f"--logdir={tmp_path}"]) == 2

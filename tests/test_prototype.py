@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import fmnist_zoo
-from fmnist_zoo import custom, registry
+from fmnist_zoo import custom, prototype, registry, weights
 from fmnist_zoo.backend import keras
 from fmnist_zoo.spec import SpecError
 from trainers import evaluate, runs
@@ -76,6 +76,29 @@ def test_without_a_checkpoint_the_first_weights_have_to_be_the_same(tmp_path):
     assert resume(tmp_path / "mine" / "one", model=model).result
 
 
+def test_an_adapted_layer_stays_adapted(tmp_path):
+    scaling = layers.Normalization(axis=None)
+    scaling.adapt(np.linspace(3, 9, 784, dtype=np.float32).reshape(1, 784))
+    model = keras.Sequential([keras.Input((784,)), scaling, layers.Dense(10)], name="adapted")
+    pixels = np.random.default_rng(0).random((5, 784), np.float32)
+    spec = registry.spec_of_model(model)
+    record = spec.builder.record
+    clone = fmnist_zoo.build_model(spec)
+    np.testing.assert_array_equal(clone(pixels), model(pixels))
+    weights.write(tmp_path / "some.safetensors", spec, clone)
+    custom._BUILDERS.clear()
+    prototype.restore(spec, record)
+    np.testing.assert_array_equal(
+        fmnist_zoo.build_model(spec, weights=tmp_path / "some.safetensors")(pixels), model(pixels))
+
+
+def test_a_variable_that_is_frozen_alone_is_refused():
+    model = network("frozen")
+    model.get_layer("one").kernel.trainable = False
+    with pytest.raises(SpecError, match="one/kernel is not as trainable as its layer"):
+        registry.spec_of_model(model)
+
+
 def test_commands_read_the_run(tmp_path, capsys, monkeypatch):
     run = train(network(activation="softmax"), logdir=tmp_path, **QUICK, verbose=True)
     assert "its last softmax is dropped" in capsys.readouterr().out
@@ -137,7 +160,12 @@ def test_an_optimizer_that_no_recipe_has_is_refused_by_name(optimizer, text):
         compiled.settings(compiled_with(optimizer), {})
 
 
+class Weighted(losses.SparseCategoricalCrossentropy):
+    """Another loss."""
+
+
 @pytest.mark.parametrize("loss, more, text", [
+    (Weighted(from_logits=True), {}, "the loss Weighted"),
     (losses.SparseCategoricalCrossentropy(reduction="sum"), {}, "SparseCategoricalCrossentropy.reduction='sum'"),
     (losses.SparseCategoricalCrossentropy(ignore_class=3), {}, "ignore_class=3"),
     ("sparse_categorical_crossentropy", {"loss_weights": [3.0]}, "loss_weights"),

@@ -77,7 +77,7 @@ def define_flags() -> cli.Flags:
 
 def train(model: str | ModelSpec | Callable[[], Any] | keras.Model, *, data: Images | None = None,
           logdir: str | os.PathLike[str] = "tb_logs", run_name: str = "", verbose: bool | None = None,
-          on_epoch: OnEpoch | None = None, callbacks: Sequence[Callback] | None = None,
+          on_epoch: OnEpoch | None = None, callbacks: Sequence[Callback] | Callback | None = None,
           **settings: Unpack[SettingsWithoutData]) -> Run:
     """Trains a model in a new run folder. Settings that are not given follow the model's recipe.
 
@@ -128,7 +128,12 @@ def train(model: str | ModelSpec | Callable[[], Any] | keras.Model, *, data: Ima
             config = dataclasses.replace(config, recipe=recipe)
     config = _as_built(config, settings, reporter)
     return _execute(NewFolder(logdir, config, run_name), config, reporter=reporter, data=images, on_epoch=on_epoch,
-                    callbacks=callbacks)
+                    callbacks=_several(callbacks))
+
+
+def _several(callbacks: Sequence[Callback] | Callback | None) -> Sequence[Callback]:
+    """One callback alone as a list, as `Model.fit` takes it."""
+    return callbacks if isinstance(callbacks, (list, tuple)) else [] if callbacks is None else [callbacks]
 
 
 def _as_built(config: RunConfig, given: Mapping[str, Any], reporter: progress.Reporter) -> RunConfig:
@@ -144,7 +149,7 @@ def _as_built(config: RunConfig, given: Mapping[str, Any], reporter: progress.Re
 
 def resume(path: str | os.PathLike[str], *, epochs: int | None = None, data: Images | None = None,
            model: keras.Model | None = None, verbose: bool | None = None, on_epoch: OnEpoch | None = None,
-           callbacks: Sequence[Callback] | None = None) -> Run:
+           callbacks: Sequence[Callback] | Callback | None = None) -> Run:
     """Continues the run in a folder from its last checkpoint; the arguments are those of `train`.
 
     Args:
@@ -170,8 +175,8 @@ def resume(path: str | os.PathLike[str], *, epochs: int | None = None, data: Ima
             images = from_python(data, config.recipe.validation_size)
         elif data not in (None, config.data):
             raise ConfigError(f"data={data!r} disagrees with the run in {found.path}, which has {config.data}")
-        record = found.record or {}
-        recorded, given = record.get("callbacks", []), [type(one).__name__ for one in callbacks or ()]
+        record, several = found.record or {}, _several(callbacks)
+        recorded, given = record.get("callbacks", []), [type(one).__name__ for one in several]
         arguments = {"data": images, "model": model, "callbacks": callbacks}
         if any(arguments[name] is None for name in provenance.from_python(record)):
             _refuse_python(found)
@@ -179,12 +184,12 @@ def resume(path: str | os.PathLike[str], *, epochs: int | None = None, data: Ima
             raise ConfigError(f"callbacks=[{', '.join(given)}] disagree with the run in {found.path}, which has "
                               f"[{', '.join(recorded)}]")
         return _execute(found, config, reporter=progress.for_caller(verbose), data=images, on_epoch=on_epoch,
-                        callbacks=callbacks)
+                        callbacks=several)
 
 
 def _execute(place: Opened | NewFolder, config: RunConfig, *, reporter: progress.Reporter,
              expected: dict[str, Any] | None = None, data: Data | None = None, on_epoch: OnEpoch | None = None,
-             callbacks: Sequence[Callback] | None = None) -> Run:
+             callbacks: Sequence[Callback] = ()) -> Run:
     """Trains; `cli.Interrupted` after the checkpoint if a signal has asked for it."""
     if on_epoch is not None and not callable(on_epoch):
         raise TypeError(f"on_epoch is a function that takes an epoch's row; received {on_epoch!r:.80}")
@@ -194,7 +199,7 @@ def _execute(place: Opened | NewFolder, config: RunConfig, *, reporter: progress
     try:
         with stop:
             done = run.execute(place, config, reporter=handing, should_stop=lambda: stop() or handing.stop,
-                               expected=expected, data=data, callbacks=callbacks or ())
+                               expected=expected, data=data, callbacks=callbacks)
     except cli.Interrupted as error:
         raise cli.Interrupted(error.number, run.left(place, config).summary()) from None
     if handing.error:

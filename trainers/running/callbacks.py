@@ -12,7 +12,7 @@ from typing import Callable, Sequence
 import numpy as np
 
 from fmnist_zoo.backend import keras
-from fmnist_zoo.spec import Recipe
+from fmnist_zoo.spec import CLASSES, Recipe
 from trainers.config import ConfigError
 from trainers.engine.fit import FitEngine, make_optimizer
 from trainers.engine.loop import TapeEngine
@@ -22,7 +22,8 @@ from trainers.running.checkpoint import Checkpoint
 from trainers.running.progress import Reporter
 
 _kinds = keras.callbacks
-BATCH_HOOKS = ("on_batch_begin", "on_batch_end", "on_train_batch_begin", "on_train_batch_end")
+NOT_CALLED = tuple(f"on_{what}{when}" for what in ("batch", "train_batch", "test_batch", "test")
+                   for when in ("_begin", "_end"))
 INSTEAD = {_kinds.BackupAndRestore: "a run has checkpoints of its own, which trainers.train.resume continues",
            _kinds.SwapEMAWeights: "give ema=0.999: the averages are then validated and kept",
            _kinds.ProgbarLogger: "verbose=True shows the epochs"}
@@ -36,13 +37,13 @@ def _problem(callback: keras.callbacks.Callback, recipe: Recipe) -> str:
             return instead
     if isinstance(callback, SETS_RATE) and recipe.horizon:
         return f"it sets the learning rate, {FIXED}; received {recipe.schedule!r} and {recipe.warmup:g}"
-    hooks = [name for name in BATCH_HOOKS if not _is_of_keras(getattr(callback, name))]
+    hooks = [name for name in NOT_CALLED if not _is_of_keras(getattr(callback, name))]
     hooks += [f"{name}={getattr(callback, name)!r}" for name in ("save_freq", "update_freq")
               if getattr(callback, name, "epoch") != "epoch"]
     if isinstance(callback, _kinds.TensorBoard) and callback._start_batch:
         hooks.append("profile_batch")
     if hooks:
-        return (f"{', '.join(hooks)} works after each batch, and a run compiles many batches into one call; use "
+        return (f"{', '.join(hooks)} works within an epoch, and a run compiles many batches into one call; use "
                 "on_epoch_begin and on_epoch_end")
     return ""
 
@@ -81,7 +82,7 @@ class Callbacks:
                 raise TypeError(f"callbacks are instances of keras.callbacks.Callback; received {callback!r:.80}")
             if problem := _problem(callback, recipe):
                 raise ConfigError(f"callbacks: {type(callback).__name__}: {problem}")
-        self._given, self._recipe = list(callbacks), recipe
+        self._given, self._recipe, self._stop = list(callbacks), recipe, False
         self.names = [type(one).__name__ for one in callbacks]
         self.error: Exception | None = None
 
@@ -95,9 +96,11 @@ class Callbacks:
         model.stop_training = False
         if not model.optimizer.built:  # else Keras warns when it loads a model that `ModelCheckpoint` saved
             model.optimizer.build(model.trainable_variables)
-        self._list = _kinds.CallbackList(self._given, model=model, epochs=self._recipe.epochs,
+        # Unless the metrics are built, no callback finds out that more `val_accuracy` is better.
+        model._compile_metrics.build(np.zeros(1), np.zeros((1, CLASSES)))
+        self._list = _kinds.CallbackList(self._given, add_history=True, model=model, epochs=self._recipe.epochs,
                                          steps=engine.steps_an_epoch, verbose=0)
-        self._list.on_train_begin()
+        self._call(self._list.on_train_begin)
 
     def begin_epoch(self) -> None:
         """Before an epoch."""
@@ -109,7 +112,7 @@ class Callbacks:
         if self._given:
             logs = {name: value for name, value in row.items() if value is not None and name != "epoch"}
             self._call(self._list.on_epoch_end, row["epoch"] - 1, logs)
-            self._state.stopped = bool(self._model.stop_training)
+            self._state.stopped = self._stop
 
     def _call(self, hook: Callable[..., None], *arguments: int | Row) -> None:
         """Calls a hook with the weights that count in the model, and takes over what it sets."""
@@ -124,6 +127,7 @@ class Callbacks:
             except Exception as error:
                 self.error = error
             changed = model.get_weights()
+        self._stop |= model.stop_training  # `Model.fit` forgets it
         if _differ(weights, changed):
             for variables in (engine.weights(), engine.weights(averaged=False)):
                 for variable, array in zip(variables.values(), changed):
@@ -138,13 +142,17 @@ class Callbacks:
         engine.set_learning_rate(rate)
 
     def finish(self) -> None:
-        """After the last epoch. Weights that are set now count no more: the run's are selected."""
+        """After the last epoch, with the selected weights in the model. Those that are set now count no more."""
         if not self._given:
             return
-        before = self._model.get_weights()
-        self._list.on_train_end()
-        if _differ(before, self._model.get_weights()):
-            self._model.set_weights(before)
+        selected = [variable.numpy() for variable in self._engine.weights().values()]
+        self._model.set_weights(selected)
+        try:
+            self._list.on_train_end()
+        except Exception as error:
+            self.error = error
+        if _differ(selected, self._model.get_weights()):
+            self._model.set_weights(selected)
             self._reporter.note("a callback has set weights at the end; those that count are of the lowest val_loss "
                                 "(weights='best') or the last (weights='last')")
 

@@ -79,7 +79,7 @@ def _loss(model: keras.Model) -> dict[str, Any]:
                           "compile it without")
     if loss is None or loss in FUNCTIONS:
         return {}
-    if not isinstance(loss, CROSS_ENTROPIES):
+    if type(loss) not in CROSS_ENTROPIES:
         name = getattr(loss, "__name__", type(loss).__name__)
         raise ConfigError(f"{model.name} is compiled with the loss {name}, and cross entropy is what is trained: "
                           "compile it with sparse_categorical_crossentropy, or not at all")

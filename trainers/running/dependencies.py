@@ -150,7 +150,7 @@ def transfer(model: keras.Model, spec: ModelSpec, source: Trained, images: np.nd
     expected, received = ([array.shape for array in some] for some in (model.get_weights(), arrays))
     if received != expected:
         raise ConfigError(f"{problem}: that has arrays of shapes {received}, expected {expected}")
-    model.set_weights(arrays)
+    weights.assign(model, arrays)
     pixels = prediction.as_pixels(images[:COMPARED])
     logits, theirs = (prediction.outputs_of(one, pixels) for one in (model, source.model))
     if not np.allclose(logits, theirs, rtol=TOLERANCE, atol=TOLERANCE):
