@@ -7,7 +7,6 @@ library alone, because listings must not wait for imports.
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import fnmatch
 import importlib
 import os
@@ -16,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Callable, Iterable
 
 from fmnist_zoo import arguments, custom, prototype, weights
 from fmnist_zoo.backend import without_noise
-from fmnist_zoo.settings import parse, settings_of
+from fmnist_zoo.settings import nearest, parse, settings_of
 from fmnist_zoo.spec import ModelSpec, Recipe, SpecError
 
 if TYPE_CHECKING:
@@ -174,7 +173,7 @@ def derive(spec: ModelSpec, **overrides: Any) -> ModelSpec:
     differing = {field: known.kind.write(getattr(changed, field)) for field, known in _FIELDS.items()
                  if getattr(changed, field) != getattr(base, field)}
     name = ",".join([base.name, *(f"{field}={text}" for field, text in differing.items())])
-    return dataclasses.replace(changed, name=name, description=f"{base.description} (changed: {', '.join(differing)})")
+    return dataclasses.replace(changed, name=name, description=_changed(base, differing))
 
 
 def _with_arguments(spec: ModelSpec, changes: dict[str, Any]) -> ModelSpec:
@@ -196,7 +195,12 @@ def _with_arguments(spec: ModelSpec, changes: dict[str, Any]) -> ModelSpec:
     if not differing:
         return base
     name = ",".join([base.name, *(f"{arguments.escaped(label)}={text}" for label, text in differing.items())])
-    return dataclasses.replace(changed, name=name, description=f"{base.description} (changed: {', '.join(differing)})")
+    return dataclasses.replace(changed, name=name, description=_changed(base, differing))
+
+
+def _changed(base: ModelSpec, differing: Iterable[str]) -> str:
+    """The description of a model that differs from a registered one."""
+    return f"as {base.name} ({base.description}), but for {', '.join(differing)}"
 
 
 def load_zoo_module(name: str, folder: str = "") -> None:
@@ -229,15 +233,6 @@ def _find(name: str) -> tuple[ModelSpec, Recipe]:
     if name in _MODELS:
         return _MODELS[name]
     raise SpecError(f"no model is named {name!r}; {nearest(name, _MODELS)} (a model of your own needs --zoo_module)")
-
-
-def nearest(name: str, known: Iterable[str]) -> str:
-    """'did you mean ...' for a mistyped name, upper or lower case; all known names if none is similar."""
-    folded = {candidate.lower(): candidate for candidate in known}
-    close = difflib.get_close_matches(name.lower(), folded, n=3, cutoff=0.5)
-    if not close:
-        return f"known: {', '.join(folded.values()) or 'none'}"
-    return f"did you mean {', '.join(folded[candidate] for candidate in close)}?"
 
 
 def _refuse_unknown_fields(fields: dict[str, Any]) -> None:

@@ -10,18 +10,37 @@ changed models. Standard library alone, because listings must not wait for impor
 from __future__ import annotations
 
 import dataclasses
+import difflib
 import functools
 import math
 import operator
 import os
 import re
-from typing import Any
+from typing import Any, Iterable
 
 from fmnist_zoo.errors import SpecError
 
 MODEL, TRAINING, DATA, OUTPUT = "model", "training", "data", "output"  # groups of `--help`
 
 SMALLEST, LARGEST = 2.0**-126, 2.0**128 - 2.0**104  # float32 above 0; smaller ones are flushed to 0
+
+OTHER_WORDS = {  # for our names and values, in lower case: those of other libraries, and what people abbreviate
+    "learning_rate": "lr rate step_size", "weight_decay": "wd decay", "batch_size": "bs batch minibatch_size",
+    "epochs": "n_epochs num_epochs max_epochs", "optimizer": "opt optim momentum", "early_stopping": "patience",
+    "validation_size": "validation_split val_split", "schedule": "scheduler lr_schedule",
+    "clip_norm": "global_clipnorm grad_clip max_grad_norm", "label_smoothing": "smoothing ls",
+    "ema": "use_ema ema_decay ema_momentum", "seed": "random_seed random_state", "precision": "amp dtype policy",
+    "initial_weights": "pretrained finetune", "teacher": "distill distillation", "jit_compile": "xla jit",
+    "hidden": "units layers widths hidden_units hidden_layers hidden_layer_sizes", "dropout": "drop rate p_drop",
+    "activation": "act nonlinearity", "initializer": "init kernel_initializer",
+    "normalization": "norm bn batchnorm batch_norm batch_normalization layernorm layer_norm layer_normalization",
+    "l2": "kernel_regularizer", "batch": "batchnorm batch_norm batch_normalization bn", "layer": "layernorm layer_norm",
+    "silu": "swish", "hard_silu": "hard_swish hardswish", "relu": "relu6 rectifier", "momentum": "sgdm nesterov",
+    "glorot_uniform": "xavier xavier_uniform glorot", "glorot_normal": "xavier_normal", "he_normal": "kaiming_normal",
+    "he_uniform": "kaiming_uniform kaiming he", "mixed_bfloat16": "bf16 bfloat16 fp16 float16 mixed_float16 mixed",
+    "fashion_mnist": "fmnist fashion", "bayesian": "bayes", "val_loss": "validation_loss", "logdir": "logs output_dir",
+    "val_accuracy": "acc accuracy val_acc validation_accuracy",
+}
 
 
 class Kind:
@@ -51,6 +70,22 @@ def refuse(name: str, kind: Kind, received: Any) -> SpecError:
     """The error for a value that a setting cannot have."""
     text = " ".join(repr(received).split())  # of an array it has lines
     return SpecError(f"{name} must be {kind.words}, received {text:.80}")
+
+
+def suggestion(name: str, known: Iterable[str]) -> str:
+    """'did you mean ...?' for a name or value that is none of `known`; empty if none of them is like it."""
+    folded = {candidate.lower().replace("-", "_"): candidate for candidate in known}
+    typed = name.lower().replace("-", "_")
+    meant = [ours for ours, others in OTHER_WORDS.items() if typed in others.split()]
+    close = [typed] if typed in folded else [ours for ours in meant if ours in folded] if meant else \
+        difflib.get_close_matches(typed, folded, n=3, cutoff=0.5)
+    return f"did you mean {', '.join(folded[candidate] for candidate in close)}?" if close else ""
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """The same; all known names if none is like it."""
+    known = list(known)
+    return suggestion(name, known) or f"known: {', '.join(known) or 'none'}"
 
 
 def parse(name: str, kind: Kind, text: str) -> Any:
@@ -157,9 +192,10 @@ class Choice(Kind):
         return f"one of {', '.join(self.values)}"
 
     def check(self, name: str, value: Any) -> str:
-        if not isinstance(value, str) or value not in self.values + self.unwritten:
-            raise refuse(name, self, value)
-        return value
+        if isinstance(value, str) and value in self.values + self.unwritten:
+            return value
+        hint = suggestion(value, self.values) if isinstance(value, str) else ""
+        raise SpecError(f"{refuse(name, self, value)}{hint and '; ' + hint}")
 
     def read(self, text: str) -> str:
         if text in self.unwritten:

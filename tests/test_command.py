@@ -26,7 +26,11 @@ from trainers.train import main
 @pytest.mark.parametrize("flags, text", [
     ([], "which model? --model=NAME"),
     (["--model=4D_drop3"], "no model is named '4D_drop3'; did you mean 4D_drop03"),
-    (["--model=4L", "--epoch=3"], "Unknown command line flag 'epoch'. Did you mean: epochs"),
+    (["--model=4L", "--epoch=3"], "there is no flag --epoch; did you mean epochs"),
+    (["--model=4L", "--LR=0.1"], "there is no flag --LR; did you mean learning_rate?"),
+    (["--model=4L", "--zzzzzz=0.1"], "there is no flag --zzzzzz; --help lists them"),
+    (["--model=4L", "--optimizer=SGD"], "received 'SGD'; did you mean sgd?"),
+    (["--model=4L", "--data=fmnist"], "received 'fmnist'; did you mean fashion_mnist?"),
     (["--model=4L", "--epochs"], "--epochs needs a value: --epochs=..."),
     (["--model=4L", "--run_name", "--dry_run"], "--run_name needs a value, --run_name=...; received the next flag"),
     (["--epochs", "--model=4L"], "--epochs needs a value, --epochs=...; received the next flag, --model=4L"),

@@ -59,6 +59,9 @@ def test_long_runs_write_pictures_less_often():
     (dict(seed=2**32), "received 4294967296"), (dict(data="cifar"), "received 'cifar'"),
     (dict(data="mini", data_dir="x"), "drop --data_dir"), (dict(allow_other_data=True), "--allow_other_data needs"),
     (dict(epoch=3), "no setting 'epoch'; did you mean epochs"), (dict(dropout=1.0), "received 1.0"),
+    (dict(lr=0.1), r"no setting 'lr'; did you mean learning_rate\?$"), (dict(bs=8), r"did you mean batch_size\?$"),
+    (dict(n_epochs=3), r"did you mean epochs\?$"), (dict(optimizer="SGD"), r"received 'SGD'; did you mean sgd\?$"),
+    (dict(activation="swish"), r"received 'swish'; did you mean silu\?$"),
 ])
 def test_refusal_names_the_value_received(settings, text):
     with pytest.raises(ValueError, match=text):

@@ -59,7 +59,7 @@ def test_patterns(pattern, names):
 
 @pytest.mark.parametrize("wrong, hint", [
     ("4D_drop3", r"did you mean 4D_drop03"), ("network_a", "did you mean network_A"),
-    ("SoftMax", "did you mean softmax"), ("zzzzzzzz", "known: softmax, 2L, .*network_B_l2")])
+    ("SoftMax", r"did you mean softmax\?"), ("zzzzzzzz", "known: softmax, 2L, .*network_B_l2")])
 def test_unknown_name_is_refused_with_the_nearest_names(wrong, hint):
     for look_up in (get_spec, get_recipe):
         with pytest.raises(SpecError, match=f"no model is named '{wrong}'; {hint}"):

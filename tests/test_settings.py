@@ -8,14 +8,22 @@ import sys
 import pytest
 
 from fmnist_zoo.errors import SpecError
-from fmnist_zoo.settings import SMALLEST, Choice, Each, Number, Size, Switch, Text, Whole, parse
+from fmnist_zoo.settings import OTHER_WORDS, SMALLEST, Choice, Each, Number, Size, Switch, Text, Whole, parse
 from tests import make_settings
 from tests.conftest import ROOT
+from trainers import sweep
 from trainers.config import SETTINGS, RunConfig, resolve
+from trainers.tuning import plan, study
 
 
 def test_generated_signature_is_up_to_date():
     assert make_settings.PATH.read_text() == make_settings.text(), "run python -m tests.make_settings"
+
+
+def test_every_word_for_which_others_are_known_is_ours():
+    """A name of a flag, or a value of a setting or of a flag of a sweep."""
+    values = {value for known in SETTINGS.values() for value in getattr(known.kind, "values", ())}
+    assert set(OTHER_WORDS) <= {*sweep.define_flags(), *values, *plan.TUNERS, *study.OBJECTIVES}
 
 
 NEW = '''    gradient_noise: float = setting(0.0, Number(below=1.0), "deviation of noise that is added to gradients",

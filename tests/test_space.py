@@ -70,7 +70,10 @@ def test_canonical_text_reads_back_as_the_same_space(rates, ends):
     ("hidden=300,0", "hidden=300,0", "at least 1"),
     ("", "", "nothing to search"),
     ("dropout=0,,1", "dropout=0,,1", "received ''"),
-    ("validation_size=0.1,0.2", "validation_size=0.1,0.2", "no hyper-parameter is named"),
+    ("validation_size=0.1,0.2", "validation_size=0.1,0.2", "give one value for all trials, as --validation_size"),
+    ("seed=0,1", "seed=0,1", "--executions=3 trains each trial with three seeds"),
+    ("lr=1e-3,1e-2", "lr=1e-3,1e-2", "did you mean learning_rate?"), ("WD=0,1", "WD=0,1", "did you mean weight_decay?"),
+    ("activation=relu,swish", "swish", "did you mean silu?"), ("optimizer=Adam", "Adam", "did you mean adam?"),
     ("dropout=0;0.1", "0.1", "are separated by semicolons, and the values of one by commas"),
 ])
 def test_wrong_space_is_refused_in_one_line_that_quotes_the_part(text, quoted, problem):

@@ -50,6 +50,7 @@ class Flags(flags.FlagValues):
 
     def _several(self, parser: _Parser, help: str) -> None:
         flags.DEFINE_multi(parser, flags.ArgumentSerializer(), parser.name, [], help, flag_values=self)
+        self[parser.name].help = help  # absl adds that it may be repeated
 
     def whole(self, name: str, help: str, default: int | None = None) -> None:
         """A whole number from 1 on."""
@@ -65,7 +66,8 @@ class Flags(flags.FlagValues):
         flags.DEFINE_boolean(name, default, help, flag_values=self)
 
     def choice(self, name: str, values: Sequence[str], help: str, default: str | None = None) -> None:
-        flags.DEFINE_enum(name, default, values, help, flag_values=self)
+        read = functools.partial(settings.parse, name, Choice(tuple(values)))
+        flags.DEFINE(_Parser(name, read), name, default, f"{help} ({', '.join(values)})", flag_values=self)
 
 
 def parse(values: Flags, arguments: Sequence[str], *, words: bool = False) -> list[str]:
@@ -78,6 +80,9 @@ def parse(values: Flags, arguments: Sequence[str], *, words: bool = False) -> li
     values.set_gnu_getopt(words)
     try:
         rest = values(["command", *arguments])[1:]
+    except flags.UnrecognizedFlagError as error:
+        hint = settings.suggestion(error.flagname, values) or "--help lists them"
+        raise UsageError(f"there is no flag --{card.printable(error.flagname)}; {hint}") from None
     except flags.Error as error:
         cause = error.__context__  # of a setting; absl puts its own sentence before the message
         message = f"--{cause}" if isinstance(cause, SpecError) else str(error)

@@ -20,8 +20,7 @@ from typing import Any, Mapping, Sequence
 
 from fmnist_zoo import arguments, settings
 from fmnist_zoo.errors import SpecError
-from fmnist_zoo.registry import nearest
-from fmnist_zoo.settings import Each, Kind, Number, Switch, Text, Whole
+from fmnist_zoo.settings import Each, Kind, Number, Switch, Text, Whole, nearest
 from fmnist_zoo.spec import ModelSpec
 from trainers.config import DEPENDENT, SETTINGS, ConfigError, RunConfig, flat, located, overlay
 
@@ -322,6 +321,9 @@ def _kind(name: str, kinds: Mapping[str, Kind]) -> Kind:
         if not re.fullmatch("[1-9][0-9]*", layer):
             raise ConfigError(f"dropout.1 is the rate of the first hidden layer; received {name}")
         return Number(below=1.0)
+    if name in SETTINGS and name not in NAMES:
+        raise ConfigError(f"{name} is not searched: give one value for all trials, as --{name}"
+                          + " (--executions=3 trains each trial with three seeds)" * (name == "seed"))
     if name not in NAMES:
         raise ConfigError(f"no hyper-parameter is named {name!r}; {nearest(name, (*kinds, *NAMES, 'dropout.1'))}")
     return SETTINGS[name].kind
