@@ -25,7 +25,7 @@ from trainers.running.folder import RunFolder
 
 DOCS = command.ROOT / "docs"
 PICTURES = DOCS / "pictures"
-RUNS = {"4L": "plain", "4D_drop03": "first"}  # of the first tutorial: model to name
+RUNS = {"4L": "tutorial", "4D_drop03": "tutorial"}  # of the first tutorial: model to name
 SMALL_RUNS = {"softmax": "plain", "2L": "plain"}
 SHIPPED = "4D_drop03"
 BEST, WORST = "5L_unrolled", 48  # the best single network, and how many of its worst images

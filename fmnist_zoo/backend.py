@@ -155,7 +155,7 @@ def need_tensorflow() -> None:
     """`BackendError` if the user chose another backend than TensorFlow. Imports nothing."""
     if chosen() != "tensorflow":
         raise BackendError(f"trainers needs TensorFlow, and the chosen backend of Keras is {chosen()!r}; start it "
-                           "again with KERAS_BACKEND=tensorflow (fmnist_zoo alone works with both)")
+                           "again with KERAS_BACKEND=tensorflow (fmnist_zoo alone works with any)")
 
 
 def chosen() -> str:

@@ -31,9 +31,9 @@ def make(logdir, name, *, losses=(0.5, 0.3, 0.4), model="4L", started=1.7e9, fin
                              "val_accuracy": 1 - loss})
     best = int(np.argmin(losses)) + 1 if losses else 0
     weights = {"kernel": np.full(2, best, np.float32)}
-    Checkpoint(len(losses), best, min(losses, default=math.inf), 1.5 * len(losses), {},
-               identity(config, data["sha256"], data["split_sha256"]), folder.table.sha256(len(losses)),
-               best=weights).save(folder.checkpoint)
+    Checkpoint(len(losses), best, min(losses, default=math.inf), 1.5 * len(losses),
+               identity=identity(config, data["sha256"], data["split_sha256"]),
+               metrics_sha256=folder.table.sha256(len(losses)), best=weights).save(folder.checkpoint)
     if finished:
         folder.weights.mkdir()
         for path in (folder.weight_file("best"), folder.model, folder.path / "events.out.tfevents.1.curves"):

@@ -117,7 +117,7 @@ def test_commands_refuse_another_backend_in_one_line(monkeypatch, capsys, comman
     assert main(arguments) == 2
     line, = capsys.readouterr().err.splitlines()
     assert line == (f"{name}: trainers needs TensorFlow, and the chosen backend of Keras is 'jax'; start it again with "
-                    "KERAS_BACKEND=tensorflow (fmnist_zoo alone works with both)")
+                    "KERAS_BACKEND=tensorflow (fmnist_zoo alone works with any)")
     assert main(["--help"]) == 0
 
 

@@ -104,7 +104,7 @@ def test_name_of_a_run_that_was_killed_as_it_started_is_free(tmp_path):
     for name in (".lock", ".config.json.abc"):
         (path / name).write_text("")
     with locked(path, "training"):
-        with pytest.raises(ConfigError, match="one exists already: choose another --run_name"):
+        with pytest.raises(ConfigError, match="one exists already; for a new run choose another --run_name"):
             train("2L", logdir=tmp_path, run_name="one", **SMALL)
     (path / "notes.txt").write_text("of the user's")
     with pytest.raises(ConfigError, match="exists already"):

@@ -44,8 +44,8 @@ def test_table_and_json_show_the_best_three_classes_of_each_image(tmp_path, answ
     files = [tmp_path / "two.npy", picture(tmp_path / "one.png", IMAGES[2])]
     assert predict.main([str(file) for file in files]) == 0
     captured = capsys.readouterr()
-    head, *rows = [[cell.strip() for cell in line.split("  ") if cell] for line in captured.out.splitlines()]
-    assert head == list(predict.HEAD) and not captured.err
+    by, head, *rows = [[cell.strip() for cell in line.split("  ") if cell] for line in captured.out.splitlines()]
+    assert by == ["model: 4D_drop03"] and head == list(predict.HEAD) and not captured.err
     assert [os.path.basename(row[0]) for row in rows] == ["two.npy[0]", "two.npy[1]", "one.png"]
     code, entries, errors = answers(*files)
     assert code == 0 and not errors
@@ -53,7 +53,7 @@ def test_table_and_json_show_the_best_three_classes_of_each_image(tmp_path, answ
         (str(files[0]), 0), (str(files[0]), 1), (str(files[1]), 0)]
     labels, probabilities = fmnist_zoo.predict(IMAGES[:3])
     for row, entry, label, shares in zip(rows, entries, labels, probabilities, strict=True):
-        assert set(entry) == {"file", "index", "label", "name", "probability", "top3"}
+        assert set(entry) == {"file", "index", "label", "name", "probability", "top3", "model"}
         assert all(set(other) == {"name", "probability"} for other in entry["top3"])
         best = np.argsort(-shares)[:3]
         names = [CLASS_NAMES[other] for other in best]
@@ -80,7 +80,7 @@ def test_a_broken_file_is_a_line_and_all_others_are_answered(tmp_path, answers, 
     assert errors == [f"predict: {entry['file']}: {entry['error']}" for entry in broken]
     assert predict.main(paths) == 1
     captured = capsys.readouterr()
-    assert captured.err.splitlines() == errors and len(captured.out.splitlines()) == 2
+    assert captured.err.splitlines() == errors and len(captured.out.splitlines()) == 3
     assert predict.main(paths[:1]) == 1 and not capsys.readouterr().out  # no table without rows
 
 
@@ -95,7 +95,7 @@ def test_the_models_of_runs_are_used_with_a_temperature_of_their_own(run, tmp_pa
     labels = data.load_data(("validation",), data="mini")["validation"].labels
     for runs in ([run], [run, other]):
         code, (entry,), errors = answers(path, *(f"--run={one.folder}" for one in (*runs, run)))  # one is named twice
-        assert code == 0 and not errors
+        assert code == 0 and not errors and entry["model"] == " and ".join(str(one.folder) for one in runs)
         logits = prediction.logits_of([one.model for one in runs], prediction.as_pixels(IMAGES))
         temperature = metrics.fit_temperature(logits, labels)
         assert abs(temperature - 1) > 0.01
@@ -117,7 +117,8 @@ def test_runs_that_cannot_be_used_are_refused(run, tmp_path, capsys):
     (["x.png", "--model=4L,l2=0.5"], "no trained weights come with '4L,l2=0.5'"),
     (["x.png", "--run=a", "--model=4L"], "a: no such folder"),
     (["x.png", "--model=4L", "--model=4X"], "no model is named '4X'"),
-    (["x.png", "--invrt=yes"], "Unknown command line flag 'invrt'"), (["x.png", "--invert=maybe"], "--invert"),
+    (["x.png", "--invrt=yes"], "there is no flag --invrt; did you mean invert?"),
+    (["x.png", "--invert=Yes"], "--invert must be one of auto, yes, no, received 'Yes'; did you mean yes?"),
     (["x.png", "--data_dir=a"], "--data_dir=a is where the data are that calibrate a run"),
 ])
 def test_a_mistake_is_one_line(arguments, text, capsys):
@@ -134,4 +135,4 @@ def test_control_characters_in_a_name_are_escaped_in_text_and_kept_in_json(tmp_p
     assert len(errors) == 1 and "b\\nb.png" in errors[0]
     assert predict.main([str(tmp_path)]) == 1
     output = capsys.readouterr().out
-    assert len(output.splitlines()) == 3 and "\x1b" not in output and "\\udcff" in output
+    assert len(output.splitlines()) == 4 and "\x1b" not in output and "\\udcff" in output

@@ -1,5 +1,6 @@
 """Training from Python: build functions, arrays, a function after each epoch, and progress in a notebook."""
 
+import dataclasses
 import json
 import pathlib
 import sys
@@ -195,7 +196,7 @@ class Display:
 @pytest.fixture
 def notebook(monkeypatch):
     shown = Display()
-    monkeypatch.setitem(sys.modules, "IPython", types.SimpleNamespace(get_ipython=Shell))
+    monkeypatch.setitem(sys.modules, "IPython", types.SimpleNamespace(get_ipython=Shell, display=shown))
     monkeypatch.setitem(sys.modules, "IPython.display", shown)
     monkeypatch.setattr(progress.Notebook, "SECONDS", 0.0)
     return shown
@@ -210,6 +211,23 @@ def test_a_notebook_shows_progress_by_default_in_one_output(notebook, tmp_path, 
     assert capsys.readouterr().out == ""
     train("softmax", data="mini", epochs=1, logdir=tmp_path, verbose=False)
     assert len(notebook.outputs) == 1
+
+
+def test_a_sweep_shows_its_progress_and_result_in_one_output_of_a_notebook(notebook, tmp_path, pretending_pool, capsys):
+    rows = sweep("softmax", "l2=0,1e-4", tuner="grid", data="mini", epochs=2, logdir=tmp_path)
+    (texts,) = [[content["text/plain"] for content in output] for output in notebook.outputs]
+    assert texts[0].startswith("sweep ") and any("trials  ━" in text for text in texts)
+    assert "train the best" in texts[-1] and "━" not in texts[-1] and len(rows) == 2
+    again = sweep("softmax", "l2=0,1e-4", tuner="grid", data="mini", epochs=2, logdir=tmp_path, verbose=False)
+    assert again == rows and len(notebook.outputs) == 1 and capsys.readouterr().out == ""
+
+
+def test_a_run_is_a_line_where_a_notebook_prints_it(tmp_path):
+    run = train("softmax", data="mini", epochs=2, logdir=tmp_path, run_name="one")
+    final = run.result["final"]
+    assert repr(run) == (f"Run('{tmp_path}/softmax/one', 2 of 2 epochs, val_loss={final['val_loss']:.4f}, "
+                         f"val_accuracy={final['val_accuracy']:.4f})")
+    assert "1 of 2 epochs, interrupted" in repr(dataclasses.replace(run, history=run.history[:1], result=None))
 
 
 def test_bar_of_a_notebook_grows(notebook):

@@ -59,8 +59,10 @@ def workplace(tmp_path_factory):
     """A folder as a reader has it: runs, one of them unfinished, sweeps, a module of their own, pictures, data."""
     folder = tmp_path_factory.mktemp("reader")
     settings = dict(data="mini", logdir=folder / "tb_logs", batch_size="full", histogram_every=0)
-    train.train("4D_drop03", epochs=8, run_name="first", **settings)
-    train.train("4L", epochs=1, run_name="plain", **settings)
+    for name in ("first", "tutorial"):
+        train.train("4D_drop03", epochs=8, run_name=name, **settings)
+    for name in ("plain", "tutorial"):
+        train.train("4L", epochs=1, run_name=name, **settings)
     late = train.train("4D_drop03", epochs=1, run_name="second", **settings).folder
     (late / "result.json").unlink()
     train.train("softmax", epochs=1, run_name="seed0", **settings).folder.parent.rename(folder / "tb_logs/conv_teacher")

@@ -96,7 +96,7 @@ def test_run_goes_on_within_its_schedule_and_not_past_it(whole, tmp_path, capsys
         said = capsys.readouterr().err
         assert "schedule_epochs=" in said and said.count("\n") == 1, said
     assert main([f"--resume={folder}"]) == 0
-    assert "so is the schedule of its learning rate; --config with more --epochs" in capsys.readouterr().out
+    assert "of 4 epochs: so is the schedule of its learning rate; --config=" in capsys.readouterr().out
 
 
 def test_schedule_is_as_long_as_the_run_unless_it_is_given():

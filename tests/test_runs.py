@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import os
+import pathlib
 import re
 import sys
 import time
@@ -15,12 +16,14 @@ from PIL import Image
 from scipy import stats
 
 from fmnist_zoo import statistics
+from fmnist_zoo.errors import ZooError
 from tests import helpers, sweeps
 from tests.runs import DATA, ENVIRONMENT, evaluate, make
-from trainers import train as train_command
-from trainers.config import ConfigError
-from trainers.running import pruning
+from trainers import evaluate as evaluate_command, export as export_command, train as train_command
+from trainers.config import ConfigError, resolve
+from trainers.running import pruning, trained
 from trainers.running.folder import RunFolder, in_use
+from trainers.running.run import opened
 from trainers.runs import main
 
 
@@ -370,6 +373,46 @@ def test_pruning_removes_what_it_says_and_nothing_else(cluttered, capsys):
         == {str(cluttered / name) for name in REMOVED - {"4L/finished/checkpoints", "2L"}}
 
 
+@pytest.mark.parametrize("settings, said", [
+    ({}, "is finished, 3 of 3 epochs: --resume=tb_logs/4L/one with more --epochs continues from its end"),
+    (dict(epochs=9), "is finished, 3 of 9 epochs: it stopped early; --config=tb_logs/4L/one/config.json with"),
+    (dict(epochs=9, finished=False), "was interrupted after 3 of 9 epochs: continue it with --resume=tb_logs/4L/one;"),
+])
+def test_a_name_that_is_taken_is_answered_by_what_that_run_is(settings, said, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    make(pathlib.Path("tb_logs"), "one", **settings)
+    answer = helpers.refused(capsys, train_command.main, "--model=4L", "--run_name=one")
+    assert f"tb_logs/4L/one {said}" in answer and "choose another --run_name" in answer
+
+
+def test_a_run_is_named_alike_in_every_command_and_in_python(tmp_path, monkeypatch, capsys):
+    """With the log folder before it or without; what is printed is as it was given."""
+    monkeypatch.chdir(tmp_path)
+    folders = [make(pathlib.Path("tb_logs"), name) for name in ("one", "two")]
+    moved = make(pathlib.Path("logs"), "three").path
+    for name in ("4L/one", "tb_logs/4L/one", "4L/one/config.json", "./tb_logs/4L/one/"):
+        assert train_command.main([f"--resume={name}"]) == 0
+        assert capsys.readouterr().out.startswith("tb_logs/4L/one is finished, 3 of 3 epochs: --resume=tb_logs/4L/one ")
+        assert "4L/one/weights/best" in helpers.refused(capsys, evaluate_command.main, f"--run={name}", "--run=4L/two")
+        assert "4L/one/weights/best" in helpers.refused(capsys, export_command.main, f"--run={name}", "--format=keras")
+        with pytest.raises(ZooError, match="^tb_logs/4L/one/weights/best"):
+            trained.from_run(name)
+        assert run("tb_logs", capsys, "--compare", name, "4L/two").splitlines()[0].split() == ["one", "two"]
+        for setting in ("teacher", "initial_weights"):
+            assert train_command.main(["--model=4L", f"--{setting}={name}", "--dry_run"]) == 0
+            assert json.loads(capsys.readouterr().out)["recipe"][setting] == str(tmp_path / "tb_logs/4L/one")
+        assert train_command.main([f"--config={name}", "--seed=1", "--dry_run"]) == 0
+        assert json.loads(capsys.readouterr().out)["seed"] == 1
+    with pytest.raises(ConfigError, match="--epochs=1 disagrees with the run in tb_logs/4L/one, which has 3"):
+        train_command.resume("4L/one", epochs=1)
+    assert train_command.main(["--resume=4L/three", "--logdir=logs"]) == 0
+    assert capsys.readouterr().out.startswith(f"{moved} is finished")
+    assert resolve("4L", logdir="logs", teacher="4L/three").recipe.teacher == str(tmp_path / moved)
+    monkeypatch.chdir(folders[0].path)
+    with opened(RunFolder(".")) as found:
+        assert str(found.logdir) == "../.."
+
+
 def test_pruned_run_counts_as_finished_and_says_why_it_cannot_be_longer(tmp_path, capsys):
     folder = make(tmp_path, "one")
     run(tmp_path, capsys, "--prune", "--yes")
@@ -379,7 +422,7 @@ def test_pruned_run_counts_as_finished_and_says_why_it_cannot_be_longer(tmp_path
     with pytest.raises(ConfigError, match="is gone"):
         train_command.resume(folder.path)
     assert train_command.main([f"--resume={folder.path}"]) == 0
-    assert "is finished: its checkpoint was removed; --config" in capsys.readouterr().out
+    assert "is finished, 3 of 3 epochs: its checkpoint was removed; --config=" in capsys.readouterr().out
     assert run(tmp_path, capsys, "--prune") == f"nothing to remove below {tmp_path}\n"
 
 

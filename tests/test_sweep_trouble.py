@@ -11,7 +11,7 @@ from tests import helpers, idx_files
 from tests.sweeps import GRID, MODEL, SPACE, Pretending, replace_pool, rows_of
 from trainers import runs, sweep
 from trainers.config import ConfigError
-from trainers.running import provenance, pruning
+from trainers.running import progress, provenance, pruning
 from trainers.running.folder import locked
 from trainers.tuning import execution, leader, plan, study, workers
 from trainers.tuning.execution import PoolError
@@ -25,7 +25,7 @@ def make_plan(space, **settings):
 
 def execute(asked, logdir, should_stop=lambda: False, *, overwrite=False):
     return leader.execute(asked, logdir / "sweeps" / "one", workers=1, scheduler=None, max_failures=5, draw=False,
-                          overwrite=overwrite, verbose=True, should_stop=should_stop)
+                          overwrite=overwrite, reporter=progress.Lines(), should_stop=should_stop)
 
 
 def after(count):

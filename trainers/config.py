@@ -24,6 +24,7 @@ from fmnist_zoo.settings import (
     Text,
     Whole,
     check_settings,
+    nearest,
     setting,
     settings_of,
 )
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     import keras
 
 DATA_VARIABLE = "FMNIST_ZOO_DATA"
+LOGDIR = "tb_logs"  # the log folder, unless another is named
 THREADS, THREADS_VARIABLE = 2, "TF_NUM_INTRAOP_THREADS"
 DEPENDENT = ("learning_rate", "weight_decay")  # settings that a new optimizer resets to its own defaults
 SEEDS = 2**32  # how many there are
@@ -190,14 +192,15 @@ def flat(config: RunConfig) -> dict[str, Any]:
             **{arguments.label(name): value for name, value in config.spec.arguments}}
 
 
-def resolve(model: str | ModelSpec | Callable[..., keras.Model] | keras.Model, **settings: Any) -> RunConfig:
+def resolve(model: str | ModelSpec | Callable[..., keras.Model] | keras.Model, *,
+            logdir: str | os.PathLike[str] = LOGDIR, **settings: Any) -> RunConfig:
     """A new run: the model's recipe with `settings` laid over it; None means "not given".
 
     Args:
         model: as `fmnist_zoo.registry.spec_of` takes it.
 
     What depends on the environment is looked up here, once, so that the run's record holds it: the threads that
-    `TF_NUM_INTRAOP_THREADS` asks for, and the folder of other data.
+    `TF_NUM_INTRAOP_THREADS` asks for, the folder of other data, and runs below `logdir` that settings name.
     """
     spec = registry.spec_of(model)
     recipe = registry.recipe_of(spec)
@@ -209,7 +212,7 @@ def resolve(model: str | ModelSpec | Callable[..., keras.Model] | keras.Model, *
         given["data_dir"] = os.environ.get(DATA_VARIABLE, "")
         if not given["data_dir"]:
             raise ConfigError(f"--allow_other_data needs --data_dir (or {DATA_VARIABLE}): the folder of the other data")
-    return overlay(RunConfig(spec, recipe), **given)
+    return overlay(RunConfig(spec, recipe), logdir=logdir, **given)
 
 
 def names_in(text: str) -> list[str]:
@@ -217,16 +220,28 @@ def names_in(text: str) -> list[str]:
     return re.split(r",(?![\w+-][\w.+-]*=)", text) if text else []
 
 
-def located(setting: str, names: Any) -> str:
+def find_run(name: str | os.PathLike[str], logdir: str | os.PathLike[str] = LOGDIR) -> str:
+    """The folder of the run that a person names: with the log folder before it or without, such as `4L/first`, or by
+    its `config.json`; of a trial its first execution. What names no run is returned as it is."""
+    path = local_path(name)
+    for place in (path, os.path.join(logdir, path)):
+        place = os.path.dirname(place) if os.path.basename(place) == "config.json" else place
+        place = os.path.join(place, "0") if os.path.isfile(os.path.join(place, "trial.json")) else place
+        if os.path.isfile(os.path.join(place, "config.json")):
+            return os.path.normpath(place)
+    return os.path.normpath(path)
+
+
+def located(setting: str, names: Any, logdir: str | os.PathLike[str] = LOGDIR) -> str:
     """`teacher` or `initial_weights` with runs' folders as absolute paths: a record serves in any working folder.
 
-    A path has a separator (`./first`); a name without one is that of a model.
+    What has a separator is a run, as `find_run` finds it (`./first`); a name without one is that of a model.
     """
     found = names_in(SETTINGS[setting].kind.check(setting, names))
     if setting == "initial_weights" and len(found) > 1:
         raise ConfigError(f"--initial_weights names one trained model; received {len(found)}: {', '.join(found)}")
     paths = [local_path(name.strip(), setting) for name in found]
-    return ",".join(os.path.abspath(path) if os.sep in path else path for path in paths)
+    return ",".join(os.path.abspath(find_run(path, logdir)) if os.sep in path else path for path in paths)
 
 
 def _given(spec: ModelSpec, settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -234,11 +249,11 @@ def _given(spec: ModelSpec, settings: Mapping[str, Any]) -> dict[str, Any]:
     for name in settings:
         if name not in SETTINGS and name != "ranking" and not (spec.build and spec.builder.takes(name)):
             own = map(arguments.label, spec.builder.defaults) if spec.build else ()
-            raise ConfigError(f"a run has no setting {name!r}; {registry.nearest(name, sorted((*SETTINGS, *own)))}")
+            raise ConfigError(f"a run has no setting {name!r}; {nearest(name, sorted((*SETTINGS, *own)))}")
     return {name: value for name, value in settings.items() if value is not None}
 
 
-def overlay(config: RunConfig, **settings: Any) -> RunConfig:
+def overlay(config: RunConfig, *, logdir: str | os.PathLike[str] = LOGDIR, **settings: Any) -> RunConfig:
     """`config` with `settings` laid over it; None means "not given".
 
     Settings that depend on a changed one and were not given are recomputed: a new optimizer comes with its default
@@ -249,7 +264,7 @@ def overlay(config: RunConfig, **settings: Any) -> RunConfig:
     if optimizer != config.recipe.optimizer and optimizer in OPTIMIZERS:
         for name in DEPENDENT:
             given.setdefault(name, getattr(OPTIMIZERS[optimizer], name))
-    given |= {name: located(name, given[name]) for name in TRAINED if name in given}
+    given |= {name: located(name, given[name], logdir) for name in TRAINED if name in given}
     if given.get("data_dir"):  # a record serves in any working folder
         named = SETTINGS["data_dir"].kind.check("data_dir", given["data_dir"])
         given["data_dir"] = os.path.abspath(local_path(named, "data_dir"))

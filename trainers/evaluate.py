@@ -39,7 +39,7 @@ GROUPS = {"What is evaluated": ("run", "model", "ensemble"), "On what": ("data",
 
 def define_flags() -> cli.Flags:
     values = cli.Flags()
-    values.paths("run", "the folder of a finished run; repeat it for more runs")
+    values.paths("run", "a finished run, such as 4L/first; repeat it for more runs")
     values.texts("model", "a model of the zoo, with the weights that come with it; repeat it for more models")
     values.switch("ensemble", "evaluate the mean of their probabilities, too; they must have been trained on the same "
                   "images")
@@ -67,8 +67,6 @@ def _main(values: cli.Flags) -> int:
     groups = {listing.mean(lines).folder: [line.folder for line in lines]
               for lines in (listing.named(name, values.logdir) for name in values.run)}
     several = any(len(paths) > 1 for paths in groups.values()) and not values.ensemble
-    if several and values.projector:
-        raise UsageError("--projector shows one network: name a run, not a folder of several seeds")
     runs = list(dict.fromkeys(path for paths in groups.values() for path in paths))
     models = list(dict.fromkeys(values.model))
     _check_data(runs, models, mini=values.data == "mini", ensemble=values.ensemble)

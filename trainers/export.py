@@ -31,7 +31,7 @@ GROUPS = {
 def define_flags() -> cli.Flags:
     values = cli.Flags()
     values.text("model", "a name from `python -m fmnist_zoo`: the weights that come with the package")
-    values.path("run", "a finished run's folder, such as tb_logs/4D_drop03/<run>: its chosen weights")
+    values.path("run", "a finished run, such as 4D_drop03/first: its chosen weights")
     values.choice("format", list(FORMATS), "saved_model: a folder, for TensorFlow; tflite: for phones and boards; "
                   "onnx: for ONNX Runtime; keras: for Keras")
     values.path("out", "the file, or the folder of a SavedModel; default: the model's name in the working folder")

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import functools
 import json
-import os
 import sys
 from typing import Any, Callable, Sequence
 
@@ -16,6 +15,7 @@ from fmnist_zoo import card
 from fmnist_zoo.errors import UsageError
 from fmnist_zoo.spec import CLASS_NAMES
 from trainers import cli
+from trainers.config import find_run
 from trainers.running import trained
 
 USAGE = """
@@ -41,7 +41,7 @@ def define_flags() -> cli.Flags:
     values = cli.Flags()
     values.texts("model", f"a model of the zoo, with the weights that come with it; default: {MODEL}; repeat it for an "
                  "ensemble")
-    values.paths("run", "a finished run's folder: its model instead; repeat it for an ensemble")
+    values.paths("run", "a finished run, such as 4L/first: its model instead; repeat it for an ensemble")
     values.path("data_dir", "where the data are whose validation images calibrate a run or an ensemble; "
                 "default: where the run had them")
     values.choice("invert", ("auto", "yes", "no"), "negate intensities: a model wants a bright garment on black; auto: "
@@ -71,10 +71,10 @@ def _main(values: cli.Flags, words: list[str]) -> int:
     from fmnist_zoo import photographs
 
     entries: list[dict[str, Any]] = []
-    rows = [HEAD]
+    by, rows = " and ".join([*runs, *models]), [HEAD]
     for file, error in photographs.expand(words):
         found: list[dict[str, Any]] = [{"file": file, "error": error}] if error else _look(file, values.invert, source)
-        entries += found
+        entries += [entry if "error" in entry else {**entry, "model": by} for entry in found]
         for entry in found:
             if "error" in entry:
                 print(f"predict: {card.printable(file)}: {card.printable(entry['error'])}", file=sys.stderr)
@@ -85,7 +85,7 @@ def _main(values: cli.Flags, words: list[str]) -> int:
     if values.json:
         print("[" + ",\n ".join(map(json.dumps, entries)) + "]")
     elif rows[1:]:
-        print(card.aligned(rows, numeric=("probability",)))
+        print(f"model: {by}\n" + card.aligned(rows, numeric=("probability",)))
     return cli.FAILURE if any("error" in entry for entry in entries) else 0
 
 
@@ -93,7 +93,7 @@ def _check(values: cli.Flags, words: Sequence[str]) -> tuple[list[str], list[str
     """The runs and models that are meant; refuses what can be refused before TensorFlow is imported."""
     if not words:
         raise UsageError("which files? python -m trainers.predict FILE... (see --help)")
-    runs = list(dict.fromkeys(map(os.path.normpath, filter(None, values.run))))
+    runs = list(dict.fromkeys(map(find_run, filter(None, values.run))))
     models = list(dict.fromkeys(values.model or ([] if runs else [MODEL])))
     if values.data_dir and not runs and len(models) == 1:
         raise UsageError(f"--data_dir={values.data_dir} is where the data are that calibrate a run or an ensemble; "

@@ -18,7 +18,8 @@ from fmnist_zoo.files import quoted
 from fmnist_zoo.settings import DATA, MODEL, OUTPUT, TRAINING
 from fmnist_zoo.spec import ModelSpec
 from trainers import cli
-from trainers.config import ConfigError
+from trainers.config import LOGDIR, ConfigError
+from trainers.running import progress
 from trainers.settings import Settings
 from trainers.tuning import page, workers as pools
 from trainers.tuning.cluster import Scheduler
@@ -80,7 +81,7 @@ def define_flags() -> cli.Flags:
     values.path("tls_key", "the file with its key, if that is not in --tls_cert", "")
     values.switch("trust_network", "nobody else is on the network: connect to a scheduler on another host without TLS")
     values.whole("max_failures", "failed trials of this start after which the sweep ends", 5)
-    values.path("logdir", "the log folder, for TensorBoard too", "tb_logs")
+    values.path("logdir", "the log folder, for TensorBoard too", LOGDIR)
     values.text("name", "the sweep's folder below <logdir>/sweeps; default: model, tuner and seed", "")
     values.switch("overwrite", "rename the sweep that has this name, and start a new one")
     values.switch("page", "write report.html, with what the sweep has taught, into its folder when it ends", True)
@@ -97,8 +98,8 @@ def sweep(model: str | ModelSpec | Callable[..., Any], space: str | Mapping[str,
           start: str | Mapping[str, Any] | Sequence[str | Mapping[str, Any]] = (), workers: int | None = None,
           scheduler: str = "", tls_ca: str = "", tls_cert: str = "", tls_key: str = "",
           trust_network: bool = False, max_failures: int = 5,
-          logdir: str | os.PathLike[str] = "tb_logs", name: str = "", overwrite: bool = False, page: bool = True,
-          verbose: bool = False, **settings: Unpack[Settings]) -> list[dict[str, Any]]:
+          logdir: str | os.PathLike[str] = LOGDIR, name: str = "", overwrite: bool = False, page: bool = True,
+          verbose: bool | None = None, **settings: Unpack[Settings]) -> list[dict[str, Any]]:
     """Runs a sweep, or continues the one of the same name. Workers import your script: guard the call with `__main__`.
 
     Args:
@@ -107,7 +108,7 @@ def sweep(model: str | ModelSpec | Callable[..., Any], space: str | Mapping[str,
             or what the function asks `hp` for. That is searched with a `space`, too, which adds settings to it, or has
             other values for some of it.
         start: as `--start`, or a mapping such as `{"dropout": 0.2, "l2": 1e-5}`, or a list of them.
-        verbose: print what the command prints.
+        verbose: whether to show what the command shows; None: if this is a notebook or standard output is a terminal.
         **settings: of the trials, named as the flags of `trainers.train`: `epochs`, `batch_size`, `data`, `seed`, ...
 
     All other arguments are as the command's flags of the same names.
@@ -123,21 +124,22 @@ def sweep(model: str | ModelSpec | Callable[..., Any], space: str | Mapping[str,
     if prototype.is_model(model):
         raise ConfigError("a sweep builds a model for each trial: give it the function that returns yours")
     plan = Plan(model, space, tuner=tuner, max_trials=max_trials, objective=objective, executions=executions,
-                factor=factor, start=start, **settings)
+                factor=factor, start=start, logdir=logdir, **settings)
     return _lead(plan, sweep_folder(plan, logdir, name), workers=workers, max_failures=max_failures,
                  scheduler=_scheduler(scheduler, tls_ca, tls_cert, tls_key, trust_network),
-                 overwrite=overwrite, draw=page, verbose=verbose).rows()
+                 overwrite=overwrite, draw=page, reporter=progress.for_caller(verbose)).rows()
 
 
-def _lead(plan: Plan, path: pathlib.Path, *, overwrite: bool, verbose: bool, **options: Any) -> Study:
+def _lead(plan: Plan, path: pathlib.Path, *, overwrite: bool, reporter: progress.Reporter, **options: Any) -> Study:
     """Runs the sweep; `cli.Interrupted` once its running epochs are saved if a signal has asked for it."""
     stop = cli.StopSignal()
     with stop:
-        study = execute(plan, path, overwrite=overwrite, verbose=verbose, should_stop=stop, **options)
+        study = execute(plan, path, overwrite=overwrite, reporter=reporter, should_stop=stop, **options)
     if study is None:
         raise cli.Interrupted(stop.number, "interrupted before the first epoch: nothing is left of the sweep")
-    if verbose:
-        print(_summary(study))
+    if isinstance(reporter, progress.Lines):  # which shows something
+        reporter.note(_summary(study))
+        reporter.close()
     if not study.is_finished:
         again = "the same command without --overwrite" if overwrite else "the same command"
         raise cli.Interrupted(stop.number, f"interrupted; {again} continues")
@@ -167,7 +169,7 @@ def _main(values: cli.Flags) -> int:
         raise UsageError("which model? --model=NAME; `python -m fmnist_zoo` lists them")
     plan = Plan(values.model, values.space, tuner=values.tuner, max_trials=values.max_trials,
                 objective=values.objective, executions=values.executions, factor=values.factor, start=values.start,
-                **cli.given_settings(values))
+                logdir=values.logdir, **cli.given_settings(values))
     scheduler = _scheduler(values.scheduler, values.tls_ca, values.tls_cert, values.tls_key, values.trust_network)
     path = sweep_folder(plan, values.logdir, values.name)
     if values.dry_run:
@@ -177,7 +179,7 @@ def _main(values: cli.Flags) -> int:
         print(plan.text(str(path)))
         return 0
     _lead(plan, path, workers=values.workers, scheduler=scheduler, max_failures=values.max_failures,
-          overwrite=values.overwrite, draw=values.page, verbose=True)
+          overwrite=values.overwrite, draw=values.page, reporter=progress.for_output())
     return 0
 
 

@@ -16,14 +16,24 @@ from typing import TYPE_CHECKING, Any, Callable, Mapping, Sequence, Unpack
 
 from fmnist_zoo import card, prototype, registry
 from fmnist_zoo.errors import UsageError
-from fmnist_zoo.files import local_path, quoted
+from fmnist_zoo.files import quoted
 from fmnist_zoo.settings import DATA, MODEL, OUTPUT, TRAINING, settings_of
 from fmnist_zoo.spec import ARRAYS, ModelSpec
 from trainers import cli
-from trainers.config import ConfigError, RunConfig, as_run, differences, overlay, read_run, resolve
+from trainers.config import (
+    LOGDIR,
+    ConfigError,
+    RunConfig,
+    as_run,
+    differences,
+    find_run,
+    overlay,
+    read_run,
+    resolve,
+)
 from trainers.engine import process
 from trainers.running import batch, dependencies, listing, progress, provenance, seeds
-from trainers.running.folder import NewFolder, RunFolder, finished
+from trainers.running.folder import NewFolder, RunFolder, completed, finished
 from trainers.settings import SettingsWithoutData
 
 if TYPE_CHECKING:
@@ -66,17 +76,17 @@ def define_flags() -> cli.Flags:
                 "seeds", "")
     values.seed_list("seeds", "a run for each of several seeds: how many, from 0 on, or a list such as 0,3,7. They are "
                      "<logdir>/<model>/seeds/seed0, ...; the same command continues what is not finished")
-    values.path("resume", "a run's folder, or latest: continues from its last checkpoint; only --epochs may change, to "
-                "more")
+    values.path("resume", "a run, such as 4L/first, or latest: continues from its last checkpoint; only --epochs may "
+                "change, to more")
     values.path("config", "a run's config.json: the same run again, in a new folder; other flags change it")
     values.path("from_sweep", "a sweep's folder (its best trial) or a trial's: trained in full; other flags change it")
-    values.path("logdir", "the log folder, for TensorBoard too", "tb_logs")
+    values.path("logdir", "the log folder, for TensorBoard too", LOGDIR)
     values.switch("dry_run", "print the resolved run and stop")
     return values
 
 
 def train(model: str | ModelSpec | Callable[[], Any] | keras.Model, *, data: Images | None = None,
-          logdir: str | os.PathLike[str] = "tb_logs", run_name: str = "", verbose: bool | None = None,
+          logdir: str | os.PathLike[str] = LOGDIR, run_name: str = "", verbose: bool | None = None,
           on_epoch: OnEpoch | None = None, callbacks: Sequence[Callback] | Callback | None = None,
           **settings: Unpack[SettingsWithoutData]) -> Run:
     """Trains a model in a new run folder. Settings that are not given follow the model's recipe.
@@ -115,7 +125,7 @@ def train(model: str | ModelSpec | Callable[[], Any] | keras.Model, *, data: Ima
     process.refuse_scopes()
     reporter = progress.for_caller(verbose)
     in_files = data is None or isinstance(data, str)
-    config, images = resolve(model, data=data if in_files else ARRAYS, **settings), None
+    config, images = resolve(model, logdir=logdir, data=data if in_files else ARRAYS, **settings), None
     if not in_files:
         from fmnist_zoo.arrays import from_python
 
@@ -242,10 +252,11 @@ def _new_run(values: cli.Flags) -> tuple[RunConfig, dict[str, Any] | None]:
 
         config = retrain_config(values.from_sweep)
         provenance.require_builder(values.from_sweep, config.spec, {})
-        return overlay(config, **given), None
+        return overlay(config, logdir=values.logdir, **given), None
     if values.config:
-        record, old = read_run(values.config)
-        provenance.require_builder(values.config, old.spec, record)
+        path = find_run(values.config, values.logdir)
+        record, old = read_run(path)
+        provenance.require_builder(path, old.spec, record)
         if old.ranking:
             print("this config is a trial's: it is trained as a run, with all validation images", file=sys.stderr)
             old = as_run(old)
@@ -258,8 +269,8 @@ def _new_run(values: cli.Flags) -> tuple[RunConfig, dict[str, Any] | None]:
         changed = {"data": {"data", "allow_other_data", "validation_size"}, "teachers": {"teacher"},
                    "initial_weights": {"initial_weights"}}
         same = {part: record[part] for part, names in changed.items() if part in record and not names & set(given)}
-        return overlay(old, **given), same
-    return _as_built(resolve(values.model, **given), given, progress.for_output()), None
+        return overlay(old, logdir=values.logdir, **given), same
+    return _as_built(resolve(values.model, logdir=values.logdir, **given), given, progress.for_output()), None
 
 
 def _seeds(values: cli.Flags, config: RunConfig, expected: dict[str, Any] | None) -> int:
@@ -302,7 +313,7 @@ def _resume(values: cli.Flags) -> int:
     from trainers.running import run
 
     with run.latest_unfinished(values.logdir, spec.name if spec else "") if values.resume == "latest" \
-            else run.opened(_folder(values.resume)) as found:
+            else run.opened(_folder(values.resume, values.logdir)) as found:
         config = _continued(found, given, spec)
         _refuse_python(found)
         result = found.folder.read_result()
@@ -311,27 +322,15 @@ def _resume(values: cli.Flags) -> int:
             print(dry_run_text(config, found.path))
             return 0
         if result and over:
-            print(f"{found.path} is finished: {_longer(result, config, found.checkpoint is not None)}")
+            print(completed(found.folder, config, result))
             return 0
         print(_execute(found, config, reporter=progress.for_output()).summary())
         return 0
 
 
-def _longer(result: dict[str, Any], config: RunConfig, continues: bool) -> str:
-    """How a finished run can be trained longer."""
-    if result["stopped_early"]:
-        return f"it stopped early, after epoch {result['epochs']}; --config with --early_stopping=0 trains longer"
-    if config.recipe.horizon == config.recipe.epochs:
-        return "so is the schedule of its learning rate; --config with more --epochs is a new run of that length"
-    if not continues:
-        return "its checkpoint was removed; --config with more --epochs is a new run of that length"
-    return "more --epochs continue from its end"
-
-
-def _folder(path: str | os.PathLike[str]) -> RunFolder:
-    """The folder of a run that is named by it, or by its `config.json`; `ConfigError` if no run has begun in it."""
-    path = os.path.abspath(local_path(path))
-    folder = RunFolder(os.path.dirname(path) if os.path.basename(path) == "config.json" else path)
+def _folder(path: str | os.PathLike[str], logdir: str | os.PathLike[str] = LOGDIR) -> RunFolder:
+    """The folder of the run that is named, see `find_run`; `ConfigError` if no run has begun in it."""
+    folder = RunFolder(find_run(path, logdir))
     if not folder.config.is_file():
         if any(folder.path.glob("seed*/config.json")):
             raise ConfigError(f"{folder.path}: holds several seeds: the command that began them continues them, or "
@@ -369,7 +368,7 @@ def _continued(found: Opened, given: Mapping[str, Any], spec: ModelSpec | None =
     if spec and spec.name != old.spec.name:
         raise ConfigError(f"--model={spec.name} disagrees with the run in {folder}, which is of {old.spec.name}")
     horizon = {"schedule_epochs": old.recipe.horizon or None}  # a checkpoint never continues under another one
-    new = overlay(old, **{**horizon, **given})
+    new = overlay(old, logdir=found.logdir or LOGDIR, **{**horizon, **given})
     for name, (before, after) in differences(old, new).items():
         if name == "epochs" and after > before or name == "data_dir":
             continue

@@ -97,6 +97,7 @@ def once(measured: Measured, *, logdir: str | os.PathLike[str] = "tb_logs") -> d
 
 def text(report: dict[str, Any]) -> str:
     low, high = report["accuracy_95"]
+    title = report["title"] if report["title"] == report["model"] else f"{report['title']}: {report['model']}"
     classes = [("class", "precision", "recall", "F1", "images")]
     for name, row in report["classes"].items():
         shares = (f"{row[column]:.4f}" for column in ("precision", "recall", "f1"))
@@ -105,7 +106,7 @@ def text(report: dict[str, Any]) -> str:
     for name, counts in zip(CLASS_NAMES, report["confusion"]):
         confusion.append((name, *map(str, counts)))
     return "\n".join([
-        f"{report['title']}: {report['model']}, seed {report['seed']}",
+        f"{title}, seed {report['seed']}",
         f"  test images       {report['images']} ({report['data']['name']})",
         f"  accuracy          {report['accuracy']:.4f} (95 %: {low:.4f} to {high:.4f})",
         f"  top-2 accuracy    {report['top_2_accuracy']:.4f}",
@@ -126,14 +127,14 @@ def comparison(found: Sequence[Measured], pairs: Sequence[tuple[Measured, Measur
         table.append((report["title"], report["model"], f"{report['accuracy']:.4f}", f"{low:.4f}-{high:.4f}",
                       f"{report['nll']:.4f}", f"{report['nll_calibrated']:.4f}", f"{report['ece']:.4f}",
                       f"{report['top_2_accuracy']:.4f}"))
-    tests = [("right alone", "", "right alone", "", "p")]
+    tests = [("one", "right alone", "the other", "right alone", "p")]
     for first, second in pairs:
         test = mcnemar(first, second)
         tests.append((first.report["title"], str(test["alone"]), test["against"], str(test["other"]),
                       f"{test['p']:.3g}"))
     return "\n".join([card.aligned(table, numeric=table[0][2:]), "",
                       "McNemar's paired test, exact: images that one got right and the other wrong",
-                      card.aligned(tests, numeric=("p",))])
+                      card.aligned(tests, numeric=("right alone", "p"))])
 
 
 def differences(models: Mapping[str, seeds.BySeed]) -> list[seeds.Difference]:

@@ -15,7 +15,7 @@ import time
 from typing import IO, TYPE_CHECKING, Iterator
 
 from fmnist_zoo.files import Record, local_path, lock, make_folder, naming, publish, quoted, read_json, write_json
-from trainers.config import ConfigError, RunConfig
+from trainers.config import ConfigError, RunConfig, read_run
 from trainers.metrics_table import Row
 from trainers.running.table import MetricsTable
 
@@ -240,10 +240,16 @@ class NewFolder:
         raise self._taken()
 
     def _taken(self) -> ConfigError:
-        advice = "choose another --run_name"
-        if (self.path / "config.json").exists():
-            advice = f"continue that run with --resume={quoted(self.path)}, or {advice}"
-        return ConfigError(f"{self.path} exists already: {advice}")
+        folder, said = RunFolder(self.path), f"{self.path} exists already"
+        with contextlib.suppress(ConfigError):  # a folder of something else, or a damaged run
+            config, result = read_run(self.path)[1], folder.read_result()
+            done, of = len(folder.table.rows()), f"of {config.recipe.epochs} epochs"
+            said = f"{self.path} was interrupted after {done} {of}: continue it with --resume={quoted(self.path)}"
+            if result and finished(result, config):
+                said = completed(folder, config, result)
+            elif in_use(self.path):
+                said = f"{self.path} is being trained, {done} {of} are done"
+        return ConfigError(f"{said}; for a new run choose another --run_name")
 
 
 def _is_free(path: pathlib.Path) -> bool:
@@ -261,6 +267,19 @@ def is_empty(path: pathlib.Path) -> bool:
 def finished(result: Record | None, config: RunConfig) -> bool:
     """Whether what `read_result` returned is of a run that trained to its end under this config."""
     return result is not None and (result["stopped_early"] or result["epochs"] >= config.recipe.epochs)
+
+
+def completed(folder: RunFolder, config: RunConfig, result: Record) -> str:
+    """What a finished run is, and how it can be trained longer."""
+    again = f"--config={quoted(folder.config)} with more --epochs is a new run of that length"
+    longer = f"--resume={quoted(folder.path)} with more --epochs continues from its end"
+    if result["stopped_early"]:
+        longer = f"it stopped early; --config={quoted(folder.config)} with --early_stopping=0 trains longer"
+    elif config.recipe.horizon == config.recipe.epochs:
+        longer = f"so is the schedule of its learning rate; {again}"
+    elif not folder.checkpoint.exists():
+        longer = f"its checkpoint was removed; {again}"
+    return f"{folder.path} is finished, {result['epochs']} of {config.recipe.epochs} epochs: {longer}"
 
 
 def read_evaluation(folder: pathlib.Path, *, weights_sha256: str, data_sha256: str) -> Record | None:

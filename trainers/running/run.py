@@ -36,7 +36,7 @@ class RunError(ZooError, RuntimeError):
     """A run that failed (NaN, full disk): says what happened and what helps. Its last checkpoint is intact."""
 
 
-@dataclasses.dataclass
+@dataclasses.dataclass(repr=False)
 class Run:
     """What `train` returns.
 
@@ -57,6 +57,12 @@ class Run:
     model: keras.Model | None
     logdir: pathlib.Path | None = None
     record: Record = dataclasses.field(default_factory=dict)
+
+    def __repr__(self) -> str:
+        final = self.result["final"] if self.result else {}
+        scores = [f"{name}={final[name]:.4f}" for name in ("val_loss", "val_accuracy") if name in final]
+        done = f"{len(self.history)} of {self.config.recipe.epochs} epochs" + (", interrupted" if not final else "")
+        return f"Run({str(self.folder)!r}, {', '.join([done, *scores])})"
 
     def summary(self) -> str:
         """The result in one line, then the commands that may come next."""
@@ -140,6 +146,8 @@ def opened(folder: RunFolder) -> Iterator[Opened]:
         record, config = read_run(folder.path)
         above = [one for one in folder.path.absolute().parents[:2] if one.name == config.spec.folder]
         logdir = above[0].parent if above and above[0].parent.name != SWEEPS else None
+        if logdir and not folder.path.is_absolute():  # as the run is named
+            logdir = pathlib.Path(os.path.relpath(logdir))
         found = Opened(folder, record, config, logdir=logdir, held=held)
         if folder.checkpoint.exists():
             found.checkpoint = checkpoint.load(folder.checkpoint)

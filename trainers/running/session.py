@@ -19,6 +19,8 @@ from fmnist_zoo import card, metrics, models, weights
 from fmnist_zoo.backend import keras, tf
 from fmnist_zoo.data import Data, Split, halves, stratified_sample
 from fmnist_zoo.files import Record, make_folder, require_space, write_json
+from fmnist_zoo.settings import settings_of
+from fmnist_zoo.spec import Recipe
 from trainers.board import events
 from trainers.board.observer import Observer
 from trainers.config import RunConfig
@@ -32,6 +34,8 @@ from trainers.running.checkpoint import Checkpoint, CheckpointError, Due, fits, 
 from trainers.running.folder import RunFolder
 
 AUGMENTED = 24  # images of the first batch that TensorBoard shows as they are trained
+SAID = ("trainer", "optimizer", "learning_rate", "schedule", "warmup", "batch_size", "epochs", "seed", "data",
+        "threads")  # settings that other lines of a run's header name
 
 
 class Session:
@@ -177,19 +181,27 @@ class Session:
             self.config.spec, self.config.recipe, self.record["data"], self.record["starts"][-1]["environment"])
         ranking = f", {data['ranking']} to rank" if self.ranking else ""
         varying = f" ({recipe.schedule}, warmup {recipe.warmup:g})" if recipe.horizon else ""
+        everything = {**vars(recipe), **vars(self.config)}
+        others = [f"{name}={known.kind.write(everything[name])}" for name, known in
+                  {**settings_of(Recipe), **settings_of(RunConfig)}.items()
+                  if name not in SAID and everything[name] != known.default]
+        every = " (all images)" if self.batch_size == len(self.fit.labels) else ""
         gpus = ", ".join(gpu.name for gpu in tf.config.list_logical_devices("GPU"))
         header = {
             "model": f"{spec.name}: {spec.description}, {spec.parameters} parameters",
             "data": f"{data['name']}, {data['fit']} to fit, {data['validation']} to validate{ranking}, "
                     f"sha256 {data['sha256'][:12]}",
             "training": f"{self.config.trainer}, {recipe.optimizer} {recipe.learning_rate:g}{varying}, "
-                        f"batch {self.batch_size}, {card.counted(recipe.epochs, 'epoch')} of "
+                        f"batch {self.batch_size}{every}, {card.counted(recipe.epochs, 'epoch')} of "
                         f"{card.counted(self.engine.steps_an_epoch, 'step')}, seed {self.config.seed}",
+            **({"settings": " ".join(others)} if others else {}),
             "device": gpus or f"{environment['cpu']}, {_threads(environment)}",
             "folder": str(self.folder.path),
         }
         if self.config.spec.build and self.config.jit_compile == "auto" and self.config.trainer == "tape":
             header["training"] += ", jit_compile off; --jit_compile=true may be faster"
+        if self.config.threads < environment["cores"] and not self.state.epoch:
+            header["device"] += f"; --threads={environment['cores']} changes the last digits"
         if self.state.epoch:
             header["resumed"] = f"after epoch {self.state.epoch}"
         return header

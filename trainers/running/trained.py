@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any, Mapping
 
 from fmnist_zoo import custom, registry, weights
 from fmnist_zoo.errors import ZooError
-from fmnist_zoo.files import Record, local_path, quoted
+from fmnist_zoo.files import Record, quoted
 from fmnist_zoo.spec import ARRAYS, ModelSpec, Recipe
-from trainers.config import ConfigError, RunConfig, read_run
+from trainers.config import ConfigError, RunConfig, find_run, read_run
 from trainers.running import provenance
 from trainers.running.folder import RunFolder
 
@@ -103,7 +103,7 @@ def from_run(path: str | os.PathLike[str]) -> Trained:
 
 def _finished(path: str | os.PathLike[str]) -> tuple[RunFolder, Record, RunConfig, Record]:
     """Folder, record, config and result of a finished run."""
-    folder = RunFolder(local_path(path))
+    folder = RunFolder(find_run(path))
     if not folder.config.is_file():
         missing = "no run in this folder" if folder.path.is_dir() else "no such folder"
         raise ConfigError(f"{folder.path}: {missing}; a run is named by its folder, such as tb_logs/4D_drop03/<run>")

@@ -51,13 +51,13 @@ def sweep_folder(plan: Plan, logdir: str | os.PathLike[str], name: str) -> pathl
 
 
 def execute(plan: Plan, path: pathlib.Path, *, workers: int | None, scheduler: Scheduler | None, max_failures: int,
-            overwrite: bool, draw: bool, verbose: bool, should_stop: Callable[[], bool]) -> Study | None:
+            overwrite: bool, draw: bool, reporter: progress.Reporter, should_stop: Callable[[], bool]) -> Study | None:
     """Runs a sweep in its folder `path`, from where it was left.
 
     Args:
         workers, scheduler, max_failures, overwrite: as the flags of `trainers.sweep`.
         draw: whether the sweep's page is written when it ends.
-        verbose: print progress on standard output.
+        reporter: is shown the progress, and closed in the end.
         should_stop: asked about once a second; True ends the sweep after the running epochs.
 
     Returns:
@@ -90,7 +90,7 @@ def execute(plan: Plan, path: pathlib.Path, *, workers: int | None, scheduler: S
             try:
                 with _errors_of_disk(), contextlib.closing(pool):
                     study = study or _create(path, manifest)
-                    _lead(study, plan, pool, max_failures=max_failures, verbose=verbose, should_stop=should_stop)
+                    _lead(study, plan, pool, max_failures=max_failures, reporter=reporter, should_stop=should_stop)
             except (ZooError, KeyboardInterrupt) as error:
                 begun = _is_begun(path)
                 if isinstance(error, KeyboardInterrupt):
@@ -108,10 +108,9 @@ def _create(path: pathlib.Path, manifest: dict[str, Any]) -> Study:
     return load(path)
 
 
-def _lead(study: Study, plan: Plan, pool: Pool, *, max_failures: int, verbose: bool, should_stop: Callable[[], bool]
-          ) -> None:
+def _lead(study: Study, plan: Plan, pool: Pool, *, max_failures: int, reporter: progress.Reporter,
+          should_stop: Callable[[], bool]) -> None:
     """Leads a sweep to its end, or until it is stopped, and writes its tables."""
-    reporter = progress.for_output() if verbose else progress.Reporter()
     with contextlib.closing(reporter):
         about = "about " if plan.planned != plan.max_trials else ""
         reporter.note(f"sweep    {study.path}: {len(study.ended)} of {about}{plan.planned} trials done")

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import os
 import sys
 from typing import TYPE_CHECKING, Any, Callable, Mapping
 
 from fmnist_zoo import arguments, card, catalog
 from fmnist_zoo.settings import Choice, Whole
 from fmnist_zoo.spec import ModelSpec
-from trainers.config import ConfigError, overlay, resolve
+from trainers.config import LOGDIR, ConfigError, overlay, resolve
 from trainers.running import dependencies, provenance
 from trainers.tuning import halving
 from trainers.tuning.oracle import ORACLES, Oracle
@@ -35,7 +36,7 @@ class Plan:
 
     def __init__(self, model: str | ModelSpec | Callable[..., keras.Model], space: str | Mapping[str, Any] | None, *,
                  tuner: str, max_trials: int | None, objective: str, executions: int, factor: int | None = None,
-                 start: Any = None, **settings: Any):
+                 start: Any = None, logdir: str | os.PathLike[str] = LOGDIR, **settings: Any):
         if tuner == "hyperband":
             raise ConfigError("--tuner=asha does the work of hyperband: it trains many combinations for few epochs, "
                               "and the best of them for more; received --tuner=hyperband")
@@ -46,7 +47,7 @@ class Plan:
             COUNT.check("max_trials", max_trials)
         self.given = sorted(name for name, value in settings.items() if value is not None)
         given = {name: settings[name] for name in self.given}
-        self.base = resolve(model, ranking=True, **{"histogram_every": 0, **given})
+        self.base = resolve(model, logdir=logdir, ranking=True, **{"histogram_every": 0, **given})
         self.tuner, self.objective, self.executions = tuner, objective, executions
         default = "" if self._asks else catalog.default_space(self.base.spec)
         self.space = self._space(default if space is None else space)
