@@ -34,7 +34,7 @@ PINNED = FIND + """
 # The tab HParams: the cells of its table, and the lines of its parallel coordinates, whose tab has to be clicked.
 TABLE = FIND + """
     return find(document, "tf-hparams-table-view").flatMap(table => find(table.shadowRoot, "vaadin-grid-cell-content"))
-        .map(cell => cell.innerText.trim()).filter(Boolean)
+        .map(cell => cell.innerText.replace(/[\\u200b\\u200c]/g, "").trim()).filter(Boolean)
 """
 PARALLEL = FIND + """
     const tab = find(document, "paper-tab").find(tab => /PARALLEL/i.test(tab.innerText));

@@ -133,7 +133,7 @@ def run_outcome(folder):
     """All that must be equal of two equal runs, as JSON holds it: weights, optimizer, rows, result, curves."""
     result = json.loads((pathlib.Path(folder) / "result.json").read_text(encoding="utf-8"))
     curves = {part: {tag: values for tag, values in scalars(pathlib.Path(folder) / part).items()
-                     if not tag.startswith("speed/") and tag != "final/seconds"} for part in ("", "train")}
+                     if not tag.startswith("speed/")} for part in ("", "train")}
     return plain({"state": state_digest(folder), "rows": rows_without_times(folder), "curves": curves,
                   **{name: result.get(name) for name in ("final", "weights_sha256", "epochs", "stopped_early")}})
 

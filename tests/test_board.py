@@ -1,9 +1,11 @@
 """What TensorBoard's HParams tab and Text tab are given. A run's events are tested in test_train.py."""
 
 import concurrent.futures
+import itertools
 import json
 import os
 import pathlib
+import re
 import socket
 import subprocess
 import sys
@@ -39,7 +41,7 @@ def shown(folder):
 
 
 def values(model="4L", **settings):
-    return hparams.hyperparameters(resolve(model, **settings), model=model)
+    return hparams.hyperparameters(resolve(model, **settings), sweep={"name": "none", "model": model})
 
 
 def test_columns_have_the_values_of_all_runs_and_those_that_differ_are_shown(tmp_path):
@@ -47,7 +49,7 @@ def test_columns_have_the_values_of_all_runs_and_those_that_differ_are_shown(tmp
     columns, metrics = declared(tmp_path)
     assert list(columns["model"].domain_discrete) == ["2L"] and set(columns) == set(hparams._TYPES)
     assert shown(tmp_path) == {"model", "dropout", "l2", "learning_rate", "seed"}  # nothing differs yet
-    assert not any("ranking" in tag for tag in metrics[:VISIBLE])  # parallel coordinates show runs that have them all
+    assert "selected/objective" not in metrics  # parallel coordinates draw no row that lacks one, and no run has it
     hparams.declare(tmp_path, [values("4L", activation="gelu", l1=1e-5, warmup=0.1, flip=True, epochs=3)])
     columns, _ = declared(tmp_path)
     assert list(columns["model"].domain_discrete) == ["2L", "4L"]
@@ -69,6 +71,22 @@ def test_what_a_sweep_searches_is_shown_and_its_folder_has_the_same_declaration(
     hparams.declare(tmp_path, [values("4L", batch_size=32)])
     assert {"mixup", "erase", "model"} <= shown(tmp_path)
     assert (sweep / hparams.FILE).read_bytes() == (tmp_path / hparams.FILE).read_bytes()
+    columns, metrics = declared(tmp_path)
+    assert metrics[0] == "selected/objective" and list(columns["sweep"].domain_discrete) == ["4L-grid", "none"]
+
+
+def test_sweep_and_data_are_columns_where_they_differ_and_texts_are_short(tmp_path):
+    """In parallel coordinates a longer text runs across the next axis, and mini's losses are not those of all."""
+    name = "a_sweep_of_many_rates_1"
+    trial = hparams.hyperparameters(
+        resolve("4L", hidden=(512, 256), dropout=(0.2, 0.1), activation="gelu", data="mini"),
+        sweep={"name": name, "model": "4L,hidden=512_256"})
+    hparams.declare(tmp_path, [values("4L"), trial])
+    assert {"sweep", "data"} <= shown(tmp_path)
+    columns, _ = declared(tmp_path)
+    assert list(columns["sweep"].domain_discrete) == ["a_sweep_…rates_1", "none"]
+    texts = [text for info in columns.values() for text in info.domain_discrete]
+    assert max(map(len, texts)) == hparams.LONGEST
 
 
 def test_runs_that_start_at_the_same_time_keep_each_others_values(tmp_path, monkeypatch):
@@ -85,7 +103,7 @@ def test_declaration_that_does_not_read_is_made_again_from_the_records_of_runs(t
     (tmp_path / "2L" / "damaged").mkdir(parents=True)
     (tmp_path / "2L" / "damaged" / "config.json").write_text("damaged")
     if content == "other columns":
-        content = hparams._declaration({"model": {"3L"}}, ())
+        content = hparams._declaration({"model": {"3L"}}, (), objective=False)
     if content is not None:
         (tmp_path / hparams.FILE).write_bytes(content)
     hparams.declare(tmp_path, [values("4L")])
@@ -124,14 +142,17 @@ def started(folder, config, sweep):
     return metadata.parse_session_start_info_plugin_data(event.summary.value[0].metadata.plugin_data.content)
 
 
-def test_trial_is_named_by_its_number_and_has_the_model_of_the_sweep(tmp_path):
+def test_trial_is_named_by_its_number_and_has_the_model_and_name_of_the_sweep(tmp_path):
     """4L with dropout 0.3 is 4D_drop03, but in a sweep of 4L it must not leave the others on the axis of models."""
     groups = set()
-    for execution in "01":
-        found = started(tmp_path / "0003" / execution, resolve("4D_drop03", ranking=True), {"model": "4L"})
+    for name, execution in itertools.product(("grid", "rates"), "01"):
+        sweep = {"model": "4L", "name": name}
+        found = started(tmp_path / "0003" / execution, resolve("4D_drop03", ranking=True), sweep)
         assert found.hparams["model"].string_value == "4L" and found.hparams["dropout"].number_value == 0.3
+        assert found.hparams["sweep"].string_value == name
         groups.add(found.group_name)
-    assert groups == {f"#0003 {tmp_path.name}"}
+    assert len(groups) == 2  # a sweep has its own, and TensorBoard joins executions of one name
+    assert {"".join(filter(str.isprintable, group)) for group in groups} == {"#0003"}
 
 
 @pytest.mark.parametrize("name, settings, shown", [
@@ -159,29 +180,56 @@ def test_run_that_ends_worse_than_guessing_has_failed(final, said):
 
 # The link of `make board`.
 
-MANY = [f"2L,hidden={units}" for units in range(1, 21)]
-
-
-@pytest.mark.parametrize("models, trials, links, regex, empty", [
-    (["4L"], 3, 1, None, False), (["4L"], 50, 1, "^(?!sweeps/)", False), ([], 50, 1, None, True),
-    (["network_A", "network_B"], 0, 1, None, False), (["4L", "network_A"], 0, 2, None, False),
-    (MANY, 0, 1, "^(?!sweeps/)", True), (MANY[1:], 50, 1, "^(?!sweeps/)", False),
-    ([*MANY[1:], "network_A"], 0, 2, "^(?!network_)", False)])
-def test_link_pins_loss_and_accuracy_and_leaves_out_what_blanks_charts(tmp_path, models, trials, links, regex, empty):
-    for model in models:
-        (tmp_path / model / "run").mkdir(parents=True)
-        (tmp_path / model / "run" / "config.json").touch()
+def board_of(logdir, models, trials=0, mini=()):
+    """The lines that are printed for runs of these models, of all data or of mini, and for a sweep."""
+    for data, folders in (("fashion_mnist", models), ("mini", mini)):
+        for model in folders:
+            (logdir / model / "run.1").mkdir(parents=True)
+            write_json(logdir / model / "run.1" / "config.json", {"data": {"name": data}})
     for trial in range(trials):
-        (tmp_path / "sweeps" / "grid" / f"{trial:04}").mkdir(parents=True)
-    lines = serve.lines("http://localhost:6006/", tmp_path)
-    assert len(lines) == links + empty and not empty or "show no run until you type a filter" in lines[-1]
-    found = [urllib.parse.urlsplit(line.split()[-1]) for line in lines[:links]]
-    query, tabs = (urllib.parse.parse_qs(text) for text in (found[0].query, found[0].fragment.partition("&")[2]))
-    assert query["smoothing"] == tabs["_smoothingWeight"] == ["0"] and found[0].fragment.startswith("timeseries&")
+        (logdir / "sweeps" / "grid" / f"{trial:04}").mkdir(parents=True)
+        (logdir / "sweeps" / "grid" / "sweep.json").touch()
+    return serve.lines("http://localhost:6006/", logdir)
+
+
+def parsed(line):
+    """The filter of runs, and the tab, of a printed link."""
+    link = urllib.parse.urlsplit(line.split()[-1])
+    tab, _, rest = link.fragment.partition("&")
+    query, tabs = urllib.parse.parse_qs(link.query), urllib.parse.parse_qs(rest)
+    assert query["smoothing"] == tabs["_smoothingWeight"] == ["0"]
     assert [card["tag"] for card in json.loads(query["pinnedCards"][0])] == ["loss", "accuracy"]
-    assert tabs.get("regexInput", [None]) == [regex]
-    filters = [urllib.parse.parse_qs(link.query).get("runFilter", [""])[0] for link in found]
-    assert filters == (["^(?!network_)", "^network_"] if links == 2 else [""])
+    assert query.get("runFilter") == tabs.get("regexInput")
+    return query.get("runFilter", [""])[0], tab
+
+
+@pytest.mark.parametrize("models, trials, mini, first", [
+    (["4L"], 0, [], ["4L"]), (["4L"], 3, [], ["4L"]), ([], 3, ["4L"], ["4L"]), (["2L", "4L"], 3, ["3L"], ["2L", "4L"]),
+    (["network_A", "2L"], 3, ["3L"], ["2L"]), (["network_A", "network_B"], 1, [], ["network_A", "network_B"])])
+def test_first_page_has_the_runs_that_belong_together(tmp_path, models, trials, mini, first):
+    first_line, *_ = board_of(tmp_path, models, trials, mini)
+    regex, tab = parsed(first_line)
+    rows = [*serve.rows_of(tmp_path)[1:], "4L/shipped-mini/test"]
+    assert tab == "timeseries"
+    seen = [row for row in rows if re.search(regex, row)]
+    assert seen == [f"{model}/run.1" for model in first] + ["4L/shipped-mini/test"] * (not models or not mini)
+
+
+@pytest.mark.parametrize("models, trials, tabs", [
+    (["4L"], 0, ["timeseries"]), (["4L"], 1, ["timeseries", "hparams"]), ([], 1, ["timeseries", "hparams"]),
+    (["4L", "network_A"], 1, ["timeseries", "timeseries", "hparams"]), (["network_A"], 0, ["timeseries"])])
+def test_other_links_open_models_of_500_epochs_and_trials(tmp_path, models, trials, tabs):
+    links = [parsed(line) for line in board_of(tmp_path, models, trials)]
+    assert [tab for _, tab in links] == tabs
+    assert len(links) < 3 or links[1][0] == "^network_"
+    if trials:
+        assert links[-1][0] == "" and parsed(serve.lines("http://x/", tmp_path / "sweeps" / "grid")[-1])[1] == "hparams"
+
+
+@pytest.mark.parametrize("models, trials, empty", [(39, 50, False), (41, 0, True), (0, 50, True)])
+def test_tabs_that_open_empty_are_said(tmp_path, models, trials, empty):
+    *_, last = board_of(tmp_path, [f"2L,hidden={units}" for units in range(1, models + 1)], trials)
+    assert ("show no run until you type a filter" in last) == empty
 
 
 @pytest.mark.parametrize("flags, text", [

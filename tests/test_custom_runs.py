@@ -99,7 +99,7 @@ def test_events_show_filters_and_the_graph(workplace):
 def test_evaluate(capsys):
     assert evaluate.main(["--zoo_module=zoo_of_runs", "--run=tb_logs/my_cnn/first"]) == 0
     assert "accuracy" in capsys.readouterr().out
-    report = json.loads(pathlib.Path("tb_logs/my_cnn/first/evaluation/evaluation.json").read_text())
+    report = json.loads(pathlib.Path("tb_logs/my_cnn/first/test/evaluation.json").read_text())
     assert report["images"] == 500 and report["accuracy"] > 0.6
 
 

@@ -71,16 +71,16 @@ def test_figures_are_those_of_the_saved_model(evaluated):
 
 def test_report_pictures_and_events_are_written(evaluated):
     folder, report = evaluated
-    assert read_json(folder / "evaluation" / "evaluation.json") == {
+    assert read_json(folder / "test" / "evaluation.json") == {
         **json.loads(json.dumps(report)), "version": __version__}
     for name in ("confusion", "reliability"):
-        with Image.open(folder / "evaluation" / f"{name}.png") as image:
+        with Image.open(folder / "test" / f"{name}.png") as image:
             assert image.width > 300
     step = json.loads((folder / "result.json").read_text())["final"]["epoch"]  # on the run's own charts
-    scalars = helpers.scalars(folder / "evaluation")
+    scalars = helpers.scalars(folder / "test")
     assert scalars["accuracy"] == {step: pytest.approx(report["accuracy"])}  # events hold float32
     assert scalars["loss"] == {step: pytest.approx(report["nll"])}
-    found = helpers.summaries(folder / "evaluation")
+    found = helpers.summaries(folder / "test")
     assert {"pictures/confusion", "pictures/reliability"} <= set(found)
     curves = [tag for tag in found if found[tag][0][1].metadata.plugin_data.plugin_name == "pr_curves"]
     assert curves == [f"pr_curve/{name}/pr_curves" for name in CLASS_NAMES]
@@ -89,7 +89,7 @@ def test_report_pictures_and_events_are_written(evaluated):
 def test_precision_recall_curve_is_right(evaluated):
     from tensorboard.util import tensor_util
 
-    (_, value), = helpers.summaries(evaluated[0] / "evaluation")["pr_curve/Bag/pr_curves"]
+    (_, value), = helpers.summaries(evaluated[0] / "test")["pr_curve/Bag/pr_curves"]
     table = tensor_util.make_ndarray(value.tensor)
     positives, false_positives, true_negatives, false_negatives, precision, recall = table
     assert positives[0] == 50 and false_positives[0] == 450 and true_negatives[0] == false_negatives[0] == 0
@@ -99,19 +99,19 @@ def test_precision_recall_curve_is_right(evaluated):
 def test_second_evaluation_replaces_the_first_and_longer_training_removes_it(evaluated, tmp_path):
     folder = shutil.copytree(evaluated[0], tmp_path / "run")
     evaluate(trained.from_run(folder))
-    assert len(helpers.scalars(folder / "evaluation")["accuracy"]) == 1  # fails on a step that was written twice
-    assert len(list((folder / "evaluation").iterdir())) == 4
+    assert len(helpers.scalars(folder / "test")["accuracy"]) == 1  # fails on a step that was written twice
+    assert len(list((folder / "test").iterdir())) == 4
     assert train_command.main([f"--resume={folder}", "--epochs=9"]) == 0
-    assert not (folder / "evaluation").exists()
+    assert not (folder / "test").exists()
 
 
 def test_evaluation_of_other_weights_or_data_or_a_damaged_one_is_not_read(evaluated, tmp_path):
     folder, report = evaluated
     known = dict(weights_sha256=report["weights_sha256"], data_sha256=report["data"]["sha256"])
-    assert read_evaluation(folder / "evaluation", **known)["accuracy"] == report["accuracy"]
+    assert read_evaluation(folder / "test", **known)["accuracy"] == report["accuracy"]
     for name in known:
-        assert read_evaluation(folder / "evaluation", **{**known, name: "x"}) is None
-    text = (folder / "evaluation" / "evaluation.json").read_text()
+        assert read_evaluation(folder / "test", **{**known, name: "x"}) is None
+    text = (folder / "test" / "evaluation.json").read_text()
     (tmp_path / "evaluation.json").write_text(text.replace('"images": 500', '"images": 900'))
     assert read_evaluation(tmp_path, **known) is None
 
@@ -122,7 +122,7 @@ def test_command_prints_everything_by_class_and_expands_a_tilde(folder, monkeypa
     printed = capsys.readouterr().out
     assert re.search(r"accuracy +0\.\d{4} \(95 %: 0\.\d{4} to 0\.\d{4}\)", printed)
     assert all(printed.count(f"\n{name} ") == 2 for name in CLASS_NAMES)  # by class, and in the confusion matrix
-    assert printed.endswith(f"\n\nwritten: {folder}/evaluation, with pictures\n")
+    assert printed.endswith(f"\n\nwritten: {folder}/test, with pictures\n")
 
 
 def test_ensemble_is_a_row_beside_its_members(folder, tmp_path, capsys):
@@ -133,7 +133,7 @@ def test_ensemble_is_a_row_beside_its_members(folder, tmp_path, capsys):
     assert command.main([*arguments, "--ensemble", f"--logdir={tmp_path}", "--json"]) == 0
     first, other, ensemble = json.loads(capsys.readouterr().out)
     place, = (tmp_path / "ensembles").iterdir()
-    assert read_json(place / "evaluation" / "evaluation.json") == {**ensemble, "version": __version__}
+    assert read_json(place / "test" / "evaluation.json") == {**ensemble, "version": __version__}
     assert re.fullmatch(r"2L,hidden=32\+network_softmax-[0-9a-f]{8}", place.name) and place.name == ensemble["name"]
     assert [member["title"] for member in ensemble["members"]] == [first["title"], other["title"]]
     mean, labels = {}, {}
@@ -148,7 +148,7 @@ def test_ensemble_is_a_row_beside_its_members(folder, tmp_path, capsys):
     assert ensemble["nll"] == pytest.approx(metrics.mean_cross_entropy(mean["test"], labels["test"]))
     best = max((first, other), key=lambda report: (report["accuracy"], -report["nll"]))
     assert ensemble["mcnemar"]["against"] == ensemble["best_member"] == best["title"]
-    assert helpers.scalars(place / "evaluation")["accuracy"]
+    assert helpers.scalars(place / "test")["accuracy"]
     assert command.main([*reversed(arguments), "--ensemble", f"--logdir={tmp_path}"]) == 0
     printed = capsys.readouterr().out
     assert list((tmp_path / "ensembles").iterdir()) == [place]  # in any order, the same members are the same ensemble
@@ -180,7 +180,7 @@ def test_run_that_is_not_whole_is_refused(folder, capsys, file, change, says):
         shutil.rmtree(folder / file)
     else:
         (folder / file).unlink()
-    assert says in refused(capsys, f"--run={folder}") and not (folder / "evaluation").exists()
+    assert says in refused(capsys, f"--run={folder}") and not (folder / "test").exists()
 
 
 def test_runs_on_other_images_are_refused_before_anything_is_written(folder, tmp_path, capsys):
@@ -190,7 +190,7 @@ def test_runs_on_other_images_are_refused_before_anything_is_written(folder, tmp
     helpers.change(folder / "config.json", lambda record: record["data"].update(sha256="0" * 64))
     line = refused(capsys, *runs)
     assert "different data" in line and "000000000000" in line
-    assert not (folder / "evaluation").exists() and not (tmp_path / "logs" / "ensembles").exists()
+    assert not (folder / "test").exists() and not (tmp_path / "logs" / "ensembles").exists()
 
 
 def test_folder_in_use_by_another_process_is_refused(folder, capsys):
@@ -218,11 +218,11 @@ def test_shipped_models_are_evaluated_on_the_mini_set(tmp_path, monkeypatch, cap
     printed = capsys.readouterr().out
     made, = (tmp_path / "ensembles").iterdir()
     assert "McNemar" in printed and printed.endswith("".join(
-        f"written: {folder}/evaluation, with pictures\n" for folder in (
+        f"written: {folder}/test, with pictures\n" for folder in (
             tmp_path / "softmax" / "shipped-mini", tmp_path / "2L" / "shipped-mini", made)))
-    ensemble = json.loads((made / "evaluation" / "evaluation.json").read_text())
+    ensemble = json.loads((made / "test" / "evaluation.json").read_text())
     assert ensemble["temperature"] == 1.0  # they saw all training images of the set
-    place = tmp_path / "2L" / "shipped-mini" / "evaluation"
+    place = tmp_path / "2L" / "shipped-mini" / "test"
     assert json.loads((place / "evaluation.json").read_text())["accuracy"] > 0.8
     assert helpers.scalars(place)["accuracy"]
 

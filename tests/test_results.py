@@ -111,7 +111,7 @@ def test_ensemble_of_all_seeds_is_a_row_of_its_own(scored, tmp_path, monkeypatch
     assert sorted(loaded) == ["test", "validation"] and len(predicted) == 2 * 2
     *singles, together = results.read(out)
     assert singles == results.read(path) and together["seed"] == "0 1"
-    (report,) = [files.read_json(one) for one in logdir.glob("ensembles/*/evaluation/evaluation.json")]
+    (report,) = [files.read_json(one) for one in logdir.glob("ensembles/*/test/evaluation.json")]
     assert together["test_accuracy"] == report["accuracy"] and 0 < together["val_accuracy"] < 1
     assert results.scores([*singles, together])["softmax"].together == report["accuracy"]
 

@@ -119,7 +119,7 @@ def test_make_board_prints_a_link_alone_and_serves_values_metrics_and_statuses(s
         assert session["startTimeSecs"] <= session["endTimeSecs"]
         metrics = {value["name"]["tag"]: value["value"] for value in session["metricValues"]}
         if row["status"] == "COMPLETED":
-            assert metrics["final/ranking_loss"] == pytest.approx(float(row["objective"]), rel=1e-6)
+            assert metrics["selected/objective"] == pytest.approx(float(row["objective"]), rel=1e-6)
 
 
 def test_second_leader_is_refused_with_the_process_of_the_first(tmp_path, capsys):

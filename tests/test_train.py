@@ -71,7 +71,8 @@ def test_replay_of_the_record_gives_the_same_numbers(run, logdir):
 def test_training_and_validation_lie_on_the_same_charts_by_epoch(run):
     fit, validation = helpers.scalars(run.folder / "train"), helpers.scalars(run.folder)
     shared = {"loss", "accuracy", "objective/total", "objective/penalty"}
-    assert {tag for tag in validation if not tag.startswith("final/")} == shared | {"accuracy/rounded"}
+    selected = {f"selected/{name}" for name in ("val_loss", "val_accuracy", "train_loss", "epoch")}
+    assert set(validation) == shared | selected | {"speed/total_seconds"}
     assert set(fit) == shared | {"while_training/loss", "while_training/accuracy", "speed/images_per_second",
                                  "speed/seconds", *(f"optimizer/{name}" for name in (
                                      "learning_rate", "updates", "gradient_norm", "weight_norm"))}
@@ -85,6 +86,17 @@ def test_training_and_validation_lie_on_the_same_charts_by_epoch(run):
         assert validation["objective/total"][epoch] == pytest.approx(
             validation["loss"][epoch] + validation["objective/penalty"][epoch], rel=1e-6)
     assert not (run.folder / "validation").exists()  # a run is two rows
+
+
+def test_each_chart_is_a_curve_that_ends_with_the_selected_weights(run):
+    """A chart of one dot says nothing, and HParams takes the last values."""
+    found = helpers.scalars(run.folder)
+    assert not [tag for tag, values in found.items() if len(values) < 2]
+    final = run.result["final"]
+    for name in ("val_loss", "val_accuracy", "epoch"):
+        assert found[f"selected/{name}"][4] == pytest.approx(final[name], rel=1e-6)
+    assert found["selected/train_loss"][4] == pytest.approx(run.history[final["epoch"] - 1]["train_loss"], rel=1e-6)
+    assert found["speed/total_seconds"][4] == pytest.approx(run.result["seconds"], rel=1e-6)
 
 
 def test_events_hold_pictures_histograms_graphs_card_and_result(run):
@@ -104,8 +116,11 @@ def test_events_hold_pictures_histograms_graphs_card_and_result(run):
         found["settings"][0], found["result"][0]))
     again, final = f"--config={run.folder / 'config.json'}", run.result["final"]
     assert again in card and "784 -> 600" in card and "score on" not in card
-    assert step == 4 and again in result and "Published" not in result and "worst classes" in result
-    assert f"| validation | {final['val_loss']:.4f} | {final['val_accuracy']:.4f} |" in result
+    assert step == 4 and again in result and "Published" not in result and "fewest right" in result
+    for part, prefix in (("training", "train"), ("validation", "val")):
+        assert f"| {part} | {final[f'{prefix}_loss']:.4f} | {final[f'{prefix}_accuracy']:.4f} |" in result
+    for before, line, after in zip(result.split("\n"), result.split("\n")[1:], result.split("\n")[2:]):
+        assert not line.startswith("| ---") or before.startswith("|") and after.startswith("|")
 
 
 def test_graph_leads_from_images_to_logits_and_keras_layers_are_beside_it(run):
@@ -131,10 +146,8 @@ def test_hparams_records_hold_values_metrics_and_status(run, logdir):
     assert start["l2"].number_value == 1e-4 and start["seed"].number_value == 2 and start["dropout.4"].number_value == 0
     assert content(root, "_hparams_/session_start_info").session_start_info.group_name == "one 4D_drop03,l2=0.0001"
     assert content(root, "_hparams_/session_end_info").session_end_info.status == api_pb2.STATUS_SUCCESS
-    final = helpers.scalars(run.folder)
-    assert final["final/val_loss"][4] == pytest.approx(run.result["final"]["val_loss"], rel=1e-6)
-    declared = [info.name.tag for info in experiment.metric_infos if "ranking" not in info.name.tag]
-    assert set(declared) <= set(final) and len(declared) == 7  # those of ranking exist in sweeps only
+    declared = [info.name.tag for info in experiment.metric_infos]
+    assert set(declared) <= set(helpers.scalars(run.folder)) and len(declared) == 7
 
 
 @pytest.mark.long

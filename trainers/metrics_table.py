@@ -6,17 +6,18 @@ never includes the penalty; `objective` does. Must not import TensorFlow.
 One chart, one question; the same tag in two rows lies on one chart:
 
     loss, accuracy     dropout off: a fixed sample of the training images, validation, and after `evaluate` test
+    selected/          of the weights that would count if the run ended here, in the epochs that change them
     while_training/    the running means of the epoch's updates, dropout on
     objective/         what is minimised, and the penalty in it
     optimizer/         learning rate, norms, the number of updates
     speed/             of the training part of the epoch
-    final/             of the selected weights, once, when the run ends
 """
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Sequence
 
+FULL_BATCH = "network_"  # begins the names of models of 500 epochs; `tf.round` accuracy is of their part of the report
 TRAIN, RUN = "train", ""  # the rows of a run in TensorBoard: `<run>/train`, and `<run>` itself, which is validation
 
 
@@ -24,7 +25,7 @@ class Metric(NamedTuple):
     """One number that a run measures.
 
     Attributes:
-        column: its name in `metrics.csv` and in `Run.history`; empty for what is measured once, at the end.
+        column: its name in `metrics.csv` and in `Run.history`.
         tag: its chart in TensorBoard; empty: it has none.
         row: TRAIN or RUN.
         title: its column in the HParams tab, short, for the axes of parallel coordinates; empty: it has none.
@@ -56,21 +57,19 @@ METRICS = (
     Metric("weight_norm", "optimizer/weight_norm", TRAIN),
     Metric("val_objective", "objective/total"),
 )
-FINAL = (  # the HParams tab shows the first five of its columns at first
-    Metric("", "final/val_loss", RUN, "validation loss"),
-    Metric("", "final/val_accuracy", RUN, "validation accuracy"),
-    Metric("", "final/train_loss", RUN, "train loss"),
-    Metric("", "final/epoch", RUN, "epoch kept"),
-    Metric("", "final/seconds", RUN, "seconds"),
-    Metric("", "final/ranking_loss", RUN, "ranking loss"),  # of trials alone
-    Metric("", "final/ranking_accuracy", RUN, "ranking accuracy"),
+SELECTED = (  # the HParams tab shows the first five of its columns at first
+    Metric("ranking", "selected/objective", RUN, "objective"),  # by which a sweep ranks; no column of `metrics.csv`
+    Metric("val_loss", "selected/val_loss", RUN, "validation loss"),
+    Metric("val_accuracy", "selected/val_accuracy", RUN, "validation accuracy"),
+    Metric("train_loss", "selected/train_loss", RUN, "train loss"),
+    Metric("epoch", "selected/epoch", RUN, "epoch kept"),
 )
 Row = dict[str, Any]  # of `metrics.csv`: a number for each column, None for a cell that is empty
 COLUMNS = tuple(metric.column for metric in METRICS)
-HPARAMS = tuple((metric.tag, metric.title) for metric in (*FINAL, *METRICS) if metric.title)
+HPARAMS = tuple((metric.tag, metric.title) for metric in (*SELECTED, *METRICS) if metric.title)
 
 
-def scalars(values: dict[str, Any], row: str) -> dict[str, float]:
+def scalars(values: dict[str, Any], row: str, metrics: Sequence[Metric] = METRICS) -> dict[str, float]:
     """The charts' values, by tag, in one row of TensorBoard, from a row of `metrics.csv`; without what is None."""
-    return {metric.tag: values[metric.column] for metric in METRICS
+    return {metric.tag: values[metric.column] for metric in metrics
             if metric.tag and metric.row == row and values.get(metric.column) is not None}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import pathlib
 import time
+import zlib
 from typing import Any, Iterable, Mapping, Sequence
 
 import numpy as np
@@ -28,6 +29,7 @@ DROPOUT_COLUMNS = 4
 _SAME, _BY_LAYER = "one rate", "by layer"
 _KINDS = {name: known.kind for name, known in SETTINGS.items() if known.column}
 _TYPES = {
+    "sweep": str,
     "model": str,
     **{name: float if isinstance(kind, (Number, Whole)) or name == "dropout" else str for name, kind in _KINDS.items()},
     "dropout.schedule": str,
@@ -36,35 +38,45 @@ _TYPES = {
 Values = dict[str, float | str]  # a number or a string for each column
 
 SHOWN = 5  # columns that TensorBoard shows at first: those that "differ", in alphabetical order
+LONGEST = 16  # characters of a text: in parallel coordinates a longer one runs across the next axis
 _NAMES = {"dropout": "dropout (mean)"}  # shown, where it is not the column's own
+_NO_SWEEP = "none"
+_APART = ("sweep", "data")  # shown before others where they differ: results of unlike rows do not compare
 _FIRST = ("model", "dropout", "dropout.schedule", "l2", "learning_rate", "seed", "batch_size", "hidden")
 FILE = "events.out.tfevents.0.hparams"
 
 
-def hyperparameters(config: RunConfig, batch_size: int | None = None, *, model: str = "", by_layer: bool = False
-                    ) -> Values:
+def hyperparameters(config: RunConfig, batch_size: int | None = None, sweep: Mapping[str, Any] | None = None) -> Values:
     """A run's values, one for each declared column, and for each argument of a model of the user's.
 
     Args:
         batch_size: the images of an update, where the recipe says "full"; None leaves the column out there.
-        model: the name to show, if it is not the spec's own.
-        by_layer: whether a sweep searches the rates of single layers, so that no list holds all schedules.
+        sweep: of a trial: the `name` of its sweep, the `model` that all trials start from, and `by_layer`: whether
+            the rates of single layers are searched, so that no list holds all schedules.
     """
-    settings = flat(config)
+    settings, sweep = flat(config), sweep or {}
     cells = {name: settings[name] if _TYPES[name] is float else kind.write(settings[name])
              for name, kind in _KINDS.items()}
     rates = config.spec.dropout or (0.0,)
     of_layers = [*rates, *[0.0] * DROPOUT_COLUMNS][:DROPOUT_COLUMNS]
     cells |= {
-        "model": model or config.spec.name,
+        "sweep": sweep.get("name", _NO_SWEEP), "model": sweep.get("model", config.spec.name),
         "hidden": "-".join(map(str, config.spec.hidden)) or "none", "dropout": float(np.mean(rates)),
-        "dropout.schedule": _BY_LAYER if by_layer else _KINDS["dropout"].write(rates) if len(set(rates)) > 1 else _SAME,
+        "dropout.schedule": _BY_LAYER if sweep.get("by_layer") else
+        _KINDS["dropout"].write(rates) if len(set(rates)) > 1 else _SAME,
         "batch_size": batch_size or config.recipe.batch_size,
         **{f"dropout.{layer}": rate for layer, rate in enumerate(of_layers, start=1)},
     }
     given = {arguments.label(name): str(value).lower() if isinstance(value, bool) else value
              for name, value in config.spec.arguments}
-    return {name: value for name, value in cells.items() if isinstance(value, str) == (_TYPES[name] is str)} | given
+    cells = {name: value for name, value in cells.items() if isinstance(value, str) == (_TYPES[name] is str)} | given
+    return {name: _short(value) if isinstance(value, str) else value for name, value in cells.items()}
+
+
+def _short(text: str) -> str:
+    """Of a longer text its two ends, which tell names apart."""
+    half = LONGEST // 2
+    return text if len(text) <= LONGEST else f"{text[:half]}…{text[1 - half:]}"
 
 
 def declare(logdir: pathlib.Path, runs: Iterable[Values], *, first: Sequence[str] = ()) -> None:
@@ -80,19 +92,22 @@ def declare(logdir: pathlib.Path, runs: Iterable[Values], *, first: Sequence[str
     make_folder(logdir)
     with exclusive(logdir):  # runs that start at the same time would take each other's values out again
         known = _read(logdir / FILE) or _recorded(logdir)
+        sweeps = [path.parent for path in logdir.glob("sweeps/*/sweep.json")]
+        known["sweep"].update(_short(sweep.name) for sweep in sweeps)
         for values in runs:
             for name, value in values.items():
                 known.setdefault(name, set()).add(value)
-        content = _declaration(known, first)
-        for folder in (logdir, *(path.parent for path in logdir.glob("sweeps/*/sweep.json"))):
+        content = _declaration(known, first, objective=bool(sweeps))
+        for folder in (logdir, *sweeps):
             path = folder / FILE
             if not path.exists() or path.read_bytes() != content:
                 with atomic_write(path) as file:
                     file.write(content)
 
 
-def _declaration(known: dict[str, set[float | str]], first: Sequence[str]) -> bytes:
-    order = [*first, *(name for name in known if name not in first)]
+def _declaration(known: dict[str, set[float | str]], first: Sequence[str], *, objective: bool) -> bytes:
+    """`objective`: whether there are sweeps. Parallel coordinates draw no row that lacks a metric which is shown."""
+    order = dict.fromkeys((*_APART, *first, *known))
     known = {name: known[name] for name in order if name in known}
     differing = [name for name, values in known.items() if len(values) > 1]
     others = [name for name in _FIRST if name not in differing and name != "dropout.schedule"]
@@ -100,7 +115,7 @@ def _declaration(known: dict[str, set[float | str]], first: Sequence[str]) -> by
     return _content(api_pb2.Experiment(
         hparam_infos=[_info(name, values, name in shown) for name, values in known.items()],
         metric_infos=[api_pb2.MetricInfo(name=api_pb2.MetricName(tag=tag), display_name=text)
-                      for tag, text in HPARAMS]))
+                      for tag, text in HPARAMS if objective or text != "objective"]))
 
 
 def _info(name: str, values: set[float | str], differs: bool) -> api_pb2.HParamInfo:
@@ -159,19 +174,24 @@ def session_start(run: pathlib.Path, config: RunConfig, batch_size: int, sweep: 
                   ) -> summary_pb2.Summary:
     """The HParams record at the start of the run in a folder.
 
-    TensorBoard shows 15 characters of a group's name: the trial's number, or the run's name. The executions of a trial
-    are one group, and so are several seeds in a folder. All trials of a sweep bear the name of its base: what they
-    change has columns of its own.
+    TensorBoard shows 15 characters of a group's name. The executions of a trial are one group, `#0003`, and so are
+    several seeds in a folder. A sweep, which is a column, is in the name by characters that have no width. All trials
+    of a sweep bear the name of its base: what they change has columns of its own.
 
     Args:
-        sweep: of a trial: the `model` that its sweep starts from, and `by_layer`; None for a run.
+        sweep: of a trial, as of `hyperparameters`; None for a run.
     """
     place = run if run.parent.name == config.spec.folder else run.parent
-    group = f"{'#' * bool(sweep)}{place.name} {place.parent.name}"
-    info = plugin_data_pb2.SessionStartInfo(start_time_secs=time.time(), group_name=printable(group))
-    for name, value in hyperparameters(config, batch_size, **sweep or {}).items():
+    group = f"#{place.name}{_invisible(sweep['name'])}" if sweep else printable(f"{place.name} {place.parent.name}")
+    info = plugin_data_pb2.SessionStartInfo(start_time_secs=time.time(), group_name=group)
+    for name, value in hyperparameters(config, batch_size, sweep).items():
         setattr(info.hparams[name], "string_value" if isinstance(value, str) else "number_value", value)
     return _hparams(metadata.SESSION_START_INFO_TAG, session_start_info=info)
+
+
+def _invisible(text: str) -> str:
+    """32 characters without width, which differ for texts that do."""
+    return f"{zlib.crc32(text.encode(errors='surrogateescape')):032b}".translate({48: "\u200b", 49: "\u200c"})
 
 
 def session_end(*, success: bool) -> summary_pb2.Summary:

@@ -15,7 +15,7 @@ from fmnist_zoo.spec import CLASS_NAMES
 from trainers.board import events, hparams, pictures, texts
 from trainers.config import RunConfig
 from trainers.engine.network import Network, scale
-from trainers.metrics_table import RUN, TRAIN, scalars
+from trainers.metrics_table import FULL_BATCH, RUN, SELECTED, TRAIN, Row, scalars
 
 GRADIENT_PROBE = 1000
 WORST = 24
@@ -28,7 +28,7 @@ class Observer:
         probe: training images; the histograms show gradients on the first of them, with dropout off.
         validation: the images that the pictures are about; may be empty.
         replay: the command that trains this run again.
-        sweep: of a trial, as of `hparams.session_start`.
+        sweep: of a trial, as of `hparams.hyperparameters`, and the `objective` of its sweep.
     """
 
     def __init__(self, folder: pathlib.Path, config: RunConfig, network: Network, probe: Split, validation: Split, *,
@@ -55,12 +55,11 @@ class Observer:
             self._settings.image("pictures/augmented", pictures.sheet(augmented, columns=6), 0,
                                  description="training images of the first batch as the network sees them")
 
-    def epoch(self, row: dict[str, Any], validation_logits: np.ndarray) -> None:
-        """After an epoch: scalars, and every `histogram_epochs` epochs histograms and pictures.
-
-        `row` is the epoch's row of `metrics.csv`.
-        """
+    def epoch(self, row: Row, validation_logits: np.ndarray) -> None:
+        """After an epoch: scalars, and every `histogram_epochs` epochs histograms and pictures."""
         place = row["epoch"]
+        if not self._config.spec.name.startswith(FULL_BATCH):
+            row = {**row, "val_rounded_accuracy": None}
         training, validation = scalars(row, TRAIN), scalars(row, RUN)
         if self._config.ranking:  # a trial is one row: what both measure is of validation
             training, validation = {}, {**training, **validation}
@@ -71,8 +70,24 @@ class Observer:
             self._histograms(place)
             self._pictures(validation_logits, place)
 
+    def selected(self, row: Row, ranking: dict[str, float], seconds: float, place: int) -> None:
+        """What the HParams tab shows, which takes the last values: of the weights that count so far.
+
+        TensorBoard draws all scalars. So these are curves, not one dot each at the end.
+
+        Args:
+            row: of the epoch that these weights are from.
+            ranking: of a trial: `ranking_loss` and `ranking_accuracy`.
+            seconds: of training, so far.
+        """
+        self._run.scalars({"speed/total_seconds": seconds}, place)
+        if texts.worse_than_chance(row):  # it would flatten all axes of the HParams tab
+            return
+        objective = ranking[self._sweep["objective"]] if ranking and self._sweep else None
+        self._run.scalars(scalars({**row, "ranking": objective}, RUN, SELECTED), place)
+
     def finish(self, result: dict[str, Any], validation_logits: np.ndarray) -> None:
-        """At the end, with the selected weights in the network: their metrics and pictures, the result as text.
+        """At the end, with the selected weights in the network: their pictures, the result as text.
 
         `result` is the content of `result.json`. HParams shows success, or failure if the run ended worse than chance.
         The events are then synced.
@@ -84,9 +99,6 @@ class Observer:
         problem = texts.worse_than_chance(final)
         text = texts.result(self._config, result, validation_logits, self._validation.labels, self._replay)
         self._run.text("result", text, place)
-        if not problem:  # its metrics would flatten all axes of the HParams tab
-            self._run.scalars({f"final/{name}": value for name, value in final.items()}, place)
-            self._run.scalars({"final/seconds": result["seconds"]}, place)
         self._run.summary(hparams.session_end(success=not problem), place)
         self.sync()
 

@@ -1,4 +1,4 @@
-"""`make board`: TensorBoard without noise, and a link that opens it on loss and accuracy, not smoothed.
+"""`make board`: TensorBoard without noise, and links: to loss and accuracy, not smoothed, and to HParams.
 
     python -m trainers.board.serve --logdir=tb_logs
 
@@ -25,34 +25,64 @@ import warnings
 from typing import TYPE_CHECKING, Sequence
 
 from fmnist_zoo.errors import SpecError
-from fmnist_zoo.files import local_path
+from fmnist_zoo.files import local_path, read_json
+from trainers.metrics_table import FULL_BATCH
 
 if TYPE_CHECKING:
     from tensorboard.program import TensorBoard
 
+TITLE = "TensorBoard (Ctrl-C ends it):"
 RUNS = ("*/*/config.json", "*/*/*/config.json")  # the latter of several seeds
 PINNED = ("loss", "accuracy")
-LONG = "network_"  # models that train for 500 epochs; all others train for 30
 SELECTED = 40  # of more rows that match the filter, all tabs but Time Series and HParams select none
 
 
 def rows_of(logdir: pathlib.Path) -> list[str]:
     """The rows that TensorBoard will have, about; each is a folder with events."""
-    runs = [path.parent for kind in RUNS for path in logdir.glob(kind)]
-    others = [path for kind in ("*/*/evaluation", "*/*/*/evaluation", "sweeps/*/sweep.json", "sweeps/*/[0-9]*")
+    runs = [path.parent for path in _records(logdir)]
+    others = [path for kind in ("*/*/test", "*/*/*/test", "sweeps/*/sweep.json", "sweeps/*/[0-9]*")
               for path in logdir.glob(kind)]
-    found = [*runs, *(path / "train" for path in runs), *others]
+    found = [*runs, *(path / "train" for path in runs if (path / "train").exists()), *others]
     return [".", *(path.relative_to(logdir).as_posix() for path in found)]
 
 
-def regex(rows: Sequence[str], runs: str) -> str:
-    """The filter of rows in all tabs but Time Series: trials of sweeps are left out where rows would be too many."""
-    ordinary = any(not row.startswith("sweeps/") for row in rows[1:])
-    return (runs or "^(?!sweeps/)") if ordinary and len(rows) > SELECTED else ""
+def _records(logdir: pathlib.Path) -> list[pathlib.Path]:
+    return [path for kind in RUNS for path in logdir.glob(kind)]
 
 
-def link(address: str, rows: Sequence[str], runs: str = "") -> str:
-    """The address of the Time Series tab with the charts that one looks at first, of runs that match `runs`.
+def pages(logdir: pathlib.Path) -> dict[str, str]:
+    """Title to filter of runs, a regular expression, for each page of runs whose curves fit on one chart.
+
+    Trials of sweeps are left out, and runs of mini where there are others: their losses are much higher. Models that
+    train for 500 epochs, on a page of their own, would press all others into a corner.
+    """
+    data = {path.parent.relative_to(logdir).as_posix(): _data(path) for path in _records(logdir)}
+    if not data:
+        return {TITLE: ""}
+    apart = {name for name in data if name.startswith(FULL_BATCH)}
+    out = ["sweeps/"] if any(logdir.glob("sweeps/*/sweep.json")) else []
+    if len(set(data.values())) > 1:
+        out += [f"{re.escape(name)}(/|$)" for name, kind in data.items() if kind == "mini"]
+        out.append("[^/]+/shipped-mini/")
+    if apart and len(apart) < len(data):
+        return {TITLE: _without([FULL_BATCH, *out]), f"and {FULL_BATCH}*, of 500 epochs:": f"^{FULL_BATCH}"}
+    return {TITLE: _without(out)}
+
+
+def _without(beginnings: Sequence[str]) -> str:
+    return f"^(?!{'|'.join(beginnings)})" if beginnings else ""
+
+
+def _data(config: pathlib.Path) -> str:
+    """The name of a run's data; empty if its record does not say it."""
+    try:
+        return str(read_json(config)["data"]["name"])
+    except (OSError, ValueError, LookupError, TypeError):
+        return ""
+
+
+def link(address: str, runs: str = "", tab: str = "timeseries") -> str:
+    """The address of a tab; Time Series has the charts that one looks at first, of runs that match `runs`.
 
     What follows the `#` holds in the other tabs: no smoothing, and the filter of rows.
     """
@@ -60,24 +90,19 @@ def link(address: str, rows: Sequence[str], runs: str = "") -> str:
     query = {"smoothing": "0", "pinnedCards": json.dumps(cards, separators=(",", ":"))}
     tabs = {"_smoothingWeight": "0"}
     if runs:
-        query["runFilter"] = runs
-    if chosen := regex(rows, runs):
-        tabs["regexInput"] = chosen
-    return f"{address}?{urllib.parse.urlencode(query)}#timeseries&{urllib.parse.urlencode(tabs)}"
+        query["runFilter"] = tabs["regexInput"] = runs
+    return f"{address}?{urllib.parse.urlencode(query)}#{tab}&{urllib.parse.urlencode(tabs)}"
 
 
 def lines(address: str, logdir: pathlib.Path) -> list[str]:
-    """What is printed: a link, or two where runs of 500 epochs would press all others into a corner of the charts.
-
-    Then a line, if the other tabs will be empty at first.
-    """
-    rows = rows_of(logdir)
-    models = {path.relative_to(logdir).parts[0] for kind in RUNS for path in logdir.glob(kind)}
-    apart = {name for name in models if name.startswith(LONG)}
-    filters = [f"^(?!{LONG})", f"^{LONG}"] if apart and apart != models else [""]
-    titles = ("TensorBoard (Ctrl-C ends it):", f"and {LONG}*, of 500 epochs:    ")
-    found = [f"{title} {link(address, rows, runs)}" for title, runs in zip(titles, filters)]
-    if any(sum(bool(re.search(regex(rows, runs), row)) for row in rows) > SELECTED for runs in filters):
+    """What is printed: a link for each of `pages`, one to HParams where there is a sweep; then a line, if the other
+    tabs will be empty at first."""
+    rows, filters = rows_of(logdir), pages(logdir)
+    links = {title: link(address, runs) for title, runs in filters.items()}
+    if any(logdir.glob("sweeps/*/sweep.json")) or (logdir / "sweep.json").exists():
+        links["and the trials of sweeps:"] = link(address, tab="hparams")
+    found = [f"{title:<{max(map(len, links))}} {there}" for title, there in links.items()]
+    if any(sum(bool(re.search(runs, row)) for row in rows) > SELECTED for runs in filters.values()):
         found.append("The tabs besides Time Series and HParams show no run until you type a filter that matches "
                      f"{SELECTED} rows or fewer")
     return found

@@ -6,7 +6,7 @@ Must not import TensorFlow.
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, Mapping
 
 import numpy as np
 
@@ -28,9 +28,9 @@ def published(config: RunConfig) -> bool:
     return set(decisive_differences(resolve(config.spec), config)) <= {"seed", "threads"}
 
 
-def worse_than_chance(final: dict[str, float]) -> str:
-    """What is wrong with a run whose loss is above that of equal probabilities; else empty."""
-    part = "validation" if "val_loss" in final else "training"
+def worse_than_chance(final: Mapping[str, Any]) -> str:
+    """What is wrong with a run whose loss is above that of equal probabilities; else empty. Also of a row."""
+    part = "validation" if final.get("val_loss") is not None else "training"
     loss = final["val_loss" if part == "validation" else "train_loss"]
     return "" if loss <= CHANCE else f"worse than chance: {part} loss {loss:.4g}, and that of guessing is {CHANCE:.4f}"
 
@@ -45,10 +45,9 @@ def result(config: RunConfig, found: dict[str, Any], logits: np.ndarray, labels:
     final = found["final"]
     problem = worse_than_chance(final)
     head = ("dropout off", "loss", "accuracy")
-    rows = [head, ("training", f"{final['train_loss']:.4f}", "")]
-    for part, prefix in (("validation", "val"), ("ranking", "ranking")):
-        if f"{prefix}_loss" in final:
-            rows.append((part, f"{final[f'{prefix}_loss']:.4f}", f"{final[f'{prefix}_accuracy']:.4f}"))
+    rows = [head, *((part, f"{final[f'{prefix}_loss']:.4f}", f"{final[f'{prefix}_accuracy']:.4f}")
+                    for part, prefix in (("training", "train"), ("validation", "val"), ("ranking", "ranking"))
+                    if f"{prefix}_loss" in final)]
     kept = found["weights"] if "val_loss" in final else "last"  # without validation the best are the last
     early = " (stopped early)" if found["stopped_early"] else ""
     lines = [f"## {config.spec.name}: {f'failed, {problem}' if problem else 'finished'}", "",
@@ -56,7 +55,8 @@ def result(config: RunConfig, found: dict[str, Any], logits: np.ndarray, labels:
              f"{found['seconds']:.0f} s of training", "",
              card.markdown_table(rows, numeric=head[1:])]
     if len(labels):
-        lines += ["", _worst_classes(metrics.confusion_matrix(logits, labels))]
+        lines += ["", "The classes of the fewest right validation images:", "",
+                  _worst_classes(metrics.confusion_matrix(logits, labels))]
     score = results.scores().get(config.spec.name) if published(config) else None
     if score:
         lines += ["", f"Published with this recipe, of the test images, seeds: {score.seeds}. Accuracy "
@@ -77,7 +77,7 @@ def _command(replay: str) -> str:
 def _worst_classes(matrix: np.ndarray, count: int = 3) -> str:
     """The classes of the fewest right images, each with the class that it is taken for most often."""
     shares = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
-    rows = [("worst classes", "right", "most often taken for")]
+    rows = [("class", "right", "most often taken for")]
     for label in np.argsort(np.diag(shares), kind="stable")[:count]:
         others = np.where(np.arange(len(matrix)) == label, -1, shares[label])
         rows.append((CLASS_NAMES[label], f"{shares[label, label]:.3f}",

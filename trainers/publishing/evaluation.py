@@ -16,6 +16,7 @@ import numpy as np
 from fmnist_zoo import backend, card
 from fmnist_zoo.files import atomic_write, local_path, make_folder, write_json
 from fmnist_zoo.spec import CLASS_NAMES
+from trainers.metrics_table import FULL_BATCH
 from trainers.publishing.measurement import DataSets, Ensemble, Measured, mcnemar
 from trainers.running import seeds
 from trainers.running.folder import ENSEMBLES, EVALUATION, SHIPPED, RunFolder, locked, read_evaluation
@@ -27,7 +28,7 @@ def evaluate(trained: Trained, *, logdir: str | os.PathLike[str] = "tb_logs", da
     """Measures a trained model on the test images and writes the report; returns it.
 
     Args:
-        logdir: shipped models write to `<logdir>/<model>/shipped/evaluation`; a run writes to its own `evaluation`.
+        logdir: shipped models write to `<logdir>/<model>/shipped/test`; a run writes to its own `test`.
         data_dir: where the data are; default: where the run had them.
 
     Raises:
@@ -51,7 +52,7 @@ def folder_of(measured: Measured, logdir: str | os.PathLike[str]) -> pathlib.Pat
     """The folder of a report. A shipped model has one for the published data, and one for others."""
     subject, log_folder = measured.subject, pathlib.Path(local_path(logdir, "logdir"))
     if isinstance(measured, Ensemble):
-        return log_folder / ENSEMBLES / measured.report["name"] / "evaluation"
+        return log_folder / ENSEMBLES / measured.report["name"] / "test"
     shipped, shipped_mini = SHIPPED
     name = shipped_mini if subject.data_settings.get("data") == "mini" else shipped
     return RunFolder(subject.folder or log_folder / subject.spec.folder / name).evaluation
@@ -69,9 +70,7 @@ def _write(folder: pathlib.Path, measured: Measured) -> None:
     reliability = {name: np.array(values) for name, values in report["reliability"].items()}
     images = {"confusion": pictures.confusion(np.array(report["confusion"])),
               "reliability": pictures.reliability(reliability)}
-    scalars = {"loss": report["nll"], "accuracy": report["accuracy"], "accuracy/rounded": report["rounded_accuracy"],
-               **{f"test/{name}": report[name] for name in ("nll_calibrated", "top_2_accuracy", "ece",
-                                                            "ece_calibrated")}}
+    scalars = {"loss": report["nll"], "accuracy": report["accuracy"]}
     with contextlib.closing(events.EventWriter(folder)) as writer:
         for name, image in images.items():
             png = writer.image(f"pictures/{name}", image, epoch, description=f"{report['images']} images")
@@ -110,7 +109,8 @@ def text(report: dict[str, Any]) -> str:
         f"  test images       {report['images']} ({report['data']['name']})",
         f"  accuracy          {report['accuracy']:.4f} (95 %: {low:.4f} to {high:.4f})",
         f"  top-2 accuracy    {report['top_2_accuracy']:.4f}",
-        f"  rounded accuracy  {report['rounded_accuracy']:.4f}",
+        *([f"  rounded accuracy  {report['rounded_accuracy']:.4f} (the report's tf.round; 0.9 untrained)"]
+          if report["model"].startswith(FULL_BATCH) else []),
         f"  NLL               {report['nll']:.4f}, calibrated {report['nll_calibrated']:.4f} "
         f"(temperature {report['temperature']:.3f})",
         f"  ECE               {report['ece']:.4f}, calibrated {report['ece_calibrated']:.4f}",

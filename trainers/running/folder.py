@@ -1,7 +1,7 @@
 """A run's folder, `<logdir>/<model>/<run>/`: its files, who may write to them, and what a resumed run removes.
 
     config.json  metrics.csv  result.json  failure.json  model.keras  weights/  checkpoints/latest.safetensors
-    train/  evaluation/
+    train/  test/
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     import keras
 
 SWEEPS = "sweeps"
-ENSEMBLES = "ensembles"  # their evaluations: <logdir>/ensembles/<name>/evaluation
+ENSEMBLES = "ensembles"  # their evaluations: <logdir>/ensembles/<name>/test
 EVALUATION = "evaluation.json"
 SHIPPED = ("shipped", "shipped-mini")  # folders for evaluations of the package's trained models, beside the runs
 LOCK = ".lock"
@@ -44,7 +44,7 @@ class RunFolder:
         self.result, self.failure = self.path / "result.json", self.path / "failure.json"
         self.model, self.weights = self.path / "model.keras", self.path / "weights"
         self.checkpoint = self.path / "checkpoints" / "latest.safetensors"
-        self.evaluation = self.path / "evaluation"
+        self.evaluation = self.path / "test"  # a row of TensorBoard, whose dots are of the test images
 
     def locked(self) -> contextlib.AbstractContextManager[Held]:
         """Holds the folder for this process."""

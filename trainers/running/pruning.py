@@ -31,8 +31,8 @@ OF_SWEEP = re.compile(r"""
      (sweep | best | trial | config | result | failure)\.json |
      (trials | metrics)\.csv | report\.html | (effects | combinations)\.png | log\.txt |
      (model | saving)\.keras | (weights | checkpoints)/\.?\w+\.safetensors(\.[0-9a-f]{8})? |
-     (train/ | evaluation/)?events\.out\.tfevents\.[\w.]+ |
-     evaluation/(evaluation\.json | \w+\.(png | tsv | pbtxt)))""", re.VERBOSE)
+     (train/ | test/)?events\.out\.tfevents\.[\w.]+ |
+     test/(evaluation\.json | \w+\.(png | tsv | pbtxt)))""", re.VERBOSE)
 EMPTY_FOR = 3600.0  # seconds: a run that starts makes its folder, and holds it a moment later
 
 

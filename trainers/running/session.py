@@ -237,6 +237,8 @@ class Session:
             row = self._row(means, seconds, logits)
             self._compare(row)
             self.observer.epoch(row, logits)
+            if self.config.recipe.weights == "last" or state.best_epoch == state.epoch:
+                self.observer.selected(row, self._ranking(), state.seconds, state.epoch)
         self.observer.flush()
         self.folder.table.append(row)
         self.callbacks.end_epoch(row)
@@ -320,19 +322,27 @@ class Session:
         with self.engine.counting():
             labels, logits = self.validation.labels, self.engine.predict(self.validation.images)
             training = self.sample if self.ranking else self.fit  # all images would take a trial a third of an epoch
-            train_loss = metrics.mean_cross_entropy(self.engine.predict(training.images), training.labels)
-            final: dict[str, float] = {"epoch": epoch, "train_loss": train_loss}
+            final = {"epoch": epoch, **_measured("train", self.engine.predict(training.images), training.labels)}
             if len(labels):
                 final |= _measured("val", logits, labels)
-            if self.ranking:
-                final |= _measured("ranking", self.engine.predict(self.ranking.images), self.ranking.labels)
+            ranking = self._ranking()
+            final |= ranking
             result = {"epochs": self.state.epoch, "stopped_early": self._stopped_early(),
                       "weights": self.config.recipe.weights, "final": final, "seconds": self.state.seconds,
                       "weights_sha256": weights.digest(clean),
                       "metrics_sha256": self.folder.table.sha256(self.state.epoch)}
+            if epoch != self.state.epoch:  # else it was said after that epoch
+                row = self.folder.table.rows()[epoch - 1]
+                self.observer.selected(row, ranking, self.state.seconds, self.state.epoch)
             self.observer.finish(result, logits)
         write_json(self.folder.result, result)
         return result
+
+    def _ranking(self) -> dict[str, float]:
+        """Of a trial: the metrics of the weights that count on the images that choose no epoch."""
+        if not self.ranking:
+            return {}
+        return _measured("ranking", self.engine.predict(self.ranking.images), self.ranking.labels)
 
     def _compile(self) -> None:
         """The model for `evaluate` and `fit` of Keras, and for callbacks."""

@@ -59,7 +59,7 @@ class Job(NamedTuple):
     leader: str  # content of its file `LEADER`
     data: dict[str, str]  # `sha256` and `split_sha256` that the data must have
     parent: str | None = None  # a run folder whose training this one continues
-    shown: dict[str, Any] = {}  # what TensorBoard shows alike for all trials, as of `hparams.session_start`
+    shown: dict[str, Any] = {}  # what TensorBoard shows alike for all trials, see `Study.shown`
     modules: dict[str, str] = {}  # of the user's, that the model needs, with the digests of their source
     directory: str = ""  # where the leader finds them
 

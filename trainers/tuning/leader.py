@@ -215,7 +215,7 @@ def columns(study: Study) -> Iterator[dict[str, Any]]:
         for value in parameter.values:
             with contextlib.suppress(ZooError):  # a value that is possible beside certain others alone
                 config = apply(study.base, {parameter.name: value}, given=study.given)
-                yield hparams.hyperparameters(config, **study.shown)
+                yield hparams.hyperparameters(config, sweep=study.shown)
 
 
 class Leader:

@@ -196,8 +196,9 @@ class Study:
 
     @property
     def shown(self) -> dict[str, Any]:
-        """What TensorBoard's HParams tab shows alike for all trials, as of `hparams.session_start`."""
-        return {"model": self.base.spec.name, "by_layer": any(name.startswith("dropout.") for name in self.space.names)}
+        """What TensorBoard shows alike for all trials, as of `hparams.hyperparameters`; the metric that ranks them."""
+        return {"name": self.path.name, "model": self.base.spec.name, "objective": self.objective.metric,
+                "by_layer": any(name.startswith("dropout.") for name in self.space.names)}
 
     def _rank(self, trial: Trial) -> tuple[int, float, int]:
         score = trial.score or 0.0
