@@ -142,7 +142,7 @@ def test_hparams_records_hold_values_metrics_and_status(run, logdir):
     experiment = content(helpers.summaries(logdir), "_hparams_/experiment").experiment
     start = content(root, "_hparams_/session_start_info").session_start_info.hparams
     assert {info.name for info in experiment.hparam_infos} == set(start)
-    assert start["model"].string_value == "4D_drop03,l2=0.0001" and start["dropout"].number_value == 0.3
+    assert start["model"].string_value == "4D_drop0…=0.0001" and start["dropout"].number_value == 0.3
     assert start["l2"].number_value == 1e-4 and start["seed"].number_value == 2 and start["dropout.4"].number_value == 0
     assert content(root, "_hparams_/session_start_info").session_start_info.group_name == "one 4D_drop03,l2=0.0001"
     assert content(root, "_hparams_/session_end_info").session_end_info.status == api_pb2.STATUS_SUCCESS

@@ -57,12 +57,13 @@ METRICS = (
     Metric("weight_norm", "optimizer/weight_norm", TRAIN),
     Metric("val_objective", "objective/total"),
 )
-SELECTED = (  # the HParams tab shows the first five of its columns at first
-    Metric("ranking", "selected/objective", RUN, "objective"),  # by which a sweep ranks; no column of `metrics.csv`
+SELECTED = (  # the HParams tab shows five columns at first; `metrics.csv` has neither `ranking` nor `total_seconds`
+    Metric("ranking", "selected/objective", RUN, "objective"),  # by which a sweep ranks
     Metric("val_loss", "selected/val_loss", RUN, "validation loss"),
     Metric("val_accuracy", "selected/val_accuracy", RUN, "validation accuracy"),
     Metric("train_loss", "selected/train_loss", RUN, "train loss"),
     Metric("epoch", "selected/epoch", RUN, "epoch kept"),
+    Metric("total_seconds", "speed/total_seconds", RUN, "seconds"),
 )
 Row = dict[str, Any]  # of `metrics.csv`: a number for each column, None for a cell that is empty
 COLUMNS = tuple(metric.column for metric in METRICS)

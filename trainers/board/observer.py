@@ -80,11 +80,10 @@ class Observer:
             ranking: of a trial: `ranking_loss` and `ranking_accuracy`.
             seconds: of training, so far.
         """
-        self._run.scalars({"speed/total_seconds": seconds}, place)
-        if texts.worse_than_chance(row):  # it would flatten all axes of the HParams tab
-            return
-        objective = ranking[self._sweep["objective"]] if ranking and self._sweep else None
-        self._run.scalars(scalars({**row, "ranking": objective}, RUN, SELECTED), place)
+        if not texts.worse_than_chance(row):  # it would flatten all axes of the HParams tab
+            objective = ranking[self._sweep["objective"]] if ranking and self._sweep else None
+            row = {**row, "ranking": objective, "total_seconds": seconds}
+            self._run.scalars(scalars(row, RUN, SELECTED), place)
 
     def finish(self, result: dict[str, Any], validation_logits: np.ndarray) -> None:
         """At the end, with the selected weights in the network: their pictures, the result as text.

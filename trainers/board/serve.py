@@ -35,6 +35,7 @@ TITLE = "TensorBoard (Ctrl-C ends it):"
 RUNS = ("*/*/config.json", "*/*/*/config.json")  # the latter of several seeds
 PINNED = ("loss", "accuracy")
 SELECTED = 40  # of more rows that match the filter, all tabs but Time Series and HParams select none
+ALL_SELECTED = 500  # of more rows, matching or not, Time Series selects none
 
 
 def rows_of(logdir: pathlib.Path) -> list[str]:
@@ -95,8 +96,8 @@ def link(address: str, runs: str = "", tab: str = "timeseries") -> str:
 
 
 def lines(address: str, logdir: pathlib.Path) -> list[str]:
-    """What is printed: a link for each of `pages`, one to HParams where there is a sweep; then a line, if the other
-    tabs will be empty at first."""
+    """What is printed: a link for each of `pages`, one to HParams where there is a sweep; then a line, if tabs will be
+    empty at first."""
     rows, filters = rows_of(logdir), pages(logdir)
     links = {title: link(address, runs) for title, runs in filters.items()}
     if any(logdir.glob("sweeps/*/sweep.json")) or (logdir / "sweep.json").exists():
@@ -105,6 +106,9 @@ def lines(address: str, logdir: pathlib.Path) -> list[str]:
     if any(sum(bool(re.search(runs, row)) for row in rows) > SELECTED for runs in filters.values()):
         found.append("The tabs besides Time Series and HParams show no run until you type a filter that matches "
                      f"{SELECTED} rows or fewer")
+    if len(rows) > ALL_SELECTED:
+        found.append(f"Time Series selects none of {len(rows)} rows: tick the box above them, which selects all that "
+                     "match the filter")
     return found
 
 
