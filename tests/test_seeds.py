@@ -134,7 +134,7 @@ def test_evaluation_is_of_each_run_once_and_paired(logdir, capsys, monkeypatch):
     flags = [f"--run={logdir}/softmax", "--run=2L/seeds", f"--logdir={logdir}"]
     assert evaluate.main(flags) == 0
     printed = capsys.readouterr().out
-    shares = {model: [files.read_json(logdir / model / f"seeds/seed{seed}/evaluation/evaluation.json")["accuracy"]
+    shares = {model: [files.read_json(logdir / model / f"seeds/seed{seed}/test/evaluation.json")["accuracy"]
                       for seed in range(3)] for model in ("softmax", "2L")}
     for values in shares.values():
         assert f"{np.mean(values):.4f} ± {np.std(values, ddof=1):.4f}" in printed

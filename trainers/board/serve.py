@@ -60,12 +60,13 @@ def pages(logdir: pathlib.Path) -> dict[str, str]:
     data = {path.parent.relative_to(logdir).as_posix(): _data(path) for path in _records(logdir)}
     if not data:
         return {TITLE: ""}
-    apart = {name for name in data if name.startswith(FULL_BATCH)}
+    ordinary = {name: kind for name, kind in data.items() if not name.startswith(FULL_BATCH)} or data
     out = ["sweeps/"] if any(logdir.glob("sweeps/*/sweep.json")) else []
-    if len(set(data.values())) > 1:
-        out += [f"{re.escape(name)}(/|$)" for name, kind in data.items() if kind == "mini"]
-        out.append("[^/]+/shipped-mini/")
-    if apart and len(apart) < len(data):
+    if any(kind != "mini" for kind in ordinary.values()):
+        of_mini = [name for name, kind in ordinary.items() if kind == "mini"]
+        of_mini += [path.relative_to(logdir).as_posix() for path in logdir.glob("*/shipped-mini")]
+        out += [f"{re.escape(name)}(/|$)" for name in of_mini]
+    if len(ordinary) < len(data):
         return {TITLE: _without([FULL_BATCH, *out]), f"and {FULL_BATCH}*, of 500 epochs:": f"^{FULL_BATCH}"}
     return {TITLE: _without(out)}
 
