@@ -21,7 +21,7 @@ from tests import helpers, sweeps
 from tests.runs import DATA, ENVIRONMENT, evaluate, make
 from trainers import evaluate as evaluate_command, export as export_command, train as train_command
 from trainers.config import ConfigError, resolve
-from trainers.running import pruning, trained
+from trainers.running import comparison, pruning, trained
 from trainers.running.folder import RunFolder, in_use
 from trainers.running.run import opened
 from trainers.runs import main
@@ -316,6 +316,22 @@ def test_plot_has_the_curves_of_runs_of_other_lengths(tmp_path, capsys):
     assert text.endswith(f"written: {tmp_path / 'curves.png'}\n")
     with Image.open(tmp_path / "curves.png") as picture:
         assert picture.width > 800 and len(picture.convert("RGB").getcolors(1 << 20)) > 10
+
+
+@pytest.mark.parametrize("count", [3, 10])
+def test_plot_names_each_curve_once_a_panel_or_in_one_legend(count, tmp_path):
+    """Each has a look of its own, and a run without an epoch has neither a curve nor a name."""
+    names = [f"run{index}" for index in range(count)]
+    for index, name in enumerate(names):
+        make(tmp_path, name, losses=(0.5, 0.4 + index / 100))
+    make(tmp_path, "new", losses=(), finished=False, epochs=9)
+    figure = comparison._curves(comparison.read([f"4L/{name}" for name in (*names, "new")], str(tmp_path)))
+    beside = [[text.get_text() for text in axis.texts] for axis in figure.axes]
+    legends = [text.get_text() for legend in figure.legends for text in legend.get_texts()]
+    assert [sorted(panel) for panel in beside] == [names if count == 3 else []] * 2
+    assert legends == (names if count == 10 else [])
+    drawn = [line for line in figure.axes[0].lines if line.get_linestyle() == "-" and line.get_marker() != "None"]
+    assert len({(line.get_color(), line.get_marker()) for line in drawn}) == count
 
 
 def test_trial_is_named_by_its_folder(tmp_path, capsys):

@@ -152,23 +152,24 @@ def _curves(runs: Sequence[Compared]) -> Figure:
     import numpy as np
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(11, 4.2), layout="constrained")
+    figure = Figure(figsize=(12.5, 4.2), layout="constrained")
     for axis, (*names, label) in zip(figure.subplots(1, 2), PANELS):
-        for index, one in enumerate(runs):
+        named = []
+        for index, one in enumerate(one for one in runs if all(one.rows)):
+            epochs = np.arange(1, min(map(len, one.rows)) + 1)
+            look = plotting.line(index, len(epochs))
             for name, style in zip(names, ("--", "-")):
                 values = np.array([[row.get(name) for row in rows] for rows in zip(*one.rows)], float)
-                values = values.reshape(-1, len(one.rows))  # (epochs, seeds)
-                epochs, means, color = np.arange(1, len(values) + 1), values.mean(axis=1), f"C{index % 10}"
-                axis.plot(epochs, means, style, color=color, linewidth=1.4, marker="." if len(values) == 1 else "",
-                          label=one.label if style == "-" else None)
+                means = values.mean(axis=1)  # of (epochs, seeds)
+                (drawn,) = axis.plot(epochs, means, linestyle=style, **look)
                 if len(one.rows) > 1:
                     deviations = values.std(axis=1, ddof=1)
-                    axis.fill_between(epochs, means - deviations, means + deviations, color=color, alpha=0.2,
+                    axis.fill_between(epochs, means - deviations, means + deviations, color=look["color"], alpha=0.2,
                                       linewidth=0)
+            if np.isfinite(means).any():  # on validation images
+                named.append((one.label, drawn))
         axis.set(xlabel="epoch", ylabel=label)
         axis.xaxis.get_major_locator().set_params(integer=True)
         axis.grid(alpha=0.3)
-    for words in axis.legend(title="solid: validation\ndashed: training, dropout off", fontsize=8,
-                             title_fontsize=8).get_texts():
-        words.set_parse_math(False)
+        plotting.name_lines(axis, named, "solid: validation\ndashed: training, dropout off")
     return figure
