@@ -3,12 +3,13 @@
     python -m benchmarks.recipes                    # each setting added to 4L: 3 seeds, half an hour on two cores
     python -m benchmarks.recipes --table=left_out   # each left out of a good recipe, or added: an hour and a half
     python -m benchmarks.recipes --settings ema=0.999 shift=1,flip=true
+    python -m benchmarks.recipes --table=left_out --certain --plot=docs/pictures/left_out.png
     python -m benchmarks.recipes --table=short      # prints the table of short trainings
     python -m benchmarks.recipes --table=short --model=4L --settings=hidden=512_512,epochs=4,weights=last
 
-Comparisons are measured on the validation images: the test images are not opened. Differences are paired by seed. Runs
-that the log folder or the file of rows holds are not trained again, so an interrupted table continues, and a table may
-come from several machines.
+Comparisons are measured on the validation images: the test images are not opened. Differences are paired by seed, and p
+is of a paired t-test, corrected by Holm for all tests of a table. Runs that the log folder or the file of rows holds
+are not trained again, so an interrupted table continues, and a table may come from several machines.
 
 Of a short training, each seed trains in a process of its own that compiles everything, and is evaluated once on the
 test images. The seconds are those of training, with tracing and compiling; imports, reading data, validation and
@@ -30,16 +31,18 @@ from typing import Any, NamedTuple, Sequence
 from benchmarks import command
 from fmnist_zoo import card, settings
 from fmnist_zoo.files import atomic_write
+from fmnist_zoo.statistics import LEVEL, holm, paired
 from trainers import cli
 from trainers.config import SETTINGS, ConfigError, resolve
 from trainers.engine.processor import machine
-from trainers.running import provenance
+from trainers.running import plotting, provenance
 from trainers.running.folder import RunFolder
 
 SHORT = "short"
 KEY = ("model", "data", "settings", "seed")  # of a run, in a file of rows
-HEAD = ("change", "validation NLL", "difference", "p", "validation accuracy", "difference", "p", "best epoch",
-        "s an epoch")
+HEAD = ("change", "validation NLL", "difference", "p (Holm)", "validation accuracy", "difference", "p (Holm)",
+        "best epoch", "s an epoch")
+FIGURES = {"nll": "validation NLL", "accuracy": "validation accuracy"}
 Row = dict[str, Any]
 
 
@@ -98,6 +101,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--rows", type=command.file_to_write, help="the CSV file of rows; default: that of the table "
                         "beside this module")
     parser.add_argument("--page", type=pathlib.Path, help="the page whose table is replaced, such as docs/recipes.md")
+    parser.add_argument("--certain", action="store_true", help="of a comparison: only the changes with a p below "
+                        f"{LEVEL}")
+    parser.add_argument("--plot", type=command.file_to_write, help="of a comparison: a PNG file of all its differences")
     parser.add_argument("--worker", action="store_true", help="train a short training's first seed here; prints JSON")
     options = parser.parse_args(arguments)
     options.rows = options.rows or pathlib.Path(__file__).with_name(f"{options.table}.csv")
@@ -125,8 +131,12 @@ def _compare(options: argparse.Namespace) -> int:
         if stop():
             print("interrupted; the same command continues")
             return 128 + stop.number
-    found = comparison_table({change: [rows[key] for key in keys[change]] for change in keys})
-    command.show(found, options.page, f"recipes: python -m benchmarks.recipes --table={options.table}")
+    by_change = {change: [rows[key] for key in keys[change]] for change in keys}
+    if options.plot:
+        plot(by_change, options.plot)
+    certain = " --certain" if options.certain else ""
+    command.show(comparison_table(by_change, certain=options.certain), options.page,
+                 f"recipes: python -m benchmarks.recipes --table={options.table}{certain}")
     return 0
 
 
@@ -158,26 +168,60 @@ def put(path: pathlib.Path, row: Row, key: Sequence[str]) -> None:
         writer.writerows([*others, row])
 
 
-def comparison_table(by_change: dict[str, list[Row]]) -> str:
-    """The table as Markdown. The first change is what all others are compared with."""
-    base = next(iter(by_change.values()))
-    rows: list[Sequence[str]] = [HEAD]
+def comparison_table(by_change: dict[str, list[Row]], *, certain: bool = False) -> str:
+    """The table as Markdown. The first change is what all others are compared with.
+
+    Args:
+        certain: leave out the changes of which neither figure has a p below `LEVEL`.
+    """
+    tests, rows = _tests(by_change), [HEAD]
     for change, runs in by_change.items():
+        mine = [tests[change, figure] for figure in FIGURES if change]
+        if certain and mine and all(p is None or p >= LEVEL for _, p in mine):
+            continue
         cells = [f"`{change}`" if change else "as it is"]
-        for figure in ("nll", "accuracy"):
-            values = [float(run[figure]) for run in runs]
-            cells += [f"{statistics.mean(values):.4f}", *(_difference(runs, base, figure) if change else ("", ""))]
+        for figure in FIGURES:
+            difference, p = tests.get((change, figure), (None, None))
+            cells += [f"{statistics.mean(float(run[figure]) for run in runs):.4f}",
+                      "" if difference is None else f"{statistics.mean(difference):+.4f}",
+                      "" if p is None else f"{p:.2g}"]
         epoch = statistics.mean(float(run["epoch"]) for run in runs)
         rows.append((*cells, f"{epoch:.0f}", f"{statistics.median(float(run['seconds']) for run in runs):.2f}"))
     return card.markdown_table(rows, numeric=HEAD[1:])
 
 
-def _difference(runs: list[Row], base: list[Row], figure: str) -> tuple[str, str]:
-    """The mean difference, and the p of a paired t-test over seeds."""
-    from fmnist_zoo.statistics import paired
+def _tests(by_change: dict[str, list[Row]]) -> dict[tuple[str, str], tuple[list[float], float | None]]:
+    """For each change and figure the differences of its seeds, and the corrected p; None for one seed."""
+    (_, base), *others = by_change.items()
+    pairs = {(change, figure): [[float(run[figure]) for run in one] for one in (runs, base)]
+             for change, runs in others for figure in FIGURES}
+    found = {key: paired(*pair) for key, pair in pairs.items()}
+    corrected = iter(holm([one.p for one in found.values() if one.p is not None]))
+    return {key: ([ours - theirs for ours, theirs in zip(*pairs[key])], None if one.p is None else next(corrected))
+            for key, one in found.items()}
 
-    found = paired(*([float(run[figure]) for run in one] for one in (runs, base)))
-    return f"{found.difference:+.4f}", "" if found.p is None else f"{found.p:.2g}"
+
+def plot(by_change: dict[str, list[Row]], path: pathlib.Path) -> None:
+    """Writes the differences of all seeds as a PNG file, by accuracy: filled where the corrected p is below `LEVEL`."""
+    with plotting.own_settings(), atomic_write(path) as file:
+        from matplotlib.figure import Figure
+
+        tests = _tests(by_change)
+        changes = sorted(list(by_change)[1:], key=lambda change: statistics.mean(tests[change, "accuracy"][0]))
+        figure = Figure(figsize=(10, 0.26 * len(changes) + 1), layout="constrained")
+        for axis, (name, title) in zip(figure.subplots(1, len(FIGURES), sharey=True), reversed(FIGURES.items())):
+            for height, change in enumerate(changes):
+                differences, p = tests[change, name]
+                certain = p is not None and p < LEVEL
+                color = plotting.COLORS[1] if certain else "0.45"
+                axis.plot(differences, [height] * len(differences), "o", markersize=4, color=color,
+                          markerfacecolor=color if certain else "white")
+                axis.plot(statistics.mean(differences), height, "|", markersize=12, color=color)
+            axis.axvline(0, color="black", linewidth=0.8)
+            axis.grid(alpha=0.3)
+            axis.set(xlabel=f"difference in {title}", yticks=range(len(changes)), yticklabels=changes)
+            axis.tick_params(labelsize=8)
+        figure.savefig(file, format="png", dpi=88)
 
 
 def _short(options: argparse.Namespace) -> int:

@@ -1,4 +1,4 @@
-"""`python -m fmnist_zoo [PATTERN]`: the table of models, or one model's card. Never imports TensorFlow."""
+"""`python -m fmnist_zoo [PATTERN ...]`: the table of models, or one model's card. Never imports TensorFlow."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from fmnist_zoo.errors import ZooError
 def main(arguments: list[str] | None = None) -> int:
     """Prints the listing; returns the exit code."""
     parser = argparse.ArgumentParser(prog="python -m fmnist_zoo", description="Lists the models of the zoo.")
-    parser.add_argument("pattern", nargs="?", default="*", help="a name (its card) or a pattern such as '4D*'")
+    parser.add_argument("patterns", nargs="*", default=["*"], help="a name (its card), or patterns such as '4D*'")
     parser.add_argument("--json", action="store_true", help="print JSON instead of text")
     parser.add_argument("--markdown", action="store_true", help="print the table as Markdown, as in the README")
     parser.add_argument("--zoo_module", metavar="MODULE", help="a module of yours that registers more models")
@@ -24,7 +24,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         if options.zoo_module:
             registry.load_zoo_module(options.zoo_module)
-        print(_listing(options.pattern, as_json=options.json, as_markdown=options.markdown), flush=True)
+        print(_listing(options.patterns, as_json=options.json, as_markdown=options.markdown), flush=True)
     except ZooError as error:
         print(f"fmnist_zoo: {card.printable(str(error))}", file=sys.stderr)
         return 2
@@ -33,11 +33,14 @@ def main(arguments: list[str] | None = None) -> int:
     return 0
 
 
-def _listing(pattern: str, *, as_json: bool, as_markdown: bool) -> str:
+def _listing(patterns: list[str], *, as_json: bool, as_markdown: bool) -> str:
     """The table of the models that match; the card (or JSON) of one that is named in full."""
-    names = registry.list_models(pattern)
-    one = not names or pattern in names  # a name that is not listed may be a changed one, or get_spec refuses it
-    models = [(registry.get_spec(name), registry.get_recipe(name)) for name in ([pattern] if one else names)]
+    names: dict[str, None] = {}  # an ordered set
+    for pattern in patterns:  # a name that is not listed may be a changed one, or get_spec refuses it
+        found = registry.list_models(pattern)
+        names.update(dict.fromkeys([pattern] if not found or pattern in found else found))
+    one = list(names) == patterns and len(patterns) == 1
+    models = [(registry.get_spec(name), registry.get_recipe(name)) for name in names]
     if as_json:
         found = card.to_dicts(models)
         return json.dumps(found[0] if one else found, indent=2)

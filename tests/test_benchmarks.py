@@ -8,9 +8,10 @@ import re
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from benchmarks import command, epoch, limit, recipes, sweeps, table
-from fmnist_zoo import get_spec
+from fmnist_zoo import get_spec, statistics
 from tests import workers
 from trainers.config import resolve
 
@@ -60,6 +61,21 @@ def test_recipes_compares_changes_with_the_recipe_and_writes_the_page(tmp_path, 
     for again in (flags, [*flags, f"--logdir={tmp_path / 'elsewhere'}"]):
         assert recipes.main(again) == 0 and "(tape, seed " not in capsys.readouterr().out
         assert page.read_text() == text
+
+
+def test_p_of_a_comparison_is_corrected_for_all_of_its_tests_and_the_certain_changes_are_told(tmp_path):
+    """Two changes and two figures are four tests: the smallest p is multiplied by four, the next by three."""
+    values = {"": (0.3, 0.31, 0.29), "flip=true": (0.2, 0.21, 0.1901), "shift=1": (0.31, 0.29, 0.3)}
+    by_change = {change: [{"nll": nll, "accuracy": 0.9 + index / 1000, "epoch": 1, "seconds": 1}
+                          for index, nll in enumerate(losses)] for change, losses in values.items()}
+    lines = recipes.comparison_table(by_change).splitlines()
+    p = float(lines[3].split("|")[4])
+    alone = statistics.paired([0.2, 0.21, 0.1901], values[""]).p
+    assert p == pytest.approx(4 * alone, rel=0.05) and lines[4].split("|")[4].strip() == "1"
+    assert recipes.comparison_table(by_change, certain=True).splitlines() == lines[:4]
+    recipes.plot(by_change, tmp_path / "plot.png")
+    with Image.open(tmp_path / "plot.png") as picture:
+        assert picture.width > 500
 
 
 def test_short_training_is_timed_and_put_into_its_table(tmp_path, capsys, monkeypatch):
