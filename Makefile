@@ -3,6 +3,7 @@
 # make test-long   the tests that make test leaves out because each takes seconds and shows a variation
 # make test-all   all tests, also the slow ones: a browser, the site, the notebook, killed sweeps; an hour and more
 # make board   TensorBoard on tb_logs, served to this machine alone, and a link to the charts that one looks at first
+# make notebook   opens a copy of the notebook docs/tour.ipynb, tour.ipynb, in a browser
 # make docs    the documentation as a site, in build/docs
 # make results trains every row of the table of scores, for hours; after an interruption it continues
 # make check-results MODEL=4D_drop03 SEED=0   trains one row of the table again and compares the scores
@@ -24,7 +25,7 @@ RUN := .venv/bin/python
 PYTEST := $(RUN) -m pytest -n logical --maxprocesses=4 --dist=worksteal -q
 SOURCES := setup.cfg pyproject.toml constraints.txt
 
-.PHONY: train test test-long test-all pytest board docs results check-results report campaign lint types clean
+.PHONY: train test test-long test-all pytest board notebook docs results check-results report campaign lint types clean
 
 train: .venv/run.stamp
 	@$(RUN) -m trainers.train --model=$(MODEL) $(if $(EPOCHS),--epochs=$(EPOCHS)) $(FLAGS)
@@ -50,6 +51,10 @@ types: .venv/dev.stamp
 
 board: .venv/run.stamp
 	@$(RUN) -m trainers.board.serve --logdir=tb_logs $(FLAGS)
+
+notebook: .venv/notebook.stamp
+	@test -e tour.ipynb || cp docs/tour.ipynb tour.ipynb
+	@$(RUN) -m notebook tour.ipynb $(FLAGS)
 
 # Material's note on MkDocs 2 is answered in CONTRIBUTING.md.
 docs: .venv/docs.stamp
@@ -86,6 +91,10 @@ campaign: .venv/dev.stamp
 
 .venv/docs.stamp: .venv/run.stamp
 	@$(RUN) -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[docs]"
+	@touch $@
+
+.venv/notebook.stamp: .venv/run.stamp
+	@$(RUN) -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[notebook]"
 	@touch $@
 
 clean:

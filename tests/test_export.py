@@ -57,8 +57,9 @@ def test_file_gives_what_keras_gives(format, pixels, tmp_path, monkeypatch, capf
     monkeypatch.chdir(tmp_path)
     assert main(["--model=4D_drop03", f"--format={format}"]) == 0
     output = capfd.readouterr()
-    name = f"4D_drop03{FORMATS[format].suffix}"
-    assert output.err == "" and os.listdir(tmp_path) == [name]  # and nothing hidden
+    name = f"exports/4D_drop03{FORMATS[format].suffix}"
+    assert output.err == "" and os.listdir(tmp_path) == ["exports"]
+    assert os.listdir("exports") == [os.path.basename(name)]  # and nothing hidden
     model = fmnist_zoo.load_model("4D_drop03")
     first, second = output.out.splitlines()
     assert first.startswith(f"{name}: 3.") and "on 2,000 images" in first  # each weight once

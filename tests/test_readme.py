@@ -49,8 +49,8 @@ SLOW = ("--format=tflite", "--ensemble", "--seed=1", "--schedule_epochs=60", "--
         "--hidden=512,256", "--model=5L_unrolled", "--model=5L_distilled", "benchmarks.recipes", "how-to/python.md")
 # What `make` would run. Running it sets up environments and trains for minutes.
 TARGETS = {"train": "-m trainers.train", "test": "-m pytest", "board": "-m trainers.board.serve",
-           "results": "-m trainers.results", "check-results": "--check --models=softmax --seeds=0",
-           "campaign": "-m tests.campaign"}
+           "notebook": "-m notebook tour.ipynb", "results": "-m trainers.results",
+           "check-results": "--check --models=softmax --seeds=0", "campaign": "-m tests.campaign"}
 pytestmark = pytest.mark.usefixtures("without_xla")
 
 

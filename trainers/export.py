@@ -34,7 +34,7 @@ def define_flags() -> cli.Flags:
     values.path("run", "a finished run, such as 4D_drop03/first: its chosen weights")
     values.choice("format", list(FORMATS), "saved_model: a folder, for TensorFlow; tflite: for phones and boards; "
                   "onnx: for ONNX Runtime; keras: for Keras")
-    values.path("out", "the file, or the folder of a SavedModel; default: the model's name in the working folder")
+    values.path("out", "the file, or the folder of a SavedModel; default: exports/<model>")
     values.switch("overwrite", "replace an --out that exists: a file, or a SavedModel")
     return values
 

@@ -53,7 +53,7 @@ def export(model: str | Trained, format: str, out: str | os.PathLike[str] | None
     Args:
         model: the name of a model that comes trained, or one of `trainers.running.trained`, such as `from_run(folder)`.
         format: "saved_model", "tflite", "onnx" or "keras".
-        out: the file or folder to write; default: the model's name in the working folder. Its folder must exist.
+        out: the file or folder to write, in a folder that exists; default: the model's name in the folder `exports`.
         overwrite: replace an existing file or SavedModel.
 
     Returns:
@@ -73,6 +73,8 @@ def export(model: str | Trained, format: str, out: str | os.PathLike[str] | None
     started, chosen = time.perf_counter(), formats.find(format)
     images = data.load_data(("fit",), data="mini", validation_size=0)["fit"].images
     try:
+        if not out:
+            path.parent.mkdir(exist_ok=True)
         # An estimate: the result, temporary files that conversion leaves beside it, and a graph.
         numbers = source.spec.parameters + source.spec.fixed_parameters
         files.require_space(path.parent, 3 * 4 * numbers + (1 << 20))
@@ -93,11 +95,11 @@ def export(model: str | Trained, format: str, out: str | os.PathLike[str] | None
 def destination(model: str, format: str, out: str | os.PathLike[str] | None, overwrite: bool) -> pathlib.Path:
     """The path of an export; `UsageError` if nothing can be written there, or the format's packages are missing."""
     chosen = formats.find(format)
-    path = pathlib.Path(files.local_path(out or f"{model}{chosen.suffix}", "out"))
+    path = pathlib.Path(files.local_path(out or f"exports/{model}{chosen.suffix}", "out"))
     is_file = chosen.suffix.startswith(".")
     if is_file and path.suffix != chosen.suffix:
         raise UsageError(f"--out={path}: the name of a file of this format ends with {chosen.suffix}")
-    if not path.parent.is_dir():
+    if out and not path.parent.is_dir():
         raise UsageError(f"--out={path}: there is no folder {path.parent}; make it first")
     if format in ("saved_model", "tflite") and {"[", "\\"} & set(str(path)):
         raise UsageError(f"--out={path}: TensorFlow reads [ and \\ in a path as a pattern and does not find the file; "
