@@ -31,8 +31,10 @@ def blocks(language, text):
     return re.findall(rf"^```{language}\n(.*?)^```$", text, re.DOTALL | re.MULTILINE)
 
 
+EXERCISES = [page for page in PAGES if page.startswith("docs/exercises/")]  # the commands of each need each other
 COMMANDS = list(dict.fromkeys(
-    line for text in PAGES.values() for block in blocks("sh", text) for line in block.splitlines()))
+    line for page, text in PAGES.items() if page not in EXERCISES for block in blocks("sh", text)
+    for line in block.splitlines()))
 # What a command is given beside what a page says, so that it trains for seconds.
 QUICK = {
     "benchmarks.epoch": ["--data=mini", "--epochs=1", "--rounds=1", "--batches=256"],
@@ -128,6 +130,17 @@ def test_command(line, reader, monkeypatch, capsys):
         workers.in_process(monkeypatch)
     main = importlib.import_module(f"{module}.__main__" if module == "fmnist_zoo" else module).main
     assert main(flags) == 0, capsys.readouterr().err
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("page", EXERCISES)
+def test_commands_of_an_exercise(page, inline_pool, tmp_path, monkeypatch, capsys):
+    """In their order, in a new folder, on mini as the page says, but for one epoch."""
+    monkeypatch.chdir(tmp_path)
+    for line in (line for block in blocks("sh", PAGES[page]) for line in block.splitlines()):
+        module, *flags = shlex.split(line)[2:]
+        quick = ["--epochs=1"] if module in ("trainers.train", "trainers.sweep") else []
+        assert importlib.import_module(module).main([*flags, *quick]) == 0, (line, capsys.readouterr().err)
 
 
 def on_mini(function):
