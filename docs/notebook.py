@@ -1,4 +1,4 @@
-"""A hook of MkDocs: the notebook is a page of the site, with its stored outputs. Needs neither Jupyter nor nbconvert."""
+"""A hook of MkDocs: the notebook is a page of the site, with its stored outputs. Jupyter is not needed for it."""
 
 import json
 import pathlib
