@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 import pathlib
-import warnings
 from typing import Any
 
 import numpy as np
@@ -33,9 +32,7 @@ def build_model(name: str | ModelSpec, seed: int = 0, *, weights: str | os.PathL
         seed: in [0, 2**32). Initial weights are a function of the seed and the layer's index, not of the name: `4L`
             and `4D_drop03` start equal. They are drawn by the generator of Keras' backend: jax, torch and TensorFlow
             draw other numbers from the same seed, of the same distribution.
-        weights: None for initial weights, or a file: `.safetensors`, as a run leaves it in `weights/`, or Keras'
-            `.keras`, which tells models apart by the shapes of their layers alone, not by dropout, penalties or
-            activations.
+        weights: None for initial weights, or a file, as a run leaves it in `weights/`.
         **overrides: settings of `ModelSpec`, such as `hidden` (widths), `dropout` (a rate or one for each layer), `l2`.
 
     A model that was registered with a build function is what that function returns; its input may have the shape of
@@ -54,7 +51,11 @@ def build_model(name: str | ModelSpec, seed: int = 0, *, weights: str | os.PathL
     spec = derive(spec, **overrides) if overrides else spec
     model = build(spec, seed)
     if weights is not None:
-        load_weights(model, spec, weights)
+        path = pathlib.Path(local_path(weights, "weights"))
+        if path.suffix == ".keras":
+            raise WeightsError(f"{path}: holds a whole model, which keras.saving.load_model opens; weights are in "
+                               "files .safetensors")
+        assign(model, read(path, spec, model))
     return model
 
 
@@ -88,27 +89,6 @@ def feature_model(model: str | ModelSpec | keras.Model) -> keras.Model:
     if not isinstance(features, keras.KerasTensor):
         raise SpecError(f"the last layer of {model.name} has several inputs, none of which are its features")
     return keras.Model(model.inputs[0], features, name=f"{model.name}_features")
-
-
-def load_weights(model: keras.Model, spec: ModelSpec, source: str | os.PathLike[str]) -> None:
-    """Loads weights into the model of `spec`; `source` as `weights` of `build_model`."""
-    path = pathlib.Path(local_path(source, "weights"))
-    if path.suffix == ".safetensors":
-        assign(model, read(path, spec, model))
-        return
-    if path.suffix != ".keras" or not path.is_file():
-        problem = "this is no such file" if path.exists() else "there is no such file"
-        raise WeightsError(f"weights={os.fspath(source)!r}: expected a file .safetensors or .keras; {problem} "
-                           "(load_model gives the weights of the package)")
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error")  # for layers that differ from the model's, Keras only warns
-            model.load_weights(path)
-    except Exception as error:  # Keras and HDF5 raise anything for a file that is damaged or of another model
-        message = " ".join(str(error).split())[:300]
-        raise WeightsError(f"{path}: damaged, or belongs to another model than {spec.name}: {message}") from error
-    if not all(np.isfinite(array).all() for array in model.get_weights()):
-        raise WeightsError(f"{path}: holds numbers that are not finite")
 
 
 @custom.in_float32()

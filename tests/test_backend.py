@@ -51,7 +51,7 @@ import sys, numpy as np, fmnist_zoo
 from fmnist_zoo import backend, data, prediction
 images = data.load_data(("validation",), data="mini")["validation"].images
 model, pixels = fmnist_zoo.load_model("4D_drop03"), prediction.as_pixels(images)
-saved = fmnist_zoo.build_model("2L", weights=sys.argv[1])
+saved = backend.keras.saving.load_model(sys.argv[1])
 new = fmnist_zoo.build_model("2L", seed=5), fmnist_zoo.build_model("2L,dropout=0.1", seed=5)
 assert all(map(np.array_equal, *(one.get_weights() for one in new)))
 np.savez(sys.argv[2], logits=prediction.outputs_of(model, pixels), saved=prediction.outputs_of(saved, pixels),
@@ -63,12 +63,12 @@ assert backend.keras.config.backend() == backend.chosen() == sys.argv[3] and "te
 
 @pytest.mark.parametrize("backend", OTHERS)
 def test_every_backend_predicts_as_tensorflow_does(backend, tmp_path):
-    fmnist_zoo.build_model("2L", seed=1).save(tmp_path / "x.keras")
+    saved = fmnist_zoo.build_model("2L", seed=1)
+    saved.save(tmp_path / "x.keras")
     done = python(PREDICTS, tmp_path / "x.keras", tmp_path / "found.npz", backend, KERAS_BACKEND=backend)
     assert done.returncode == 0 and not done.stderr, done.stderr
     images = data.load_data(("validation",), data="mini")["validation"].images
     model, pixels = fmnist_zoo.load_model("4D_drop03"), prediction.as_pixels(images)
-    saved = fmnist_zoo.build_model("2L", weights=tmp_path / "x.keras")
     expected = {"logits": prediction.outputs_of(model, pixels), "saved": prediction.outputs_of(saved, pixels),
                 "features": prediction.outputs_of(fmnist_zoo.feature_model(model), pixels),
                 "probabilities": fmnist_zoo.predict(images, "4L").probabilities}

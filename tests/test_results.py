@@ -91,7 +91,7 @@ def test_rows_are_those_of_the_runs(scored):
         assert (row["chosen_epoch"], row["seconds"]) == (result["final"]["epoch"], result["seconds"])
         assert row["val_accuracy"] == result["final"]["val_accuracy"]
         images, labels = data.load_data(("test",), data="mini")["test"]
-        logits = prediction.outputs_of(models.build_model("softmax", weights=folder / "model.keras"),
+        logits = prediction.outputs_of(models.build_model("softmax", weights=folder / "weights" / "best.safetensors"),
                                        prediction.as_pixels(images))
         assert row["test_accuracy"] == metrics.accuracy(logits, labels)
         assert row["test_nll"] == metrics.mean_cross_entropy(logits, labels)
