@@ -42,6 +42,7 @@ QUICK = {
                            "--rows=rows.csv"],
     "trainers.evaluate": ["--data=mini", "--logdir=others"],
     "trainers.report": ["--data=mini", "--quick", "--only=softmax_2l"],
+    "trainers.results": ["--models=softmax", "--seeds=1", "--logdir=others"],
     "trainers.sweep": ["--data=mini", "--epochs=1", "--max_trials=2", "--logdir=others"],
     "trainers.train": ["--data=mini", "--epochs=1", "--logdir=others"],
 }
@@ -65,6 +66,9 @@ def workplace(tmp_path_factory):
         train.train("4D_drop03", epochs=8, run_name=name, **settings)
     for name in ("plain", "tutorial"):
         train.train("4L", epochs=1, run_name=name, **settings)
+    for model in ("4L", "4D_drop03"):
+        assert train.main([f"--model={model}", "--seeds=2", "--run_name=mini", "--epochs=1", "--data=mini",
+                           "--batch_size=full", "--histogram_every=0", f"--logdir={folder / 'tb_logs'}"]) == 0
     late = train.train("4D_drop03", epochs=1, run_name="second", **settings).folder
     (late / "result.json").unlink()
     train.train("softmax", epochs=1, run_name="seed0", **settings).folder.parent.rename(folder / "tb_logs/conv_teacher")

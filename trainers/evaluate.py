@@ -78,13 +78,15 @@ def _main(values: cli.Flags) -> int:
     data_sets = DataSets(values.data_dir)
     measured = [Measured(subject, data_sets) for subject in subjects]
     if several:
-        by_title = dict(zip([*runs, *models], measured))
-        reports = {title: {by_title[path].subject.seed: evaluation.once(by_title[path], logdir=values.logdir)
+        found = dict(zip([*runs, *models], measured))
+        by_seed = {title: {found[path].subject.seed: evaluation.once(found[path], logdir=values.logdir)
                            for path in paths}
                    for title, paths in {**groups, **{name: [name] for name in models}}.items()}
-        found = {"reports": [report for of_model in reports.values() for report in of_model.values()],
-                 "differences": [one._asdict() for one in evaluation.differences(reports)]}
-        print(json.dumps(found, indent=2) if values.json else evaluation.over_seeds(reports))
+        if values.json:
+            print(json.dumps({"reports": [report for of_model in by_seed.values() for report in of_model.values()],
+                              "differences": [one._asdict() for one in evaluation.differences(by_seed)]}, indent=2))
+        else:
+            print(evaluation.over_seeds(by_seed))
         return 0
     for one in measured:
         evaluation.write(one, logdir=values.logdir)

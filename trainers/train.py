@@ -99,7 +99,7 @@ def train(model: str | ModelSpec | Callable[[], Any] | keras.Model, *, data: Ima
             which `validation_size` are held out, or a `fmnist_zoo.Data` with the split "fit" and, to validate,
             "validation". No file holds images that are given here: `resume` needs them again.
         logdir: the log folder, for TensorBoard too; the run's folder is `<logdir>/<model>/<run_name>`.
-        run_name: default: the time and the seed.
+        run_name: default: the time and the seed. `seeds/seed0`, and so on, are several seeds in a folder.
         verbose: whether to show progress; None: if this is a notebook or standard output is a terminal.
         on_epoch: called after each epoch with its row of `metrics.csv`, a dict. If it returns True, the run ends there
             as by Ctrl-C: saved, without a result, and `resume` continues it. So does one in which it raises an error,
@@ -332,9 +332,10 @@ def _folder(path: str | os.PathLike[str], logdir: str | os.PathLike[str] = LOGDI
     """The folder of the run that is named, see `find_run`; `ConfigError` if no run has begun in it."""
     folder = RunFolder(find_run(path, logdir))
     if not folder.config.is_file():
-        if any(folder.path.glob("seed*/config.json")):
-            raise ConfigError(f"{folder.path}: holds several seeds: the command that began them continues them, or "
-                              "name one of its folders")
+        for place in (folder.path, pathlib.Path(logdir, folder.path)):
+            if any(place.glob("seed*/config.json")):
+                raise ConfigError(f"{place}: holds several seeds: the command that began them continues them, or name "
+                                  "one of its folders")
         read_run(folder.config)  # raises
     return folder
 

@@ -52,7 +52,7 @@ def text(found: Sequence[Difference]) -> str:
     """Differences as a table, and how they were tested."""
     rows = [("paired by seed", "", "seeds", "difference", "95 %", "p")]
     for one in found:
-        cells = ["-" if one.difference is None else f"{one.difference:+.4f}",
+        cells = ["-" if one.difference is None else f"{round(one.difference, 4) + 0.0:+.4f}",
                  "-" if one.low is None else f"{one.low:+.4f} to {one.high:+.4f}",
                  "-" if one.p is None else f"{one.p:.2g}"]
         rows.append((one.figure.replace("_", " "), f"{one.first} - {one.second}", str(len(one.seeds)), *cells))
