@@ -217,7 +217,7 @@ def test_model_of_a_module_that_is_not_imported(tmp_path, capsys):
     (["--prune", "--model=4L"], "--model does not go with --prune"),
     (["--compare", "4L/done", "4L/done"], "two runs or more"),
     (["--compare", "4L/done", "4L/early", "--plot=/nonexistent/c.png"], "c.png: there is no folder /nonexistent"),
-    (["--compare", "4L/done", "4L/nothing"], "4L/nothing: no run in this folder"),
+    (["--compare", "4L/done", "4L/nothing"], "4L/nothing: no such folder"),
     (["--compare", "4L/done", "4L/early", "--plot=x.pdf"], "must end with .png"),
     (["--compare", "4L", "4L/done"], "4L: has runs with other settings, or that are not finished; name a run, or a"),
     (["--logdir=nowhere"], "nowhere: no such folder"),

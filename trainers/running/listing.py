@@ -168,8 +168,9 @@ def named(word: str, logdir: str) -> list[Line]:
         found = [folder] if _holds_run(folder) else list(filter(_holds_run, _nested(folder)))
         lines = [run(path, os.path.basename(os.path.dirname(path))) for path in found]
     if not lines:
-        raise ConfigError(f"{word}: no run in this folder, nor below {logdir}; "
-                          "`python -m trainers.runs` lists the runs")
+        missing = "no run in this folder" if os.path.isdir(word) else "no such folder"
+        raise ConfigError(f"{word}: {missing}; a run is named by its folder, such as {logdir}/4D_drop03/<run>; "
+                          "`python -m trainers.runs` lists them")
     groups = over_seeds(lines)
     several = [group for group in groups if len(group) > 1] or groups
     if len(several) > 1:
