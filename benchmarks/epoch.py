@@ -1,17 +1,16 @@
 """How many seconds a training epoch takes, ours against others: `python -m benchmarks.epoch --peers tape fit torch`.
 
 Each peer trains the same model from the same initial weights on the same images (54,000; 1,800 of mini) with Adam at
-0.001, in a process of its own. `tape` is our engine as a run builds it, and `scratch` the one from the equations, which
-trains network_* alone. The others are written as their own documentation teaches: `fit` is Keras, `torch` PyTorch,
-`jax` JAX with optax. PyTorch and JAX need an environment of their own (`benchmarks/requirements.txt`). In each round
-each peer runs once, and every second round runs in reverse order, so that a busy minute of the machine, or a cold
-start, does not fall on one peer alone.
+0.001, in a process of its own. `tape` is our engine as a run builds it, and `scratch` the one from the equations,
+which trains network_* alone. The others are written as their own documentation teaches: `fit` is Keras by its
+defaults, `fit_epoch` with an epoch as `steps_per_execution`, `torch` PyTorch, `jax` JAX with optax. PyTorch and JAX
+need an environment of their own (`benchmarks/requirements.txt`). In each round each peer runs once, and every second
+round runs in reverse order, so that a busy minute of the machine, or a cold start, does not fall on one peer alone.
 
 "s an epoch" is the median over all epochs but the first of each process, which compiles and is shown on its own. A
 ratio is taken within each round, where both peers saw the same machine: its median says how much faster, its range how
-far to trust that. `limit` is the time of the bare matrix products and of the bytes that Adam moves
-(`benchmarks.limit`), measured in each round too; "of limit" is its share of a peer's epoch. "peak MB" is the memory of
-the whole process.
+far to trust that. Before and after each run the distance of the cores is measured (`benchmarks.cores`), and runs of
+one kind are compared. "peak MB" is the memory of the whole process.
 
 All peers must reach the same training loss (mean over the last epoch's updates, penalty included, averaged over rounds)
 within 3 %, on mini within 30 %. If they do not, one of them does other work, the times cannot be compared, and the exit
@@ -35,10 +34,9 @@ import sys
 import tempfile
 from typing import Any, Sequence
 
-from benchmarks import command, limit, peers
+from benchmarks import command, cores, peers
 from benchmarks.peers import INSIDE, OUTSIDE, Clock, Task
 from benchmarks.table import describe, summarize
-from fmnist_zoo import get_spec
 from fmnist_zoo.errors import UsageError
 from trainers.engine import processor
 
@@ -46,12 +44,7 @@ from trainers.engine import processor
 SETTINGS = ("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS", "TF_ENABLE_ONEDNN_OPTS", "TF_XLA_FLAGS", "XLA_FLAGS",
             "OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "OPENBLAS_CORETYPE")
 LIBRARIES = ("tensorflow", "keras", "numpy", "torch", "jax", "jaxlib", "optax")
-IMAGES = {"fashion_mnist": 54_000, "mini": 1_800}  # of the split fit
-LIMIT = "limit"
 WEIGHTS = "weights"  # a worker that trains nothing, but writes the initial weights for the peers outside TensorFlow
-LIMITS = {f"limit_{library}": library for library in limit.LIBRARIES}  # workers that measure the limit
-
-Answers = list[dict[str, Any]]
 
 
 def work(peer: str, task: Task) -> dict[str, Any]:
@@ -59,8 +52,6 @@ def work(peer: str, task: Task) -> dict[str, Any]:
     if peer == WEIGHTS:
         peers.save_weights(task)
         return {}
-    if peer in LIMITS:
-        return limit.measure(LIMITS[peer], get_spec(task.model), task.batch_size(IMAGES[task.data]))
     from fmnist_zoo import load_data
 
     split, clock = load_data(("fit",), data=task.data)["fit"], Clock()
@@ -73,17 +64,16 @@ def work(peer: str, task: Task) -> dict[str, Any]:
 
 def run_worker(peer: str, task: Task) -> dict[str, Any]:
     """`work` in a new process."""
-    outside = peer in OUTSIDE or peer == "limit_jax"
+    python = command.outside_python() if peer in OUTSIDE else sys.executable
     return command.ask(
         ["benchmarks.epoch", f"--worker={peer}", f"--models={task.model}", f"--batches={task.batch}",
          f"--epochs={task.epochs}", f"--data={task.data}", f"--seed={task.seed}", f"--weights={task.weights}"],
-        f"{peer} on {task.model} at batch {task.batch}", command.outside_python() if outside else sys.executable)
+        f"{peer} on {task.model} at batch {task.batch}", python)
 
 
-def one_round(options: argparse.Namespace, turn: int, folder: str) -> tuple[Answers, Answers]:
-    """Runs all peers once on each model and batch size; returns the answers of the peers and of the limit's workers."""
-    runs: Answers = []
-    limits: Answers = []
+def one_round(options: argparse.Namespace, turn: int, folder: str) -> list[dict[str, Any]]:
+    """Runs all peers once on each model and batch size; returns their answers."""
+    runs = []
     order = options.peers[::-1] if turn % 2 else options.peers
     for model in options.models:
         weights = ""
@@ -91,21 +81,16 @@ def one_round(options: argparse.Namespace, turn: int, folder: str) -> tuple[Answ
             weights = str(pathlib.Path(folder, "weights.npz"))
             run_worker(WEIGHTS, Task(model, 1, 1, options.data, options.seed + turn, weights))
         for batch, peer in itertools.product(options.batches, order):
-            where = {"round": turn + 1, "model": model, "batch": batch}
             task = Task(model, batch, options.epochs, options.data, options.seed + turn, weights)
-            if peer == LIMIT:
-                available = [name for name in LIMITS if name != "limit_jax" or command.outside_python().exists()]
-                answers = [run_worker(name, task) for name in available]
-                limits += [{**where, **answer} for answer in answers]
-                result = f"{min(answer['step_seconds'] for answer in answers):.2e} s of products a step"
-            else:
-                run = {**where, "peer": peer, **dataclasses.asdict(task), **run_worker(peer, task)}
-                del run["weights"]  # a temporary file
-                runs.append(run)
-                result = f"{statistics.median(run['epoch_seconds']):.3f} s an epoch, loss {run['loss']:.4f}"
-            print(f"round {turn + 1}/{options.rounds}  {model}  batch {batch}  {peer}: {result}", file=sys.stderr,
-                  flush=True)
-    return runs, limits
+            before = cores.round_trip()
+            run = {"round": turn + 1, "peer": peer, **dataclasses.asdict(task), **run_worker(peer, task),
+                   "round_trip_ns": [before, cores.round_trip()]}
+            del run["weights"]  # a temporary file
+            runs.append(run)
+            print(f"round {turn + 1}/{options.rounds}  {model}  batch {batch}  {peer}: "
+                  f"{statistics.median(run['epoch_seconds']):.3f} s an epoch, loss {run['loss']:.4f}, cores "
+                  f"{' and '.join(f'{ns:.0f} ns' for ns in run['round_trip_ns'])} apart", file=sys.stderr, flush=True)
+    return runs
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -115,14 +100,14 @@ def make_parser() -> argparse.ArgumentParser:
                         help="names from `python -m fmnist_zoo`")
     parser.add_argument("--batches", nargs="+", type=command.batch, default=[32, 128, 256],
                         help="images an update; full: all")
-    parser.add_argument("--peers", nargs="+", choices=(*INSIDE, *OUTSIDE, LIMIT), default=["tape", "fit", LIMIT],
+    parser.add_argument("--peers", nargs="+", choices=(*INSIDE, *OUTSIDE), default=["tape", "fit", "fit_epoch"],
                         help="the others are compared with the first")
     parser.add_argument("--rounds", type=command.count, default=5)
     parser.add_argument("--epochs", type=command.count, default=2, help="timed epochs a process, after the first")
     parser.add_argument("--data", choices=command.DATA, default="fashion_mnist")
     parser.add_argument("--seed", type=int, default=0, help="of the first round; each later one takes the next")
     parser.add_argument("--json", type=command.file_to_write, help="file for all numbers")
-    parser.add_argument("--worker", choices=(*INSIDE, *OUTSIDE, *LIMITS, WEIGHTS),
+    parser.add_argument("--worker", choices=(*INSIDE, *OUTSIDE, WEIGHTS),
                         help="run this here, once; prints a line of JSON")
     parser.add_argument("--weights", default="", help="for a worker: file of the initial weights")
     return parser
@@ -142,28 +127,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _main(options: argparse.Namespace) -> int:
     from trainers.running import provenance
 
-    named = [peer for peer in options.peers if peer != LIMIT]
-    outside = [peer for peer in named if peer in OUTSIDE]
+    outside = [peer for peer in options.peers if peer in OUTSIDE]
     if outside and not command.outside_python().exists():
         raise UsageError(f"{', '.join(outside)}: need an environment of their own, {command.OUTSIDE}, which does not "
                          "exist; benchmarks/requirements.txt says how to make it")
-    if not named:
-        raise UsageError(f"--peers={LIMIT}: name a peer beside it, such as tape {LIMIT}")
     with tempfile.TemporaryDirectory() as folder:
-        rounds = [one_round(options, turn, folder) for turn in range(options.rounds)]
-    runs, limits = ([answer for found in side for answer in found] for side in zip(*rounds))
+        runs = [run for turn in range(options.rounds) for run in one_round(options, turn, folder)]
+    cores.name_kinds(runs)
     versions = {run["peer"]: run.pop("versions") for run in runs}
-    versions.update({f"limit, {answer['library']}": answer.pop("version") for answer in limits})
-    summaries = []
-    for place in itertools.product(options.models, options.batches):
-        mine, bounds = ([one for one in found if (one["model"], one["batch"]) == place] for found in (runs, limits))
-        summaries.append(summarize(mine, named, bounds))
+    summaries = [summarize([run for run in runs if (run["model"], run["batch"]) == place], options.peers)
+                 for place in itertools.product(options.models, options.batches)]
     print("\n\n".join(map(describe, summaries)))
     if options.json:
         settings = {name: os.environ[name] for name in SETTINGS if name in os.environ}
         machine = {**processor.machine(), "settings": settings}
         content = {"machine": machine, "versions": versions, "commit": provenance.commit(), "rounds": options.rounds,
-                   "epochs": options.epochs, "runs": runs, "limits": limits, "summaries": summaries}
+                   "epochs": options.epochs, "runs": runs, "summaries": summaries}
         options.json.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
     return 0 if all(summary["agree"] for summary in summaries) else 1
 

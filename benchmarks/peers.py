@@ -76,21 +76,24 @@ def tape(task: Task, clock: Clock, split: Any, *, trainer: str = "tape") -> None
         clock.epoch_done(means.loss + means.penalty)
 
 
-def fit(task: Task, clock: Clock, split: Any) -> None:
-    """`Model.fit` on float arrays with its defaults, in one call, so that its input pipeline is built once."""
+def fit(task: Task, clock: Clock, split: Any, *, epoch_a_call: bool = False) -> None:
+    """`Model.fit` on float arrays in one call, so that its input pipeline is built once.
+
+    With its defaults, or with so many `steps_per_execution` that it returns to Python once an epoch.
+    """
     from fmnist_zoo import models
     from fmnist_zoo.backend import keras
 
     keras.utils.set_random_seed(task.seed)
     pixels = split.images.astype("float32") / 255
     model = models.build_model(task.model, seed=task.seed)
+    batch = task.batch_size(len(pixels))
     clock.start()
     model.compile(optimizer="adam", loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
-                  metrics=["accuracy"])
+                  metrics=["accuracy"], steps_per_execution=-(-len(pixels) // batch) if epoch_a_call else 1)
     # A callback that sees epochs alone does not make fit wait for each batch.
     timer = keras.callbacks.LambdaCallback(on_epoch_end=lambda epoch, logs: clock.epoch_done(logs["loss"]))
-    model.fit(pixels, split.labels, batch_size=task.batch_size(len(pixels)), epochs=1 + task.epochs, verbose=0,
-              callbacks=[timer])
+    model.fit(pixels, split.labels, batch_size=batch, epochs=1 + task.epochs, verbose=0, callbacks=[timer])
 
 
 def torch(task: Task, clock: Clock, split: Any) -> None:
@@ -228,7 +231,8 @@ def _jax_objective(spec: ModelSpec) -> Callable[..., Any]:
 
 
 INSIDE: dict[str, Callable[[Task, Clock, Any], None]] = {
-    "tape": tape, "fit": fit, "scratch": functools.partial(tape, trainer="scratch")}
+    "tape": tape, "fit": fit, "fit_epoch": functools.partial(fit, epoch_a_call=True),
+    "scratch": functools.partial(tape, trainer="scratch")}
 OUTSIDE: dict[str, Callable[[Task, Clock, Any], None]] = {"torch": torch, "jax": jax}  # in the other environment
 
 

@@ -1,11 +1,12 @@
 """Figures of speed from the answers of `benchmarks.epoch`'s workers, for a terminal and as the README's table.
 
-    python -m benchmarks.epoch --models softmax 2L --peers tape fit torch jax limit --json=benchmarks/results.json
+    python -m benchmarks.epoch --models softmax 2L --peers tape fit fit_epoch torch jax --json=benchmarks/results.json
     python -m benchmarks.table         # prints that file's table; nobody types numbers
 """
 
 from __future__ import annotations
 
+import collections
 import json
 import math
 import pathlib
@@ -15,12 +16,13 @@ import textwrap
 from typing import Any, Sequence
 
 from benchmarks import command
-from benchmarks.limit import BYTES_A_PARAMETER
-from fmnist_zoo import card, get_spec
+from benchmarks.cores import CHANGED
+from fmnist_zoo import card
 from fmnist_zoo.errors import ZooError
 
 RESULTS = command.ROOT / "benchmarks" / "results.json"
-TITLES = {"tape": "`tape`", "scratch": "`scratch`", "fit": "`Model.fit`", "torch": "PyTorch", "jax": "JAX"}
+TITLES = {"tape": "`tape`", "scratch": "`scratch`", "fit": "`Model.fit`", "fit_epoch": "`fit`, an epoch a call",
+          "torch": "PyTorch", "jax": "JAX"}
 PACKAGES = {"tensorflow": "TensorFlow", "keras": "Keras", "torch": "PyTorch", "jax": "JAX", "numpy": "NumPy"}
 # Shuffle orders and dropout masks differ between peers. An epoch of mini has so few updates that chance alone makes
 # 12 % (4D_drop03) or 25 % (4L, batch 256): only a gross error shows there, such as dropout left out.
@@ -31,72 +33,61 @@ class TableError(ZooError, ValueError):
     """A file without a run of `benchmarks.epoch`."""
 
 
-def summarize(runs: list[dict[str, Any]], peers: Sequence[str], limits: Sequence[dict[str, Any]] = ()
-              ) -> dict[str, Any]:
-    """Figures of one model and batch size, from the answers of all `peers` and of `benchmarks.limit` in all rounds.
+def summarize(runs: list[dict[str, Any]], peers: Sequence[str]) -> dict[str, Any]:
+    """Figures of one model and batch size, from the answers of all `peers` in all rounds, as far as `_alike` has them.
 
     Ratios are against the first peer, in the order of rounds.
     """
-    rows, medians = {}, {}
+    used, kind = _alike(runs, peers)
+    rows = {}
     for peer in peers:
-        mine = [run for run in runs if run["peer"] == peer]
+        mine = [run for run in used if run["peer"] == peer]
         seconds = [second for run in mine for second in run["epoch_seconds"]]
         low, median, high = statistics.quantiles(seconds, method="inclusive") if len(seconds) > 1 else seconds * 3
-        rows[peer] = {"seconds": median, "quartiles": [low, high], "memory_mb": max(run["memory_mb"] for run in mine),
+        rows[peer] = {"seconds": median, "quartiles": [low, high], "runs": len(mine),
+                      "memory_mb": max(run["memory_mb"] for run in mine),
                       **{name: statistics.fmean(run[name] for run in mine) for name in ("first_epoch_seconds", "loss")}}
-        medians[peer] = [statistics.median(run["epoch_seconds"]) for run in mine]
-    ratios = {f"{peer}/{peers[0]}": [own / first for own, first in zip(medians[peer], medians[peers[0]])]
-              for peer in peers[1:]}
+    ratios = {f"{peer}/{peers[0]}": _ratios(used, peer, peers[0]) for peer in peers[1:]}
     losses = [row["loss"] for row in rows.values()]
     spread = max(losses) / min(losses) - 1 if all(map(math.isfinite, losses)) else math.inf
     tolerance = LOSS_TOLERANCE[runs[0]["data"]]
-    summary = {**{name: runs[0][name] for name in ("model", "batch", "data", "images")}, "peers": rows,
-               "ratios": ratios, "loss_spread": spread, "loss_tolerance": tolerance, "agree": spread <= tolerance}
-    if limits:
-        summary["limit"] = _limit(summary, medians, limits)
-    return summary
+    return {**{name: runs[0][name] for name in ("model", "batch", "data", "images")}, "peers": rows, "ratios": ratios,
+            "cores": kind, "used": len(used), "runs": len(runs), "loss_spread": spread, "loss_tolerance": tolerance,
+            "agree": spread <= tolerance}
 
 
-def _limit(summary: dict[str, Any], medians: dict[str, list[float]],
-           limits: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Seconds of an epoch's products and bytes, and each peer's share of them: one a round, by its fastest library."""
-    spec, images = get_spec(summary["model"]), summary["images"]
-    batch = images if summary["batch"] == "full" else min(summary["batch"], images)
-    steps: dict[str, list[float]] = {}
-    for answer in limits:
-        steps.setdefault(answer["library"], []).append(answer["step_seconds"])
-    bandwidths = [answer["bandwidth"] for answer in limits if "bandwidth" in answer]
-    products = [min(seconds) * images / batch for seconds in zip(*steps.values())]
-    moved = BYTES_A_PARAMETER * spec.parameters * math.ceil(images / batch)
-    bounds = [product + moved / bandwidth for product, bandwidth in zip(products, bandwidths)]
-    product, bandwidth = statistics.median(products), statistics.median(bandwidths)
-    return {"seconds": statistics.median(bounds), "products_seconds": product,
-            "flops_per_second": spec.training_flops * images / product,
-            "libraries": {name: statistics.median(seconds) * images / batch for name, seconds in steps.items()},
-            "bytes_seconds": moved / bandwidth, "bandwidth": bandwidth,
-            "shares": {peer: [bound / own for bound, own in zip(bounds, found)] for peer, found in medians.items()}}
+def _alike(runs: list[dict[str, Any]], peers: Sequence[str]) -> tuple[list[dict[str, Any]], str]:
+    """The runs of the kind of `benchmarks.cores` that most have, and that kind; all runs, and "", if that leaves no
+    round in which a peer can be compared with the first."""
+    for kind, _ in collections.Counter(run["cores"] for run in runs).most_common():
+        used = [run for run in runs if run["cores"] == kind]
+        if kind != CHANGED and all(_ratios(used, peer, peers[0]) for peer in peers):
+            return used, kind
+    return runs, ""
+
+
+def _ratios(runs: list[dict[str, Any]], peer: str, first: str) -> list[float]:
+    """Of the median epochs of two peers, in each round in which both ran."""
+    medians = {(run["round"], run["peer"]): statistics.median(run["epoch_seconds"]) for run in runs}
+    return [seconds / medians[turn, first] for (turn, one), seconds in sorted(medians.items())
+            if one == peer and (turn, first) in medians]
 
 
 def describe(summary: dict[str, Any]) -> str:
     """A summary as text for a terminal: a line a peer."""
     first = next(iter(summary["peers"]))
-    head = ("", "s an epoch", "quartiles", f"times {first}", "of limit", "first epoch", "peak MB", "loss")
+    head = ("", "s an epoch", "quartiles", f"times {first}", "first epoch", "peak MB", "loss")
     rows = [head]
     for peer, row in summary["peers"].items():
         low, high = row["quartiles"]
         ratios = summary["ratios"].get(f"{peer}/{first}")
         ratio = f"{statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})" if ratios else ""
-        share = f"{statistics.median(summary['limit']['shares'][peer]):.0%}" if "limit" in summary else ""
-        rows.append((peer, f"{row['seconds']:.3f}", f"{low:.3f} to {high:.3f}", ratio, share,
+        rows.append((peer, f"{row['seconds']:.3f}", f"{low:.3f} to {high:.3f}", ratio,
                      f"{row['first_epoch_seconds']:.1f}", f"{row['memory_mb']:.0f}", f"{row['loss']:.4f}"))
     lines = [f"{summary['model']}, batch {summary['batch']}, {summary['images']} images",
              textwrap.indent(card.aligned(rows, numeric=(head[1], *head[4:])), "  ")]
-    if "limit" in summary:
-        limit = summary["limit"]
-        libraries = ", ".join(f"{name} {seconds:.3f} s" for name, seconds in limit["libraries"].items())
-        lines.append(f"  limit {limit['seconds']:.3f} s an epoch: {limit['products_seconds']:.3f} s of matrix products "
-                     f"({limit['flops_per_second'] / 1e9:.0f} GFLOP/s; {libraries}) and {limit['bytes_seconds']:.3f} s "
-                     f"of Adam's bytes ({limit['bandwidth'] / 1e9:.0f} GB/s)")
+    lines.append(f"  cores {summary['cores']} in {summary['used']} of {summary['runs']} runs, which count"
+                 if summary["cores"] else "  cores near and far: too few runs of one kind, all count")
     spread = f"{summary['loss_spread']:.1%} apart, {summary['loss_tolerance']:.0%} allowed"
     if not summary["agree"]:
         lines.append(f"  *** MISMATCH: training losses are {spread}: the peers do other work, compare no times ***")
@@ -118,17 +109,16 @@ def table(content: dict[str, Any]) -> str:
     """The Markdown of a run: a row a model and batch size, a column an engine, and where the numbers come from."""
     summaries = content["summaries"]
     columns = [peer for peer in TITLES if any(peer in summary["peers"] for summary in summaries)]
-    head = ["model", "batch", *(TITLES[column] for column in columns), "limit"]
+    head = ["model", "batch", *(TITLES[column] for column in columns)]
     lines = card.markdown_table([head, *(_row(summary, columns) for summary in summaries)], numeric=head[1:])
     versions = {name: version for loaded in content["versions"].values() if isinstance(loaded, dict)
                 for name, version in loaded.items()}
     named = ", ".join(f"{title} {versions[name]}" for name, title in PACKAGES.items() if name in versions)
     own = next(iter(summaries[0]["peers"]))
     return (f"{lines}\n\nSeconds an epoch of {summaries[0]['images']} images, medians of {content['rounds']} "
-            f"interleaved rounds. In brackets: how many times as long as `{own}` in the same round; in the column "
-            f"limit, the share of it that `{own}` reaches. Both are medians over rounds, and may differ from the "
-            f"quotient of two cells. {content['machine']['cpu']}, {content['machine']['cores']} cores; {named}; "
-            f"commit {content['commit'][:12]}{content['commit'][40:]}.")
+            f"interleaved rounds. In brackets: how many times as long as `{own}` in the same round, a median over "
+            f"rounds, which may differ from the quotient of two cells. {content['machine']['cpu']}, "
+            f"{content['machine']['cores']} cores; {named}; commit {content['commit'][:12]}{content['commit'][40:]}.")
 
 
 def _row(summary: dict[str, Any], columns: Sequence[str]) -> list[str]:
@@ -140,9 +130,7 @@ def _row(summary: dict[str, Any], columns: Sequence[str]) -> list[str]:
         ratio = f" ({_digits(statistics.median(ratios))}x)" if ratios else ""
         found = summary["peers"].get(column)
         cells.append(f"{_digits(found['seconds'])} s{ratio}" if found else "-")
-    limit = summary.get("limit")
-    share = f"{_digits(limit['seconds'])} s ({statistics.median(limit['shares'][first]):.0%})" if limit else "-"
-    return [*cells, share]
+    return cells
 
 
 def _digits(value: float) -> str:

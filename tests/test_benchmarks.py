@@ -6,41 +6,61 @@ PyTorch and JAX need an environment that tests do not make: here their answers a
 import json
 import re
 
-import numpy as np
 import pytest
 from PIL import Image
 
-from benchmarks import command, epoch, limit, recipes, sweeps, table
-from fmnist_zoo import get_spec, statistics
+from benchmarks import command, cores, epoch, recipes, sweeps, table
+from fmnist_zoo import statistics
 from tests import workers
 from trainers.config import resolve
 
 pytestmark = [pytest.mark.long, pytest.mark.usefixtures("without_xla")]
 
 
-@pytest.mark.parametrize("model, batch, other", [("softmax", "128", "fit"), ("network_softmax", "full", "scratch")])
-def test_epoch_times_peers_and_writes_all_numbers(model, batch, other, tmp_path, capsys, monkeypatch):
+@pytest.mark.parametrize("model, batch, others", [("softmax", "128", ["fit", "fit_epoch"]),
+                                                  ("network_softmax", "full", ["scratch"])])
+def test_epoch_times_peers_and_writes_all_numbers(model, batch, others, tmp_path, capsys, monkeypatch):
     workers.in_process(monkeypatch)
-    monkeypatch.setattr(limit, "SAMPLE_SECONDS", 0.001)
     path = tmp_path / "epoch.json"
     code = epoch.main(["--data=mini", f"--models={model}", f"--batches={batch}", "--rounds=1", "--epochs=1",
-                       "--peers", "tape", other, "limit", f"--json={path}"])
+                       "--peers", "tape", *others, f"--json={path}"])
     printed = capsys.readouterr()
     assert code == 0, printed.out + printed.err
     assert f"{model}, batch {batch}, 1800 images" in printed.out
-    assert all(f"\n  {line} " in printed.out for line in ("tape", other, "limit"))
-    assert len(printed.err.splitlines()) == 3  # a line a peer
+    assert all(f"\n  {line} " in printed.out for line in ("tape", *others))
+    assert len(printed.err.splitlines()) == 1 + len(others)  # a line a peer
     content = json.loads(path.read_text())
-    assert [one["peer"] for one in content["runs"]] == ["tape", other]
+    assert [one["peer"] for one in content["runs"]] == ["tape", *others]
     assert all(one["first_epoch_seconds"] > 0 and len(one["epoch_seconds"]) == 1 and one["memory_mb"] > 100
-               for one in content["runs"])
-    (found,), (ours, theirs) = content["summaries"], (one["epoch_seconds"][0] for one in content["runs"])
-    assert found["ratios"] == {f"{other}/tape": [theirs / ours]} and found["agree"]
+               and one["cores"] in ("near", "far", "changed") for one in content["runs"])
+    (found,), (ours, *theirs) = content["summaries"], (one["epoch_seconds"][0] for one in content["runs"])
+    assert found["ratios"] == {f"{other}/tape": [one / ours] for other, one in zip(others, theirs)} and found["agree"]
     assert content["machine"]["cores"] and content["versions"]["tape"]["keras"]
-    assert [one["library"] for one in content["limits"]] == ["tensorflow", "numpy"]  # those of this environment
-    assert found["limit"]["seconds"] == pytest.approx(found["limit"]["products_seconds"]
-                                                      + found["limit"]["bytes_seconds"])
     assert f"| {model} | {batch} |" in table.read(path)
+
+
+def test_runs_on_near_cores_are_compared_with_each_other():
+    seconds = {"tape": [1.0, 2.0, 1.0, 1.1], "fit": [3.0, 8.0, 6.0, 3.3]}
+    apart = {"tape": [(270, 280), (570, 580), (275, 270), (270, 270)],
+             "fit": [(280, 270), (580, 590), (580, 570), (270, 280)]}
+    runs = [{"round": turn + 1, "peer": peer, "model": "2L", "batch": 32, "data": "mini", "images": 1800, "loss": 0.5,
+             "epoch_seconds": [seconds[peer][turn]] * 2, "first_epoch_seconds": 4.0, "memory_mb": 500.0,
+             "round_trip_ns": apart[peer][turn]} for turn in range(4) for peer in ("tape", "fit")]
+    cores.name_kinds(runs)
+    assert [run["cores"] for run in runs] == ["near", "near", "far", "far", "near", "far", "near", "near"]
+    found = table.summarize(runs, ["tape", "fit"])
+    assert found["ratios"] == {"fit/tape": pytest.approx([3.0, 3.0])} and (found["used"], found["cores"]) == (5, "near")
+    assert "cores near in 5 of 8 runs" in table.describe(found)
+    runs[0]["round_trip_ns"] = runs[7]["round_trip_ns"] = (270, 580)
+    cores.name_kinds(runs)
+    assert [run["cores"] for run in runs].count("changed") == 2
+    found = table.summarize(runs, ["tape", "fit"])
+    assert found["cores"] == "far" and found["ratios"] == {"fit/tape": [4.0]}
+    assert table.summarize(runs[:2] + runs[4:], ["tape", "fit"])["cores"] == ""
+
+
+def test_round_trip_between_two_cores_takes_less_than_a_millisecond():
+    assert 0 <= cores.round_trip() < 1e6
 
 
 def test_recipes_compares_changes_with_the_recipe_and_writes_the_page(tmp_path, capsys):
@@ -107,32 +127,13 @@ def test_wrong_flag_is_refused(flag, text, capsys):
     assert error.value.code == 2 and text in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("flags, text", [
-    (["--peers", "tape", "torch", "jax"], "epoch: torch, jax: need an environment of their own"),
-    (["--peers=limit"], "epoch: --peers=limit: name a peer beside it")])
-def test_peers_that_cannot_run_are_refused_before_the_first_round(flags, text, capsys, monkeypatch, tmp_path):
+def test_peers_that_cannot_run_are_refused_before_the_first_round(capsys, monkeypatch, tmp_path):
     monkeypatch.setattr(command, "OUTSIDE", tmp_path)
     monkeypatch.setattr(command, "ask", lambda *_: pytest.fail("a process was started"))
-    assert epoch.main(flags) == 2
+    assert epoch.main(["--peers", "tape", "torch", "jax"]) == 2
     printed = capsys.readouterr()
-    assert text in printed.err and len(printed.err.splitlines()) == 1 and not printed.out
-
-
-def test_chain_of_the_limit_is_the_products_of_a_training_step():
-    spec, shapes = get_spec("network_B"), []
-
-    def multiply(a, b, transpose_a, transpose_b):
-        product = limit.multiply(a, b, transpose_a, transpose_b)
-        shapes.append((product.shape[0], a.size // product.shape[0], product.shape[1]))
-        return product
-
-    gradients = limit.chain(multiply, *limit.arrays(spec, 4))
-    assert sorted(shapes) == sorted([(4, 784, 300), (4, 300, 100), (4, 100, 10),  # forward
-                                     (784, 4, 300), (300, 4, 100), (100, 4, 10),  # gradients of kernels
-                                     (4, 10, 100), (4, 100, 300)])  # gradients of inputs
-    assert sum(2 * m * k * n for m, k, n in shapes) == 4 * spec.training_flops
-    assert [gradient.shape for gradient in gradients] == [(100, 10), (300, 100), (784, 300)]
-    assert all(np.isfinite(gradient).all() for gradient in gradients)
+    assert "epoch: torch, jax: need an environment of their own" in printed.err
+    assert len(printed.err.splitlines()) == 1 and not printed.out
 
 
 @pytest.mark.optional
@@ -142,11 +143,10 @@ def test_all_peers_take_the_same_steps(tmp_path, capsys):
     """One update of all images an epoch: neither order nor dropout masks can differ, so the losses must agree."""
     path = tmp_path / "epoch.json"
     code = epoch.main(["--data=mini", "--models", "2L", "network_B_l1", "network_B_l2", "--batches=full", "--rounds=1",
-                       "--epochs=4", "--peers", "tape", "fit", "torch", "jax", "limit", f"--json={path}"])
+                       "--epochs=4", "--peers", "tape", "fit", "fit_epoch", "torch", "jax", f"--json={path}"])
     assert code == 0, capsys.readouterr()
     found = json.loads(path.read_text())["summaries"]
-    assert [len(one["peers"]) for one in found] == [4, 4, 4] and max(one["loss_spread"] for one in found) < 0.005
-    assert set(found[0]["limit"]["libraries"]) == {"tensorflow", "numpy", "jax"}
+    assert [len(one["peers"]) for one in found] == [5, 5, 5] and max(one["loss_spread"] for one in found) < 0.005
 
 
 def test_parts_of_a_sweep_are_all_of_its_seconds():
