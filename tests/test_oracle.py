@@ -113,6 +113,22 @@ def test_bayesian_finds_the_minimum_and_tries_no_running_trial_again():
         end(trial, objective, oracle)
 
 
+def test_bayesian_fits_on_one_core_beside_the_workers():
+    oracle, threads = make("bayesian", "dropout=0..0.5"), []
+    import threadpoolctl
+
+    populate = oracle._oracle.populate_space
+
+    def populate_space(name):
+        threads.extend(pool["num_threads"] for pool in threadpoolctl.threadpool_info())
+        return populate(name)
+
+    oracle._oracle.populate_space = populate_space
+    before = threadpoolctl.threadpool_info()
+    drive(oracle, objective, count=1)
+    assert set(threads) == {1} and threadpoolctl.threadpool_info() == before
+
+
 @pytest.mark.parametrize("tuner", ["random", "bayesian"])
 def test_given_combinations_are_tried_first(tuner):
     space = "dropout=0,0.1,0.3_0.2_0.1; l2=log(1e-6..1e-2); batch_size=32,full; shift=0..27"

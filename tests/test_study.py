@@ -12,7 +12,7 @@ from trainers import evaluate, sweep, train
 from trainers.config import ConfigError, resolve
 from trainers.running.folder import RunFolder
 from trainers.tuning import study
-from trainers.tuning.space import NAMES
+from trainers.tuning.space import NAMES, Parameter, Space
 
 VALUES = {  # of each hyper-parameter, as `--space` takes them
     "hidden": "30_10_10,20_20_20", "dropout": "0,0.25,0.3_0.2_0.1", "dropout.2": "0.0,0.5", "l1": "0,1e-5",
@@ -247,3 +247,11 @@ def test_trial_without_weights_says_how_it_is_trained_again(inline_pool, tmp_pat
     assert train.main([f"--from_sweep={other}", f"--logdir={tmp_path}"]) == 0
     assert study.load(path).rows() == table
     assert sum(one.stat().st_size for one in other.rglob("*") if one.is_file()) < 100_000
+
+
+def test_empty_text_is_read_back_beside_no_value(tmp_path):
+    space = Space((Parameter("hp.activation", ("", "relu")), Parameter("rate", (0.1, 0.5), "linear")))
+    rows = [study.Row(f"{number:04}", {"hp.activation": kind, "rate": 0.25}, 0.5, None, 2.0, 0, 1.5, "COMPLETED", "")
+            for number, kind in enumerate(("", "relu", None))]
+    study.write_rows(tmp_path / "trials.csv", space, rows)
+    assert study.read_rows(tmp_path / "trials.csv", space) == rows

@@ -176,6 +176,16 @@ def test_overwrite_moves_the_old_sweep_aside_where_prune_names_it(pretended_swee
     assert pruning.MOVED in said and str(aside) in said
 
 
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_trials_without_their_manifest_are_neither_mixed_with_new_ones_nor_trained_over(pretended_sweep, overwrite):
+    logdir, _ = pretended_sweep
+    (logdir / "sweeps" / "grid" / "sweep.json").unlink()
+    before = sorted((logdir / "sweeps").glob("*/*"))
+    with pytest.raises(ConfigError, match="holds 0000, but no sweep.json; restore that file, or choose another --name"):
+        sweep.sweep("2L", {"l2": [0]}, logdir=logdir, name="grid", overwrite=overwrite, **GRID)
+    assert sorted((logdir / "sweeps").glob("*/*")) == before
+
+
 def test_overwrite_moves_nothing_aside_before_the_workers_have_answered(pretended_sweep, monkeypatch):
     def make(workers, scheduler, threads):
         raise PoolError("no workers")

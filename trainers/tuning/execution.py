@@ -22,7 +22,7 @@ import traceback
 from typing import Any, Callable, Iterator, NamedTuple, TextIO
 
 import fmnist_zoo
-from fmnist_zoo import backend, registry
+from fmnist_zoo import registry
 from fmnist_zoo.data import DataError, load_data
 from fmnist_zoo.errors import SpecError, ZooError
 from trainers.config import ConfigError, RunConfig
@@ -92,9 +92,8 @@ def peak_memory() -> float:
 @functools.cache
 def warm(threads: int) -> None:
     """Imports what jobs need. Their runs use `threads`, which cannot be changed later."""
-    with backend.quick_imports():
-        process.start_tensorflow(threads)
-        import trainers.running.session  # noqa: F401
+    process.start_tensorflow(threads)
+    import trainers.running.session  # noqa: F401
 
 
 def _run(job: Job) -> dict[str, Any]:

@@ -75,6 +75,7 @@ def execute(plan: Plan, path: pathlib.Path, *, workers: int | None, scheduler: S
     COUNT.check("max_failures", max_failures)
     pools.check(workers, scheduler, plan.base.spec)
     manifest = plan.manifest()
+    _refuse_other_files(path)
     with _folder(path):
         study = None
         if (path / "sweep.json").exists() and not overwrite:
@@ -101,6 +102,14 @@ def execute(plan: Plan, path: pathlib.Path, *, workers: int | None, scheduler: S
             if draw and study.is_finished and study.ranked:
                 write_page(study)
             return study if _is_begun(path) else None
+
+
+def _refuse_other_files(path: pathlib.Path) -> None:
+    """`ConfigError` for a folder without a manifest that holds something, such as trials of a sweep."""
+    others = [] if (path / "sweep.json").exists() or not path.is_dir() else sorted(
+        entry.name for entry in path.iterdir() if not entry.name.startswith("."))
+    if others:
+        raise ConfigError(f"{path}: holds {others[0]}, but no sweep.json; restore that file, or choose another --name")
 
 
 def _create(path: pathlib.Path, manifest: dict[str, Any]) -> Study:

@@ -125,7 +125,7 @@ class Oracle:
         if self._is_grid:
             values = self._following(f"{number - 1:04}") if number else self._completed({})
         else:
-            with warnings.catch_warnings():
+            with warnings.catch_warnings(), _one_thread() if self._is_bayesian else contextlib.nullcontext():
                 warnings.simplefilter("ignore")  # the fit of the Gaussian process warns of bounds that it came close to
                 values = self._oracle.populate_space(f"{number:04}")["values"]
         if values is None:
@@ -175,6 +175,14 @@ class Oracle:
         enough = len(scores) >= max(3, 3 * len(self._parameters.space))  # before, keras-tuner draws at random
         for told in self._running.values():
             told.status, told.score = (COMPLETED, statistics.median(scores)) if enough else (RUNNING, None)
+
+
+def _one_thread() -> contextlib.AbstractContextManager[Any]:
+    """Within the block the Gaussian process takes one core: workers train on the others, and it is not faster on more.
+    """
+    import threadpoolctl  # of scikit-learn
+
+    return threadpoolctl.threadpool_limits(1)
 
 
 def _label(name: str) -> str:

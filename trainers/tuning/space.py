@@ -73,10 +73,15 @@ class Parameter:
         return not isinstance(value, str) and low <= value <= high  # type: ignore[operator]
 
     def read(self, text: str) -> Value:
-        """The value of which `str` makes this text."""
+        """The value of which `write` makes this text."""
         if self.kind == "choice":
-            return next(value for value in self.values if str(value) == text)
+            return next(value for value in self.values if self.write(value) == text)
         return type(self.values[0])(text)
+
+    @staticmethod
+    def write(value: Value) -> str:
+        """A value as a text that is not empty."""
+        return '""' if value == "" else str(value)
 
 
 @dataclasses.dataclass(frozen=True)

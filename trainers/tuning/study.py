@@ -31,7 +31,7 @@ from fmnist_zoo.files import atomic_write, make_folder, quoted, read_json, write
 from trainers.config import SEEDS, ConfigError, RunConfig, as_run
 from trainers.running.folder import RunFolder
 from trainers.tuning.execution import COMPLETED, FAILED
-from trainers.tuning.space import Space, Value, apply, kinds_of, of_function, read
+from trainers.tuning.space import Parameter, Space, Value, apply, kinds_of, of_function, read
 
 RUNNING = "RUNNING"  # the status of a trial that has not ended
 BEST = 10  # trials whose weights are kept
@@ -122,7 +122,9 @@ def write_rows(path: pathlib.Path, space: Space, rows: Iterable[Row]) -> None:
     with atomic_write(path, "w") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(["trial", *space.names, *RESULTS])
-        writer.writerows(row.cells().values() for row in rows)
+        for row in rows:
+            words = {name: None if value is None else Parameter.write(value) for name, value in row.values.items()}
+            writer.writerow(row._replace(values=words).cells().values())
 
 
 def read_rows(path: str | os.PathLike[str], space: Space) -> list[Row]:
