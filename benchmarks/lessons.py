@@ -1,10 +1,11 @@
-"""How often a sweep's lessons name a hyper-parameter: `python -m benchmarks.lessons`, an hour on two cores.
+"""How often a sweep's lessons name a hyper-parameter: `python -m benchmarks.lessons`, half an hour.
 
 Simulated sweeps with four hyper-parameters, three ranges and a choice of two, of which one has an effect that explains
 a known share of the variance, or none has. Each row says how often the right one is named, and any other one, by
 `trainers.tuning.lessons` and, beside it, by a random forest (of scikit-learn's trees and their importances, with p from
 permutations of the losses as of Altmann et al. 2010, "Permutation importance", and by Holm). The permutations of all
-sweeps of a row are one distribution, so two of each suffice.
+sweeps of a row are one distribution, so two of each suffice; a forest takes many times as long, so it has the first 200
+sweeps of a row.
 
     python -m benchmarks.lessons --rows=benchmarks/lessons.csv --page=docs/tutorials/sweep.md   # prints and writes it
     python -m benchmarks.lessons --forest=0                         # a minute, without the forest
@@ -32,7 +33,7 @@ NAMES = ("range", "second", "third", "choice")
 PARAMETERS = (*(Parameter(name, (0.0, 1.0), "linear") for name in NAMES[:3]), Parameter("choice", ("a", "b")))
 SLOPE, BEND, STEP, CHOICE, NOTHING = "slope", "bend", "step", "choice", "none"
 NORMAL, SKEWED = "normal", "skewed"
-PERMUTATIONS = 2  # of each sweep
+FOREST_SWEEPS, PERMUTATIONS = 200, 2  # of a row, and of each sweep
 PAGE = "lessons: python -m benchmarks.lessons"  # the mark of the table in a page
 RECORDED = "dropout=0..0.5; l2=log(1e-6..1e-3); learning_rate=log(1e-4..1e-2); activation=relu,gelu"
 
@@ -113,7 +114,7 @@ def row(case: Case, count: int, trees: int) -> dict[str, Any]:
     cells: dict[str, Any] = {**case._asdict(), "sweeps": count}
     named = {"lessons": [named_by_lessons(sweep) for sweep in found]}
     if trees and case.shape != NOTHING:
-        named["forest"] = named_by_forest(found, trees)
+        named["forest"] = named_by_forest(found[:FOREST_SWEEPS], trees)
     for name in ("lessons", "forest"):
         right, wrong = rates(case, named[name]) if name in named else (float("nan"), float("nan"))
         cells[f"{name}_right"], cells[f"{name}_wrong"] = ("" if np.isnan(rate) else f"{100 * rate:.1f}"
