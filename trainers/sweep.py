@@ -24,7 +24,7 @@ from trainers.settings import Settings
 from trainers.tuning import page, workers as pools
 from trainers.tuning.cluster import Scheduler
 from trainers.tuning.halving import FACTOR
-from trainers.tuning.leader import execute, refuse_another, sweep_folder
+from trainers.tuning.leader import earlier, execute, sweep_folder
 from trainers.tuning.plan import MAX_TRIALS, Plan
 from trainers.tuning.space import NAMES
 from trainers.tuning.study import OBJECTIVES, RUNNING, Study, load
@@ -174,8 +174,7 @@ def _main(values: cli.Flags) -> int:
     path = sweep_folder(plan, values.logdir, values.name)
     if values.dry_run:
         pools.check(values.workers, scheduler, plan.base.spec)
-        if (path / "sweep.json").exists() and not values.overwrite:
-            refuse_another(load(path), plan.record())
+        earlier(path, plan.record(), overwrite=values.overwrite)
         print(plan.text(str(path)))
         return 0
     _lead(plan, path, workers=values.workers, scheduler=scheduler, max_failures=values.max_failures,

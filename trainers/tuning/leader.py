@@ -75,12 +75,9 @@ def execute(plan: Plan, path: pathlib.Path, *, workers: int | None, scheduler: S
     COUNT.check("max_failures", max_failures)
     pools.check(workers, scheduler, plan.base.spec)
     manifest = plan.manifest()
-    _refuse_other_files(path)
     with _folder(path):
-        study = None
-        if (path / "sweep.json").exists() and not overwrite:
-            study = load(path)
-            refuse_another(study, manifest)
+        study = earlier(path, manifest, overwrite=overwrite)
+        if study:
             study.base = plan.base  # the same, but for what decides no numbers, such as the folder of the data
             study.manifest["base"] = manifest["base"]
             if study.is_finished and plan.max_trials <= study.starts[-1]["max_trials"]:
@@ -102,14 +99,6 @@ def execute(plan: Plan, path: pathlib.Path, *, workers: int | None, scheduler: S
             if draw and study.is_finished and study.ranked:
                 write_page(study)
             return study if _is_begun(path) else None
-
-
-def _refuse_other_files(path: pathlib.Path) -> None:
-    """`ConfigError` for a folder without a manifest that holds something, such as trials of a sweep."""
-    others = [] if (path / "sweep.json").exists() or not path.is_dir() else sorted(
-        entry.name for entry in path.iterdir() if not entry.name.startswith("."))
-    if others:
-        raise ConfigError(f"{path}: holds {others[0]}, but no sweep.json; restore that file, or choose another --name")
 
 
 def _create(path: pathlib.Path, manifest: dict[str, Any]) -> Study:
@@ -194,7 +183,26 @@ def _errors_of_disk() -> Iterator[None]:
                          "the same command continues") from error
 
 
-def refuse_another(study: Study, manifest: dict[str, Any]) -> None:
+def earlier(path: pathlib.Path, manifest: dict[str, Any], *, overwrite: bool) -> Study | None:
+    """The sweep in a folder, which one with this manifest continues; None if it is a new one.
+
+    Raises:
+        ConfigError: if the folder holds another sweep, or something but no sweep.
+    """
+    if (path / "sweep.json").exists():
+        if overwrite:
+            return None
+        study = load(path)
+        _refuse_another(study, manifest)
+        return study
+    for entry in path.iterdir() if path.is_dir() else ():
+        if not entry.name.startswith("."):
+            raise ConfigError(f"{path}: holds {entry.name}, but no sweep.json; restore that file, or choose another "
+                              "--name")
+    return None
+
+
+def _refuse_another(study: Study, manifest: dict[str, Any]) -> None:
     """`ConfigError` if a sweep differs from a manifest in what decides numbers, saying in what.
 
     Versions may differ; the leader notes them. Without "data" in the manifest, data are not compared.
