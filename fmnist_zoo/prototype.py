@@ -12,7 +12,7 @@ import json
 import re
 import sys
 import weakref
-from typing import TYPE_CHECKING, Mapping, Sequence
+from typing import TYPE_CHECKING, Mapping, Sequence, TypeGuard
 
 from fmnist_zoo import custom, weights
 from fmnist_zoo.errors import SpecError
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     import numpy as np
 
 
-def is_model(model: object) -> bool:
+def is_model(model: object) -> TypeGuard[keras.Model]:
     """Whether it is a `keras.Model`, and no class or function that makes one; does not import Keras."""
     keras = sys.modules.get("keras")
     return keras is not None and isinstance(model, keras.Model)
