@@ -193,7 +193,7 @@ def test_model_that_was_trained_on_other_data_or_another_split_is_noted(trained_
 def test_model_that_is_gone_when_a_run_is_resumed_is_named_by_its_setting(setting, tmp_path):
     recipe = resolve("2L", data="mini", **{setting: f"{tmp_path}/gone"}).recipe
     with pytest.raises(ConfigError, match=f"--{setting}: {tmp_path}/gone: no such folder"):
-        dependencies.load(recipe, load_data(data="mini"), Reporter(), {}, resumed=True, begun=False)
+        dependencies.load_named(recipe, load_data(data="mini"), Reporter(), {}, resumed=True, begun=False)
 
 
 @pytest.mark.long

@@ -85,13 +85,18 @@ class Observer:
             row = {**row, "ranking": objective, "total_seconds": seconds}
             self._run.scalars(scalars(row, RUN, SELECTED), place)
 
-    def finish(self, result: dict[str, Any], validation_logits: np.ndarray) -> None:
-        """At the end, with the selected weights in the network: their pictures, the result as text.
+    def finish(self, result: dict[str, Any], row: Row, validation_logits: np.ndarray) -> None:
+        """At the end, with the selected weights in the network: their metrics and pictures, the result as text.
 
-        `result` is the content of `result.json`. HParams shows success, or failure if the run ended worse than chance.
-        The events are then synced.
+        HParams shows success, or failure if the run ended worse than chance. The events are then synced.
+
+        Args:
+            result: the content of `result.json`.
+            row: of the epoch that these weights are from.
         """
         final, place = result["final"], result["epochs"]
+        if final["epoch"] != place:  # else it was said after that epoch
+            self.selected(row, final, result["seconds"], place)
         every = self._config.histogram_epochs
         if every and (final["epoch"] != place or place % every):  # else they were drawn after the last epoch
             self._pictures(validation_logits, place)

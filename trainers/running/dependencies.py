@@ -45,8 +45,8 @@ def check(config: RunConfig) -> None:
                               f"--{setting}=")
 
 
-def load(recipe: Recipe, data: Data, reporter: Reporter, recorded: Record, *, resumed: bool, begun: bool
-         ) -> tuple[dict[str, list[Trained]], dict[str, list[Record]]]:
+def load_named(recipe: Recipe, data: Data, reporter: Reporter, recorded: Record, *, resumed: bool, begun: bool
+               ) -> tuple[dict[str, list[Trained]], dict[str, list[Record]]]:
     """The models that a recipe names, and what a run's record says of them. Imports TensorFlow.
 
     Args:

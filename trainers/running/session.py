@@ -79,8 +79,8 @@ class Session:
         self.builder = config.spec.builder if config.spec.build else None
         for note in self.builder.notes if self.builder else ():
             self.reporter.note(f"{config.spec.name}: {note}")
-        found, self.named = dependencies.load(config.recipe, self.data, self.reporter, self.recorded,
-                                              resumed=self.resumed, begun=bool(self.state.epoch))
+        found, self.named = dependencies.load_named(config.recipe, self.data, self.reporter, self.recorded,
+                                                    resumed=self.resumed, begun=bool(self.state.epoch))
         for one in found["initial_weights"]:
             dependencies.transfer(self.model, config.spec, one, self.fit.images)
         teachers = tuple(Network(one.model, one.spec).forward for one in found["teacher"])
@@ -236,9 +236,10 @@ class Session:
             logits = self.engine.predict(self.validation.images)
             row = self._row(means, seconds, logits)
             self._compare(row)
+            ranking = self._ranking()
             self.observer.epoch(row, logits)
             if self.config.recipe.weights == "last" or state.best_epoch == state.epoch:
-                self.observer.selected(row, self._ranking(), state.seconds, state.epoch)
+                self.observer.selected(row, ranking, state.seconds, state.epoch)
         self.observer.flush()
         self.folder.table.append(row)
         self.callbacks.end_epoch(row)
@@ -325,16 +326,12 @@ class Session:
             final = {"epoch": epoch, **_measured("train", self.engine.predict(training.images), training.labels)}
             if len(labels):
                 final |= _measured("val", logits, labels)
-            ranking = self._ranking()
-            final |= ranking
+            final |= self._ranking()
             result = {"epochs": self.state.epoch, "stopped_early": self._stopped_early(),
                       "weights": self.config.recipe.weights, "final": final, "seconds": self.state.seconds,
                       "weights_sha256": weights.digest(clean),
                       "metrics_sha256": self.folder.table.sha256(self.state.epoch)}
-            if epoch != self.state.epoch:  # else it was said after that epoch
-                row = self.folder.table.rows()[epoch - 1]
-                self.observer.selected(row, ranking, self.state.seconds, self.state.epoch)
-            self.observer.finish(result, logits)
+            self.observer.finish(result, self.folder.table.rows()[epoch - 1], logits)
         write_json(self.folder.result, result)
         return result
 
