@@ -11,7 +11,7 @@ from tests import helpers, idx_files
 from tests.sweeps import GRID, MODEL, SPACE, Pretending, replace_pool, rows_of
 from trainers import runs, sweep
 from trainers.config import ConfigError
-from trainers.running import progress, provenance, pruning
+from trainers.running import progress, provenance
 from trainers.running.folder import locked
 from trainers.tuning import execution, leader, plan, study, workers
 from trainers.tuning.execution import PoolError
@@ -166,14 +166,11 @@ def test_trial_whose_parent_is_gone_is_named(pretending_pool, tmp_path):
         study.load(path)
 
 
-def test_overwrite_moves_the_old_sweep_aside_where_prune_names_it(pretended_sweep, monkeypatch, capsys):
+def test_overwrite_moves_the_old_sweep_aside(pretended_sweep):
     logdir, _ = pretended_sweep
     assert len(sweep.sweep("2L", {"l2": [0]}, logdir=logdir, name="grid", overwrite=True, **GRID)) == 1
     (aside,) = (logdir / "sweeps").glob("grid-until-*")
     assert len(study.load(aside).ended) == 4
-    assert runs.main([f"--logdir={logdir}", "--prune", "--dry_run"]) == 0
-    said = capsys.readouterr().out
-    assert pruning.MOVED in said and str(aside) in said
 
 
 @pytest.mark.parametrize("overwrite", [False, True])

@@ -23,7 +23,7 @@ Lists the runs and sweeps below a log folder, the newest first.
     python -m trainers.runs
     python -m trainers.runs --model="4D*" --sort=val_loss --limit=10
     python -m trainers.runs --compare 4L/first 4D_drop03/first --plot=curves.png
-    python -m trainers.runs --compare 4L/seeds 4D_drop03/seeds
+    python -m trainers.runs --compare 4L 4D_drop03
     python -m trainers.runs --prune --dry_run
 
 Scores are of the selected weights: of the best epoch so far, for network_* of the last one. A sweep is one line, with
@@ -49,8 +49,8 @@ def define_flags() -> cli.Flags:
                   "side. Several seeds count as one by the folder that holds them: mean, deviation, and differences "
                   "that are paired by seed")
     values.path("plot", "with --compare, a .png file: write their curves to it; of several seeds mean and deviation")
-    values.switch("prune", "remove checkpoints of finished runs (--resume with more --epochs needs them), folders "
-                  "of runs that never began, and sweeps that --overwrite moved aside; says what that frees, and asks")
+    values.switch("prune", "remove the checkpoints of finished runs (--resume with more --epochs needs them); says "
+                  "what that frees, and asks")
     values.switch("yes", "with --prune: do not ask")
     values.switch("dry_run", "with --prune: say what it would free, and stop")
     return values
@@ -163,13 +163,7 @@ def _prune(values: cli.Flags) -> int:
     if not found:
         print(f"nothing to remove below {values.logdir}")
         return 0
-    for kind in pruning.KINDS:
-        some = [one for one in found if one.kind == kind]
-        if some:
-            print(f"{kind}: {len(some)}, {_size(some)}")
-            for one in some if kind != pruning.CHECKPOINT else ():
-                print(f"  {printable(str(one.folder))}")
-    print(f"this frees {_size(found)}")
+    print(f"checkpoints of finished runs: {len(found)}, {_size(found)}")
     if values.dry_run:
         return 0
     if not values.yes:

@@ -144,7 +144,7 @@ def differences(models: Mapping[str, seeds.BySeed]) -> list[seeds.Difference]:
 
 def over_seeds(models: Mapping[str, seeds.BySeed]) -> str:
     """A table of several models, whose reports are given by seed, and their differences, paired by seed."""
-    table = [("evaluated", "seeds", "accuracy", "NLL", "calibrated", "ECE", "top-2")]
+    table: list[Sequence[str]] = [("evaluated", "seeds", "accuracy", "NLL", "calibrated", "ECE", "top-2")]
     for title, reports in models.items():
         table.append((title, str(len(reports)), *(
             seeds.mean_and_deviation([report[name] for report in reports.values()])

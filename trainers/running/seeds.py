@@ -41,16 +41,19 @@ def differences(models: Mapping[str, BySeed], figures: Sequence[str]) -> list[Di
         values = [{seed: run[figure] for seed, run in models[name].items() if run[figure] is not None}
                   for name in (first, second)]
         both = [seed for seed in values[0] if seed in values[1]]
-        test = paired(*([one[seed] for seed in both] for one in values)) if both else None
-        interval = test and test.interval or (None, None)
-        found.append(Difference(figure, first, second, both, test and test.difference, *interval, test and test.p))
+        one = Difference(figure, first, second, both)
+        if both:
+            test = paired(*([of_model[seed] for seed in both] for of_model in values))
+            low, high = test.interval or (None, None)
+            one = one._replace(difference=test.difference, low=low, high=high, p=test.p)
+        found.append(one)
     corrected = iter(holm([one.p for one in found if one.p is not None]))
     return [one if one.p is None else one._replace(p=next(corrected)) for one in found]
 
 
 def text(found: Sequence[Difference]) -> str:
     """Differences as a table, and how they were tested."""
-    rows = [("paired by seed", "", "seeds", "difference", "95 %", "p")]
+    rows: list[Sequence[str]] = [("paired by seed", "", "seeds", "difference", "95 %", "p")]
     for one in found:
         cells = ["-" if one.difference is None else f"{round(one.difference, 4) + 0.0:+.4f}",
                  "-" if one.low is None else f"{one.low:+.4f} to {one.high:+.4f}",
