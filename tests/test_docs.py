@@ -10,6 +10,7 @@ import urllib.parse
 
 import pytest
 
+from benchmarks.browser import CHROMIUM, DRIVER, chromium, seen
 from tests.conftest import ROOT
 from tests.helpers import free_port
 from tests.test_readme import CLUSTER, PAGES, blocks
@@ -48,14 +49,65 @@ def test_each_page_and_picture_is_found():
         assert any(picture.name in text for text in ALL.values()), picture.name
 
 
-@pytest.mark.slow
-@pytest.mark.skipif(importlib.util.find_spec("mkdocs") is None, reason="`make docs` installs MkDocs")
-def test_site_is_built_without_a_warning(tmp_path):
-    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(tmp_path / "site")]
+@pytest.fixture(scope="module")
+def site(tmp_path_factory):
+    """The site, built without a warning."""
+    folder = tmp_path_factory.mktemp("built") / "site"
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(folder)]
     built = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert built.returncode == 0, built.stderr
-    reference = (tmp_path / "site" / "reference" / "trainers.html").read_text()
+    return folder
+
+
+needs_mkdocs = pytest.mark.skipif(importlib.util.find_spec("mkdocs") is None, reason="`make docs` installs MkDocs")
+
+
+@pytest.mark.slow
+@needs_mkdocs
+def test_site_has_docstrings_and_the_notebook_with_its_outputs(site):
+    reference = (site / "reference" / "trainers.html").read_text(encoding="utf-8")
     assert "Trains a model in a new run folder" in reference and ":::" not in reference
+    tour = (site / "tour.html").read_text(encoding="utf-8")
+    assert tour.count('src="data:image/png;base64,') >= 3 and "4D_drop03_02_01" in tour
+    assert 'href="tour.html"' in (site / "index.html").read_text(encoding="utf-8")
+
+
+@pytest.mark.slow
+@needs_mkdocs
+@pytest.mark.skipif(not (CHROMIUM and DRIVER), reason="needs Debian's packages chromium and chromium-driver")
+@pytest.mark.parametrize("page", ["index.html", "tutorials/train.html"])
+def test_site_is_searched_also_when_it_is_opened_as_a_file(page, site):
+    with chromium() as browser:
+        browser.get((site / page).as_uri())
+        fields = "return [...document.querySelectorAll('.md-search__input')].filter(field => field.checkVisibility())"
+        (field,) = seen(browser, fields, bool)
+        field.send_keys("McNemar")
+        found = seen(browser, "return [...document.querySelectorAll('.md-search-result__link')].map(e => e.href)", bool)
+        assert all(link.startswith("file://") for link in found)
+        assert any("train.html" in link for link in found)
+
+
+@pytest.mark.slow
+def test_job_for_slurm_continues_its_run_when_it_is_started_again(tmp_path):
+    """Its script, where `srun` runs the command, and Slurm's signal comes after an epoch, in each of two jobs."""
+    page = PAGES["docs/how-to/slurm.md"]
+    (script,) = re.findall(r'^```bash title="job.sh"\n(.*?)^```$', page, re.DOTALL | re.MULTILINE)
+    script = script.replace("4D_drop03", "softmax").replace(
+        "--model=softmax", "--model=softmax --data=mini --epochs=100000 --batch_size=full")
+    beside = f"""
+        srun() {{ {sys.executable} "${{@:2}}" & local run=$! rows=$(cat $FOLDER/metrics.csv 2>/dev/null | wc -l)
+                  until [ $(cat $FOLDER/metrics.csv 2>/dev/null | wc -l) -gt $((rows + 1)) ]; do sleep 0.1; done
+                  kill -USR1 $run; wait $run; }}
+        scontrol() {{ echo "$1 $2"; }}
+        """
+    environment, rows = {**os.environ, "PYTHONPATH": str(ROOT), "SLURM_JOB_ID": "7"}, [0]
+    for _ in range(2):
+        done = subprocess.run(["bash", "-c", beside + script], cwd=tmp_path, env=environment, text=True,
+                              capture_output=True, timeout=300)
+        assert done.returncode == 0 and done.stdout.splitlines()[-1] == "requeue 7", done
+        table = tmp_path / "tb_logs" / "softmax" / "first" / "metrics.csv"
+        rows.append(len(table.read_text(encoding="utf-8").splitlines()))
+    assert 0 < rows[1] < rows[2] < 100000
 
 
 @pytest.mark.slow
