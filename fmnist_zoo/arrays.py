@@ -59,7 +59,8 @@ def _checked(name: str, images: Any, labels: Any) -> Split:
     try:
         pixels, classes = np.asarray(images), np.asarray(labels)
     except (TypeError, ValueError) as error:  # such as lists of different lengths
-        raise DataError(f"{name}: not arrays: {' '.join(str(error).split())}") from None
+        raise DataError(f"{name}: not arrays: {' '.join(str(error).split()):.120}; of two pairs, as Keras' "
+                        "load_data returns them, give the first") from None
     if pixels.shape[1:] not in ((PIXELS,), (28, 28)):
         raise DataError(f"{name}: images have the shape (n, 784) or (n, 28, 28); received {pixels.shape}")
     if pixels.dtype != np.uint8:

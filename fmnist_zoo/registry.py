@@ -69,6 +69,7 @@ def spec_of(model: str | ModelSpec | Callable[..., keras.Model] | keras.Model) -
             raise SpecError(f"a model named {model.name!r} is registered already "
                             f"({_MODELS[model.name][0].description}); give yours another name, such as "
                             "keras.Sequential(..., name='mine')")
+        _check_name(model.name)
         return prototype.add(model)
     if callable(model):
         return _of_function(model)
@@ -95,9 +96,7 @@ def _register(name: str, description: str, recipe: Recipe, build: Callable[..., 
     if name in _MODELS and not (built and built.in_main and built.build == _MODELS[name][0].build):
         raise SpecError(f"a model named {name!r} is registered already ({_MODELS[name][0].description}); "
                         "choose another name")
-    if name == "sweeps" or "," in str(name) or "=" in str(name):
-        raise SpecError(f"{name!r} cannot name a model: ',' and '=' mark changed models, and sweeps is a folder of its "
-                        "own")
+    _check_name(name)
     if not isinstance(recipe, Recipe):
         raise SpecError(f"recipe must be a Recipe, received {recipe!r}")
     _refuse_unknown_fields(architecture)
@@ -109,6 +108,12 @@ def _register(name: str, description: str, recipe: Recipe, build: Callable[..., 
         custom.add(built)
     _MODELS[name] = (spec, recipe)
     return spec
+
+
+def _check_name(name: str) -> None:
+    if name in ("sweeps", "ensembles") or "," in str(name) or "=" in str(name):
+        raise SpecError(f"{name!r} cannot name a model: ',' and '=' mark changed models, and sweeps and ensembles are "
+                        "folders of their own; give it another name")
 
 
 def list_models(pattern: str = "*", *, trained: bool = False) -> list[str]:

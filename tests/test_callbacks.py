@@ -164,6 +164,16 @@ def test_a_learning_rate_against_a_schedule_is_refused_when_it_is_set(tmp_path):
         trained("4L", "tape", tmp_path, schedule="cosine", callbacks=[setting])
 
 
+@pytest.mark.parametrize("change", [
+    lambda model: model.compile("sgd"), lambda model: setattr(model.layers[1], "trainable", False),
+    lambda model: setattr(model.optimizer, "learning_rate", keras.optimizers.schedules.CosineDecay(0.1, 10))],
+    ids=["compile", "freeze", "schedule"])
+def test_what_a_compiled_program_does_not_take_over_is_refused_when_it_is_changed(change, tmp_path):
+    changing = kinds.LambdaCallback(on_epoch_end=lambda epoch, logs: change(changing.model))
+    with pytest.raises(ConfigError, match="a callback has compiled the model again, given it a schedule, or changed"):
+        trained("4L", "tape", tmp_path, callbacks=[changing])
+
+
 def test_what_is_no_callback_is_named(tmp_path):
     with pytest.raises(TypeError, match="keras.callbacks.Callback; received <class"):
         trained("4L", "tape", tmp_path / "logs", callbacks=[kinds.EarlyStopping])

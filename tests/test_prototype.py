@@ -224,6 +224,9 @@ def test_what_cannot_be_cloned_is_refused_in_one_line(tmp_path):
     assert "\n" not in str(caught.value)
     with pytest.raises(SpecError, match="'4L' is registered already"):
         train(network(name="4L"), logdir=tmp_path, **QUICK)
+    for name in ("sweeps", "a=b"):
+        with pytest.raises(SpecError, match=f"'{name}' cannot name a model"):
+            train(network(name=name), logdir=tmp_path, **QUICK)
     assert registry.get_spec("4L").build == "" and not list(tmp_path.iterdir())
 
 

@@ -83,6 +83,7 @@ def test_data_of_ones_own_keep_their_splits(images, tmp_path):
     (lambda x, y: (x, y.astype(float)), "labels are integers from 0 to 9; received float64"),
     (lambda x, y: (x[:0], y[:0]), "no images in it"),
     (lambda x, y: ([[1], [1, 2]], y), "not arrays: "),
+    (lambda x, y: ((x, y), (x[:9], y[:9])), "of two pairs, as Keras' load_data returns them, give the first"),
     (lambda x, y: (x,), r"a pair \(images, labels\), or a fmnist_zoo.Data; received tuple of 1"),
     (lambda x, y: x, "received ndarray"),
     (lambda x, y: "cifar", "received 'cifar'"),

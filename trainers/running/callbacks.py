@@ -118,7 +118,7 @@ class Callbacks:
         """Calls a hook with the weights that count in the model, and takes over what it sets."""
         model, engine = self._model, self._engine
         weights = [variable.numpy() for variable in engine.weights().values()]
-        before = engine.learning_rate(max(self._state.epoch - 1, 0))
+        before, fixed = engine.learning_rate(max(self._state.epoch - 1, 0)), self._fixed()
         with engine.counting():
             model.set_weights(weights)  # some engines train a copy, or variables of their own
             model.optimizer.learning_rate = before
@@ -128,6 +128,12 @@ class Callbacks:
                 self.error = error
             changed = model.get_weights()
         self._stop |= model.stop_training  # `Model.fit` forgets it
+        if self._fixed() != fixed:
+            self.error = self.error or ConfigError(
+                "a callback has compiled the model again, given it a schedule, or changed what is trainable, and the "
+                "compiled program does not take it over; end the run there by model.stop_training = True, and train "
+                "run.model")
+            return
         if _differ(weights, changed):
             for variables in (engine.weights(), engine.weights(averaged=False)):
                 for variable, array in zip(variables.values(), changed):
@@ -140,6 +146,11 @@ class Callbacks:
             return
         self._state.learning_rate = rate
         engine.set_learning_rate(rate)
+
+    def _fixed(self) -> tuple[int, int, list[bool]]:
+        """What is in the compiled program, and must not change in a hook."""
+        optimizer = self._model.optimizer
+        return id(optimizer), id(optimizer._learning_rate), [one.trainable for one in self._model.variables]
 
     def finish(self) -> None:
         """After the last epoch, with the selected weights in the model. Those that are set now count no more."""
