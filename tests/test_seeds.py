@@ -9,15 +9,15 @@ import pytest
 from scipy import stats
 from tensorboard.plugins.hparams import metadata
 
-from fmnist_zoo import files, results
+from fmnist_zoo import files, registry, results
 from tests import helpers
 from tests.runs import make
 from tests.test_runs import listed
 from trainers import evaluate, results as results_command
 from trainers.board import hparams, serve
-from trainers.config import read_run
+from trainers.config import names_in, read_run
 from trainers.engine import compile_cache
-from trainers.publishing import measurement
+from trainers.publishing import measurement, scores
 from trainers.running import progress, trained
 from trainers.running.folder import RunFolder
 from trainers.train import main, train
@@ -150,19 +150,26 @@ def test_evaluation_is_of_each_run_once_and_paired(logdir, capsys, monkeypatch):
     assert nll["figure"] == "nll" and nll["seeds"] == [0, 1, 2]
 
 
-def test_results_of_one_s_own_open_the_test_images_only_when_told(logdir, tmp_path, capsys, monkeypatch):
-    """The table has the runs that are there, also of a changed model; nothing is trained."""
-    changed = "softmax,l2=0.001"
-    assert main([f"--model={changed}", "--data=mini", "--epochs=30", "--run_name=one", f"--logdir={tmp_path}"]) == 0
-    flags = [f"--models={changed}", "--data=mini", "--seeds=1", f"--logdir={tmp_path}", f"--out={tmp_path}/mine.csv"]
+def test_results_of_one_s_own_open_the_test_images_only_when_told(tmp_path, capsys, monkeypatch):
+    """The table has the run that is there; only `--check` trains."""
+    monkeypatch.setitem(registry._MODELS, "mine", (registry.ModelSpec("mine"), registry.Recipe(epochs=2)))
     monkeypatch.setenv(compile_cache.VARIABLE, "0")
+    assert main(["--model=mine", "--data=mini", "--seeds=1", f"--logdir={tmp_path}"]) == 0
+    flags = ["--models=mine", "--data=mini", "--seeds=1", f"--logdir={tmp_path}", f"--out={tmp_path}/mine.csv"]
     with monkeypatch.context() as patched:
         patched.setattr(trained, "load_data", lambda *given: pytest.fail("the test images were opened"))
         assert results_command.main(flags) == 0
     (row,) = results.read(tmp_path / "mine.csv")
-    assert row["test_accuracy"] is None and 0 < row["val_accuracy"] < 1 and row["model"] == changed
+    assert row["test_accuracy"] is None and 0 < row["val_accuracy"] < 1 and row["model"] == "mine"
     assert results_command.main([*flags, "--check"]) == 0
     assert results_command.main([*flags, "--test"]) == 0
-    assert results.read(tmp_path / "mine.csv")[0]["test_accuracy"] > 0.5
+    assert results.read(tmp_path / "mine.csv")[0]["test_accuracy"] > 0.3
+    assert len(list(tmp_path.glob("mine/**/config.json"))) == 1
     capsys.readouterr()
     assert "add --test" in helpers.refused(capsys, results_command.main, *flags, "--seeds=2", "--ensemble")
+
+
+def test_rows_of_changed_models_follow_those_of_the_zoo():
+    names = names_in("4L,dropout=0.5_0.4_0.3,4*_drop03,softmax")
+    assert [(run.spec.name, run.seed) for run in scores.plan(names, [3])] == [
+        ("softmax", 3), ("4D_drop03", 3), ("4L,dropout=0.5_0.4_0.3", 3)]

@@ -20,7 +20,7 @@ from trainers.config import RunConfig, read_record
 from trainers.reproduction import figures
 from trainers.reproduction.experiments import Experiment, History, Printed, Runs
 from trainers.reproduction.mistakes import MISTAKES
-from trainers.running import provenance, webpage
+from trainers.running import provenance, seeds, webpage
 from trainers.running.folder import RunFolder
 
 TITLE = "The assignment report, reproduced"
@@ -117,14 +117,9 @@ def numbers_table(experiment: Experiment, runs: Runs) -> str:
         theirs = (printed.loss, printed.val_loss, printed.accuracy, printed.val_accuracy)
         for number, column in zip(theirs, OBJECTIVES if printed.objective else COLUMNS):
             row += ["" if number is None else f"{number:g}",
-                    _mean_and_deviation(figures.values(histories, column)[:, epoch - 1])]
+                    seeds.mean_and_deviation(figures.values(histories, column)[:, epoch - 1].tolist())]
         rows.append(row)
     return card.markdown_table(rows)
-
-
-def _mean_and_deviation(over_seeds: np.ndarray) -> str:
-    deviation = f" ± {over_seeds.std(ddof=1):.4f}" if len(over_seeds) > 1 else ""
-    return f"{over_seeds.mean():.4f}{deviation}"
 
 
 def claims_table(experiment: Experiment, runs: Runs) -> str:
