@@ -179,7 +179,7 @@ def _refuse_random(model: keras.Model) -> None:
         return model(images, training=True)
 
     images = tf.TensorSpec((2, *custom.input_shape(model)))
-    graph, again = (tf.function(call, autograph=False).get_concrete_function(images).graph for _ in range(2))
+    graph = tf.function(call, autograph=False).get_concrete_function(images).graph
     unseeded = global_state.get_global_attribute("global_seed_generator")
     drawn = [("Keras without a seed", consumer.name) for outside, inside in graph.captures
              if unseeded and outside is unseeded.state.value.handle for consumer in inside.consumers()]
@@ -187,9 +187,11 @@ def _refuse_random(model: keras.Model) -> None:
     drawn += [(f"TensorFlow ({node.op})", node.name) for node in nodes
               if node.op.startswith(RANDOM) and not node.op.endswith("Grad")]
     drawn += [(f"a function that is in no program ({node.op})", node.name) for node in nodes if node.op in PYTHON]
-    constants = {node.attr["value"].SerializeToString() for node in nodes if node.op == "Const"}
-    drawn += [("NumPy or Python", node.name) for node in _nodes(again)  # of which a program has one draw for ever
-              if node.op == "Const" and node.attr["value"].SerializeToString() not in constants]
+    if not drawn and _has_own_code(model):  # of what NumPy or Python draws, a program has one draw for ever
+        constants = {node.attr["value"].SerializeToString() for node in nodes if node.op == "Const"}
+        again = tf.function(call, autograph=False).get_concrete_function(images).graph
+        drawn = [("NumPy or Python", node.name) for node in _nodes(again)
+                 if node.op == "Const" and node.attr["value"].SerializeToString() not in constants]
     if drawn:
         way, name = drawn[0]
         layers = {layer.name: f"{layer.name} ({type(layer).__name__})" for layer in model._flatten_layers()}
@@ -199,6 +201,13 @@ def _refuse_random(model: keras.Model) -> None:
             f"{model.name}: {f'its layer {inside[-1]}' if inside else 'a layer of it'} draws random numbers by "
             f"{way}, which a resumed run cannot repeat; give it a keras.random.SeedGenerator, and draw by "
             "keras.random, such as keras.random.dropout(x, rate, seed=self.seed_generator)")
+
+
+def _has_own_code(model: keras.Model) -> bool:
+    """Whether a layer, the function of a `Lambda`, or an activation is not of Keras."""
+    parts = (part for layer in model._flatten_layers()
+             for part in (layer, getattr(layer, "function", layer), getattr(layer, "activation", layer)))
+    return not all(getattr(part, "__module__", "keras.").startswith("keras.") for part in parts)
 
 
 def _nodes(graph: tf.Graph) -> list[tf.compat.v1.NodeDef]:
