@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from fmnist_zoo import data
-from fmnist_zoo.photographs import FORMATS, PhotographError, expand, photograph, read
+from fmnist_zoo.photographs import FORMATS, PhotographError, doubt, expand, photograph, read
 from tests.idx_files import payload, write
 
 IMAGES = np.random.default_rng(3).integers(0, 256, (30, 28, 28)).astype(np.uint8)
@@ -243,3 +243,19 @@ def test_folders_are_expanded(tmp_path, monkeypatch):
 
     monkeypatch.setattr(os, "scandir", locked)  # the superuser may read all
     assert list(expand([str(tmp_path)])) == [(empty, "cannot be read: Permission denied"), *wanted]
+
+
+def test_what_may_be_no_garment_is_doubted_and_garments_hardly_ever():
+    garments = data.load_data(("test",), data="mini")["test"].images.reshape(-1, 28, 28)
+    assert sum(bool(doubt(garment)) for garment in garments) <= 3  # of 500
+    lying = [doubt(np.rot90(garment)) for garment in garments[:100]]
+    assert sum("lies on its side" in text for text in lying) >= 60
+    pair = np.full((300, 600), 255, np.uint8)
+    for left in (50, 350):
+        pair[50:250, left:left + 200] = 255 - np.kron(garments[0], np.ones((8, 8), np.uint8))[12:212, 12:212]
+    page = np.full((300, 400), 255, np.uint8)
+    for line in (20, 110, 200):
+        page[line:line + 20, 20:380] = 0
+    for picture in (pair, page):
+        assert "parts that do not touch" in doubt(photograph(saved(picture)))
+    assert not doubt(np.zeros((28, 28), np.uint8))

@@ -53,7 +53,7 @@ def test_table_and_json_show_the_best_three_classes_of_each_image(tmp_path, answ
         (str(files[0]), 0), (str(files[0]), 1), (str(files[1]), 0)]
     labels, probabilities = fmnist_zoo.predict(IMAGES[:3])
     for row, entry, label, shares in zip(rows, entries, labels, probabilities, strict=True):
-        assert set(entry) == {"file", "index", "label", "name", "probability", "top3", "model"}
+        assert set(entry) == {"file", "index", "label", "name", "probability", "top3", "doubt", "model"}
         assert all(set(other) == {"name", "probability"} for other in entry["top3"])
         best = np.argsort(-shares)[:3]
         names = [CLASS_NAMES[other] for other in best]
@@ -62,6 +62,15 @@ def test_table_and_json_show_the_best_three_classes_of_each_image(tmp_path, answ
         assert entry["probability"] == entry["top3"][0]["probability"] == pytest.approx(shares[label], **CLOSE)
         assert [other["probability"] for other in entry["top3"]] == pytest.approx(shares[best], **CLOSE)
         assert row[2::2] == [f"{other['probability']:.3f}" for other in entry["top3"]]
+
+
+def test_a_picture_that_may_show_no_garment_is_a_line_beside_its_answer(tmp_path, answers, capsys):
+    files = [picture(tmp_path / f"{quarters}.png", np.rot90(IMAGES[0], quarters)) for quarters in (0, 1)]
+    code, (upright, lying), errors = answers(*files)
+    assert code == 0 and not upright["doubt"] and lying["doubt"]
+    assert errors == [f"predict: {files[1]}: may show no garment: {lying['doubt']}"]
+    np.save(tmp_path / "two.npy", np.stack([np.rot90(image) for image in IMAGES[:2]]))
+    assert answers(tmp_path / "two.npy")[2] == []  # arrays are in the set's own form
 
 
 def test_a_broken_file_is_a_line_and_all_others_are_answered(tmp_path, answers, capsys):

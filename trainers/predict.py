@@ -79,13 +79,15 @@ def _main(values: cli.Flags, words: list[str]) -> int:
             if "error" in entry:
                 print(f"predict: {card.printable(file)}: {card.printable(entry['error'])}", file=sys.stderr)
                 continue
+            if entry["doubt"]:
+                print(f"predict: {card.printable(file)}: may show no garment: {entry['doubt']}", file=sys.stderr)
             rows.append([f"{file}[{entry['index']}]" if len(found) > 1 else file])
             for top in entry[f"top{BEST}"]:
                 rows[-1] += [top["name"], f"{top['probability']:.3f}"]
     if values.json:
         print("[" + ",\n ".join(map(json.dumps, entries)) + "]")
     elif rows[1:]:
-        print(f"model: {by}\n" + card.aligned(rows, numeric=("probability",)))
+        print(f"model: {card.printable(by)}\n" + card.aligned(rows, numeric=("probability",)))
     return cli.FAILURE if any("error" in entry for entry in entries) else 0
 
 
@@ -117,10 +119,10 @@ def _look(file: str, invert: str, source: Callable[[], tuple[list[Any], float]])
         return [{"file": file, "error": str(error)}]
     logits = prediction.logits_of(source()[0], photographs.as_pixels(images))
     probabilities = prediction.from_logits(logits, source()[1]).probabilities
-    entries = []
+    entries, doubt = [], photographs.doubt(images[0]) if len(images) == 1 else ""
     for index, best in enumerate(np.argsort(-logits, axis=1, kind="stable")[:, :BEST].tolist()):
         top = [{"name": CLASS_NAMES[other], "probability": float(probabilities[index, other])} for other in best]
-        entries.append({"file": file, "index": index, "label": best[0], **top[0], f"top{BEST}": top})
+        entries.append({"file": file, "index": index, "label": best[0], **top[0], f"top{BEST}": top, "doubt": doubt})
     return entries
 
 
