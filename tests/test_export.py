@@ -122,7 +122,7 @@ def test_failed_check_leaves_nothing(format, wrong, message, softmax, tmp_path, 
     (["--model=4D_drop03"], "which format? --format=saved_model|tflite|onnx|keras"),
     (["--format=onnx"], "which model? --model=NAME"),
     (["--format=onnx", "--model=4L", "--run=x"], "--run and --model both say what is written"),
-    (["--format=pickle", "--model=4L"], "one of <saved_model|tflite|onnx|keras>"),
+    (["--format=pickle", "--model=4L"], "must be one of saved_model, tflite, onnx, keras, received 'pickle'"),
     (["--format=onnx", "--model=4D_dro03"], "4D_drop03"),
     (["--format=onnx", "--run=."], "no run in this folder"),
 ])
