@@ -302,6 +302,15 @@ def test_seeds_that_have_no_partner_are_not_tested(tmp_path, capsys):
     make(tmp_path, "seeds/seed7", model="3L", seed=0, data={**DATA, "sha256": "f" * 64})
     text = run(tmp_path, capsys, "--compare", "4L", "3L")
     assert "not validated on the same images" in text and "paired" not in text
+    assert json.loads(run(tmp_path, capsys, "--compare", "4L", "3L", "--json"))["differences"] == []
+
+
+def test_folders_are_named_from_here_or_from_the_root(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    for name in ("one", "two"):
+        make(pathlib.Path("tb_logs"), name)
+    assert run("tb_logs", capsys, "--compare", "4L/one", tmp_path / "tb_logs/4L/two").split()[:2] == ["one", "two"]
+    assert "two runs or more" in helpers.refused(capsys, main, "--compare", "4L/one", tmp_path / "tb_logs/4L/one")
 
 
 def test_plot_has_the_curves_of_runs_of_other_lengths(tmp_path, capsys):

@@ -43,12 +43,12 @@ def read(words: Sequence[str], logdir: str) -> list[Compared]:
         ConfigError: if there is no run of that name, or a file of it is damaged.
         UsageError: for fewer than two.
     """
-    found = {lines[0].folder: lines for lines in (listing.named(word, logdir) for word in words)}
+    found = {os.path.abspath(lines[0].folder): lines for lines in (listing.named(word, logdir) for word in words)}
     if len(found) < 2:
         raise UsageError("--compare takes two runs or more, or models with several seeds, such as --compare 4L/first "
                          f"4D_drop03/first; received {', '.join(words) or 'none'}")
     folders = [listing.mean(lines).folder for lines in found.values()]
-    common = os.path.commonpath([os.path.dirname(folder) for folder in folders])
+    common = os.path.commonpath([os.path.dirname(os.path.abspath(folder)) for folder in folders])
     return [Compared(os.path.relpath(folder, common), lines, [RunFolder(line.folder).rows() for line in lines],
                      *read_run(lines[0].folder)) for folder, lines in zip(folders, found.values())]
 
@@ -86,10 +86,10 @@ def text(runs: Sequence[Compared]) -> str:
     measured = [list(map(results, one.lines, one.rows)) for one in runs]
     rows = [("", *(one.label for one in runs)), *((name, *cells) for name, cells in settings(runs).items()),
             ("",) * (len(runs) + 1),
-            *((name.replace("_", " "), *(_cell(name, [one[name] for one in seeds]) for seeds in measured))
+            *((name.replace("_", " "), *(_cell(name, [one[name] for one in of_seeds]) for of_seeds in measured))
               for name in RESULTS)]
     parts = [card.aligned(rows, numeric=())]
-    if len({one.lines[0].images for one in runs}) > 1:
+    if not _compare(runs):
         parts.append("These runs were not validated on the same images: their validation scores do not compare.")
     elif any(len(one.lines) > 1 for one in runs):
         parts.append(seeds.text(differences(runs)))
@@ -97,9 +97,16 @@ def text(runs: Sequence[Compared]) -> str:
 
 
 def differences(runs: Sequence[Compared]) -> list[seeds.Difference]:
-    """Of the validation scores of each two, paired by seed."""
+    """Of the validation scores of each two, paired by seed; none if they were validated on other images."""
+    if not _compare(runs):
+        return []
     return seeds.differences({one.label: {line.seed: dataclasses.asdict(line) for line in one.lines} for one in runs},
                              PAIRED)
+
+
+def _compare(runs: Sequence[Compared]) -> bool:
+    """Whether their validation scores are of the same images."""
+    return len({one.lines[0].images for one in runs}) == 1
 
 
 def _cell(name: str, values: Sequence[Any]) -> str:
