@@ -116,7 +116,7 @@ def test_events_hold_pictures_histograms_graphs_card_and_result(run):
         found["settings"][0], found["result"][0]))
     again, final = f"--config={run.folder / 'config.json'}", run.result["final"]
     assert again in card and "784 -> 600" in card and "score on" not in card
-    assert step == 4 and again in result and "Published" not in result and "fewest right" in result
+    assert step == 4 and again in result and "Published" not in result and "worst classes" in result
     for part, prefix in (("training", "train"), ("validation", "val")):
         assert f"| {part} | {final[f'{prefix}_loss']:.4f} | {final[f'{prefix}_accuracy']:.4f} |" in result
     for before, line, after in zip(result.split("\n"), result.split("\n")[1:], result.split("\n")[2:]):

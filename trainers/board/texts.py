@@ -55,7 +55,7 @@ def result(config: RunConfig, found: dict[str, Any], logits: np.ndarray, labels:
              f"{found['seconds']:.0f} s of training", "",
              card.markdown_table(rows, numeric=head[1:])]
     if len(labels):
-        lines += ["", "The classes of the fewest right validation images:", "",
+        lines += ["", "The worst classes, on the validation images:", "",
                   _worst_classes(metrics.confusion_matrix(logits, labels))]
     score = results.scores().get(config.spec.name) if published(config) else None
     if score:
