@@ -39,6 +39,12 @@ def test_links_lead_somewhere(page):
             assert anchor in anchors(path.read_text()), target
 
 
+@pytest.mark.parametrize("page", ALL)
+def test_files_of_the_repository_that_a_page_names_exist(page):
+    named = re.findall(r"`((?:tests|trainers|benchmarks|fmnist_zoo|docs)/[\w/]+\.\w+)`", ALL[page])
+    assert [path for path in named if not (ROOT / path).exists()] == []
+
+
 def test_each_page_and_picture_is_found():
     """Pages by the navigation of the site, pictures by a page."""
     navigation = (ROOT / "mkdocs.yml").read_text()
