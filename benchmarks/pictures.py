@@ -38,6 +38,15 @@ def curves(logdir: pathlib.Path) -> None:
     _do(runs.main, "--compare", *_finished(logdir / "curves", RUNS), f"--plot={PICTURES / 'curves.png'}")
 
 
+def compare(logdir: pathlib.Path) -> None:
+    """The same two models with five seeds each, on the mini set."""
+    from trainers import runs
+
+    for model in RUNS:
+        _do(train.main, f"--model={model}", "--seeds=5", "--data=mini", "--run_name=mini", f"--logdir={logdir}")
+    _do(runs.main, "--compare", *(str(logdir / model / "mini") for model in RUNS), f"--plot={PICTURES / 'compare.png'}")
+
+
 def board(logdir: pathlib.Path) -> None:
     """The same runs in TensorBoard, as `make board` opens it."""
     from benchmarks import browser
@@ -137,7 +146,7 @@ def tour(logdir: pathlib.Path) -> None:
 
 
 PARTS: dict[str, Callable[[pathlib.Path], None]] = {
-    part.__name__: part for part in (curves, board, lessons, hparams, trained, worst, tour)}
+    part.__name__: part for part in (curves, compare, board, lessons, hparams, trained, worst, tour)}
 
 
 def _do(main: Callable[[Sequence[str]], int], *arguments: str) -> None:
