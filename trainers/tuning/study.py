@@ -123,8 +123,8 @@ def write_rows(path: pathlib.Path, space: Space, rows: Iterable[Row]) -> None:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(["trial", *space.names, *RESULTS])
         for row in rows:
-            words = {name: None if value is None else Parameter.write(value) for name, value in row.values.items()}
-            writer.writerow(row._replace(values=words).cells().values())
+            words = {name: Parameter.write(value) for name, value in row.values.items() if value is not None}
+            writer.writerow([words.get(name, cell) for name, cell in row.cells().items()])
 
 
 def read_rows(path: str | os.PathLike[str], space: Space) -> list[Row]:
