@@ -42,8 +42,9 @@ from trainers.running.folder import RunFolder
 
 SHORT = "short"
 KEY = ("model", "data", "settings", "seed")  # of a run, in a file of rows
-HEAD = ("change", "validation NLL", "difference", "p (Holm)", "validation accuracy", "difference", "p (Holm)",
-        "best epoch", "s an epoch")
+HEAD: tuple[str, ...] = (
+    "change", "validation NLL", "difference", "p (Holm)", "validation accuracy", "difference", "p (Holm)",
+    "best epoch", "s an epoch")
 FIGURES = {"nll": "validation NLL", "accuracy": "validation accuracy"}
 Row = dict[str, Any]
 
