@@ -24,6 +24,7 @@ def round_trip() -> float:
     if len(cores) < 2:
         return 0.0
     with mmap.mmap(-1, 1) as byte:  # shared with the child
+        os.sched_setaffinity(0, cores[:1])
         child = os.fork()
         if not child:
             os.sched_setaffinity(0, cores[1:2])
@@ -32,7 +33,6 @@ def round_trip() -> float:
                     pass
                 byte[0] = 0
             os._exit(0)
-        os.sched_setaffinity(0, cores[:1])
         took = [_group(byte) for _ in range(GROUPS)]
         os.waitpid(child, 0)
     os.sched_setaffinity(0, cores)
