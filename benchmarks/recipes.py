@@ -177,7 +177,8 @@ def comparison_table(by_change: dict[str, list[Row]], *, certain: bool = False) 
     Args:
         certain: leave out the changes of which neither figure has a p below `LEVEL`.
     """
-    tests, rows = _tests(by_change), [HEAD]
+    tests = _tests(by_change)
+    rows: list[Sequence[str]] = [HEAD]
     for change, runs in by_change.items():
         mine = [tests[change, figure] for figure in FIGURES if change]
         if certain and mine and all(p is None or p >= LEVEL for _, p in mine):

@@ -37,8 +37,8 @@ def _listing(patterns: list[str], *, as_json: bool, as_markdown: bool) -> str:
     """The table of the models that match; the card (or JSON) of one that is named in full."""
     names: dict[str, None] = {}  # an ordered set
     for pattern in patterns:  # a name that is not listed may be a changed one, or get_spec refuses it
-        found = registry.list_models(pattern)
-        names.update(dict.fromkeys([pattern] if not found or pattern in found else found))
+        matching = registry.list_models(pattern)
+        names.update(dict.fromkeys([pattern] if not matching or pattern in matching else matching))
     one = list(names) == patterns and len(patterns) == 1
     models = [(registry.get_spec(name), registry.get_recipe(name)) for name in names]
     if as_json:
