@@ -69,14 +69,16 @@ def test_piped_output_is_plain_lines_and_a_user_module_is_needed_once(command, t
     (tmp_path / "my_models.py").write_text(
         "from fmnist_zoo import register\nregister('tiny', 'mine', hidden=(8,), dropout=0.1)\n")
     done = command("trainers.train", "--zoo_module=my_models", "--model=tiny", "--data=mini", "--epochs=3",
-                   "--batch_size=full", "--logdir=logs", "--run_name=one", cwd=tmp_path)
+                   "--batch_size=5000", "--shift=2", "--label_smoothing=0.1", "--logdir=logs", "--run_name=one", cwd=tmp_path)
     assert done.returncode == 0 and "tiny: mine, 6370 parameters" in done.stdout, done.stderr
     lines = done.stdout.splitlines()
-    assert [line.split()[0] for line in lines[:5]] == ["model", "data", "training", "device", "folder"]
-    assert [line.split()[1] for line in lines[5:8]] == ["1/3", "2/3", "3/3"]
-    assert all("validation loss" in line and "images/s" in line and line.endswith("left") for line in lines[5:8])
-    assert lines[8].startswith("done: best weights from epoch")
-    assert lines[9].endswith("python -m trainers.board.serve --logdir=logs")
+    assert [line.split()[0] for line in lines[:6]] == ["model", "data", "training", "settings", "device", "folder"]
+    assert ", batch 1800 (all images), 3 epochs of 1 step, seed 0" in lines[2]
+    assert lines[3].split()[1:] == ["label_smoothing=0.1", "shift=2"]
+    assert [line.split()[1] for line in lines[6:9]] == ["1/3", "2/3", "3/3"]
+    assert all("validation loss" in line and "images/s" in line and line.endswith("left") for line in lines[6:9])
+    assert lines[9].startswith("done: best weights from epoch")
+    assert lines[10].endswith("python -m trainers.board.serve --logdir=logs")
     assert "\x1b" not in done.stdout and "\r" not in done.stdout
     assert not done.stderr  # neither start-up lines nor warnings
     assert "tiny" not in registry._MODELS
