@@ -214,7 +214,7 @@ def _known() -> np.ndarray:
 def _direction(image: np.ndarray) -> np.ndarray:
     """An image as a vector (784,) float32 of length 1; of a black one 0."""
     vector = image.astype(np.float32).ravel()
-    return vector / max(np.linalg.norm(vector), 1.0)
+    return vector / max(float(np.linalg.norm(vector)), 1.0)
 
 
 def _decoded(file: str | os.PathLike[str] | IO[bytes]) -> Image.Image:

@@ -69,7 +69,8 @@ def test_piped_output_is_plain_lines_and_a_user_module_is_needed_once(command, t
     (tmp_path / "my_models.py").write_text(
         "from fmnist_zoo import register\nregister('tiny', 'mine', hidden=(8,), dropout=0.1)\n")
     done = command("trainers.train", "--zoo_module=my_models", "--model=tiny", "--data=mini", "--epochs=3",
-                   "--batch_size=5000", "--shift=2", "--label_smoothing=0.1", "--logdir=logs", "--run_name=one", cwd=tmp_path)
+                   "--batch_size=5000", "--shift=2", "--label_smoothing=0.1", "--logdir=logs", "--run_name=one",
+                   cwd=tmp_path)
     assert done.returncode == 0 and "tiny: mine, 6370 parameters" in done.stdout, done.stderr
     lines = done.stdout.splitlines()
     assert [line.split()[0] for line in lines[:6]] == ["model", "data", "training", "settings", "device", "folder"]
