@@ -81,7 +81,7 @@ def test_an_adapted_layer_stays_adapted(tmp_path):
     scaling.adapt(np.linspace(3, 9, 784, dtype=np.float32).reshape(1, 784))
     model = keras.Sequential([keras.Input((784,)), scaling, layers.Dense(10)], name="adapted")
     pixels = np.random.default_rng(0).random((5, 784), np.float32)
-    spec = registry.spec_of_model(model)
+    spec = registry.spec_of(model)
     record = spec.builder.record
     clone = fmnist_zoo.build_model(spec)
     np.testing.assert_array_equal(clone(pixels), model(pixels))
@@ -96,7 +96,7 @@ def test_a_variable_that_is_frozen_alone_is_refused():
     model = network("frozen")
     model.get_layer("one").kernel.trainable = False
     with pytest.raises(SpecError, match="one/kernel is not as trainable as its layer"):
-        registry.spec_of_model(model)
+        registry.spec_of(model)
 
 
 def test_commands_read_the_run(tmp_path, capsys, monkeypatch):
