@@ -201,7 +201,7 @@ def doubt(image: np.ndarray) -> str:
     if parts.size and parts.max() < (1 - APART) * parts.sum():
         return "it has parts that do not touch, as several objects have"
     upright, *turned = ((_known() @ _direction(np.rot90(image, quarters))).max() for quarters in (0, 1, 3))
-    return "it lies on its side, by all that it looks like" if max(turned) > upright + TURNED else ""
+    return "turned by a quarter, it looks more like one" if max(turned) > upright + TURNED else ""
 
 
 @functools.cache

@@ -249,7 +249,7 @@ def test_what_may_be_no_garment_is_doubted_and_garments_hardly_ever():
     garments = data.load_data(("test",), data="mini")["test"].images.reshape(-1, 28, 28)
     assert sum(bool(doubt(garment)) for garment in garments) <= 3  # of 500
     lying = [doubt(np.rot90(garment)) for garment in garments[:100]]
-    assert sum("lies on its side" in text for text in lying) >= 60
+    assert sum("turned by a quarter" in text for text in lying) >= 60
     pair = np.full((300, 600), 255, np.uint8)
     for left in (50, 350):
         pair[50:250, left:left + 200] = 255 - np.kron(garments[0], np.ones((8, 8), np.uint8))[12:212, 12:212]
