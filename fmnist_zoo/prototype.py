@@ -30,15 +30,15 @@ def is_model(model: object) -> TypeGuard[keras.Model]:
     return keras is not None and isinstance(model, keras.Model)
 
 
-def add(model: keras.Model) -> ModelSpec:
-    """The spec of a model, which bears its name. What happens to the model afterwards changes nothing.
+def add(model: keras.Model, name: str) -> ModelSpec:
+    """The spec of a model. What happens to the model afterwards changes nothing.
 
     Raises:
         SpecError: for a model that cannot be cloned.
     """
     record = _record(model)
     build = f"{custom.GIVEN}:{hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()[:16]}"
-    spec = ModelSpec(name=model.name, description="a keras.Model", build=build)
+    spec = ModelSpec(name=name, description="a keras.Model", build=build)
     restore(spec, record, model)
     return spec
 

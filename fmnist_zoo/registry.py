@@ -65,12 +65,9 @@ def spec_of(model: str | ModelSpec | Callable[..., keras.Model] | keras.Model) -
     if isinstance(model, str):
         return get_spec(model)
     if prototype.is_model(model):
-        if model.name in _MODELS:
-            raise SpecError(f"a model named {model.name!r} is registered already "
-                            f"({_MODELS[model.name][0].description}); give yours another name, such as "
-                            "keras.Sequential(..., name='mine')")
-        _check_name(model.name)
-        return prototype.add(model)
+        name = f"{model.name}_clone" if model.name in _MODELS else model.name
+        _check_name(name)
+        return prototype.add(model, name)
     if callable(model):
         return _of_function(model)
     raise TypeError("model is a name, a ModelSpec, a function that returns a Keras model, or such a model; received "

@@ -8,6 +8,7 @@ import hashlib
 import json
 import pathlib
 import tempfile
+from typing import Any
 
 from fmnist_zoo import files
 from trainers.engine.processor import vector_instructions
@@ -15,7 +16,7 @@ from trainers.running import provenance
 from trainers.train import train
 
 PATH = pathlib.Path(__file__).with_suffix(".json")
-RUNS = {
+RUNS: dict[str, dict[str, Any]] = {
     "softmax": dict(epochs=3, seed=0), "2L": dict(epochs=3, seed=1), "4D_drop03": dict(epochs=2, seed=3),
     "network_softmax": dict(epochs=20, seed=1), "4N_512": dict(epochs=2, seed=0),
     "4N_512_mixup": dict(epochs=1, seed=0),
@@ -30,12 +31,15 @@ def here() -> str:
 
 def known() -> dict[str, str]:
     """The digests of this machine by name; none for one that the file does not have."""
-    return files.read_json(PATH).get(here(), {})
+    found: dict[str, str] = files.read_json(PATH).get(here(), {})
+    return found
 
 
 def digest(name: str, logdir: str) -> str:
     """SHA-256 of the weights that a run of a model ends with."""
-    return train(name, data="mini", verbose=False, logdir=logdir, **RUNS[name]).result["weights_sha256"]
+    run = train(name, data="mini", verbose=False, logdir=logdir, **RUNS[name])
+    assert run.result
+    return str(run.result["weights_sha256"])
 
 
 if __name__ == "__main__":

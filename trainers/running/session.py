@@ -349,7 +349,7 @@ class Session:
         return models.build(self.config.spec, self.config.seed)
 
     def _put_in_place(self, arrays: dict[str, np.ndarray], model: keras.Model) -> None:
-        model.set_weights([arrays[name] for name in self.engine.network.weights])
+        weights.assign(model, [arrays[name] for name in self.engine.network.weights])
 
 
 def _threads(environment: Record) -> str:
