@@ -75,6 +75,18 @@ def test_what_a_sweep_searches_is_shown_and_its_folder_has_the_same_declaration(
     assert metrics[0] == "selected/objective" and list(columns["sweep"].domain_discrete) == ["4L-grid", "none"]
 
 
+@pytest.mark.parametrize("by_layer, names", [
+    (False, {"dropout", "l2", "epochs"}), (True, {"dropout.1", "dropout.2", "l2"})])
+def test_rates_of_layers_are_shown_where_they_are_searched(tmp_path, by_layer, names):
+    """Else the column of their mean says it all, and they would take the places of other settings."""
+    trials = [hparams.hyperparameters(
+        resolve("4L", dropout=(rate, rate / 2 if by_layer else rate, rate), l2=rate / 1000, epochs=int(10 * rate)),
+        sweep={"name": "rates", "model": "4L", "by_layer": by_layer}) for rate in (0.1, 0.4)]
+    first = ["dropout.1", "dropout.2", "l2"] if by_layer else ["dropout", "l2", "epochs"]
+    hparams.declare(tmp_path, trials, first=first)
+    assert names <= shown(tmp_path) and ("dropout.1" in shown(tmp_path)) == by_layer
+
+
 def test_sweep_and_data_are_columns_where_they_differ_and_texts_are_short(tmp_path):
     """In parallel coordinates a longer text runs across the next axis, and mini's losses are not those of all."""
     name = "a_sweep_of_many_rates_1"

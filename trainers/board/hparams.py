@@ -27,13 +27,14 @@ from trainers.metrics_table import HPARAMS
 # The rates of the first layers have columns of their own, in which a sweep of single layers is told apart.
 DROPOUT_COLUMNS = 4
 _SAME, _BY_LAYER = "one rate", "by layer"
+_OF_LAYERS = tuple(f"dropout.{layer}" for layer in range(1, DROPOUT_COLUMNS + 1))
 _KINDS = {name: known.kind for name, known in SETTINGS.items() if known.column}
 _TYPES = {
     "sweep": str,
     "model": str,
     **{name: float if isinstance(kind, (Number, Whole)) or name == "dropout" else str for name, kind in _KINDS.items()},
     "dropout.schedule": str,
-    **{f"dropout.{layer}": float for layer in range(1, DROPOUT_COLUMNS + 1)},
+    **dict.fromkeys(_OF_LAYERS, float),
 }
 Values = dict[str, float | str]  # a number or a string for each column
 
@@ -58,14 +59,14 @@ def hyperparameters(config: RunConfig, batch_size: int | None = None, sweep: Map
     cells = {name: settings[name] if _TYPES[name] is float else kind.write(settings[name])
              for name, kind in _KINDS.items()}
     rates = config.spec.dropout or (0.0,)
-    of_layers = [*rates, *[0.0] * DROPOUT_COLUMNS][:DROPOUT_COLUMNS]
+    of_layers = [*rates, *[0.0] * DROPOUT_COLUMNS]
     cells |= {
         "sweep": sweep.get("name", _NO_SWEEP), "model": sweep.get("model", config.spec.name),
         "hidden": "-".join(map(str, config.spec.hidden)) or "none", "dropout": float(np.mean(rates)),
         "dropout.schedule": _BY_LAYER if sweep.get("by_layer") else
         _KINDS["dropout"].write(rates) if len(set(rates)) > 1 else _SAME,
         "batch_size": batch_size or config.recipe.batch_size,
-        **{f"dropout.{layer}": rate for layer, rate in enumerate(of_layers, start=1)},
+        **dict(zip(_OF_LAYERS, of_layers)),
     }
     given = {arguments.label(name): str(value).lower() if isinstance(value, bool) else value
              for name, value in config.spec.arguments}
@@ -109,7 +110,8 @@ def _declaration(known: dict[str, set[float | str]], first: Sequence[str], *, ob
     """`objective`: whether there are sweeps. Parallel coordinates draw no row that lacks a metric which is shown."""
     order = dict.fromkeys((*_APART, *first, *known))
     known = {name: known[name] for name in order if name in known}
-    differing = [name for name, values in known.items() if len(values) > 1]
+    by_layer = _BY_LAYER in known.get("dropout.schedule", ())  # else the column of the mean says it all
+    differing = [name for name, values in known.items() if len(values) > 1 and (by_layer or name not in _OF_LAYERS)]
     others = [name for name in _FIRST if name not in differing and name != "dropout.schedule"]
     shown = [*differing, *others][:SHOWN]
     return _content(api_pb2.Experiment(
