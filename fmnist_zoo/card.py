@@ -132,6 +132,8 @@ def printable(text: str) -> str:
 
     In a locale without UTF-8, Python has such letters of a file name as bytes; here they are letters again.
     """
+    if text.isprintable():
+        return text
     text = re.sub("[\udc80-\udcff]+", lambda found: os.fsencode(found[0]).decode(errors="surrogateescape"), text)
     return text if text.isprintable() else text.encode("unicode_escape").decode()
 
