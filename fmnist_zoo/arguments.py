@@ -27,7 +27,7 @@ RESERVED = frozenset("""
     schedule_epochs label_smoothing ema clip_norm shift flip erase mixup initial_weights teacher teacher_weight
     teacher_temperature weights
     trainer precision jit_compile seed threads data data_dir allow_other_data checkpoint_every histogram_every ranking
-    model build trial objective objective_std trained_epochs seconds status reason
+    model build sweep trial objective objective_std trained_epochs seconds status reason
 """.split())
 PREFIX = "hp."  # of the label of an argument whose name is reserved
 _INTEGER, _FLOAT = re.compile("-?[0-9]+"), re.compile(r"-?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
