@@ -229,6 +229,17 @@ def test_first_page_has_the_runs_that_belong_together(tmp_path, models, trials, 
     assert {row for row in rows if re.search(regex, row)} == {f"{model}/run.1" for model in first} | of_mini
 
 
+def test_seeds_of_mini_are_left_out_by_their_folder_unless_other_runs_are_in_it(tmp_path):
+    board_of(tmp_path, ["4L"])
+    for name, data in (*((f"mini/seed{seed}", "mini") for seed in range(5)), ("both/seed0", "mini"),
+                       ("both/seed1", "fashion_mnist")):
+        (tmp_path / "4L" / name).mkdir(parents=True)
+        write_json(tmp_path / "4L" / name / "config.json", {"data": {"name": data}})
+    regex, _ = parsed(serve.lines("http://localhost:6006/", tmp_path)[0])
+    assert {row for row in serve.rows_of(tmp_path)[1:] if re.search(regex, row)} == {"4L/run.1", "4L/both/seed1"}
+    assert regex.count("seed") == 1
+
+
 @pytest.mark.parametrize("models, trials, tabs", [
     (["4L"], 0, ["timeseries"]), (["4L"], 1, ["timeseries", "hparams"]), ([], 1, ["timeseries", "hparams"]),
     (["4L", "network_A"], 1, ["timeseries", "timeseries", "hparams"]), (["network_A"], 0, ["timeseries"])])

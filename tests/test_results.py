@@ -240,7 +240,7 @@ def test_dry_run_trains_nothing(tmp_path, monkeypatch, capsys):
 
 @pytest.mark.parametrize("flags, message", [
     (["--models=4D_dropp*"], "did you mean 4D_drop"),
-    (["--seeds=zero"], "--seeds must be a whole number"),
+    (["--seeds=zero"], "--seeds must be how many seeds"),
     (["--seeds=-1,"], "--seeds must be a whole number"),
     (["--data=mini"], "name another table with --out"),
     (["--data=mini", "--out=x", "--ship"], "without --ship"),

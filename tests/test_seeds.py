@@ -15,7 +15,7 @@ from tests.runs import make
 from tests.test_runs import listed
 from trainers import evaluate, results as results_command
 from trainers.board import hparams, serve
-from trainers.config import names_in, read_run
+from trainers.config import ConfigError, names_in, read_run
 from trainers.engine import compile_cache
 from trainers.publishing import measurement, scores
 from trainers.running import progress, trained
@@ -80,9 +80,11 @@ def test_interrupted_seeds_continue_with_the_same_command(logdir, tmp_path, caps
 
 @pytest.mark.parametrize("flags, text", [
     (["--seeds=3", "--epochs=3"], "seed0: is a run with epochs=2; choose another --run_name"),
-    (["--seeds=3", "--seed=1"], "--seed and --seeds both name seeds"),
-    (["--seeds=0"], "--seeds must be a whole number in [1, 101), received 0"), (["--seeds=a,b"], "--seeds"),
-    (["--seeds=,"], "--seeds"), (["--seeds=-1,2"], "--seeds"), (["--seeds=1000"], "--seeds"),
+    (["--seeds=9,0", "--epochs=3"], "seed0: is a run with epochs=2; choose another --run_name"),
+    (["--seeds=3", "--seed=1"], "--seed and --seeds both name seeds"), (["--seeds=1,1"], "each seed once"),
+    (["--seeds=0"], "--seeds must be how many seeds, 1 to 100, or a list such as 0,3,7; received '0'"),
+    (["--seeds=1-3"], "received '1-3'"), (["--seeds=1000"], "1 to 100"), (["--seeds=a,b"], "--seeds"),
+    (["--seeds=,"], "--seeds"), (["--seeds=-1,2"], "--seeds"),
     (["--seeds=2", "--run_name=a/b"], "--run_name names a folder"), (["--seeds=2", "--run_name=/a"], "--run_name"),
     (["--seeds=2", "--run_name=train"], "--run_name"), (["--seeds=2", "--run_name=shipped"], "--run_name"),
 ], ids=str)
@@ -100,6 +102,8 @@ def test_run_is_no_folder_for_seeds_and_the_folder_of_seeds_is_no_run(logdir, tm
     assert "exists already" in helpers.refused(capsys, main, *flags, f"--logdir={logdir}", "--run_name=seeds")
     assert "drop --seeds" in helpers.refused(capsys, main, f"--resume={logdir}/softmax/seeds/seed0", "--seeds=3")
     assert "the command that began them" in helpers.refused(capsys, main, f"--resume={logdir}/softmax/seeds")
+    with pytest.raises(ConfigError, match="softmax/seeds: holds several seeds; name one of its folders"):
+        trained.from_run(logdir / "softmax" / "seeds")
 
 
 def test_run_with_callbacks_is_not_taken_for_a_seed(tmp_path, capsys):

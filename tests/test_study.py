@@ -9,7 +9,7 @@ import pytest
 
 from tests.sweeps import Pretending, made, replace_pool
 from trainers import evaluate, sweep, train
-from trainers.config import ConfigError, resolve
+from trainers.config import ConfigError, find_sweep, resolve
 from trainers.running.folder import RunFolder
 from trainers.tuning import study
 from trainers.tuning.space import NAMES, Parameter, Space
@@ -97,13 +97,16 @@ def test_searched_epochs_and_trained_epochs_are_two_columns(tmp_path):
 
 def test_best_of_halving_is_that_of_the_longest_rung_and_is_trained_in_full(tmp_path):
     """The trial of three epochs had more luck than the one that continues it."""
-    found = made(tmp_path / "s", "l2=0..1", [(0.1,), (0.2,), (0.3,), (0.4,)],
+    found = made(tmp_path / "sweeps" / "s", "l2=0..1", [(0.1,), (0.2,), (0.3,), (0.4,)],
                  lambda values, seed: {0.1: 0.1, 0.2: 0.4, 0.3: 0.2, 0.4: 0.3}[values["l2"]], tuner="asha",
                  schedule="cosine", epochs=9, lengths=[3, 1, 9, 9])
     assert [trial.name for trial in found.ranked] == ["0002", "0003", "0000", "0001"]
     config = study.retrain_config(found.path)
     assert config.recipe.epochs == config.recipe.horizon == 9 and config.spec.l2 == 0.3
     assert study.retrain_config(found.path / "0001").recipe.epochs == 9
+    for name in ("s", "sweeps/s", found.path):
+        assert find_sweep(name, tmp_path) == str(found.path)
+    assert find_sweep("s/0001", tmp_path) == str(found.path / "0001") and find_sweep("t", tmp_path) == "t"
     rung = found.config(found.trials["0001"], 0).recipe
     assert (rung.epochs, rung.horizon) == (1, 9)  # the first part of the whole schedule
 

@@ -116,10 +116,15 @@ class _Parser(flags.ArgumentParser):
 
 
 def _seeds(text: str) -> list[int]:
-    kind = SETTINGS["seed"].kind
     if "," not in text:
-        return list(range(settings.parse("seeds", Whole(low=1, below=MOST_SEEDS + 1), text)))
-    return list(dict.fromkeys(settings.parse("seeds", kind, one) for one in text.removesuffix(",").split(",")))
+        with contextlib.suppress(SpecError):
+            return list(range(settings.parse("seeds", Whole(low=1, below=MOST_SEEDS + 1), text)))
+        raise SpecError(f"seeds must be how many seeds, 1 to {MOST_SEEDS}, or a list such as 0,3,7; received "
+                        f"{text!r}")
+    found = [settings.parse("seeds", SETTINGS["seed"].kind, one) for one in text.removesuffix(",").split(",")]
+    if len(set(found)) < len(found):
+        raise SpecError(f"seeds must list each seed once; received {text!r}")
+    return found
 
 
 def define_settings(values: Flags) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import glob
 import json
 import os
 import pathlib
@@ -230,6 +231,22 @@ def find_run(name: str | os.PathLike[str], logdir: str | os.PathLike[str] = LOGD
         if os.path.isfile(os.path.join(place, "config.json")):
             return os.path.normpath(place)
     return os.path.normpath(path)
+
+
+def find_sweep(name: str | os.PathLike[str], logdir: str | os.PathLike[str] = LOGDIR) -> str:
+    """The folder of the sweep or trial that a person names, by its path or as below `sweeps` of the log folder."""
+    path = local_path(name)
+    for place in (path, os.path.join(logdir, path), os.path.join(logdir, "sweeps", path)):
+        if any(os.path.isfile(os.path.join(place, record)) for record in ("sweep.json", "trial.json")):
+            return os.path.normpath(place)
+    return path
+
+
+def seeds_at(name: str | os.PathLike[str], logdir: str | os.PathLike[str] = LOGDIR) -> str:
+    """The folder of several seeds that a person names where one run is wanted, or an empty text."""
+    path = local_path(name)
+    return next((place for place in (path, os.path.join(logdir, path)) if glob.glob(
+        os.path.join(glob.escape(place), "seed*", "config.json"))), "")
 
 
 def located(setting: str, names: Any, logdir: str | os.PathLike[str] = LOGDIR) -> str:

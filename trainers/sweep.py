@@ -18,7 +18,7 @@ from fmnist_zoo.files import quoted
 from fmnist_zoo.settings import DATA, MODEL, OUTPUT, TRAINING
 from fmnist_zoo.spec import ModelSpec
 from trainers import cli
-from trainers.config import LOGDIR, ConfigError
+from trainers.config import LOGDIR, ConfigError, find_sweep
 from trainers.running import progress
 from trainers.settings import Settings
 from trainers.tuning import page, workers as pools
@@ -164,7 +164,7 @@ def _main(values: cli.Flags) -> int:
         others = sorted(cli.given(values) - {"show", "report", "zoo_module"})
         if others:
             raise UsageError(f"--show prints a sweep that is there, and takes --report alone; received --{others[0]}")
-        return _show(load(values.show), values.report)
+        return _show(load(find_sweep(values.show)), values.report)
     if not values.model:
         raise UsageError("which model? --model=NAME; `python -m fmnist_zoo` lists them")
     plan = Plan(values.model, values.space, tuner=values.tuner, max_trials=values.max_trials,

@@ -27,9 +27,11 @@ from trainers.config import (
     as_run,
     differences,
     find_run,
+    find_sweep,
     overlay,
     read_run,
     resolve,
+    seeds_at,
 )
 from trainers.engine import process
 from trainers.running import batch, dependencies, listing, progress, provenance, seeds
@@ -250,8 +252,9 @@ def _new_run(values: cli.Flags) -> tuple[RunConfig, dict[str, Any] | None]:
     if values.from_sweep:
         from trainers.tuning.study import retrain_config
 
-        config = retrain_config(values.from_sweep)
-        provenance.require_builder(values.from_sweep, config.spec, {})
+        path = find_sweep(values.from_sweep, values.logdir)
+        config = retrain_config(path)
+        provenance.require_builder(path, config.spec, {})
         return overlay(config, logdir=values.logdir, **given), None
     if values.config:
         path = find_run(values.config, values.logdir)
@@ -332,10 +335,9 @@ def _folder(path: str | os.PathLike[str], logdir: str | os.PathLike[str] = LOGDI
     """The folder of the run that is named, see `find_run`; `ConfigError` if no run has begun in it."""
     folder = RunFolder(find_run(path, logdir))
     if not folder.config.is_file():
-        for place in (folder.path, pathlib.Path(logdir, folder.path)):
-            if any(place.glob("seed*/config.json")):
-                raise ConfigError(f"{place}: holds several seeds: the command that began them continues them, or name "
-                                  "one of its folders")
+        if place := seeds_at(path, logdir):
+            raise ConfigError(f"{place}: holds several seeds: the command that began them continues them, or name one "
+                              "of its folders")
         read_run(folder.config)  # raises
     return folder
 

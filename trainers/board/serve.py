@@ -22,7 +22,7 @@ import time
 import types
 import urllib.parse
 import warnings
-from typing import TYPE_CHECKING, Sequence
+from typing import TYPE_CHECKING, Iterable, Sequence
 
 from fmnist_zoo.errors import SpecError
 from fmnist_zoo.files import local_path, read_json
@@ -65,10 +65,18 @@ def pages(logdir: pathlib.Path) -> dict[str, str]:
     if any(kind != "mini" for kind in ordinary.values()):
         of_mini = [name for name, kind in ordinary.items() if kind == "mini"]
         of_mini += [path.relative_to(logdir).as_posix() for path in logdir.glob("*/shipped-mini")]
-        out += [f"{re.escape(name)}(/|$)" for name in of_mini]
+        out += [f"(?:{'|'.join(map(re.escape, _shortened(of_mini, data)))})(?:/|$)"] if of_mini else []
     if len(ordinary) < len(data):
         return {TITLE: _without([FULL_BATCH, *out]), f"and {FULL_BATCH}*, of 500 epochs:": f"^{FULL_BATCH}"}
     return {TITLE: _without(out)}
+
+
+def _shortened(out: Sequence[str], names: Iterable[str]) -> list[str]:
+    """The folders `out`, but one folder for all the seeds that it holds; the link is long enough without them."""
+    kept = {parent for name in set(names).difference(out) for parent in pathlib.PurePosixPath(name).parents}
+    groups = (name if name.count("/") < 2 or pathlib.PurePosixPath(name).parent in kept else name.rpartition("/")[0]
+              for name in out)
+    return list(dict.fromkeys(groups))
 
 
 def _without(beginnings: Sequence[str]) -> str:

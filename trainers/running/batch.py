@@ -29,13 +29,16 @@ def finish(runs: Sequence[RunConfig], logdir: str, should_stop: Callable[[], boo
         engine: `provenance.engine` of the runs that are used; empty for any.
 
     Raises:
-        ConfigError: if another run has the name of one; else as `run.execute`.
+        ConfigError: if another run has the name of one, before any is trained; else as `run.execute`.
         DataError, RunError: as `run.execute`.
     """
     from trainers.running import run
 
     reporter = reporter or progress.Reporter()
     commit, done, spent = provenance.commit(), 0, 0.0
+    if name:  # a run that is in the way of the last one is told before the first one is trained
+        for config in runs:
+            existing_run(logdir, config, f"{name}/seed{config.seed}", engine)
     for index, config in enumerate(runs):
         if should_stop():
             return

@@ -14,7 +14,7 @@ from fmnist_zoo import custom, registry, weights
 from fmnist_zoo.errors import ZooError
 from fmnist_zoo.files import Record, quoted
 from fmnist_zoo.spec import ARRAYS, ModelSpec, Recipe
-from trainers.config import ConfigError, RunConfig, find_run, read_run
+from trainers.config import ConfigError, RunConfig, find_run, read_run, seeds_at
 from trainers.running import provenance
 from trainers.running.folder import RunFolder
 
@@ -105,6 +105,8 @@ def _finished(path: str | os.PathLike[str]) -> tuple[RunFolder, Record, RunConfi
     """Folder, record, config and result of a finished run."""
     folder = RunFolder(find_run(path))
     if not folder.config.is_file():
+        if place := seeds_at(path):
+            raise ConfigError(f"{place}: holds several seeds; name one of its folders, such as {place}/seed0")
         missing = "no run in this folder" if folder.path.is_dir() else "no such folder"
         raise ConfigError(f"{folder.path}: {missing}; a run is named by its folder, such as tb_logs/4D_drop03/<run>")
     (record, config), result = read_run(folder.path), folder.read_result()
