@@ -9,6 +9,7 @@ import fmnist_zoo
 from fmnist_zoo import custom, metrics, prediction, prototype, registry, weights
 from fmnist_zoo.backend import keras
 from fmnist_zoo.spec import SpecError
+from tests import helpers
 from trainers import evaluate, runs
 from trainers.config import ConfigError
 from trainers.running import compiled, trained
@@ -90,6 +91,18 @@ def test_an_adapted_layer_stays_adapted(tmp_path):
     prototype.restore(spec, record)
     np.testing.assert_array_equal(
         fmnist_zoo.build_model(spec, weights=tmp_path / "some.safetensors")(pixels), model(pixels))
+
+
+def test_a_run_resumes_with_the_layer_that_it_began_with_adapted_or_not(tmp_path):
+    def scaled():
+        return keras.Sequential([keras.Input((784,)), layers.Normalization(axis=None, name="scaling"),
+                                 layers.Dense(10, name="last")], name="scaled")
+
+    adapted = scaled()
+    adapted.layers[0].adapt(np.linspace(3, 9, 784, dtype=np.float32).reshape(1, 784))
+    whole = train(adapted, logdir=tmp_path, run_name="whole", **QUICK)
+    half = train(adapted, logdir=tmp_path, run_name="half", on_epoch=lambda row: row["epoch"] == 2, **QUICK)
+    helpers.assert_equal_runs(whole.folder, resume(half.folder, model=scaled()).folder)
 
 
 def test_a_variable_that_is_frozen_alone_is_refused():

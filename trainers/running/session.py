@@ -77,6 +77,10 @@ class Session:
         config = self.config
         self.model = self._build()
         self.builder = config.spec.builder if config.spec.build else None
+        known, needed = self.state.state, weights.shapes(self.model)
+        if self.builder and {name: known[name].shape for name in needed if name in known} == needed:
+            # before the program is made: an adapted Normalization computes ahead with its weights
+            weights.assign(self.model, [known[name] for name in needed])
         for note in self.builder.notes if self.builder else ():
             self.reporter.note(f"{config.spec.name}: {note}")
         found, self.named = dependencies.load_named(config.recipe, self.data, self.reporter, self.recorded,
