@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Callable, Iterable
 
 from fmnist_zoo import arguments, custom, prototype, weights
 from fmnist_zoo.backend import without_noise
-from fmnist_zoo.settings import nearest, parse, settings_of
+from fmnist_zoo.settings import nearest, parse, settings_of, suggestion
 from fmnist_zoo.spec import ModelSpec, Recipe, SpecError
 
 if TYPE_CHECKING:
@@ -240,4 +240,5 @@ def _find(name: str) -> tuple[ModelSpec, Recipe]:
 def _refuse_unknown_fields(fields: dict[str, Any]) -> None:
     for field in fields:
         if field not in _FIELDS:
-            raise SpecError(f"a model has no field {field!r}; {nearest(field, _FIELDS)} (fields: {', '.join(_FIELDS)})")
+            hint = suggestion(field, _FIELDS)
+            raise SpecError(f"a model has no field {field!r}; {hint}{' ' * bool(hint)}fields: {', '.join(_FIELDS)}")

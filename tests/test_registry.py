@@ -38,6 +38,11 @@ def module(tmp_path, monkeypatch):
 
 def test_catalog_holds_the_models_of_the_report():
     assert list_models() == CATALOG
+
+
+def test_fields_are_listed_once():
+    with pytest.raises(SpecError, match="^a model has no field 'zzz'; fields: hidden, dropout, [a-z0-9_, ]*$"):
+        get_spec("4L", zzz=1)
     for name, fields in REPORT.items():
         assert get_spec(name).architecture == ModelSpec(name, **fields).architecture
 

@@ -210,7 +210,8 @@ def test_model_of_a_module_that_is_not_imported(tmp_path, capsys):
 
 
 @pytest.mark.parametrize("flags, text", [
-    (["--sort=loss"], "--sort=loss is no column; these are: model, folder, "),
+    (["--sort=foo"], "--sort=foo is no column; these are: model, folder, "),
+    (["--sort=validation_loss"], "did you mean val_loss"), (["--sort=-accuracy"], "did you mean val_accuracy"),
     (["--json", "--csv"], "two formats"), (["--limit=0"], "--limit must be a whole number of at least 1, received 0"),
     (["one"], "received 'one'"), (["--plot=x.png"], "--plot goes with --compare"),
     (["--prune", "--model=4L"], "--model does not go with --prune"),

@@ -15,7 +15,7 @@ from tests.runs import make
 from tests.test_runs import listed
 from trainers import evaluate, results as results_command
 from trainers.board import hparams, serve
-from trainers.config import ConfigError, names_in, read_run
+from trainers.config import ConfigError, located, names_in, read_run
 from trainers.engine import compile_cache
 from trainers.publishing import measurement, scores
 from trainers.running import progress, trained
@@ -104,6 +104,7 @@ def test_run_is_no_folder_for_seeds_and_the_folder_of_seeds_is_no_run(logdir, tm
     assert "the command that began them" in helpers.refused(capsys, main, f"--resume={logdir}/softmax/seeds")
     with pytest.raises(ConfigError, match="softmax/seeds: holds several seeds; name one of its folders"):
         trained.from_run(logdir / "softmax" / "seeds")
+    assert located("initial_weights", "softmax/seeds", logdir) == str(logdir / "softmax" / "seeds")
 
 
 def test_run_with_callbacks_is_not_taken_for_a_seed(tmp_path, capsys):

@@ -258,7 +258,8 @@ def located(setting: str, names: Any, logdir: str | os.PathLike[str] = LOGDIR) -
     if setting == "initial_weights" and len(found) > 1:
         raise ConfigError(f"--initial_weights names one trained model; received {len(found)}: {', '.join(found)}")
     paths = [local_path(name.strip(), setting) for name in found]
-    return ",".join(os.path.abspath(find_run(path, logdir)) if os.sep in path else path for path in paths)
+    runs = {path: seeds_at(path, logdir) or find_run(path, logdir) for path in paths if os.sep in path}
+    return ",".join(os.path.abspath(runs[path]) if path in runs else path for path in paths)
 
 
 def _given(spec: ModelSpec, settings: Mapping[str, Any]) -> dict[str, Any]:

@@ -21,6 +21,7 @@ from typing import Any, Iterable, Iterator, Sequence
 
 from fmnist_zoo import card, registry
 from fmnist_zoo.errors import UsageError
+from fmnist_zoo.settings import suggestion
 from fmnist_zoo.spec import Recipe, SpecError
 from trainers.config import SETTINGS, ConfigError, RunConfig, decisive_differences, read_run
 from trainers.running.folder import SWEEPS, RunFolder, finished, in_use, read_evaluation
@@ -275,7 +276,8 @@ def ordered(lines: Iterable[Line], sort: str) -> list[Line]:
     """Lines by one of `SORTS`: best or newest first, with "-" before it the other way round; unknown values last."""
     name = sort.removeprefix("-")
     if name not in SORTS:
-        raise UsageError(f"--sort={sort} is no column; these are: {', '.join(SORTS)}")
+        hint = suggestion(name, SORTS)
+        raise UsageError(f"--sort={sort} is no column; {hint}{' ' * bool(hint)}these are: {', '.join(SORTS)}")
     found = sorted(lines, key=lambda line: (line.started or 0.0, line.folder), reverse=True)
     known = [line for line in found if getattr(line, name) is not None]
     known.sort(key=operator.attrgetter(name), reverse=(name in HIGHEST_FIRST) != sort.startswith("-"))

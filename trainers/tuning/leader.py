@@ -112,6 +112,7 @@ def _lead(study: Study, plan: Plan, pool: Pool, *, max_failures: int, reporter: 
     with contextlib.closing(reporter):
         about = "about " if plan.planned != plan.max_trials else ""
         reporter.note(f"sweep    {study.path}: {len(study.ended)} of {about}{plan.planned} trials done")
+        reporter.note(f"model    {study.base.spec.name} on {study.base.data}")
         reporter.note(f"space    {study.space.text}")
         named = {"teacher": plan.teachers, "initial_weights": [study.base.recipe.initial_weights]}
         for note in dependencies.notes(named, study.manifest["data"]):
