@@ -70,12 +70,13 @@ def start_tensorflow(threads: int) -> int:
     It then keeps its compiled programs: see `compile_cache`. Returns the number of threads that it has.
     """
     backend.need_tensorflow()
-    with compile_cache.enabled(threads), backend.without_noise(), backend.quick_imports():
-        import tensorflow
+    with compile_cache.enabled(threads):
+        with backend.without_noise(), backend.quick_imports():
+            import tensorflow
 
-        with contextlib.suppress(RuntimeError):  # it runs
-            tensorflow.config.threading.set_intra_op_parallelism_threads(threads)
-    from fmnist_zoo.backend import tf  # noqa: F401  (which starts it)
+            with contextlib.suppress(RuntimeError):  # it runs
+                tensorflow.config.threading.set_intra_op_parallelism_threads(threads)
+        from fmnist_zoo.backend import tf  # noqa: F401  (which starts it, and XLA reads its flags)
 
     return threads_in_use()
 
