@@ -245,9 +245,10 @@ def test_dry_run_trains_nothing(tmp_path, monkeypatch, capsys):
     (["--data=mini"], "name another table with --out"),
     (["--data=mini", "--out=x", "--ship"], "without --ship"),
     (["--ensemble", "--seeds=1"], "two members or more"),
-    (["--check", "--out=nowhere.csv", "--seeds=7,"], "no published row to check"),
-    (["--out=setup.cfg"], "setup.cfg: not a table of results: its columns are"),
-    (["--out=/nowhere/at/all.csv", "--data=mini"], "/nowhere/at: no such folder"),
+    (["--check", "--out=nowhere.csv", "--models=2L", "--seeds=7,"], "no published row to check"),
+    (["--out=x.csv", "--data=mini"], "which models are to be in your table? --models="),
+    (["--out=setup.cfg", "--models=2L"], "setup.cfg: not a table of results: its columns are"),
+    (["--out=/nowhere/at/all.csv", "--models=2L", "--data=mini"], "/nowhere/at: no such folder"),
 ])
 def test_wrong_flags_are_refused(capsys, monkeypatch, flags, message):
     monkeypatch.setattr(batch, "finish", lambda *arguments: pytest.fail("it trains, and writes the package's table"))

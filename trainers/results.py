@@ -43,7 +43,7 @@ GROUPS = {"Which rows": ("models", "seeds", "all_images", "ensemble", "check", "
 
 def define_flags() -> cli.Flags:
     values = cli.Flags()
-    values.text("models", "names or patterns such as 4D*, separated by commas", "*")
+    values.text("models", "names or patterns such as 4D*, separated by commas; all for the package's table", "")
     values.seed_list("seeds", "how many, from 0 on, or a list such as 0,3,7 (`3,` is seed 3 alone)", range(5))
     values.switch("ensemble", "also a row of each model's seeds together")
     values.switch("all_images", "train on all 60,000 images, without validation, and keep the last weights: rows of "
@@ -70,10 +70,12 @@ def _main(values: cli.Flags) -> int:
     publishes = values.ship or os.path.abspath(out) == str(results.PATH)
     if values.data == "mini" and publishes:
         raise UsageError("--data=mini is to try things out: name another table with --out=FILE, without --ship")
+    if not values.models and not publishes:
+        raise UsageError("which models are to be in your table? --models=4L,4D_drop03, or --models='*' for all")
     data_dir = values.data_dir
     seeds = values.seeds
     settings = {"validation_size": 0} if values.all_images else {}
-    runs = scores.plan(names_in(values.models), seeds, data=values.data, data_dir=data_dir, **settings)
+    runs = scores.plan(names_in(values.models) or ["*"], seeds, data=values.data, data_dir=data_dir, **settings)
     if not runs:
         raise UsageError("no rows: --models and --seeds name none")
     others = [run.spec.name for run in runs if run.spec.name not in catalog.NAMES]
@@ -99,6 +101,7 @@ def _main(values: cli.Flags) -> int:
     with cli.StopSignal() as stop:
         if values.check:
             return _check(runs, published, data_dir, stop)
+        print(f"{card.counted(len(runs), 'row')} in all", flush=True)
         shipped = _fill(runs, out, values.logdir, data_dir, stop, ensemble=values.ensemble,
                         test=publishes or values.test, ship=seeds[0] if values.ship else None)
     print(f"written: {out}")

@@ -192,7 +192,7 @@ class Session:
         every = " (all images)" if self.batch_size == len(self.fit.labels) else ""
         gpus = ", ".join(gpu.name for gpu in tf.config.list_logical_devices("GPU"))
         header = {
-            "model": f"{spec.name}: {spec.description}, {spec.parameters} parameters",
+            "model": f"{spec.name}{f': {spec.description}' * bool(spec.description)}, {spec.parameters} parameters",
             "data": f"{data['name']}, {data['fit']} to fit, {data['validation']} to validate{ranking}, "
                     f"sha256 {data['sha256'][:12]}",
             "training": f"{self.config.trainer}, {recipe.optimizer} {recipe.learning_rate:g}{varying}, "
