@@ -17,7 +17,6 @@ from typing import Any, Sequence
 
 from fmnist_zoo import card, catalog, results
 from fmnist_zoo.errors import UsageError
-from fmnist_zoo.files import Record
 from trainers import cli
 from trainers.config import RunConfig, names_in
 from trainers.engine import compile_cache
@@ -127,14 +126,18 @@ def _fill(runs: Sequence[RunConfig], out: str, logdir: str, data_dir: str | None
     Raises:
         cli.Interrupted: after a signal, with the rows of all finished runs written.
     """
-    table, data_sets, engine, wanted = results.read(out), DataSets(data_dir), provenance.engine(), []
-    rows = {results.key(row): row for row in table
-            if row["engine"] == engine and (row["test_accuracy"] is not None or not test)}
+    from fmnist_zoo.data import load_data
+
+    data_sets, engine, wanted = DataSets(data_dir), provenance.engine(), []
+    sha256 = load_data(**runs[0].data_settings).sha256  # all runs have the same images
+    rows = {results.key(row) for row in results.read(out)
+            if (row["engine"], row["data_sha256"]) == (engine, sha256)
+            and (row["test_accuracy"] is not None or not test)}
     for _, same in itertools.groupby(runs, key=lambda run: run.spec.name):
         of_model = list(same)
         together = (of_model[0].spec.name, " ".join(str(run.seed) for run in of_model), False)
-        whole = ensemble and not _is_on(rows.get(together), of_model[0])
-        missing = [run for run in of_model if whole or run.seed == ship or not _is_on(rows.get(_key(run)), run)]
+        whole = ensemble and together not in rows
+        missing = [run for run in of_model if whole or run.seed == ship or _key(run) not in rows]
         measured = []
         for folder in batch.finish(missing, logdir, stop, engine=engine):
             measured.append(Measured(trained.from_run(folder.path), data_sets))
@@ -149,13 +152,6 @@ def _fill(runs: Sequence[RunConfig], out: str, logdir: str, data_dir: str | None
 
 def _key(run: RunConfig) -> tuple[str, str, bool]:
     return run.spec.name, str(run.seed), not run.recipe.validation_size
-
-
-def _is_on(row: Record | None, run: RunConfig) -> bool:
-    """Whether a row is of the images that a run would have."""
-    from fmnist_zoo.data import load_data
-
-    return row is not None and bool(row["data_sha256"] == load_data(**run.data_settings).sha256)
 
 
 def _check(runs: Sequence[RunConfig], published: list[dict[str, Any]], data_dir: str | None,
