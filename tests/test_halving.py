@@ -77,7 +77,7 @@ def falling(trial):
 
 
 def test_tuner_that_is_told_of_the_trials_goes_on_as_the_one_before():
-    """The sweep is left after each number of trials, and the new tuner is told of them in a random order."""
+    """A new tuner takes over after each number of trials, and gets these in a random order."""
     whole = drive(make(combinations=30), falling)
     for left in range(len(whole)):
         again = make(combinations=30)

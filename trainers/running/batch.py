@@ -36,7 +36,7 @@ def finish(runs: Sequence[RunConfig], logdir: str, should_stop: Callable[[], boo
 
     reporter = reporter or progress.Reporter()
     commit, done, spent = provenance.commit(), 0, 0.0
-    if name:  # a run that is in the way of the last one is told before the first one is trained
+    if name:  # refuses a run that is in the way of a later one before the first one is trained
         for config in runs:
             existing_run(logdir, config, f"{name}/seed{config.seed}", engine)
     for index, config in enumerate(runs):

@@ -119,7 +119,7 @@ class Held:
 
     Attributes:
         killed: the number of the process that held it last, if that one was killed, or the machine stopped; else empty.
-            Set it to "" when that was said. Otherwise the next process that holds the folder is told so, too.
+            Set it to "" when the user knows. Otherwise the next process that holds the folder says it once more.
     """
 
     killed: str = ""

@@ -1,8 +1,8 @@
 """Which values to try next: keras-tuner's oracles, without the rest of keras-tuner.
 
-A proposal is a function of the seed, the number of the trial, and the trials that the oracle was told of. So nothing is
-replayed: a new oracle is told of the recorded trials, and proposes what the earlier one would propose. keras-tuner has
-traps, which this module avoids:
+A proposal is a function of the seed, the number of the trial, and the trials that the oracle knows. So nothing is
+replayed: a new oracle gets the recorded trials, and proposes what the earlier one would propose. keras-tuner has traps,
+which this module avoids:
 
 - Its oracles draw from random states that move with each request: they are set from (seed, number) before each, so
   that random draws what `keras_tuner.RandomSearch(seed=seed + 1)` draws. There, a seed of 0 becomes a random one.
