@@ -10,8 +10,13 @@ from typing import Any
 
 
 def machine() -> dict[str, Any]:
-    """The processor's name, and how many of its cores this process may use."""
-    return {"cpu": _cpuinfo("model name") or platform.processor() or platform.machine(), "cores": cores()}
+    """The processor's name, and how many of its cores this process may use.
+
+    A virtual machine may say "AMD EPYC" of each generation; where Linux has family and model, they are a part of it.
+    """
+    name, family = _cpuinfo("model name"), _cpuinfo("cpu family")
+    number = f" (family {family}, model {_cpuinfo('model')})" if family else ""
+    return {"cpu": f"{name}{number}" if name else platform.processor() or platform.machine(), "cores": cores()}
 
 
 def cores() -> int:
@@ -48,4 +53,4 @@ def _cpuinfo(name: str) -> str:
         lines = pathlib.Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:
         return ""
-    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith(name)), "")
+    return next((value.strip() for key, _, value in (line.partition(":") for line in lines) if key.strip() == name), "")
