@@ -58,6 +58,7 @@ def test_sentences_of_sweeps_that_teach_little_or_one_thing(space, trials, truth
                  halves=lambda values: half(values, 2) - 0.03)
     found = " ".join(page.sentences(study, learn(study)))
     assert all(words in found for words in expected), found
+    assert ("tested by" in page.text(study)) == (len(trials) > 1)
 
 
 @pytest.mark.parametrize("truth, expected", [

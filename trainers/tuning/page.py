@@ -56,11 +56,11 @@ def text(study: Study) -> str:
     if lessons is None:
         return ""
     parts = [f"what {card.counted(len(lessons.trials), 'trial')} taught:",
-             "\n".join(f"- {sentence}" for sentence in sentences(study, lessons)),
-             card.aligned(importance_rows(lessons), numeric=("share of variance", "p"))]
+             "\n".join(f"- {sentence}" for sentence in sentences(study, lessons))]
     heads, *rows = effect_rows(lessons)
-    if rows:
-        parts.append(card.aligned([heads, *rows], numeric=[head for head in heads[2:] if head]))
+    if rows:  # the trials differ
+        parts += [card.aligned(importance_rows(lessons), numeric=("share of variance", "p")),
+                  card.aligned([heads, *rows], numeric=[head for head in heads[2:] if head])]
     return "\n\n".join(parts)
 
 
