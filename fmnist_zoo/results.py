@@ -1,9 +1,9 @@
 """The scores: `results.csv`, a row for each model and seed, and their means. Standard library alone.
 
 A student's row names its `teacher`, and a network that began as another one its `initial_weights`, with the seconds in
-which these were trained. `engine` is the SHA-256 of the sources that trained it. Two kinds of rows stand apart: that of
-an ensemble of several seeds, whose `seed` is all of them, joined by spaces; and that of a network which was trained on
-all 60,000 images, and has no `val_accuracy`.
+which these were trained. `engine` is the SHA-256 of the code and the recipe that trained it. Two kinds of rows stand
+apart: that of an ensemble of several seeds, whose `seed` is all of them, joined by spaces; and that of a network which
+was trained on all 60,000 images, and has no `val_accuracy`.
 """
 
 from __future__ import annotations

@@ -14,6 +14,7 @@ from fmnist_zoo import custom, models, registry
 from tests import custom_zoo, helpers, sweeps
 from tests.test_custom import MODULE
 from trainers import evaluate, export, predict, results, sweep, train
+from trainers.config import resolve
 from trainers.publishing.formats import FORMATS
 from trainers.running import provenance, trained
 
@@ -69,7 +70,7 @@ def test_record_names_the_module_and_its_source(workplace):
     assert record["environment"]["modules"] == record["starts"][0]["environment"]["modules"] == {"zoo_of_runs": sha256}
     assert record["config"]["spec"]["build"] == "zoo_of_runs:cnn"
     assert f"zoo_of_runs {sha256[:12]}" in provenance.describe(record["environment"])
-    assert not provenance.record(registry.get_spec("4L"))["modules"]
+    assert not provenance.record(resolve("4L"))["modules"]
 
 
 @pytest.mark.parametrize("main, flags", [

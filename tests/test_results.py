@@ -14,6 +14,7 @@ from fmnist_zoo import card, data, files, metrics, models, prediction, registry,
 from fmnist_zoo.__main__ import main as listing
 from tests import helpers
 from trainers import results as command, train
+from trainers.config import resolve
 from trainers.publishing import measurement, scores
 from trainers.running import batch, provenance, trained
 from trainers.running.folder import RunFolder
@@ -120,7 +121,7 @@ def test_student_s_row_names_its_teacher(scored_run, tmp_path, without_xla):
     student = train.train("softmax", data="mini", epochs=1, teacher=str(scored_run.path), histogram_every=0,
                           logdir=tmp_path, verbose=False)
     row = scores.row(measurement.Measured(trained.from_run(student.folder)))
-    assert row["teacher"] == str(scored_run.path) and row["engine"] == provenance.engine()
+    assert row["teacher"] == str(scored_run.path) and row["engine"] == provenance.engine(student.config)
 
 
 def test_row_names_each_commit_and_all_versions_that_trained_the_run(scored_run, tmp_path):
@@ -148,12 +149,29 @@ def test_what_the_same_engine_has_made_is_not_made_again(scored, tmp_path, monke
         assert command.main([*flags, "--seeds=2", f"--logdir={logdir}"]) == 0
         assert command.main([*flags, "--seeds=2", f"--logdir={tmp_path / 'empty'}"]) == 0
     assert table.read_text() == path.read_text() and "[1/" not in capsys.readouterr().out
-    monkeypatch.setattr(provenance, "engine", lambda: "f" * 64)
+    monkeypatch.setattr(provenance, "engine", lambda config: "f" * 64)
     assert command.main([*flags, "--seeds=1", f"--logdir={logdir}"]) == 0
     assert "[1/1] softmax" in capsys.readouterr().out and len(list((logdir / "softmax").iterdir())) == 3
     again, same = results.read(table)
     assert again["engine"] == "f" * 64 and same == results.read(path)[1]
     assert again["weights_sha256"] == results.read(path)[0]["weights_sha256"]
+
+
+def test_engine_is_of_code_and_recipe_and_not_of_the_rest(monkeypatch):
+    """Words change it as little as another model does; a recipe does, and the weights of a teacher."""
+    assert provenance._code('"""A module."""\n\n# Why.\nX = 1\n\n\ndef f():\n    """A function."""\n    return X\n') \
+        == "X = 1\ndef f():\n    return X"
+    run = resolve("4L")
+    before = provenance.engine(run)
+    monkeypatch.setattr(registry, "_MODELS", dict(registry._MODELS))
+    registry.register("another", hidden=(7,))
+    assert provenance.engine(dataclasses.replace(run, seed=run.seed + 1)) == before
+    assert len({before, *(provenance.engine(resolve(name, **changes)) for name, changes in (
+        ("4L", {"epochs": 2}), ("3L", {}), ("4L", {"teacher": "conv_teacher"}), ("conv_strided", {})))}) == 5
+    taught = provenance.engine(resolve("5L_distilled"))
+    other = {name: {**entry, "sha256": "0" * 64} for name, entry in weights.manifest().items()}
+    monkeypatch.setattr(weights, "manifest", lambda: other)
+    assert provenance.engine(resolve("5L_distilled")) != taught and provenance.engine(run) == before
 
 
 def test_rows_of_other_models_are_kept(scored, tmp_path):

@@ -3,8 +3,8 @@
 The protocol: each model as its recipe in the registry says, five seeds, fit and validation images from the 60,000, the
 epoch chosen as the recipe says (lowest validation loss, or the last), and the test images opened once a row. Rows are
 trained one after another, without the cache of compiled programs: the column `seconds` is right if the machine does
-nothing else. A row that the table has from these sources of `fmnist_zoo` and `trainers.engine` is not trained again, so
-that after an interruption the same command continues.
+nothing else. A row that the table has from this engine (`provenance.engine`) is not trained again, so that after an
+interruption the same command continues.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ from trainers.running import batch, provenance, trained
 
 USAGE = """
 Trains every model of the zoo with five seeds, evaluates each once on the test images, and writes a row for each. Rows
-that the table has already, of the same sources and images, are not trained again. A table of your own has models of
-yours, or changed ones, and no scores of the test images unless you say --test.
+that the table has already, of the same code, recipe and images, are not trained again. A table of your own has models
+of yours, or changed ones, and no scores of the test images unless you say --test.
 
     python -m trainers.results
     python -m trainers.results --models=softmax,4D* --dry_run
@@ -128,18 +128,18 @@ def _fill(runs: Sequence[RunConfig], out: str, logdir: str, data_dir: str | None
     """
     from fmnist_zoo.data import load_data
 
-    data_sets, engine, wanted = DataSets(data_dir), provenance.engine(), []
+    data_sets, wanted = DataSets(data_dir), []
     sha256 = load_data(**runs[0].data_settings).sha256  # all runs have the same images
-    rows = {results.key(row) for row in results.read(out)
-            if (row["engine"], row["data_sha256"]) == (engine, sha256)
-            and (row["test_accuracy"] is not None or not test)}
+    rows = {(*results.key(row), row["engine"]) for row in results.read(out)
+            if row["data_sha256"] == sha256 and (row["test_accuracy"] is not None or not test)}
     for _, same in itertools.groupby(runs, key=lambda run: run.spec.name):
         of_model = list(same)
+        engine = provenance.engine(of_model[0])
         together = (of_model[0].spec.name, " ".join(str(run.seed) for run in of_model), False)
-        whole = ensemble and together not in rows
-        missing = [run for run in of_model if whole or run.seed == ship or _key(run) not in rows]
+        whole = ensemble and (*together, engine) not in rows
+        missing = [run for run in of_model if whole or run.seed == ship or (*_key(run), engine) not in rows]
         measured = []
-        for folder in batch.finish(missing, logdir, stop, engine=engine):
+        for folder in batch.finish(missing, logdir, stop, current=True):
             measured.append(Measured(trained.from_run(folder.path), data_sets))
             scores.add([scores.row(measured[-1], test=test)], out)
         if len(measured) < len(missing):

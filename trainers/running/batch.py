@@ -15,7 +15,7 @@ from trainers.running.folder import NewFolder, RunFolder, finished
 
 def finish(runs: Sequence[RunConfig], logdir: str, should_stop: Callable[[], bool],
            reporter: progress.Reporter | None = None, *, name: str = "", expected: Record | None = None,
-           engine: str = "") -> Iterator[RunFolder]:
+           current: bool = False) -> Iterator[RunFolder]:
     """Brings runs to their end and yields their folders in turn; ends early if it is asked to stop.
 
     A run that the log folder holds is used if its settings and its data (images and split) are the same. Prints a line
@@ -26,7 +26,7 @@ def finish(runs: Sequence[RunConfig], logdir: str, should_stop: Callable[[], boo
         reporter: shows the epochs; None: nothing does.
         name: the runs are `<logdir>/<model>/<name>/seed<seed>`, and no other ones are used.
         expected: the record that they replay, as `run.execute` takes it.
-        engine: `provenance.engine` of the runs that are used; empty for any.
+        current: only runs are used of which all was trained by today's `provenance.engine`.
 
     Raises:
         ConfigError: if another run has the name of one, before any is trained; else as `run.execute`.
@@ -38,12 +38,12 @@ def finish(runs: Sequence[RunConfig], logdir: str, should_stop: Callable[[], boo
     commit, done, spent = provenance.commit(), 0, 0.0
     if name:  # refuses a run that is in the way of a later one before the first one is trained
         for config in runs:
-            existing_run(logdir, config, f"{name}/seed{config.seed}", engine)
+            existing_run(logdir, config, f"{name}/seed{config.seed}", current=current)
     for index, config in enumerate(runs):
         if should_stop():
             return
         run_name = name and f"{name}/seed{config.seed}"
-        folder, record = existing_run(logdir, config, run_name, engine)
+        folder, record = existing_run(logdir, config, run_name, current=current)
         if folder:
             _note_other_origin(folder, record, config, commit)
         if folder is None or not finished(folder.read_result(), config):
@@ -62,11 +62,11 @@ def finish(runs: Sequence[RunConfig], logdir: str, should_stop: Callable[[], boo
         yield folder
 
 
-def existing_run(logdir: str, config: RunConfig, run_name: str = "", engine: str = ""
+def existing_run(logdir: str, config: RunConfig, run_name: str = "", *, current: bool = False
                  ) -> tuple[RunFolder | None, Record]:
     """A run below `logdir` with the same config on the same data, a finished one if there is one, and its record.
 
-    With an `engine`, all of it was trained by that one. The data are read only where a record has the same settings. Of
+    A `current` one was trained by today's engine alone. The data are read only where a record has the same settings. Of
     runs that had parts from Python, none is the same.
 
     Raises:
@@ -82,7 +82,7 @@ def existing_run(logdir: str, config: RunConfig, run_name: str = "", engine: str
             if run_name:
                 raise
             continue
-        if engine and {one["engine"] for one in provenance.environments(record)} != {engine}:
+        if current and {one["engine"] for one in provenance.environments(record)} != {provenance.engine(config)}:
             continue
         differing = decisive_differences(old, config)
         if not differing and not provenance.from_python(record) and _is_on(record, config):

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import ast
 import functools
 import hashlib
 import importlib
 import importlib.metadata
+import inspect
+import json
 import os
 import pathlib
 import platform
@@ -14,12 +17,12 @@ import subprocess
 import sys
 from typing import TYPE_CHECKING
 
-from fmnist_zoo import custom, prototype
+from fmnist_zoo import custom, prototype, weights
 from fmnist_zoo.errors import SpecError
 from fmnist_zoo.files import Record, quoted
 from fmnist_zoo.spec import ARRAYS, ModelSpec
 from fmnist_zoo.version import __version__
-from trainers.config import ConfigError
+from trainers.config import ConfigError, RunConfig, names_in
 from trainers.engine import process
 from trainers.engine.processor import machine, vector_instructions
 
@@ -28,17 +31,18 @@ if TYPE_CHECKING:
 
 FROM_PYTHON = {"data": "data=(images, labels)", "model": "model=model", "callbacks": "callbacks=[...]"}
 LIBRARIES = ("tensorflow", "keras", "numpy")
+DESCRIPTIONS = ("catalog.py", "convolutional.py")  # modules of fmnist_zoo that describe models, each for itself
 # Variables by which libraries choose how they compute: the last digits of a run may depend on them.
 SWITCHES = ("DNNL_MAX_CPU_ISA", "NPY_DISABLE_CPU_FEATURES", "ONEDNN_DEFAULT_FPMATH_MODE", "ONEDNN_MAX_CPU_ISA",
             "TF_ENABLE_ONEDNN_OPTS", "TF_XLA_FLAGS", "XLA_FLAGS")
 
 
-def record(spec: ModelSpec | None = None) -> Record:
-    """The environment of a start of a run, of a model with that spec. Call it after TensorFlow was imported."""
+def record(config: RunConfig | None = None) -> Record:
+    """The environment of a start of a run with that config. Call it after TensorFlow was imported."""
     import tensorflow
 
     return {
-        "modules": spec.modules if spec else {},
+        "modules": config.spec.modules if config else {},
         **machine(),
         "versions": versions(),
         "threads": {"intra_op": process.threads_in_use(),
@@ -47,7 +51,7 @@ def record(spec: ModelSpec | None = None) -> Record:
         "instructions": vector_instructions(),
         "switches": {name: os.environ[name] for name in SWITCHES if name in os.environ},
         "commit": commit(),
-        "engine": engine(),
+        "engine": engine(config) if config else "",
         "command": shlex.join([pathlib.Path(sys.argv[0]).name, *sys.argv[1:]]),
     }
 
@@ -126,13 +130,38 @@ def commit() -> str:
     return described.stdout.strip()
 
 
+def engine(config: RunConfig) -> str:
+    """The SHA-256 of what decides, beside data and seed, what a run computes.
+
+    It is of the code of `fmnist_zoo` and `trainers/engine`, without comments and docstrings, of the model and the
+    recipe, and of the shipped weights that this names. Another model in the zoo changes no run.
+    """
+    spec, recipe = config.spec, config.recipe
+    names = names_in(recipe.initial_weights) + names_in(recipe.teacher)
+    shipped = weights.manifest() if names else {}
+    named = {name: shipped[name]["sha256"] for name in names if name in shipped}
+    built = _code(inspect.getsource(spec.builder.function)) if spec.build.startswith("fmnist_zoo.") else spec.modules
+    described = json.dumps([spec.architecture, recipe.get_config(), named, built], sort_keys=True)
+    return hashlib.sha256(f"{_sources()}\n{described}".encode()).hexdigest()
+
+
 @functools.cache
-def engine() -> str:
-    """The SHA-256 of the sources that decide what a run computes, as they are now: `fmnist_zoo`, `trainers/engine`."""
-    root, total = pathlib.Path(__file__).parents[2], hashlib.sha256()
-    for path in sorted([*(root / "fmnist_zoo").glob("*.py"), *(root / "trainers" / "engine").glob("*.py")]):
-        total.update(f"{path.relative_to(root)}\n".encode() + path.read_bytes())
-    return total.hexdigest()
+def _sources() -> str:
+    """The code that all runs have in common."""
+    root = pathlib.Path(__file__).parents[2]
+    paths = sorted([*(root / "fmnist_zoo").glob("*.py"), *(root / "trainers" / "engine").glob("*.py")])
+    return "\n".join(f"{path.relative_to(root).as_posix()}\n{_code(path.read_text(encoding='utf-8'))}"
+                     for path in paths if path.name not in DESCRIPTIONS)
+
+
+def _code(source: str) -> str:
+    """The lines of a module or a function without docstrings, comments and empty lines."""
+    lines = source.splitlines()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef)) and ast.get_docstring(node):
+            text = node.body[0]
+            lines[text.lineno - 1:text.end_lineno] = [""] * ((text.end_lineno or 0) - text.lineno + 1)
+    return "\n".join(line for line in lines if line.strip() and not line.lstrip().startswith("#"))
 
 
 def environments(record: Record) -> list[Record]:

@@ -131,7 +131,7 @@ class Session:
         sizes = {"fit": len(self.fit.labels), "validation": len(self.validation.labels),
                  **({"ranking": len(self.ranking.labels)} if self.ranking else {})}
         start: Record = {"epoch": self.state.epoch, "time": time.time(),
-                         "environment": provenance.record(self.config.spec)}
+                         "environment": provenance.record(self.config)}
         # A start from which no epoch was saved had no part in the weights.
         earlier = self.recorded["starts"] if self.resumed else []
         starts = [*(one for one in earlier if one["epoch"] < self.state.epoch), start]
