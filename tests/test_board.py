@@ -268,6 +268,7 @@ def test_missing_and_wrong_flags_are_one_line(command, flags, text):
     assert done.returncode == 2 and done.stderr.count("\n") == 1 and text in done.stderr
 
 
+@pytest.mark.long
 def test_make_board_serves_other_machines_if_it_is_asked_to(tmp_path):
     recipe = subprocess.run(["make", "--dry-run", "board", "FLAGS=--bind_all --port=0"], cwd=ROOT, capture_output=True,
                             text=True, check=True).stdout.splitlines()[-1]

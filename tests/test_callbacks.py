@@ -232,7 +232,8 @@ def with_losses_of_its_layers():
         16, "relu", activity_regularizer=keras.regularizers.L2(0.01), kernel_regularizer="l2"), keras.layers.Dense(10)])
 
 
-@pytest.mark.parametrize("trainer", ["tape", pytest.param("fit", marks=pytest.mark.long)])
+@pytest.mark.long
+@pytest.mark.parametrize("trainer", ["tape", "fit"])
 def test_losses_that_layers_add_in_a_call_are_part_of_the_penalty(trainer, tmp_path):
     run = train(with_losses_of_its_layers, data="mini", epochs=1, trainer=trainer, histogram_every=1, logdir=tmp_path)
     images, labels = fmnist_zoo.load_data(data="mini").validation

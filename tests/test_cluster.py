@@ -59,6 +59,7 @@ def gather(workers, count):
     return outcomes
 
 
+@pytest.mark.long
 def test_jobs_run_on_workers_that_join_and_leave(pool):
     made, workers = pool(1)
     assert workers.slots == 1
@@ -79,6 +80,7 @@ def test_error_of_a_job_is_raised(pool):
         gather(workers, 1)
 
 
+@pytest.mark.long
 def test_scheduler_without_a_worker_is_named_while_a_stop_is_heard(pool, monkeypatch):
     monkeypatch.setattr(cluster, "FIRST_WORKER", 2.0)
     _, workers = pool(0)

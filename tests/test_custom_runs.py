@@ -135,6 +135,7 @@ def test_model_that_keras_cannot_save_keeps_its_weights(tmp_path, capsys):
     assert all(map(np.array_equal, trained.from_run(run.folder).model.get_weights(), run.model.get_weights()))
 
 
+@pytest.mark.long
 def test_changed_source_is_noted_on_resume(workplace, tmp_path, capsys, monkeypatch):
     shutil.copytree(workplace / "tb_logs", tmp_path / "tb_logs")
     (tmp_path / "zoo_of_runs.py").write_text(MODULE + "# another line")
@@ -227,6 +228,7 @@ def picky(units=8):
     return keras.Sequential([keras.Input((784,)), keras.layers.Dense(units, "relu"), keras.layers.Dense(10)])
 
 
+@pytest.mark.long
 def test_trial_whose_function_cannot_build_fails_alone(tmp_path, monkeypatch):
     monkeypatch.setattr(registry, "_MODELS", dict(registry._MODELS))
     registry.register("picky", build=picky)

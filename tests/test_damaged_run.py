@@ -132,6 +132,7 @@ def test_lock_file_that_cannot_be_written_is_named(tmp_path):
     assert found.value.filename == str(tmp_path / ".lock")
 
 
+@pytest.mark.long
 def test_trial_with_damaged_rows_is_trained_again(tmp_path):
     """Its numbers are the same, and a sweep does not ask anybody to put a file back."""
     job = make_job(tmp_path, "0000", epochs=2)
@@ -151,6 +152,7 @@ def test_disk_without_room_for_the_model_is_reported_before_the_model_is_written
     assert main([f"--resume={copy}"]) == 0
 
 
+@pytest.mark.long
 def test_full_disk_is_one_line_and_keeps_the_checkpoint(tmp_path):
     """In the middle of a run, and later it is not."""
     settings = dict(data="mini", seed=1, logdir=tmp_path, run_name="one", histogram_every=0)

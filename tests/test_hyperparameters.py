@@ -152,11 +152,9 @@ def test_random_tries_what_keras_tuner_tries(function, tmp_path, pretending_pool
 
 
 @pytest.mark.parametrize("function, tuner", [
-    (hypermodels.build_model, "random"), (hypermodels.conditional, "asha"),
-    *(pytest.param(*one, marks=pytest.mark.long) for one in (
+    (hypermodels.build_model, "random"), *(pytest.param(*one, marks=pytest.mark.long) for one in (
         (hypermodels.build_model, "grid"), (hypermodels.build_model, "bayesian"), (hypermodels.build_model, "asha"),
-        (hypermodels.conditional, "random"), (hypermodels.conditional, "grid"),
-        (hypermodels.conditional, "bayesian")))])
+        *((hypermodels.conditional, tuner) for tuner in ("random", "grid", "bayesian", "asha"))))])
 def test_sweep_continues_as_if_it_had_not_stopped(function, tuner, pretending_pool, monkeypatch):
     def stop():
         raise KeyboardInterrupt

@@ -191,6 +191,7 @@ def of_operations():
     return keras.Model(rows, layers.Dense(10)(layers.Flatten()(layers.Dropout(0.1)(flow))))
 
 
+@pytest.mark.long
 def test_functional_model_of_operations_is_trained_as_by_fit():
     """They are no layers, but have a place in the graph of a functional model, and in its clone."""
     ours, keras_own = (train(of_operations, trainer=trainer, **SMALL) for trainer in ("tape", "fit"))

@@ -245,6 +245,7 @@ def test_folders_are_expanded(tmp_path, monkeypatch):
     assert list(expand([str(tmp_path)])) == [(empty, "cannot be read: Permission denied"), *wanted]
 
 
+@pytest.mark.long
 def test_what_may_be_no_garment_is_doubted_and_garments_hardly_ever():
     garments = data.load_data(("test",), data="mini")["test"].images.reshape(-1, 28, 28)
     assert sum(bool(doubt(garment)) for garment in garments) <= 3  # of 500

@@ -167,6 +167,7 @@ def test_runs_in_threads_wait_for_each_other(without_xla, tmp_path):
     assert not framework.is_op_determinism_enabled()
 
 
+@pytest.mark.long
 def test_a_callback_may_train_another_model(without_xla, tmp_path):
     others = []
 
@@ -181,7 +182,8 @@ def test_a_callback_may_train_another_model(without_xla, tmp_path):
         run.result["weights_sha256"] for run in alone]
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGUSR1])
+@pytest.mark.parametrize("number", [
+    signal.SIGINT, *(pytest.param(one, marks=pytest.mark.long) for one in (signal.SIGTERM, signal.SIGUSR1))])
 def test_a_signal_from_python_is_raised_after_the_checkpoint(without_xla, tmp_path, number):
     before = signal.getsignal(number)
     with pytest.raises(KeyboardInterrupt, match="interrupted after epoch 2; continue with\n.*--resume=") as caught:

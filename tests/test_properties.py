@@ -51,6 +51,7 @@ def assert_one_line(error):
 
 # Names and spaces.
 
+@pytest.mark.long
 @given(st.text(max_size=60))
 @settings(deadline=None, max_examples=30)
 def test_any_text_is_a_model_or_refused(text):
@@ -62,6 +63,7 @@ def test_any_text_is_a_model_or_refused(text):
         assert get_spec(spec.name) == spec
 
 
+@pytest.mark.long
 @given(st.dictionaries(st.sampled_from(("dropout", "l2", "learning_rate", "label_smoothing")),
                        st.lists(st.floats(1e-30, 0.99), min_size=1, max_size=4, unique=True), min_size=1))
 @settings(deadline=None)

@@ -93,6 +93,7 @@ def test_an_adapted_layer_stays_adapted(tmp_path):
         fmnist_zoo.build_model(spec, weights=tmp_path / "some.safetensors")(pixels), model(pixels))
 
 
+@pytest.mark.long
 def test_a_run_resumes_with_the_layer_that_it_began_with_adapted_or_not(tmp_path):
     def scaled():
         return keras.Sequential([keras.Input((784,)), layers.Normalization(axis=None, name="scaling"),
@@ -112,6 +113,7 @@ def test_a_variable_that_is_frozen_alone_is_refused():
         registry.spec_of(model)
 
 
+@pytest.mark.long
 def test_commands_read_the_run(tmp_path, capsys, monkeypatch):
     run = train(network(activation="softmax"), logdir=tmp_path, **QUICK, verbose=True)
     assert "its last softmax is dropped" in capsys.readouterr().out
@@ -125,6 +127,7 @@ def test_commands_read_the_run(tmp_path, capsys, monkeypatch):
     assert "no file holds the weights that it began with" in capsys.readouterr().err
 
 
+@pytest.mark.long
 def test_loss_that_is_trained_is_the_one_of_keras(tmp_path):
     model = network()
     model.compile(optimizers.SGD(0.1, momentum=0.9), losses.SparseCategoricalCrossentropy(from_logits=True))

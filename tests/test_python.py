@@ -145,6 +145,7 @@ def test_a_run_that_a_function_stops_is_resumed_to_the_same_bits(run, images, tm
     assert rows == done.history and helpers.rows_without_times(done.folder) == helpers.rows_without_times(run.folder)
 
 
+@pytest.mark.long
 def test_a_function_that_raises_ends_the_run_with_its_checkpoint(tmp_path):
     def after(row):
         if row["epoch"] == 2:

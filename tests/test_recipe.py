@@ -51,6 +51,7 @@ def test_tape_and_fit_agree(split, spec, settings):
         assert mine.surplus > 0.005
 
 
+@pytest.mark.long
 def test_mean_of_weights_equals_a_loop_in_numpy(split):
     """One update a call. Moving statistics are averaged too; predictions are by the means."""
     _, engine = tape(NORMALIZED, split, optimizer="momentum", learning_rate=0.05, ema=0.5)

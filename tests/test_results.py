@@ -241,7 +241,7 @@ def test_limit_of_a_reproduced_value():
 
 
 def test_interrupted_command_keeps_its_rows(scored, scored_run, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(batch, "finish", lambda *arguments, engine: [scored_run])
+    monkeypatch.setattr(batch, "finish", lambda *arguments, current: [scored_run])
     flags, table = scored[0], tmp_path / "x.csv"
     assert command.main([*flags[:3], f"--out={table}", flags[4], "--seeds=0,1"]) == 128
     assert "the same command continues" in capsys.readouterr().out

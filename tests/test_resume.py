@@ -118,7 +118,7 @@ EVERYTHING = dict(schedule="cosine", warmup=0.1, label_smoothing=0.1, ema=0.9, c
 
 
 @pytest.mark.parametrize("model, settings", [
-    ("4D_drop03", {"hidden": (16, 16, 16)}), (Subclassed, {}),
+    ("4D_drop03", {"hidden": (16, 16, 16)}), long(Subclassed, {}),
     long("3L", {"hidden": (16, 12), **EVERYTHING}),
     long("4L", {"trainer": "fit", "schedule": "cosine", "warmup": 0.2, "normalization": "batch", "dropout": 0.1}),
     long("network_B_l1", {"trainer": "scratch"}), long(Subclassed, {"trainer": "fit"}), long(dropping_inside, {}),
@@ -134,6 +134,7 @@ def test_resumed_run_equals_an_uninterrupted_one(without_xla, model, settings, t
     helpers.assert_equal_runs(half.folder, whole.folder)
 
 
+@pytest.mark.long
 def test_run_resumed_with_more_epochs_equals_run_planned_with_them(without_xla, tmp_path, capsys):
     settings = dict(hidden=(16, 16, 16), data="mini", seed=1, logdir=tmp_path, histogram_every=1, checkpoint_every=1)
     whole = train("4D_drop03", epochs=3, run_name="whole", **settings).folder
@@ -152,7 +153,7 @@ def planned(without_xla, tmp_path_factory):
     return settings, train("2L", logdir=tmp_path_factory.mktemp("planned"), run_name="whole", **settings).folder
 
 
-@pytest.mark.parametrize("epochs", [2, 5])
+@pytest.mark.parametrize("epochs", [2, long(5)])
 def test_epochs_after_the_last_checkpoint_are_written_again_once(planned, tmp_path, epochs):
     """A crash before the first checkpoint, which is of epoch 3, and one after it."""
     settings, whole = planned

@@ -230,6 +230,7 @@ def test_fit_engine_writes_the_same_files(logdir):
     assert run.history[1]["loss"] < run.history[0]["loss"]
 
 
+@pytest.mark.long
 @computes_bfloat16
 def test_bfloat16_is_refused_on_processors_without_it(logdir, monkeypatch, capsys):
     monkeypatch.setattr(processor, "has_bfloat16", lambda: False)

@@ -68,6 +68,7 @@ def run(pool, name="one", **job):
     return outcome
 
 
+@pytest.mark.long
 def test_worker_that_grew_is_replaced(pool):
     one = pool()
     pids = [run(one, memory_mb=memory)["pid"] for memory in (700.0, 1000.0, 1300.0, 2000.0, 1300.0)]
@@ -90,6 +91,7 @@ def test_workers_have_the_threads_of_the_runs_and_their_cores_and_hear_no_ctrl_c
     assert all(one["threads"] == "3" and SIGNALS <= one["blocked"] for one in found)
 
 
+@pytest.mark.long
 def test_job_whose_worker_died_says_how_and_the_next_one_runs(pool):
     one = pool()
     assert run(one, end="9") == {"status": DIED, "reason": "killed by signal 9, probably out of memory"}
@@ -99,12 +101,13 @@ def test_job_whose_worker_died_says_how_and_the_next_one_runs(pool):
         run(one, error=True)
 
 
+@pytest.mark.long
 def test_worker_that_is_killed_while_it_starts_is_replaced_with_its_job(pool):
     assert "pid" in run(pool(starts="99"))
 
 
 @pytest.mark.parametrize("starts, message", [
-    ("999", "killed by signal 9, probably out of memory before .* fewer --workers"),
+    pytest.param("999", "killed by signal 9, probably out of memory before .* fewer --workers", marks=pytest.mark.long),
     ("1", "exit code 1 before it took a trial; its output above says why")])
 def test_workers_that_cannot_start_are_given_up_with_the_reason(pool, starts, message):
     one = pool(starts=starts)
