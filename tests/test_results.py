@@ -3,8 +3,10 @@
 import csv
 import dataclasses
 import json
+import re
 import shutil
 import statistics
+import subprocess
 import threading
 
 import pytest
@@ -172,6 +174,24 @@ def test_engine_is_of_code_and_recipe_and_not_of_the_rest(monkeypatch):
     other = {name: {**entry, "sha256": "0" * 64} for name, entry in weights.manifest().items()}
     monkeypatch.setattr(weights, "manifest", lambda: other)
     assert provenance.engine(resolve("5L_distilled")) != taught and provenance.engine(run) == before
+
+
+def test_commit_is_of_the_modules_alone(tmp_path, monkeypatch):
+    """A table that has just got its first row does not make the second one's commit look changed."""
+    module, table = tmp_path / "trainers" / "running" / "provenance.py", tmp_path / "results.csv"
+    module.parent.mkdir(parents=True)
+    monkeypatch.setattr(provenance, "__file__", str(module))
+    assert provenance.commit() == "unknown"
+    for path in (module, table):
+        path.write_text("before")
+    for words in (["init", "-q"], ["add", "-A"], ["-c", "user.name=a", "-c", "user.email=b", "commit", "-qm", "c"]):
+        subprocess.run(["git", *words], cwd=tmp_path, check=True)
+    commit = provenance.commit()
+    assert re.fullmatch("[0-9a-f]{40}", commit)
+    table.write_text("after")
+    assert provenance.commit() == commit
+    module.write_text("after")
+    assert provenance.commit() == f"{commit}-dirty"
 
 
 def test_rows_of_other_models_are_kept(scored, tmp_path):

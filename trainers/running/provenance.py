@@ -117,17 +117,18 @@ def versions(*more: str) -> dict[str, str]:
 
 
 def commit() -> str:
-    """The git commit of this code, with `-dirty` if the code was changed since; "unknown" outside a checkout."""
-    folder = pathlib.Path(__file__).parent
+    """The git commit of this code, with `-dirty` if a module was changed since; "unknown" outside a checkout."""
+    folder = pathlib.Path(__file__).parents[2]
     try:
-        described, tracked = (subprocess.run(["git", *command], cwd=folder, capture_output=True, text=True, timeout=10)
-                              for command in (["describe", "--always", "--abbrev=40", "--dirty", "--exclude=*"],
-                                              ["ls-files", "--error-unmatch", __file__]))
+        known, changed, tracked = (
+            subprocess.run(["git", *command], cwd=folder, capture_output=True, text=True, timeout=10) for command in (
+                ["rev-parse", "HEAD"], ["diff", "--quiet", "HEAD", "--", "*.py"],
+                ["ls-files", "--error-unmatch", __file__]))
     except (OSError, subprocess.SubprocessError):
         return "unknown"
-    if described.returncode or tracked.returncode:  # the package is installed within a repository of something else
+    if known.returncode or tracked.returncode:  # the package is installed within a repository of something else
         return "unknown"
-    return described.stdout.strip()
+    return known.stdout.strip() + "-dirty" * bool(changed.returncode)
 
 
 def engine(config: RunConfig) -> str:
