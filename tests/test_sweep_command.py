@@ -106,7 +106,7 @@ def test_make_board_prints_a_link_alone_and_serves_values_metrics_and_statuses(s
     finally:
         os.killpg(server.pid, signal.SIGTERM)
         output, noise = server.communicate(timeout=helpers.SECONDS)
-        assert not output and all(line.startswith("make: ") for line in noise.splitlines())  # make was terminated, too
+        assert not output.strip() and all(line.startswith("make: ") for line in noise.splitlines())  # make ends, too
     with open(logdir / "sweeps" / "softmax-grid-seed0" / "trials.csv", newline="") as file:
         rows = {row["trial"]: row for row in csv.DictReader(file)}
     assert len(found) == len(rows) == 4
