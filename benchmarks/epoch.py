@@ -36,7 +36,7 @@ from typing import Any, Sequence
 
 from benchmarks import command, cores, peers
 from benchmarks.peers import INSIDE, OUTSIDE, Clock, Task
-from benchmarks.table import describe, summarize
+from benchmarks.table import describe, summaries
 from fmnist_zoo.errors import UsageError
 from trainers.engine import processor
 
@@ -135,16 +135,15 @@ def _main(options: argparse.Namespace) -> int:
         runs = [run for turn in range(options.rounds) for run in one_round(options, turn, folder)]
     cores.name_kinds(runs)
     versions = {run["peer"]: run.pop("versions") for run in runs}
-    summaries = [summarize([run for run in runs if (run["model"], run["batch"]) == place], options.peers)
-                 for place in itertools.product(options.models, options.batches)]
-    print("\n\n".join(map(describe, summaries)))
+    found = summaries(runs)
+    print("\n\n".join(map(describe, found)))
     if options.json:
         settings = {name: os.environ[name] for name in SETTINGS if name in os.environ}
         machine = {**processor.machine(), "settings": settings}
         content = {"machine": machine, "versions": versions, "commit": provenance.commit(), "rounds": options.rounds,
-                   "epochs": options.epochs, "runs": runs, "summaries": summaries}
+                   "epochs": options.epochs, "runs": runs}
         options.json.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-    return 0 if all(summary["agree"] for summary in summaries) else 1
+    return 0 if all(summary["agree"] for summary in found) else 1
 
 
 if __name__ == "__main__":

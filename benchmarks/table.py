@@ -33,6 +33,13 @@ class TableError(ZooError, ValueError):
     """A file without a run of `benchmarks.epoch`."""
 
 
+def summaries(runs: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Figures of each model and batch size, in the order in which they were run."""
+    peers = list(dict.fromkeys(run["peer"] for run in runs))
+    places = dict.fromkeys((run["model"], run["batch"]) for run in runs)
+    return [summarize([run for run in runs if (run["model"], run["batch"]) == place], peers) for place in places]
+
+
 def summarize(runs: list[dict[str, Any]], peers: Sequence[str]) -> dict[str, Any]:
     """Figures of one model and batch size, from the answers of all `peers` in all rounds, as far as `_alike` has them.
 
@@ -57,11 +64,12 @@ def summarize(runs: list[dict[str, Any]], peers: Sequence[str]) -> dict[str, Any
 
 
 def _alike(runs: list[dict[str, Any]], peers: Sequence[str]) -> tuple[list[dict[str, Any]], str]:
-    """The runs of the kind of `benchmarks.cores` that most have, and that kind; all runs, and "", if that leaves no
-    round in which a peer can be compared with the first."""
+    """The runs of the kind of `benchmarks.cores` that most have, and that kind; all runs, and "", if that leaves less
+    than two rounds in which a peer can be compared with the first."""
+    least = min(2, len({run["round"] for run in runs}))
     for kind, _ in collections.Counter(run["cores"] for run in runs).most_common():
         used = [run for run in runs if run["cores"] == kind]
-        if kind != CHANGED and all(_ratios(used, peer, peers[0]) for peer in peers):
+        if kind != CHANGED and all(len(_ratios(used, peer, peers[0])) >= least for peer in peers):
             return used, kind
     return runs, ""
 
@@ -107,17 +115,18 @@ def read(path: pathlib.Path) -> str:
 
 def table(content: dict[str, Any]) -> str:
     """The Markdown of a run: a row a model and batch size, a column an engine, and where the numbers come from."""
-    summaries = content["summaries"]
-    columns = [peer for peer in TITLES if any(peer in summary["peers"] for summary in summaries)]
-    head = ["model", "batch", *(TITLES[column] for column in columns)]
-    lines = card.markdown_table([head, *(_row(summary, columns) for summary in summaries)], numeric=head[1:])
+    found = summaries(content["runs"])
+    columns = [peer for peer in TITLES if any(peer in summary["peers"] for summary in found)]
+    head = ["model", "batch", *(TITLES[column] for column in columns), "runs"]
+    lines = card.markdown_table([head, *(_row(summary, columns) for summary in found)], numeric=head[1:])
     versions = {name: version for loaded in content["versions"].values() if isinstance(loaded, dict)
                 for name, version in loaded.items()}
     named = ", ".join(f"{title} {versions[name]}" for name, title in PACKAGES.items() if name in versions)
-    own = next(iter(summaries[0]["peers"]))
-    return (f"{lines}\n\nSeconds an epoch of {summaries[0]['images']} images, medians of {content['rounds']} "
-            f"interleaved rounds. In brackets: how many times as long as `{own}` in the same round, a median over "
-            f"rounds, which may differ from the quotient of two cells. {content['machine']['cpu']}, "
+    own = next(iter(found[0]["peers"]))
+    return (f"{lines}\n\nSeconds an epoch of {found[0]['images']} images, medians of {content['rounds']} "
+            f"interleaved rounds, of those runs that had both cores near each other where these are enough to compare. "
+            f"In brackets: how many times as long as `{own}` in the same round, a median over rounds, which may differ "
+            f"from the quotient of two cells. {content['machine']['cpu']}, "
             f"{content['machine']['cores']} cores; {named}; commit {content['commit'][:12]}{content['commit'][40:]}.")
 
 
@@ -130,7 +139,7 @@ def _row(summary: dict[str, Any], columns: Sequence[str]) -> list[str]:
         ratio = f" ({_digits(statistics.median(ratios))}x)" if ratios else ""
         found = summary["peers"].get(column)
         cells.append(f"{_digits(found['seconds'])} s{ratio}" if found else "-")
-    return cells
+    return [*cells, f"{summary['used']} {summary['cores'] or 'near and far'}"]
 
 
 def _digits(value: float) -> str:

@@ -36,7 +36,7 @@ register("network_A_l2", "network A with an L2 penalty", hidden=(300,), l2=0.001
 register("network_B_l1", "network B with an L1 penalty", hidden=(300, 100), l1=0.001, initializer=NORMAL, recipe=FULL)
 register("network_B_l2", "network B with an L2 penalty", hidden=(300, 100), l2=0.001, initializer=NORMAL, recipe=FULL)
 
-# Beyond the report: how their recipes were found is in docs/record.md.
+# Beyond the report: docs/record.md says what each ingredient of a recipe is worth.
 N512: dict[str, Any] = dict(hidden=(512, 512, 512), activation="gelu", normalization="batch")
 ANNEALED: dict[str, Any] = dict(optimizer="adamw", learning_rate=0.004, weight_decay=0.05, schedule="cosine",
                                 warmup=0.05, label_smoothing=0.05, weights="last")

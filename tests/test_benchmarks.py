@@ -33,7 +33,7 @@ def test_epoch_times_peers_and_writes_all_numbers(model, batch, others, tmp_path
     assert [one["peer"] for one in content["runs"]] == ["tape", *others]
     assert all(one["first_epoch_seconds"] > 0 and len(one["epoch_seconds"]) == 1 and one["memory_mb"] > 100
                and one["cores"] in ("near", "far", "changed") for one in content["runs"])
-    (found,), (ours, *theirs) = content["summaries"], (one["epoch_seconds"][0] for one in content["runs"])
+    (found,), (ours, *theirs) = table.summaries(content["runs"]), (one["epoch_seconds"][0] for one in content["runs"])
     assert found["ratios"] == {f"{other}/tape": [one / ours] for other, one in zip(others, theirs)} and found["agree"]
     assert content["machine"]["cores"] and content["versions"]["tape"]["keras"]
     assert f"| {model} | {batch} |" in table.read(path)
@@ -55,8 +55,8 @@ def test_runs_on_near_cores_are_compared_with_each_other():
     cores.name_kinds(runs)
     assert [run["cores"] for run in runs].count("changed") == 2
     found = table.summarize(runs, ["tape", "fit"])
-    assert found["cores"] == "far" and found["ratios"] == {"fit/tape": [4.0]}
-    assert table.summarize(runs[:2] + runs[4:], ["tape", "fit"])["cores"] == ""
+    assert found["cores"] == "" and len(found["ratios"]["fit/tape"]) == 4  # one round of a kind is too few of four
+    assert table.summarize(runs[2:4], ["tape", "fit"])["cores"] == "far"
 
 
 def test_round_trip_between_two_cores_takes_less_than_a_millisecond():
@@ -146,7 +146,7 @@ def test_all_peers_take_the_same_steps(tmp_path, capsys):
     code = epoch.main(["--data=mini", "--models", "2L", "network_B_l1", "network_B_l2", "--batches=full", "--rounds=1",
                        "--epochs=4", "--peers", "tape", "fit", "fit_epoch", "torch", "jax", f"--json={path}"])
     assert code == 0, capsys.readouterr()
-    found = json.loads(path.read_text())["summaries"]
+    found = table.summaries(json.loads(path.read_text())["runs"])
     assert [len(one["peers"]) for one in found] == [5, 5, 5] and max(one["loss_spread"] for one in found) < 0.005
 
 

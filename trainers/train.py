@@ -1,6 +1,6 @@
 """Trains one model: `python -m trainers.train --model=4D_drop03`.
 
-On two cores 4D_drop03 takes about a second an epoch at the recipe's batch size of 256, and ends near a validation
+On two cores 4D_drop03 takes one to four seconds an epoch at the recipe's batch size of 256, and ends near a validation
 accuracy of 0.90. `train` does the same from Python. TensorFlow is imported only once everything that can be refused
 without it has been.
 """
