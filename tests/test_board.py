@@ -141,7 +141,7 @@ def test_schedule_of_a_trial_is_one_of_the_declared_values(tmp_path, space, sche
     """TensorBoard filters out a value that was not declared, and a range for each layer has too many to declare."""
     base = resolve("4L", ranking=True)
     study = Study(tmp_path, {"base": base.get_config(), "space": space, "tuner": "random", "objective": "val_loss",
-                             "executions": 1, "given": [], "starts": [], "configs": []})
+                             "executions": 1, "given": [], "starts": [], "configs": [], "started": 0.0})
     trial = overlay(base, dropout=(0.1, 0.2, 0.3))
     start_info = started(tmp_path / "0003" / "0", trial, study.shown)
     assert start_info.hparams["dropout.schedule"].string_value == schedule
@@ -157,13 +157,13 @@ def started(folder, config, sweep):
 def test_trial_is_named_by_its_number_and_has_the_model_and_name_of_the_sweep(tmp_path):
     """4L with dropout 0.3 is 4D_drop03, but in a sweep of 4L it must not leave the others on the axis of models."""
     groups = set()
-    for name, execution in itertools.product(("grid", "rates"), "01"):
-        sweep = {"model": "4L", "name": name}
+    for (name, started_at), execution in itertools.product((("grid", 1.0), ("grid", 2.0), ("rates", 2.0)), "01"):
+        sweep = {"model": "4L", "name": name, "started": started_at}
         found = started(tmp_path / "0003" / execution, resolve("4D_drop03", ranking=True), sweep)
         assert found.hparams["model"].string_value == "4L" and found.hparams["dropout"].number_value == 0.3
         assert found.hparams["sweep"].string_value == name
         groups.add(found.group_name)
-    assert len(groups) == 2  # a sweep has its own, and TensorBoard joins executions of one name
+    assert len(groups) == 3  # a sweep has its own, also under a name that is used again; executions of one are joined
     assert {"".join(filter(str.isprintable, group)) for group in groups} == {"#0003"}
 
 

@@ -170,6 +170,14 @@ def test_equal_losses_have_no_effect_and_losses_that_follow_exactly_have_one():
     assert found["a"].found and found["a"].share == pytest.approx(1) and not found["b"].found
 
 
+@pytest.mark.parametrize("count", [4, 6, 8, 12, 20])
+def test_one_trial_that_differs_in_a_balanced_grid_has_no_effect(count):
+    """Wherever it stands, as much is explained: the permutations have no variance."""
+    found = effects((Parameter("a", (0, 1)),), [{"a": index % 2} for index in range(count)],
+                    [0.5] * (count - 1) + [0.6])["a"]
+    assert found.p == 1 and 0 < found.share < 0.5
+
+
 def test_accuracy_is_better_if_it_is_higher(tmp_path):
     found = learn(made(tmp_path / "s", GRID, COMBINATIONS, lambda values, seed: 0.2 + 100 * values["l2"],
                        halves=lambda values: 0.2 + 100 * values["l2"] + noise_of(values), objective="val_accuracy"))

@@ -313,3 +313,21 @@ def test_listing_tells_a_finished_sweep_from_one_with_work_left(asked, pretendin
     found = execute(asked, tmp_path)
     line = runs.sweep_line(path)
     assert line.status == "finished" and line.epochs == line.planned_epochs == len(found.trials) >= 6
+
+
+def test_values_that_are_impossible_together_fail_alone(tmp_path, pretending_pool, monkeypatch):
+    """Each two of them are possible. The tables are complete before the sweep counts as finished; a missing page of a
+    finished one is written."""
+    finish, lines, pages = study.Study.finish, [], []
+    monkeypatch.setattr(leader, "write_page", pages.append)
+    monkeypatch.setattr(study.Study, "finish", lambda found: lines.extend(
+        (found.path / "trials.csv").read_text(encoding="utf-8").splitlines()) or finish(found))
+    asked = make_plan("schedule=cosine,constant; warmup=0.1,0; schedule_epochs=0,40", epochs=2)
+    found = execute(asked, tmp_path)
+    assert found.is_finished and len(found.ranked) == 7 and len(lines) == 1 + 8
+    (failed,) = [trial for trial in found.ended if trial.status == execution.FAILED]
+    assert failed.values == {"schedule": "constant", "warmup": 0.0, "schedule_epochs": 40}
+    assert "schedule" in failed.reason and not pages
+    again = leader.execute(asked, found.path, workers=1, scheduler=None, max_failures=5, draw=True, overwrite=False,
+                           reporter=progress.Lines(), should_stop=lambda: False)
+    assert pages == [again]

@@ -81,6 +81,8 @@ def execute(plan: Plan, path: pathlib.Path, *, workers: int | None, scheduler: S
             study.base = plan.base  # the same, but for what decides no numbers, such as the folder of the data
             study.manifest["base"] = manifest["base"]
             if study.is_finished and plan.max_trials <= study.starts[-1]["max_trials"]:
+                if draw and study.ranked and not (path / page.NAME).exists():
+                    write_page(study)
                 return study
         workers = workers or pools.usual(plan.planned * plan.executions)
         pool = pools.make(workers, scheduler, plan.base.threads)
@@ -279,6 +281,7 @@ class Leader:
                 time.sleep(1.0)  # no worker at the moment: all are restarting, or none has joined the scheduler yet
             else:
                 self._show(last=True)
+                study.write_tables()  # a sweep that is finished is not led again
                 study.finish()
                 for trial in study.ended:
                     study.clean(trial)
@@ -315,36 +318,37 @@ class Leader:
 
     def _propose(self) -> bool:
         """Queues a new trial; False if there is none now."""
-        count = len(self.study.trials)
-        if self.plan.tuner != "asha" and count >= self.plan.max_trials:
-            return False
-        proposal = self.oracle.propose(self.study.next_number)
-        if not isinstance(proposal, Proposal):
-            if proposal == DONE and count < self.plan.planned and not self._running:
-                self.reporter.note(f"there is nothing more to try after {count} trials")
-            return False
-        trial, problem = self._add(proposal)
-        self.oracle.tell(trial)
-        if problem:
+        while True:
+            count = len(self.study.trials)
+            if self.plan.tuner != "asha" and count >= self.plan.max_trials:
+                return False
+            proposal = self.oracle.propose(self.study.next_number)
+            if not isinstance(proposal, Proposal):
+                if proposal == DONE and count < self.plan.planned and not self._running:
+                    self.reporter.note(f"there is nothing more to try after {count} trials")
+                return False
+            trial, problem = self._add(proposal)
+            self.oracle.tell(trial)
+            if not problem:
+                self._queue(trial)
+                return True
             self._fail(trial, problem)
-            return self._propose()
-        self._queue(trial)
-        return True
 
     def _add(self, proposal: Proposal) -> tuple[Trial, str]:
-        """Records a new trial; and why its model cannot be built, or "".
+        """Records a new trial; and why its values are not possible together, or its model cannot be built, or "".
 
         The function of a user's model is called here for the values that it asks for, and for what it compiles.
         """
         study = self.study
-        if not study.base.spec.build or proposal.parent:
-            parent = study.trials.get(proposal.parent or "")
-            return study.add(*proposal, compiled=parent.compiled if parent else {}), ""
-        from trainers.tuning import hypermodel
-
-        config = apply(study.base, proposal.values, given=study.given)
-        known = {name: value for name, value in flat(config).items() if name in (*study.given, *proposal.values)}
+        if proposal.parent:
+            return study.add(*proposal, compiled=study.trials[proposal.parent].compiled), ""
         try:
+            config = apply(study.base, proposal.values, given=study.given)
+            if not study.base.spec.build:
+                return study.add(*proposal), ""
+            from trainers.tuning import hypermodel
+
+            known = {name: value for name, value in flat(config).items() if name in (*study.given, *proposal.values)}
             built = hypermodel.build(config, study.space, known)
         except (SpecError, ConfigError) as error:
             return study.add(*proposal), str(error)

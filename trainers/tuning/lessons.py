@@ -222,6 +222,8 @@ def _test(block: np.ndarray, rest: np.ndarray, costs: np.ndarray) -> _Test:
     if freedom < 2:
         return _Test(share, math.nan, count, freedom)
     size = max(_size(own, left), ROUNDING)
+    if math.isinf(size):  # every permutation explains as much
+        return _Test(share, 1.0, count, freedom)
     p = special.betainc(size * freedom / 2, size * count / 2, max(1 - explained / float(left @ left), ROUNDING))
     return _Test(share, float(p), count, freedom)
 
@@ -232,6 +234,7 @@ def _size(own: np.ndarray, left: np.ndarray) -> float:
 
     The share is a sum of products of four values. A fourth moment of permuted values depends on which of the four are
     equal; for each such pattern the sum of its terms follows from `columns` and from the squares of the leverages.
+    Infinite if the share is the same in all permutations.
     """
     trials, columns = own.shape
     fourth = float((left ** 4).sum()) / float(left @ left) ** 2
@@ -241,7 +244,8 @@ def _size(own: np.ndarray, left: np.ndarray) -> float:
               + (2 * fourth - 1) * (12 * squares - 2 * both) / (trials - 2)
               + (3 - 6 * fourth) * (both - 6 * squares) / ((trials - 2) * (trials - 3))) / (trials * (trials - 1))
     mean = columns / (trials - 1)
-    return 2 * (mean * (1 - mean) / (square - mean ** 2) - 1) / (trials - 1)
+    variance = square - mean ** 2
+    return 2 * (mean * (1 - mean) / variance - 1) / (trials - 1) if variance > ROUNDING * mean ** 2 else math.inf
 
 
 def _effect(name: str, one: Levels, share: float, p: float, costs: np.ndarray,

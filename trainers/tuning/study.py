@@ -199,7 +199,8 @@ class Study:
     @property
     def shown(self) -> dict[str, Any]:
         """What TensorBoard shows alike for all trials, as of `hparams.hyperparameters`; the metric that ranks them."""
-        return {"name": self.path.name, "model": self.base.spec.name, "objective": self.objective.metric,
+        return {"name": self.path.name, "started": self.manifest["started"], "model": self.base.spec.name,
+                "objective": self.objective.metric,
                 "by_layer": any(name.startswith("dropout.") for name in self.space.names)}
 
     def _rank(self, trial: Trial) -> tuple[int, float, int]:
