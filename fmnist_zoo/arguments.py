@@ -20,14 +20,17 @@ if TYPE_CHECKING:
 Scalar = bool | int | float | str
 Arguments = tuple[tuple[str, Scalar], ...]  # names and values, in the order of the names
 
-# Settings of a run, and further columns of TensorBoard's HParams tab and of a sweep's table. A test compares.
+# Settings of a run, further columns of TensorBoard's HParams tab and of a sweep's table, entries of its record of the
+# best trial, and what `train` and `sweep` take beside settings. A test compares.
 RESERVED = frozenset("""
     hidden dropout l1 l2 initializer activation normalization
     epochs batch_size optimizer learning_rate weight_decay validation_size early_stopping schedule warmup
     schedule_epochs label_smoothing ema clip_norm shift flip erase mixup initial_weights teacher teacher_weight
     teacher_temperature weights
     trainer precision jit_compile seed threads data data_dir allow_other_data checkpoint_every histogram_every ranking
-    model build sweep trial objective objective_std trained_epochs seconds status reason
+    model build sweep trial objective objective_std trained_epochs seconds status reason rank values config retrain
+    logdir run_name name verbose on_epoch callbacks space tuner max_trials factor executions start workers scheduler
+    tls_ca tls_cert tls_key trust_network max_failures overwrite page settings
 """.split())
 PREFIX = "hp."  # of the label of an argument whose name is reserved
 _INTEGER, _FLOAT = re.compile("-?[0-9]+"), re.compile(r"-?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")

@@ -1,5 +1,6 @@
 """Functions of the user's with hyper-parameters: keras-tuner's `build(hp)`, and plain keyword arguments."""
 
+import inspect
 import json
 import pathlib
 
@@ -42,7 +43,8 @@ def test_arguments_are_plain_values(wrong):
 
 
 def test_no_setting_and_no_column_is_the_label_of_an_argument():
-    taken = [*SETTINGS, *hparams.hyperparameters(resolve("4L"))]
+    taken = [*SETTINGS, *hparams.hyperparameters(resolve("4L")), *study.RESULTS, *inspect.signature(train).parameters,
+             *inspect.signature(sweep).parameters]
     assert arguments.RESERVED.issuperset(name.partition(".")[0] for name in taken)
     labels = {name: arguments.label(name) for name in ("units", "lr", "dropout", "dropout.1", "seed", "hp.lr", "x.y")}
     assert labels == {"units": "units", "lr": "lr", "dropout": "hp.dropout", "dropout.1": "hp.dropout.1",
