@@ -211,6 +211,17 @@ def test_model_that_changed_is_refused_on_resume_and_noted_by_a_replay(logdir, c
     assert "--teacher=4L disagrees with the run" in helpers.refused(capsys, main, f"--resume={folder}", "--teacher=4L")
 
 
+def test_run_whose_teacher_was_trained_anew_is_not_the_run_that_the_log_folder_holds(trained_run, logdir):
+    teacher = shutil.copytree(trained_run, logdir / "teachers" / "one")
+    student = train("softmax", data="mini", epochs=1, teacher=f"4L,{teacher}", histogram_every=0, logdir=logdir,
+                    run_name="taught")
+    assert batch.existing_run(str(logdir), student.config)[0].path == student.folder
+    assert main([f"--resume={teacher}", "--epochs=3"]) == 0
+    assert batch.existing_run(str(logdir), student.config)[0] is None
+    with pytest.raises(ConfigError, match="taught: is a run with other weights of teacher=4L,.* choose another"):
+        batch.existing_run(str(logdir), student.config, "taught")
+
+
 def test_run_on_other_data_is_not_the_run_that_the_log_folder_holds(logdir, tmp_path):
     """Also where only the content of the same folder differs."""
     folder, another = (idx_files.write_set(tmp_path / str(count), train=count) for count in (40, 50))

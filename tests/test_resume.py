@@ -294,8 +294,11 @@ def test_other_data_are_refused_on_resume_and_replay(copy, tmp_path, capsys):
     assert [path.name for path in copy.parent.iterdir()] == ["copy"]
 
 
-def test_record_has_an_entry_for_each_start_that_trained(without_xla, copy, monkeypatch, capsys):
-    """Stopped after epoch 2, then started with other versions, which is noted, then crashed with nothing saved."""
+def test_record_has_an_entry_for_each_start_that_trained(without_xla, copy, tmp_path, monkeypatch, capsys):
+    """Stopped after epoch 2, then started with other versions, which is noted, then crashed with nothing saved.
+
+    A replay notes them, too.
+    """
     monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", "SSE41")
     record = files.read_json(copy / "config.json")
     first = record["starts"][0]
@@ -306,11 +309,15 @@ def test_record_has_an_entry_for_each_start_that_trained(without_xla, copy, monk
     first["environment"]["instructions"] = record["environment"]["instructions"] = rest
     (copy / "config.json").write_text(json.dumps(record))
     config = resolve("4D_drop03", hidden=(16, 16, 16), data="mini", epochs=6, l2=1e-4, checkpoint_every=2)
+    now = provenance.versions()["keras"]
+    expected = f"keras {now} (was 3.0.0), ONEDNN_MAX_CPU_ISA SSE41 (was not set), a processor with {more}"
+    assert main([f"--config={copy}", f"--logdir={tmp_path}", "--run_name=again", "--epochs=1"]) == 0
+    assert f"trained with {expected}; its numbers may differ" in capsys.readouterr().out
+    (replay,) = tmp_path.glob("*/again")
+    assert [one["epoch"] for one in read_record(replay)["starts"]] == [0]
     for _ in range(2):
         with pytest.raises(Crash):
             helpers.execute(copy, config, crash_after(1), Lines())
-        now = provenance.versions()["keras"]
-        expected = f"keras {now} (was 3.0.0), ONEDNN_MAX_CPU_ISA SSE41 (was not set), a processor with {more}"
         assert f"continues with {expected}; its numbers may differ" in capsys.readouterr().out
     again = read_record(copy)
     assert [one["epoch"] for one in again["starts"]] == [0, 2]

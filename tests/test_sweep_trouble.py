@@ -7,7 +7,8 @@ import shutil
 
 import pytest
 
-from tests import helpers, idx_files
+from fmnist_zoo.files import write_json
+from tests import helpers, idx_files, runs as finished_runs
 from tests.sweeps import GRID, MODEL, SPACE, Pretending, replace_pool, rows_of
 from trainers import runs, sweep
 from trainers.config import ConfigError
@@ -60,6 +61,16 @@ def test_dry_run_refuses_the_name_of_another_sweep(pretended_sweep, monkeypatch,
     assert sweep.main(["--model=2L", "--space=dropout=0,0.5; l2=0,0.001", "--tuner=grid", "--data=mini", "--epochs=2",
                        "--name=grid", "--dry_run", f"--logdir={logdir}", *change]) == code
     assert ("holds another sweep" in capsys.readouterr().err) == bool(code)
+
+
+def test_sweep_whose_teacher_was_trained_anew_is_another_sweep(pretending_pool, tmp_path):
+    teacher = finished_runs.make(tmp_path, "teacher")
+    asked = dict(space="l2=0,0.1", teacher=f"4L,{teacher.path}")
+    execute(make_plan(**asked), tmp_path, after(1))
+    write_json(teacher.result, {**teacher.read_result(), "weights_sha256": "f" * 64})
+    with pytest.raises(ConfigError, match=f"holds another sweep: sha256 of {teacher.path} was .*, now ffff"):
+        execute(make_plan(**asked), tmp_path)
+    assert pretending_pool.ran == ["0000/0"]
 
 
 def test_sweep_continues_under_other_versions_with_a_note(pretending_pool, tmp_path, monkeypatch, capsys):

@@ -270,7 +270,7 @@ def _new_run(values: cli.Flags) -> tuple[RunConfig, dict[str, Any] | None]:
             print(f"the recorded run had callbacks ({', '.join(record['callbacks'])}), which no file holds: this "
                   "one has none", file=sys.stderr)
         changed = {"data": {"data", "allow_other_data", "validation_size"}, "teachers": {"teacher"},
-                   "initial_weights": {"initial_weights"}}
+                   "initial_weights": {"initial_weights"}, "starts": set()}
         same = {part: record[part] for part, names in changed.items() if part in record and not names & set(given)}
         return overlay(old, logdir=values.logdir, **given), same
     return _as_built(resolve(values.model, logdir=values.logdir, **given), given, progress.for_output()), None

@@ -9,7 +9,7 @@ from typing import Callable, Iterator, Sequence
 
 from fmnist_zoo.files import Record
 from trainers.config import ConfigError, RunConfig, decisive_differences, read_run
-from trainers.running import progress, provenance
+from trainers.running import dependencies, progress, provenance
 from trainers.running.folder import NewFolder, RunFolder, finished
 
 
@@ -18,9 +18,9 @@ def finish(runs: Sequence[RunConfig], logdir: str, should_stop: Callable[[], boo
            current: bool = False) -> Iterator[RunFolder]:
     """Brings runs to their end and yields their folders in turn; ends early if it is asked to stop.
 
-    A run that the log folder holds is used if its settings and its data (images and split) are the same. Prints a line
-    before each run that it trains, and one for each run that was trained under another commit or other versions than
-    those of this process.
+    A run that the log folder holds is used if its settings, its data (images and split), its teachers and its first
+    weights are the same. Prints a line before each run that it trains, and one for each run that was trained under
+    another commit or other versions than those of this process.
 
     Args:
         reporter: shows the epochs; None: nothing does.
@@ -64,13 +64,13 @@ def finish(runs: Sequence[RunConfig], logdir: str, should_stop: Callable[[], boo
 
 def existing_run(logdir: str, config: RunConfig, run_name: str = "", *, current: bool = False
                  ) -> tuple[RunFolder | None, Record]:
-    """A run below `logdir` with the same config on the same data, a finished one if there is one, and its record.
+    """A run below `logdir` with the same config, data and named models, a finished one if there is one; its record.
 
     A `current` one was trained by today's engine alone. The data are read only where a record has the same settings. Of
     runs that had parts from Python, none is the same.
 
     Raises:
-        ConfigError: if the run of the name that is given is another one.
+        ConfigError: if the run of the name that is given is another one, or a model that a recipe names is gone.
     """
     model, found = pathlib.Path(logdir) / config.spec.folder, []
     paths = [model / run_name / "config.json"] if run_name else [*model.glob("*/config.json"),
@@ -84,13 +84,15 @@ def existing_run(logdir: str, config: RunConfig, run_name: str = "", *, current:
             continue
         if current and {one["engine"] for one in provenance.environments(record)} != {provenance.engine(config)}:
             continue
-        differing = decisive_differences(old, config)
-        if not differing and not provenance.from_python(record) and _is_on(record, config):
+        has = ", ".join(f"{name}={value}" for name, (value, _) in decisive_differences(old, config).items())
+        if not has and (models := dependencies.changed(config.recipe, record)):
+            has = f"other weights of {models} than are there now"
+        if not has and not provenance.from_python(record) and _is_on(record, config):
             folder = RunFolder(path.parent)
             found.append((finished(folder.read_result(), old), folder, record))
         elif run_name:
-            has = ", ".join(f"{name}={value}" for name, (value, _) in differing.items()) or "other data, or callbacks"
-            raise ConfigError(f"{path.parent}: is a run with {has}; choose another --run_name")
+            raise ConfigError(f"{path.parent}: is a run with {has or 'other data, or callbacks'}; choose another "
+                              "--run_name")
     return max(found, key=lambda entry: entry[0])[1:] if found else (None, {})
 
 

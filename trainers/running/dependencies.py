@@ -45,6 +45,25 @@ def check(config: RunConfig) -> None:
                               f"--{setting}=")
 
 
+def digests(texts: Mapping[str, Sequence[str]]) -> dict[str, str]:
+    """`Trained.weights_sha256` of each model that `texts`, as `notes` takes them, name; without TensorFlow."""
+    found = {}
+    for setting, name in ((setting, name) for setting in texts for text in texts[setting] for name in names_in(text)):
+        with _errors_of(setting, name):
+            found[name] = trained.weights_sha256(**_argument(name))
+    return found
+
+
+def changed(recipe: Recipe, record: Record) -> str:
+    """The setting, with its value, whose models have other weights now than a run's record says; empty if none has."""
+    for setting, entry in SETTINGS.items():
+        text = getattr(recipe, setting)
+        now = digests({setting: [text]})
+        if [now[name] for name in names_in(text)] != [one["weights_sha256"] for one in record.get(entry, [])]:
+            return f"{setting}={text}"
+    return ""
+
+
 def load_named(recipe: Recipe, data: Data, reporter: Reporter, recorded: Record, *, resumed: bool, begun: bool
                ) -> tuple[dict[str, list[Trained]], dict[str, list[Record]]]:
     """The models that a recipe names, and what a run's record says of them. Imports TensorFlow.

@@ -195,15 +195,15 @@ def changed_modules(before: Record, now: Record) -> str:
                      if before.get("modules", {}).get(name) != sha256)
 
 
-def notes(before: Record, now: Record) -> list[str]:
-    """What to tell the user of a run that continues in another environment."""
+def notes(before: Record, now: Record, *, replays: bool) -> list[str]:
+    """What to tell the user of a run that continues, or replays another one, in another environment."""
+    since, does, other = ("the recorded run", "is trained", "the recorded run") if replays else (
+        "this run's last start", "continues", "a run without this change")
     found = []
     if modules := changed_modules(before, now):
-        found.append(f"the source of {modules} has changed since this run's last start: its numbers may differ from "
-                     "those of a run without this change")
+        found.append(f"the source of {modules} has changed since {since}: its numbers may differ from those of {other}")
     if changed := differences(before, now):
-        found.append(f"this run continues with {changed}; its numbers may differ in the last digits from those of a "
-                     "run without this change")
+        found.append(f"this run {does} with {changed}; its numbers may differ in the last digits from those of {other}")
     return found
 
 

@@ -209,7 +209,8 @@ def execute(place: Opened | NewFolder, config: RunConfig, *, reporter: Reporter,
 
     Args:
         should_stop: asked before the run begins, and after each epoch.
-        expected: the record that a new run replays: other data than its own are refused, other teachers are noted.
+        expected: the record that a new run replays: other data than its own are refused; other teachers, or another
+            environment, are noted.
         data: the training and validation images, for callers that train on the same more than once; None loads them.
         callbacks: Keras' callbacks; an error of theirs is raised when the run has its checkpoint.
 

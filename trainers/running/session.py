@@ -133,11 +133,11 @@ class Session:
         start: Record = {"epoch": self.state.epoch, "time": time.time(),
                          "environment": provenance.record(self.config)}
         # A start from which no epoch was saved had no part in the weights.
-        earlier = self.recorded["starts"] if self.resumed else []
-        starts = [*(one for one in earlier if one["epoch"] < self.state.epoch), start]
-        if len(starts) > 1:
-            for note in provenance.notes(starts[-2]["environment"], start["environment"]):
+        known = [one for one in self.recorded.get("starts", []) if not self.resumed or one["epoch"] < self.state.epoch]
+        for one in known[-1:]:
+            for note in provenance.notes(one["environment"], start["environment"], replays=not self.resumed):
                 self.reporter.note(note)
+        starts = [*(known if self.resumed else []), start]
         given = {"sweep": self.recorded.get("sweep"), "callbacks": self.callbacks.names,
                  "model": self.builder.record if self.builder else None}
         return {"config": self.config.get_config(), **self.named,

@@ -132,6 +132,11 @@ def spec_and_data(*, run: str = "", model: str = "") -> tuple[ModelSpec, Record]
     return spec, weights.entry(spec.name)["data"]
 
 
+def weights_sha256(*, run: str = "", model: str = "") -> str:
+    """`Trained.weights_sha256` of the model that `--run` or `--model` names, without TensorFlow."""
+    return str(_finished(run)[3]["weights_sha256"] if run else weights.entry(registry.get_spec(model).name)["sha256"])
+
+
 def load(*, run: str = "", model: str = "") -> Trained:
     """The model that `--run` names, or the shipped one that `--model` names."""
     return from_run(run) if run else from_zoo(model)

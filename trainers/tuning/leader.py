@@ -116,8 +116,7 @@ def _lead(study: Study, plan: Plan, pool: Pool, *, max_failures: int, reporter: 
         reporter.note(f"sweep    {study.path}: {len(study.ended)} of {about}{plan.planned} trials done")
         reporter.note(f"model    {study.base.spec.name} on {study.base.data}")
         reporter.note(f"space    {study.space.text}")
-        named = {"teacher": plan.teachers, "initial_weights": [study.base.recipe.initial_weights]}
-        for note in dependencies.notes(named, study.manifest["data"]):
+        for note in dependencies.notes(plan.named, study.manifest["data"]):
             reporter.note(note)
         try:
             Leader(study, plan, pool, reporter, max_failures=max_failures).run(should_stop)
@@ -220,6 +219,8 @@ def _refuse_another(study: Study, manifest: dict[str, Any]) -> None:
         pairs["given"] = (kept[0], kept[1])
     pairs |= {f"data: {name}": (study.manifest["data"].get(name), digest)
               for name, digest in manifest.get("data", {}).items()}
+    pairs |= {f"sha256 of {name}": (digest, manifest["named"][name])
+              for name, digest in study.manifest["named"].items() if name in manifest["named"]}
     found |= {name: pair for name, pair in pairs.items() if pair[0] != pair[1]}
     if found:
         changes = "; ".join(f"{name} was {old}, now {new}" for name, (old, new) in found.items())

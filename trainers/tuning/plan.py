@@ -52,10 +52,10 @@ class Plan:
         default = "" if self._asks else catalog.default_space(self.base.spec)
         self.space = self._space(default if space is None else space)
         searched = (parameter.values for parameter in self.space.parameters if parameter.name == "teacher")
-        self.teachers = [self.base.recipe.teacher, *(str(names) for values in searched for names in values)]
-        for names in self.teachers:
-            config = overlay(self.base, teacher=names)
-            dependencies.check(config)
+        teachers = [self.base.recipe.teacher, *(str(names) for values in searched for names in values)]
+        for names in teachers:
+            dependencies.check(overlay(self.base, teacher=names))
+        self.named = {"teacher": teachers, "initial_weights": [self.base.recipe.initial_weights]}
         for parameter in self.space.parameters:
             if parameter.name == "hidden":  # initial weights fit one architecture
                 for widths in parameter.values:
@@ -154,7 +154,7 @@ class Plan:
                 "configs": list(self.space.configs), "asked": Space(of_function(self.space.configs)).text,
                 "tuner": self.tuner,
                 "factor": self.factor if self.tuner == "asha" else None, "start": spell_start(self.start),
-                "objective": self.objective, "executions": self.executions}
+                "objective": self.objective, "executions": self.executions, "named": dependencies.digests(self.named)}
 
     def manifest(self) -> dict[str, Any]:
         """The content of a new `sweep.json`; reads the data for their digests."""
