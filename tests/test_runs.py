@@ -19,8 +19,8 @@ from fmnist_zoo.errors import ZooError
 from tests import helpers, sweeps
 from tests.runs import DATA, ENVIRONMENT, evaluate, make
 from trainers import evaluate as evaluate_command, export as export_command, train as train_command
-from trainers.config import ConfigError, resolve
-from trainers.running import comparison, pruning, trained
+from trainers.config import ConfigError, read_run, resolve
+from trainers.running import batch, comparison, pruning, trained
 from trainers.running.folder import RunFolder, in_use
 from trainers.running.run import opened
 from trainers.runs import main
@@ -418,6 +418,21 @@ def test_pruned_run_counts_as_finished_and_says_why_it_cannot_be_longer(tmp_path
     assert train_command.main([f"--resume={folder.path}"]) == 0
     assert "is finished, 3 of 3 epochs: its checkpoint was removed; --config=" in capsys.readouterr().out
     assert run(tmp_path, capsys, "--prune") == f"nothing to remove below {tmp_path}\n"
+
+
+def test_damaged_result_of_a_pruned_run_is_refused_by_its_name(tmp_path, capsys):
+    """Resuming the run cannot write it again."""
+    folder = make(tmp_path, "one")
+    run(tmp_path, capsys, "--prune", "--yes")
+    folder.result.write_text(folder.result.read_text().replace('"epochs": 3', '"epochs": 2'))
+    for main_of, flags in ((train_command.main, [f"--resume={folder.path}"]),
+                           (train_command.main, [f"--resume={folder.path}", "--epochs=9"]),
+                           (evaluate_command.main, [f"--run={folder.path}"])):
+        said = helpers.refused(capsys, main_of, *flags)
+        assert f"{folder.result}: damaged" in said and f"--config={folder.config}" in said
+    line, = listed(tmp_path, capsys)
+    assert line["status"] == "damaged" and str(folder.result) in line["reason"]
+    assert batch.existing_run(str(tmp_path), read_run(folder.path)[1]) == (None, {})
 
 
 @pytest.mark.parametrize("answer, code, text", [

@@ -77,7 +77,8 @@ def existing_run(logdir: str, config: RunConfig, run_name: str = "", *, current:
                                                                  *model.glob("*/*/config.json")]
     for path in sorted(filter(pathlib.Path.exists, paths)):
         try:
-            record, old = read_run(path)
+            (record, old), folder = read_run(path), RunFolder(path.parent)
+            done = finished(folder.read_result(), old)
         except ConfigError:
             if run_name:
                 raise
@@ -88,8 +89,7 @@ def existing_run(logdir: str, config: RunConfig, run_name: str = "", *, current:
         if not has and (models := dependencies.changed(config.recipe, record)):
             has = f"other weights of {models} than are there now"
         if not has and not provenance.from_python(record) and _is_on(record, config):
-            folder = RunFolder(path.parent)
-            found.append((finished(folder.read_result(), old), folder, record))
+            found.append((done, folder, record))
         elif run_name:
             raise ConfigError(f"{path.parent}: is a run with {has or 'other data, or callbacks'}; choose another "
                               "--run_name")

@@ -58,14 +58,20 @@ class RunFolder:
         return self.table.rows()
 
     def read_result(self) -> Record | None:
-        """`result.json` of a finished run; None if it is missing or damaged (resuming the run writes it again)."""
+        """`result.json` of a finished run; None if it is missing, or damaged (resuming the run writes it again).
+
+        `ConfigError` if it is damaged and cannot be written again, because the checkpoint was removed.
+        """
         try:
             result = read_json(self.result)
             result["epochs"], result["stopped_early"], result["final"]["epoch"]
             result["weights_sha256"], result["metrics_sha256"]
             return dict(result)
         except (OSError, ValueError, TypeError, LookupError):
-            return None
+            if self.checkpoint.exists() or not self.result.exists():
+                return None
+        raise ConfigError(f"{self.result}: damaged or changed, and without its checkpoint the run cannot write it "
+                          f"again; put a copy back, or train the run again with --config={quoted(self.config)}")
 
     def write_failure(self, reason: str) -> None:
         """Marks the run as one that would fail again, so that `latest_unfinished` does not choose it."""
