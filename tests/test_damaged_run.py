@@ -11,9 +11,10 @@ import pytest
 from fmnist_zoo import tensors
 from tests import helpers
 from tests.sweeps import make_job
-from trainers.config import ConfigError
+from trainers.config import ConfigError, resolve
 from trainers.running import run
-from trainers.running.folder import RunFolder, locked
+from trainers.running.folder import NewFolder, RunFolder, locked
+from trainers.running.progress import Reporter
 from trainers.running.table import TableError
 from trainers.train import main, train
 from trainers.tuning import execution
@@ -106,9 +107,14 @@ def test_name_of_a_run_that_was_killed_as_it_started_is_free(tmp_path):
     with locked(path, "training"):
         with pytest.raises(ConfigError, match="one exists already; for a new run choose another --run_name"):
             train("2L", logdir=tmp_path, run_name="one", **SMALL)
+    config = resolve("2L", **SMALL)
+    place = NewFolder(tmp_path, config, "one")
     (path / "notes.txt").write_text("of the user's")
     with pytest.raises(ConfigError, match="exists already"):
         train("2L", logdir=tmp_path, run_name="one", **SMALL)
+    with pytest.raises(ConfigError, match="exists already"):  # another process was faster
+        run.execute(place, config, reporter=Reporter(), should_stop=lambda: False)
+    assert list(tmp_path.iterdir()) == [path.parent]
     (path / "notes.txt").unlink()
     assert train("2L", epochs=1, logdir=tmp_path, run_name="one", **SMALL).folder == path
     assert not (path / ".config.json.abc").exists()

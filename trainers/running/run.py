@@ -246,10 +246,10 @@ def execute(place: Opened | NewFolder, config: RunConfig, *, reporter: Reporter,
                               checkpoint=past.checkpoint, callbacks=callbacks)
             if should_stop():
                 return Run(past.path, config, past.folder.rows(), None, session.model, past.logdir, past.record or {})
-            if past.logdir:
-                hparams.declare(past.logdir, [hparams.hyperparameters(config)])
             if isinstance(place, NewFolder):
                 past.folder = held.enter_context(place.made())
+            if past.logdir:
+                hparams.declare(past.logdir, [hparams.hyperparameters(config)])
             session.begin(past.folder)
             result = session.run(should_stop)
             done = Run(past.path, config, past.folder.rows(), result, session.model, past.logdir, session.record)
