@@ -34,9 +34,9 @@ def teacher(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def whole(teacher, tmp_path_factory):
-    """A run of four epochs with every setting on."""
+    """A run of four epochs with every setting on, and pictures of the last one."""
     return train("3L", epochs=4, teacher=f"{teacher},softmax", logdir=tmp_path_factory.mktemp("whole"),
-                 run_name="whole", data="mini", **SMALL, **EVERYTHING)
+                 run_name="whole", data="mini", **{**SMALL, "histogram_every": 4}, **EVERYTHING)
 
 
 @pytest.mark.long
@@ -67,6 +67,11 @@ def test_events_show_augmented_images_and_the_learning_rate(whole):
     assert whole.history[0]["learning_rate"] > whole.history[-1]["learning_rate"] > 0
     for row in whole.history:
         assert row["objective"] != pytest.approx(row["loss"] + row["penalty"], rel=1e-3)
+
+
+def test_events_have_no_pictures_if_none_are_asked_for(tmp_path):
+    run = train("softmax", data="mini", epochs=1, batch_size="full", shift=1, histogram_every=0, logdir=tmp_path)
+    assert not [tag for tag in helpers.summaries(run.folder) if tag.startswith("pictures/")]
 
 
 def test_events_are_of_the_weights_that_count(tmp_path):

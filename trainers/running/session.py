@@ -150,7 +150,8 @@ class Session:
         self.reporter.header(self._header())
         try:
             if not events.opened(self.folder.path):
-                self.observer.start(self.model, self.batch_size, self.engine.augmented(AUGMENTED))
+                augmented = self.engine.augmented(AUGMENTED) if self.config.histogram_epochs else None
+                self.observer.start(self.model, self.batch_size, augmented)
             self.callbacks.start(self.model, self.engine, self.state, self.reporter)
             while not self._over():
                 begun = self.state.epoch > self.first_epoch
