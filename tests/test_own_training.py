@@ -286,10 +286,13 @@ def test_matrix_decays_whatever_its_name(trainer):
 
 
 @pytest.mark.long
-def test_xla_is_for_the_zoo_or_asked_for(tmp_path):
-    run = train(custom_zoo.pooled, **SMALL)
+def test_xla_is_for_the_zoo_or_asked_for(capsys):
+    run = train(custom_zoo.pooled, verbose=True, **SMALL)
+    assert "--jit_compile=true may be faster" in capsys.readouterr().out
     assert run.config.jit_compile == "auto" and not run.config.compiles
     assert not json.loads((run.folder / "config.json").read_text())["jit_compile"]
+    assert not train("conv_strided", verbose=True, batch_size="full", **SMALL).config.compiles
+    assert "jit_compile" not in capsys.readouterr().out  # the zoo's convolutions were measured
     assert train(bounded, jit_compile=True, **SMALL).config.compiles
     with pytest.raises(ConfigError, match="jit_compile=true: XLA cannot compile .*MaxPool.*jit_compile=false"):
         train(custom_zoo.pooled, jit_compile=True, run_name="other", **SMALL)

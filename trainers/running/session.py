@@ -203,7 +203,8 @@ class Session:
             "device": gpus or f"{environment['cpu']}, {_threads(environment)}",
             "folder": str(self.folder.path),
         }
-        if self.config.spec.build and self.config.jit_compile == "auto" and self.config.trainer == "tape":
+        of_user = spec.modules or "model" in self.record  # the zoo's own are convolutions, slower by XLA
+        if of_user and self.config.jit_compile == "auto" and self.config.trainer == "tape":
             header["training"] += ", jit_compile off; --jit_compile=true may be faster"
         if self.config.threads < environment["cores"] and not self.state.epoch:
             header["device"] += f"; --threads={environment['cores']} changes the last digits"
