@@ -15,6 +15,7 @@ from trainers.tuning import leader
 
 ROOT = pathlib.Path(__file__).parent.parent
 os.environ.setdefault("TF_NUM_INTRAOP_THREADS", "2")  # as a run's default, whichever test starts TensorFlow
+os.environ["XDG_CACHE_HOME"] = str(ROOT / ".pytest_cache" / "xdg")  # compiled programs, for all workers and sessions
 # TensorFlow asks the processor whether oneDNN computes bfloat16, not oneDNN: limited to AVX2, that ends the process.
 computes_bfloat16 = pytest.mark.skipif("AVX2" in os.environ.get("ONEDNN_MAX_CPU_ISA", ""),
                                        reason="under ONEDNN_MAX_CPU_ISA=AVX2 oneDNN refuses bfloat16")
