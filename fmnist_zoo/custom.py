@@ -264,6 +264,16 @@ def returned(known: Builder, hp: Any = None) -> tuple[Any, arguments.Arguments]:
         return _called(known, hp)
 
 
+def tried(known: Builder, what: str, action: Callable[[], Any]) -> Any:
+    """What an action returns that calls a built model, such as `what` "a call in training".
+
+    Raises:
+        SpecError: if it raises anything; in one line.
+    """
+    with _refusals(known):
+        return _run(what, action)
+
+
 @contextlib.contextmanager
 def _refusals(known: Builder) -> Iterator[None]:
     """Says of which model a `SpecError` is."""

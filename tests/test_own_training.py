@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from fmnist_zoo.backend import keras, tf
+from fmnist_zoo.errors import SpecError
 from tests import custom_zoo
 from trainers.config import ConfigError
 from trainers.engine import network, twin
@@ -153,10 +154,37 @@ class ByEagerPython(ByPython):
     function = staticmethod(tf.py_function)
 
 
+class Candidates(layers.Layer):
+    def call(self, units):
+        drawn = tf.random.log_uniform_candidate_sampler(tf.zeros((1, 1), tf.int64), 1, 784, False, 9)
+        return units + tf.cast(drawn.sampled_candidates, tf.float32)
+
+
+class Pooling(layers.Layer):
+    def __init__(self, seed=0, **options):
+        super().__init__(**options)
+        self.seed = seed
+
+    def call(self, units, training=False):
+        flow = tf.reshape(units, (-1, 784, 1, 1))
+        return tf.reshape(
+            tf.nn.fractional_max_pool(flow, (1, 2, 1, 1), True, seed=self.seed)[0] if training else flow[:, ::2],
+            (-1, 392))
+
+
+class Boxes(layers.Layer):
+    def call(self, units, training=False):
+        if not training:
+            return units
+        box = tf.image.sample_distorted_bounding_box([28, 28, 1], tf.zeros((1, 0, 4)), 0,
+                                                     use_image_if_no_bounding_boxes=True)
+        return units * tf.cast(box.begin[0], tf.float32)
+
+
 @TRAINERS
 @pytest.mark.parametrize("layer", [
-    ByTensorFlow, Flipping, Generating, Sampling, Unseeded, ByNumPy, ByGenerator, ByPython, ByEagerPython,
-    functools.partial(layers.Lambda, lambda units: tf.nn.dropout(units, 0.5))])
+    ByTensorFlow, Flipping, Generating, Sampling, Unseeded, ByNumPy, ByGenerator, ByPython, ByEagerPython, Candidates,
+    Pooling, Boxes, functools.partial(layers.Lambda, lambda units: tf.nn.dropout(units, 0.5))])
 def test_random_numbers_that_no_checkpoint_has_are_refused(layer, trainer, tmp_path):
     def function():
         return pixels_and(layer(name="odd"))
@@ -164,6 +192,36 @@ def test_random_numbers_that_no_checkpoint_has_are_refused(layer, trainer, tmp_p
     with pytest.raises(ConfigError, match=r"layer odd \(\w+\) draws .* keras.random.SeedGenerator") as error:
         train(function, trainer=trainer, **SMALL)
     assert "\n" not in str(error.value) and not list(tmp_path.rglob("config.json"))
+
+
+class Seeded(layers.Layer):
+    def call(self, units):
+        order = tf.random.experimental.index_shuffle(tf.range(784), [1, 2], 783)
+        return tf.gather(units, order, axis=1) + tf.random.stateless_normal((784,), [1, 2])
+
+
+def test_operations_that_are_functions_of_a_seed_are_none_of_them():
+    def function():
+        return pixels_and(Seeded(), Pooling(seed=1))
+
+    assert train(function, **SMALL).history
+
+
+class Raising(layers.Layer):
+    def call(self, units, training=False):
+        if training:
+            raise KeyError("of training")
+        return units
+
+
+@TRAINERS
+def test_error_of_a_layer_in_training_is_one_line(trainer, tmp_path):
+    def raising():
+        return pixels_and(Raising())
+
+    with pytest.raises(SpecError, match="raising, built by .* a call in training raises KeyError: .*of training"):
+        train(raising, trainer=trainer, **SMALL)
+    assert not list(tmp_path.rglob("config.json"))
 
 
 class Unknown(layers.Layer):

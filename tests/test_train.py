@@ -240,7 +240,11 @@ def test_bfloat16_is_refused_on_processors_without_it(logdir, monkeypatch, capsy
     assert not (logdir / "4L" / "mixed").exists()
     monkeypatch.setattr(processor, "has_bfloat16", lambda: True)  # slower elsewhere, and as right
     assert main([*flags, "--epochs=2"]) == 0
-    assert json.loads((logdir / "4L" / "mixed" / "config.json").read_text())["config"]["precision"] == "mixed_bfloat16"
+    folder = logdir / "4L" / "mixed"
+    assert json.loads((folder / "config.json").read_text())["config"]["precision"] == "mixed_bfloat16"
+    charts = {kind: {tag.partition("/")[2] for tag in helpers.summaries(folder) if tag.startswith(kind)}
+              for kind in ("weights/", "gradients/")}
+    assert charts["gradients/"] == charts["weights/"] != set()
 
 
 def test_replayed_trial_is_a_run_with_all_validation_images(logdir, capsys):

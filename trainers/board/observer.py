@@ -129,7 +129,7 @@ class Observer:
     def _histograms(self, place: int) -> None:
         """Weights, and gradients of the objective on the probe."""
         with tf.GradientTape() as tape:
-            logits = self._network.forward(scale(tf.constant(self._probe.images)))
+            logits = self._network.forward(scale(tf.constant(self._probe.images)), of_twin=True)
             loss = tf.reduce_mean(self._network.cross_entropy(tf.cast(self._probe.labels, tf.int32), logits))
             objective = loss + self._network.penalty(self._network.rates, of_call=True)
         gradients = tape.gradient(objective, self._network.variables)

@@ -5,7 +5,8 @@ In evaluation the model itself is called, in training its twin (`trainers.engine
 
 from __future__ import annotations
 
-from typing import Callable
+import contextlib
+from typing import Callable, Iterator
 
 import numpy as np
 
@@ -20,9 +21,9 @@ EVALUATION_BATCH, KERAS_BATCH = 2000, 32  # the second is the default of `evalua
 _layers = keras.layers
 NO_KERNELS = (_layers.Embedding, _layers.BatchNormalization, _layers.LayerNormalization, _layers.GroupNormalization,
               _layers.RMSNormalization, _layers.UnitNormalization)
-RANDOM = ("Random", "Multinomial", "TruncatedNormal", "ParameterizedTruncatedNormal", "StatefulUniform",
-          "StatefulStandardNormal", "StatefulTruncatedNormal", "StatefulRandom", "NonDeterministicInts", "Rng")
-"""How the names of TensorFlow's operations begin that draw from a state which no checkpoint has."""
+GENERATORS = ("StatefulUniform", "StatefulStandardNormal", "StatefulTruncatedNormal", "StatefulRandom", "Rng",
+              "NonDeterministicInts")
+"""How the names of the operations of a `tf.random.Generator` begin: they have no seed of their own."""
 PYTHON = ("PyFunc", "EagerPyFunc")  # tf.numpy_function(stateful=False) is the way to say that a function draws nothing
 
 
@@ -57,7 +58,7 @@ class Network:
         self._spec = None if spec is None or spec.build else spec
         numbers = [index for index, rate in enumerate(spec.dropout) if rate] if spec and self._spec else None
         if spec and spec.build:
-            _refuse_random(model)
+            _refuse_random(model, spec.builder)
         self._called = model
         self._twin = twin.twin_of(model, numbers, fused=not jit_compile, bfloat16=bfloat16)
         paths, learned = _paths(model), {id(variable): variable for variable in model.trainable_variables}
@@ -92,16 +93,17 @@ class Network:
         for theirs, ours in self._twin.own:
             theirs.assign(ours)
 
-    def forward(self, images: tf.Tensor, moment: Moment | None = None) -> tf.Tensor:
+    def forward(self, images: tf.Tensor, moment: Moment | None = None, *, of_twin: bool = False) -> tf.Tensor:
         """Logits (batch, 10) float32 of images (batch, 784) float32 in [0, 1].
 
         Args:
             moment: None in evaluation: dropout is off, and moving statistics are used and not changed.
+            of_twin: whether the twin evaluates, too: gradients by `variables` are of what is trained.
         """
         flow = images if self.shape == (PIXELS,) else tf.reshape(images, (-1, *self.shape))
         if moment is None:
-            self._called = self.model
-            return tf.cast(self.model(flow, training=False), tf.float32)
+            self._called = self._twin.model if of_twin else self.model
+            return tf.cast(self._called(flow, training=False), tf.float32)
         self._called = self._twin.model
         with twin.during(moment):
             return tf.cast(self._twin.model(flow, training=True), tf.float32)
@@ -163,7 +165,7 @@ def are_kernels(model: keras.Model) -> list[bool]:
             for variable in {id(variable): variable for variable in model.trainable_variables}.values()]
 
 
-def _refuse_random(model: keras.Model) -> None:
+def _refuse_random(model: keras.Model, known: custom.Builder) -> None:
     """Refuses layers that draw random numbers from a state which no checkpoint has.
 
     A resumed run would not equal an uninterrupted one. It is asked before the twin is made: with deterministic
@@ -171,7 +173,45 @@ def _refuse_random(model: keras.Model) -> None:
 
     Raises:
         ConfigError: with the name of the layer.
+        SpecError: for a layer that raises an error in training; in one line.
     """
+    def find() -> list[tuple[str, str]]:
+        try:
+            return _drawn(model)
+        except Exception:  # some functions of TensorFlow's raise if operations are deterministic
+            with _any_operations():
+                if found := _drawn(model):
+                    return found
+            raise
+
+    drawn = custom.tried(known, "a call in training", find)
+    if drawn:
+        way, name = drawn[0]
+        layers = {layer.name: f"{layer.name} ({type(layer).__name__})" for layer in model._flatten_layers()}
+        scopes = [scope for part in name.split("/") for scope in (part.rpartition("_")[0], part)]
+        inside = [layers[scope] for scope in scopes if scope in layers]  # TensorFlow may add a number to a name
+        raise ConfigError(
+            f"{model.name}: {f'its layer {inside[-1]}' if inside else 'a layer of it'} draws random numbers by "
+            f"{way}, which a resumed run cannot repeat; give it a keras.random.SeedGenerator, and draw by "
+            "keras.random, such as keras.random.dropout(x, rate, seed=self.seed_generator)")
+
+
+@contextlib.contextmanager
+def _any_operations() -> Iterator[None]:
+    """Within the block TensorFlow's operations need not be deterministic."""
+    from tensorflow.python.framework import config  # the public module has no way back
+
+    deterministic = config.is_op_determinism_enabled()
+    config.disable_op_determinism()
+    try:
+        yield
+    finally:
+        if deterministic:
+            config.enable_op_determinism()
+
+
+def _drawn(model: keras.Model) -> list[tuple[str, str]]:
+    """By what a call in training draws random numbers that no checkpoint has, and the name of each operation."""
     from keras.src.backend.common import global_state
 
     def call(images: tf.Tensor) -> tf.Tensor:
@@ -184,23 +224,25 @@ def _refuse_random(model: keras.Model) -> None:
     drawn = [("Keras without a seed", consumer.name) for outside, inside in graph.captures
              if unseeded and outside is unseeded.state.value.handle for consumer in inside.consumers()]
     nodes = _nodes(graph)
-    drawn += [(f"TensorFlow ({node.op})", node.name) for node in nodes
-              if node.op.startswith(RANDOM) and not node.op.endswith("Grad")]
+    drawn += [(f"TensorFlow ({node.op})", node.name) for node in nodes if _draws(node)]
     drawn += [(f"a function that is in no program ({node.op})", node.name) for node in nodes if node.op in PYTHON]
     if not drawn and _has_own_code(model):  # of what NumPy or Python draws, a program has one draw for ever
         constants = {node.attr["value"].SerializeToString() for node in nodes if node.op == "Const"}
         again = tf.function(call, autograph=False).get_concrete_function(images).graph
         drawn = [("NumPy or Python", node.name) for node in _nodes(again)
                  if node.op == "Const" and node.attr["value"].SerializeToString() not in constants]
-    if drawn:
-        way, name = drawn[0]
-        layers = {layer.name: f"{layer.name} ({type(layer).__name__})" for layer in model._flatten_layers()}
-        scopes = [scope for part in name.split("/") for scope in (part.rpartition("_")[0], part)]
-        inside = [layers[scope] for scope in scopes if scope in layers]  # TensorFlow may add a number to a name
-        raise ConfigError(
-            f"{model.name}: {f'its layer {inside[-1]}' if inside else 'a layer of it'} draws random numbers by "
-            f"{way}, which a resumed run cannot repeat; give it a keras.random.SeedGenerator, and draw by "
-            "keras.random, such as keras.random.dropout(x, rate, seed=self.seed_generator)")
+    return drawn
+
+
+def _draws(node: tf.compat.v1.NodeDef) -> bool:
+    """Whether an operation draws from a state of TensorFlow's: it has seeds, and is not a function of them."""
+    from tensorflow.python.framework import op_def_registry
+
+    if "seed2" not in node.attr:
+        return node.op.startswith(GENERATORS)
+    if "deterministic" in node.attr:  # tf.nn.fractional_max_pool, whose regions a seed fixes
+        return not node.attr["deterministic"].b
+    return op_def_registry.get(node.op).is_stateful and not ("dropout" in node.attr and node.attr["dropout"].f == 0)
 
 
 def _has_own_code(model: keras.Model) -> bool:
