@@ -105,8 +105,10 @@ def test_make_board_prints_a_link_alone_and_serves_values_metrics_and_statuses(s
         found = groups(address[1])
     finally:
         os.killpg(server.pid, signal.SIGTERM)
-        output, noise = server.communicate(timeout=helpers.SECONDS)
-        assert not output.strip() and all(line.startswith("make: ") for line in noise.splitlines())  # make ends, too
+        with server:  # `communicate` would leave out what `readline` has read ahead
+            output, noise = server.stdout.read(), server.stderr.read()
+        assert re.fullmatch(rf"and the trials of sweeps: +{address[1]}\?smoothing=0&\S+#hparams\S*\n", output), output
+        assert all(line.startswith("make: ") for line in noise.splitlines())  # make was terminated, too
     with open(logdir / "sweeps" / "softmax-grid-seed0" / "trials.csv", newline="") as file:
         rows = {row["trial"]: row for row in csv.DictReader(file)}
     assert len(found) == len(rows) == 4

@@ -184,8 +184,9 @@ def session_start(run: pathlib.Path, config: RunConfig, batch_size: int, sweep: 
         sweep: of a trial, as of `hyperparameters`; None for a run.
     """
     place = run if run.parent.name == config.spec.folder else run.parent
-    known = f"{sweep['name']} {sweep.get('started', '')}" if sweep else ""  # a name may be used again
-    group = f"#{place.name}{_invisible(known)}" if sweep else printable(f"{place.name} {place.parent.name}")
+    group = printable(f"{place.name} {place.parent.name}")
+    if sweep:  # its name may be used again
+        group = f"#{place.name}" + _invisible(f"{sweep['name']} {sweep['started']}")
     info = plugin_data_pb2.SessionStartInfo(start_time_secs=time.time(), group_name=group)
     for name, value in hyperparameters(config, batch_size, sweep).items():
         setattr(info.hparams[name], "string_value" if isinstance(value, str) else "number_value", value)

@@ -182,7 +182,8 @@ class LowLevelNetwork:
         """The weight matrices."""
         return self.variables[::2]
 
-    def forward(self, images: tf.Tensor, moment: Moment | None = None, **unused: object) -> tf.Tensor:
+    def forward(self, images: tf.Tensor, moment: Moment | None = None, *,
+                of_twin: bool = False) -> tf.Tensor:
         """The same in training and in evaluation."""
         return forward_pass(self.variables, images)
 

@@ -5,8 +5,7 @@ In evaluation the model itself is called, in training its twin (`trainers.engine
 
 from __future__ import annotations
 
-import contextlib
-from typing import Callable, Iterator
+from typing import Callable
 
 import numpy as np
 
@@ -14,7 +13,7 @@ from fmnist_zoo import custom
 from fmnist_zoo.backend import keras, tf
 from fmnist_zoo.spec import CLASSES, PIXELS, ModelSpec
 from trainers.config import ConfigError
-from trainers.engine import twin
+from trainers.engine import process, twin
 from trainers.engine.twin import Moment, Rates
 
 EVALUATION_BATCH, KERAS_BATCH = 2000, 32  # the second is the default of `evaluate`
@@ -179,7 +178,7 @@ def _refuse_random(model: keras.Model, known: custom.Builder) -> None:
         try:
             return _drawn(model)
         except Exception:  # some functions of TensorFlow's raise if operations are deterministic
-            with _any_operations():
+            with process.determinism(False):
                 if found := _drawn(model):
                     return found
             raise
@@ -194,20 +193,6 @@ def _refuse_random(model: keras.Model, known: custom.Builder) -> None:
             f"{model.name}: {f'its layer {inside[-1]}' if inside else 'a layer of it'} draws random numbers by "
             f"{way}, which a resumed run cannot repeat; give it a keras.random.SeedGenerator, and draw by "
             "keras.random, such as keras.random.dropout(x, rate, seed=self.seed_generator)")
-
-
-@contextlib.contextmanager
-def _any_operations() -> Iterator[None]:
-    """Within the block TensorFlow's operations need not be deterministic."""
-    from tensorflow.python.framework import config  # the public module has no way back
-
-    deterministic = config.is_op_determinism_enabled()
-    config.disable_op_determinism()
-    try:
-        yield
-    finally:
-        if deterministic:
-            config.enable_op_determinism()
 
 
 def _drawn(model: keras.Model) -> list[tuple[str, str]]:

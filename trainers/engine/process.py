@@ -33,20 +33,29 @@ def borrowed() -> Iterator[None]:
     """
     backend.refuse_fork()
     refuse_scopes()
-    from tensorflow.python.framework import config  # the public module has no way back
-
     from fmnist_zoo.backend import tf
 
-    with _one_run, custom.in_float32():
-        deterministic, eager = config.is_op_determinism_enabled(), tf.config.functions_run_eagerly()
-        tf.config.experimental.enable_op_determinism()
+    with _one_run, custom.in_float32(), determinism(True):
+        eager = tf.config.functions_run_eagerly()
         tf.config.run_functions_eagerly(False)
         try:
             yield
         finally:
             tf.config.run_functions_eagerly(eager)
-            if not deterministic:
-                config.disable_op_determinism()
+
+
+@contextlib.contextmanager
+def determinism(on: bool) -> Iterator[None]:
+    """Within the block TensorFlow's operations have to be deterministic, or need not be."""
+    from tensorflow.python.framework import config  # the public module has no way back
+
+    switches = {True: config.enable_op_determinism, False: config.disable_op_determinism}
+    before = config.is_op_determinism_enabled()
+    switches[on]()
+    try:
+        yield
+    finally:
+        switches[before]()
 
 
 def refuse_scopes() -> None:

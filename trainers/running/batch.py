@@ -73,6 +73,7 @@ def existing_run(logdir: str, config: RunConfig, run_name: str = "", *, current:
         ConfigError: if the run of the name that is given is another one, or a model that a recipe names is gone.
     """
     model, found = pathlib.Path(logdir) / config.spec.folder, []
+    engine = provenance.engine(config) if current else ""
     paths = [model / run_name / "config.json"] if run_name else [*model.glob("*/config.json"),
                                                                  *model.glob("*/*/config.json")]
     for path in sorted(filter(pathlib.Path.exists, paths)):
@@ -83,7 +84,7 @@ def existing_run(logdir: str, config: RunConfig, run_name: str = "", *, current:
             if run_name:
                 raise
             continue
-        if current and {one["engine"] for one in provenance.environments(record)} != {provenance.engine(config)}:
+        if current and {one["engine"] for one in provenance.environments(record)} != {engine}:
             continue
         has = ", ".join(f"{name}={value}" for name, (value, _) in decisive_differences(old, config).items())
         if not has and (models := dependencies.changed(config.recipe, record)):

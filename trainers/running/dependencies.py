@@ -30,7 +30,7 @@ COMPARED, TOLERANCE = 256, 1e-2  # images on which both networks must agree, and
 
 def check(config: RunConfig) -> None:
     """`ConfigError`, without TensorFlow, for names that are no trained model, or one with other hidden layers."""
-    for setting, name in _named(config.recipe):
+    for setting, name in _named(_texts(config.recipe)):
         with _errors_of(setting, name):
             spec = trained.spec_and_data(**_argument(name))[0]
         if setting != "initial_weights" or config.spec.build:
@@ -48,7 +48,7 @@ def check(config: RunConfig) -> None:
 def digests(texts: Mapping[str, Sequence[str]]) -> dict[str, str]:
     """`Trained.weights_sha256` of each model that `texts`, as `notes` takes them, name; without TensorFlow."""
     found = {}
-    for setting, name in ((setting, name) for setting in texts for text in texts[setting] for name in names_in(text)):
+    for setting, name in _named(texts):
         with _errors_of(setting, name):
             found[name] = trained.weights_sha256(**_argument(name))
     return found
@@ -86,7 +86,7 @@ def load_named(recipe: Recipe, data: Data, reporter: Reporter, recorded: Record,
     models: dict[str, list[Trained]] = {setting: [] for setting in SETTINGS}
     entries: dict[str, list[Record]] = {}
     own = {"sha256": data.sha256, "split_sha256": data.split_sha256}
-    for setting, name in _named(recipe):
+    for setting, name in _named(_texts(recipe)):
         entry = SETTINGS[setting]
         if begun and setting == "initial_weights":
             entries[entry] = recorded[entry]
@@ -129,8 +129,7 @@ def notes(texts: Mapping[str, Sequence[str]], data: Mapping[str, str]) -> list[s
         texts: what the trials' recipes have for each setting of `SETTINGS`.
         data: `sha256` and `split_sha256` of the data of the sweep.
     """
-    found = {(setting, name): trained.spec_and_data(**_argument(name))[1]
-             for setting, several in texts.items() for text in several for name in names_in(text)}
+    found = {(setting, name): trained.spec_and_data(**_argument(name))[1] for setting, name in _named(texts)}
     every = (_other_data(setting, name, known, data) for (setting, name), known in found.items())
     return [note for note in every if note]
 
@@ -177,10 +176,15 @@ def transfer(model: keras.Model, spec: ModelSpec, source: Trained, images: np.nd
                           "apart); its activations must be those of that network")
 
 
-def _named(recipe: Recipe) -> Iterator[tuple[str, str]]:
-    """Each setting that names trained models, with each name."""
-    for setting in SETTINGS:
-        for name in names_in(getattr(recipe, setting)):
+def _texts(recipe: Recipe) -> dict[str, list[str]]:
+    """What a recipe has for each setting that names trained models, as `notes` takes it."""
+    return {setting: [getattr(recipe, setting)] for setting in SETTINGS}
+
+
+def _named(texts: Mapping[str, Sequence[str]]) -> Iterator[tuple[str, str]]:
+    """Each setting with each name of a trained model in its texts."""
+    for setting, several in texts.items():
+        for name in (name for text in several for name in names_in(text)):
             yield setting, name
 
 
