@@ -11,6 +11,7 @@ import pytest
 
 from fmnist_zoo import custom, registry
 from tests import sweeps
+from trainers.running import listing
 from trainers.tuning import leader
 
 ROOT = pathlib.Path(__file__).parent.parent
@@ -41,6 +42,7 @@ def _own_registry(monkeypatch):
     """Undoes what a test registers."""
     monkeypatch.setattr(registry, "_MODELS", dict(registry._MODELS))
     monkeypatch.setattr(custom, "_BUILDERS", dict(custom._BUILDERS))
+    listing._plain.cache_clear()
 
 
 @pytest.fixture(autouse=True)
