@@ -3,6 +3,7 @@
 import contextlib
 import csv
 import json
+import os
 import pathlib
 import random
 import re
@@ -36,6 +37,11 @@ def children_of(pid):
     """Ids of the processes that a process has started."""
     found = subprocess.run(["pgrep", "-P", str(pid)], capture_output=True, text=True).stdout
     return [int(child) for child in found.split()]
+
+
+def outside_make():
+    """The environment without what a `make` around the tests left there: a `make` within would print its folder."""
+    return {name: value for name, value in os.environ.items() if not name.startswith("MAKE")}
 
 
 def free_port():

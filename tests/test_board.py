@@ -270,9 +270,9 @@ def test_missing_and_wrong_flags_are_one_line(command, flags, text):
 
 @pytest.mark.long
 def test_make_board_serves_other_machines_if_it_is_asked_to(tmp_path):
-    recipe = subprocess.run(["make", "--dry-run", "board", "FLAGS=--bind_all --port=0"], cwd=ROOT, capture_output=True,
-                            text=True, check=True).stdout.splitlines()[-1]
-    serving = [sys.executable, *recipe.split()[1:]]
+    made = subprocess.run(["make", "--dry-run", "board", "FLAGS=--bind_all --port=0"], cwd=ROOT, text=True, check=True,
+                          env=helpers.outside_make(), capture_output=True)
+    serving = [sys.executable, *made.stdout.splitlines()[-1].split()[1:]]
     with subprocess.Popen(serving, cwd=tmp_path, stdout=subprocess.PIPE, text=True,
                           env={**os.environ, "PYTHONPATH": str(ROOT)}) as process:
         try:

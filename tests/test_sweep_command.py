@@ -93,10 +93,10 @@ def groups(address):
 def test_make_board_prints_a_link_alone_and_serves_values_metrics_and_statuses(swept):
     """TensorBoard's HTTP answers equal trials.csv."""
     logdir, _ = swept
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("MAKE")}  # of `make test`
     server = subprocess.Popen(
         ["make", "-o", ".venv/run.stamp", "board", f"RUN={sys.executable}", f"FLAGS=--logdir={logdir} --port=0"],
-        cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True)
+        cwd=ROOT, env=helpers.outside_make(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        start_new_session=True)
     try:
         line = server.stdout.readline()
         address = re.fullmatch(r"TensorBoard \(Ctrl-C ends it\): (http://localhost:\d+/)\?smoothing=0&\S+\n", line)
