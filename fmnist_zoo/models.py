@@ -11,13 +11,13 @@ from typing import Any
 
 import numpy as np
 
-from fmnist_zoo import custom
+from fmnist_zoo import custom, local
 from fmnist_zoo.backend import keras, refuse_fork
 from fmnist_zoo.errors import SpecError
 from fmnist_zoo.files import local_path
 from fmnist_zoo.registry import derive, get_spec
 from fmnist_zoo.settings import Whole
-from fmnist_zoo.spec import ACTIVATION, BATCH_NORM, DENSE, DROPOUT, PIXELS, Layer, ModelSpec
+from fmnist_zoo.spec import ACTIVATION, BATCH_NORM, DENSE, DROPOUT, LOCAL, PIXELS, Layer, ModelSpec
 from fmnist_zoo.weights import WeightsError, assign, entry, read, read_shipped
 
 MOMENTUM, EPSILON = 0.9, 1e-5  # of normalization, as in PyTorch; Keras' 0.99 needs thousands of updates
@@ -101,7 +101,13 @@ def build(spec: ModelSpec, seed: int = 0) -> keras.Model:
     flow = pixels = keras.Input((PIXELS,), name="pixels")
     for layer in spec.layers:
         flow = _make(spec, layer, seed)(flow)
-    return keras.Model(pixels, flow, name=spec.name.replace(",", "__").replace("=", "_").replace("+", "_"))
+    model = keras.Model(pixels, flow, name=spec.name.replace(",", "__").replace("=", "_").replace("+", "_"))
+    if spec.initializer == LOCAL:
+        hidden = [layer for layer in model.layers if isinstance(layer, keras.layers.Dense)][:-1]
+        sides = local.sides(spec.hidden)
+        for layer, before, after in zip(hidden, sides, sides[1:]):
+            layer.kernel.assign(local.kernel(keras.ops.convert_to_numpy(layer.kernel), before, after))
+    return model
 
 
 def _make(spec: ModelSpec, layer: Layer, seed: int) -> keras.layers.Layer:
@@ -123,7 +129,8 @@ def _dense(spec: ModelSpec, layer: Layer, seed: int) -> keras.layers.Layer:
     if spec.initializer == "normal_0.05":
         initializer = keras.initializers.RandomNormal(0.0, 0.05, seed=weights_seed)
     else:
-        initializer = keras.initializers.get({"class_name": spec.initializer, "config": {"seed": weights_seed}})
+        name = "he_normal" if spec.initializer == LOCAL else spec.initializer  # see `build`
+        initializer = keras.initializers.get({"class_name": name, "config": {"seed": weights_seed}})
     penalty = keras.regularizers.L1L2(spec.l1, spec.l2) if spec.l1 or spec.l2 else None
     return keras.layers.Dense(layer.units, kernel_initializer=initializer, kernel_regularizer=penalty,
                               activation=layer.activation or None, name=layer.name)

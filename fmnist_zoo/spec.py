@@ -12,7 +12,7 @@ import operator
 import re
 from typing import Any, Iterable, Mapping
 
-from fmnist_zoo import custom
+from fmnist_zoo import custom, local
 from fmnist_zoo.arguments import Arguments, canonical, label
 from fmnist_zoo.errors import SpecError
 from fmnist_zoo.settings import (
@@ -42,7 +42,8 @@ LONGEST_FOLDER = 200  # file systems take names of 255 bytes, and files beside i
 DENSE, ACTIVATION, DROPOUT = "dense", "activation", "dropout"  # kinds of layers
 BATCH_NORM, LAYER_NORM = "batch", "layer"  # normalization over the batch, or over the units of a layer
 ACTIVATIONS = ("relu", "leaky_relu", "elu", "selu", "gelu", "silu", "hard_silu", "mish", "softplus", "tanh", "sigmoid")
-INITIALIZERS = ("glorot_uniform", "normal_0.05", "glorot_normal", "he_normal", "he_uniform", "lecun_normal")
+LOCAL = "local"
+INITIALIZERS = ("glorot_uniform", "normal_0.05", "glorot_normal", "he_normal", "he_uniform", "lecun_normal", LOCAL)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -116,8 +117,8 @@ class ModelSpec:
             rate a layer, or as `()` if nothing is dropped.
         l1, l2: the objective is mean cross entropy + l1 * sum|W| + l2 * sum W^2 over the kernels of all dense layers
             that are trained, and over nothing else.
-        initializer: of these kernels: `normal_0.05` is N(0, 0.05), deviation 0.05; the others are Keras'. Biases start
-            at zero.
+        initializer: of these kernels: `normal_0.05` is N(0, 0.05), deviation 0.05; `local` draws those near a unit's
+            place in the image alone (`fmnist_zoo.local`); the others are Keras'. Biases start at zero.
         activation: Keras' function of that name; the slope of `leaky_relu` is 0.2, and `gelu` is the exact one.
         normalization: `batch` (momentum 0.9) or `layer`, both with epsilon 1e-5, a scale and an offset.
         build: the function that builds a model of the user's own, "my_models:cnn"; of the model, the spec says nothing
@@ -164,6 +165,8 @@ class ModelSpec:
         object.__setattr__(self, "dropout", self._rates())
         self.refuse_settings(name for name, known in settings_of(ModelSpec).items()
                              if getattr(self, name) != known.default)
+        if self.initializer == LOCAL:
+            local.sides(self.hidden)
         for name in ("activation", "normalization") if not self.hidden else ():
             value, known = getattr(self, name), settings_of(ModelSpec)[name]
             if value != known.default:  # a name must say what is built

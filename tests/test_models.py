@@ -8,7 +8,7 @@ import pytest
 from fmnist_zoo import models, weights
 from fmnist_zoo.backend import keras
 from fmnist_zoo.models import build_model
-from fmnist_zoo.spec import ACTIVATIONS, INITIALIZERS, ModelSpec, SpecError
+from fmnist_zoo.spec import ACTIVATIONS, INITIALIZERS, LOCAL, ModelSpec, SpecError
 
 IMAGES = np.random.default_rng(0).random((8, 784), np.float32)
 EVERYTHING = ModelSpec("x", hidden=(7, 5), dropout=(0.1,), l1=0.1, l2=0.2, normalization="batch",
@@ -114,7 +114,7 @@ def test_activations_are_the_functions_of_their_names(activation):
         np.testing.assert_allclose(after, FORMULAS[activation](before), rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("initializer", INITIALIZERS)
+@pytest.mark.parametrize("initializer", set(INITIALIZERS) - {LOCAL})
 def test_initializers_have_the_deviations_of_their_names(initializer):
     model = models.build(ModelSpec("x", hidden=(400, 600), initializer=initializer))
     for name in ("dense_1", "dense_2"):
@@ -125,6 +125,33 @@ def test_initializers_have_the_deviations_of_their_names(initializer):
         assert kernel.std() == pytest.approx(deviation, rel=0.02)
         uniform = np.abs(kernel).max() < 1.75 * deviation
         assert uniform == initializer.endswith("uniform")
+
+
+def test_local_weights_are_those_of_he_normal_within_reach():
+    """The places within reach are counted here one by one, of a unit in a corner and of one in the middle."""
+    hidden = (2 * 196, 3 * 49, 2 * 16, 16)
+    model = models.build(ModelSpec("x", hidden=hidden, initializer="local"), 5)
+    everywhere = models.build(ModelSpec("x", hidden=hidden, initializer="he_normal"), 5)
+    for number, (before, after, place, rows) in enumerate([
+            (28, 14, 0, (0, 1, 2)), (14, 7, 3, (5, 6, 7, 8)), (7, 4, 3, (4, 5, 6)), (4, 4, 1, (0, 1, 2))], start=1):
+        kernel, dense = (one.get_layer(f"dense_{number}").kernel.numpy() for one in (model, everywhere))
+        inputs, units = kernel.shape[0] // before ** 2, kernel.shape[1] // after ** 2
+        within = [(row * before + column) * inputs + which
+                  for row in rows for column in rows for which in range(inputs)]
+        unit = (place * after + place) * units
+        expected = np.zeros(len(kernel))
+        expected[within] = dense[within, unit] * math.sqrt(len(kernel) / len(within))
+        np.testing.assert_allclose(kernel[:, unit], expected, rtol=1e-6)
+    np.testing.assert_array_equal(model.get_layer("logits").kernel, everywhere.get_layer("logits").kernel)
+
+
+@pytest.mark.parametrize("hidden, message", [
+    ((600, 400), "hidden layer 1 on 14 by 14 places; received 600, which is no multiple of 196"),
+    ((196, 50), "hidden layer 2 on 7 by 7 places; received 50, which is no multiple of 49"),
+    ((), "initializer=local is for hidden layers, and there are none")])
+def test_local_weights_need_units_for_each_place(hidden, message):
+    with pytest.raises(SpecError, match=message):
+        ModelSpec("x", hidden=hidden, initializer="local")
 
 
 def test_initial_weights_depend_on_seed_and_layer_alone():

@@ -17,7 +17,7 @@ class SettingsWithoutData(TypedDict, total=False):
     l1: float | None
     l2: float | None
     initializer: Literal['glorot_uniform', 'normal_0.05', 'glorot_normal', 'he_normal', 'he_uniform',
-                         'lecun_normal'] | None
+                         'lecun_normal', 'local'] | None
     activation: Literal['relu', 'leaky_relu', 'elu', 'selu', 'gelu', 'silu', 'hard_silu', 'mish', 'softplus',
                         'tanh', 'sigmoid'] | None
     normalization: Literal['none', 'batch', 'layer'] | None
