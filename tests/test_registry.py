@@ -24,7 +24,7 @@ REPORT: dict[str, dict] = {  # REPORT.md, section 1
     "network_B_l1": dict(hidden=(300, 100), l1=0.001, initializer=NORMAL),
     "network_B_l2": dict(hidden=(300, 100), l2=0.001, initializer=NORMAL),
 }
-CATALOG = [*REPORT, "4N_512", "4N_512_mixup", "5L_unrolled", "5L_distilled", "conv_strided", "conv_teacher"]
+CATALOG = [*REPORT, "4N_512", "4N_512_mixup", "5N_local", "5L_unrolled", "5L_distilled", "conv_strided", "conv_teacher"]
 
 
 @pytest.fixture
