@@ -1,11 +1,12 @@
-"""The initializer `local`: first weights near each unit's place in the image.
+"""The initializer `local`: at first, a unit is connected to those near its place in the image.
 
 The units of a hidden layer stand on a grid over the image, several at a place: 14 by 14 places in the first layer, 7
-by 7 in the second, 4 by 4 in all others. A unit's first weights are drawn for the units before it that stand less than
-two steps of their grid away, both ways, and are zero for all others: locally connected at first, and trained as any
-dense layer. So it starts with what a convolutional network never forgets, that neighbouring pixels belong together
-(d'Ascoli et al., "Finding the Needle in the Haystack with Convolutions", 2019; Neyshabur, "Towards Learning
-Convolutions from Scratch", 2020), and shares no weight. Importing this module does not import NumPy.
+by 7 in the second, 4 by 4 in all others. A unit's first weights are drawn for those before it that stand less than two
+steps of their own grid away, along rows and along columns: at most 4 by 4 places. All others are zero: locally
+connected at first, and trained as any dense layer. So it starts with what convolutions have built in, that
+neighbouring pixels belong together, and shares no weight. Related: d'Ascoli et al., "Finding the Needle in the
+Haystack with Convolutions" (2019), start from a trained convolutional network; Neyshabur, "Towards Learning
+Convolutions from Scratch" (2020), learns the local connections. Importing this module does not import NumPy.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ def sides(hidden: Sequence[int]) -> list[int]:
         side = max((found[-1] + 1) // 2, SMALLEST)
         if units % side ** 2:
             raise SpecError(f"initializer=local puts the units of hidden layer {number} on {side} by {side} places; "
-                            f"received {units}, which is no multiple of {side ** 2}")
+                            f"received {units}: take a multiple of {side ** 2}, or initializer=he_normal")
         found.append(side)
     return found
 

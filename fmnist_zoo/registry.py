@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Callable, Iterable
 from fmnist_zoo import arguments, custom, prototype, weights
 from fmnist_zoo.backend import without_noise
 from fmnist_zoo.settings import nearest, parse, settings_of, suggestion
-from fmnist_zoo.spec import ModelSpec, Recipe, SpecError
+from fmnist_zoo.spec import LOCAL, ModelSpec, Recipe, SpecError
 
 if TYPE_CHECKING:
     import keras
@@ -163,8 +163,9 @@ def derive(spec: ModelSpec, **overrides: Any) -> ModelSpec:
     _refuse_unknown_fields(overrides)
     if "hidden" in changes:
         if not _FIELDS["hidden"].kind.check("hidden", changes["hidden"]):  # the base's are for hidden layers
-            for field in ("dropout", "activation", "normalization"):
-                changes.setdefault(field, _FIELDS[field].default)
+            for field in ("dropout", "activation", "normalization", "initializer"):
+                if field != "initializer" or spec.initializer == LOCAL:
+                    changes.setdefault(field, _FIELDS[field].default)
         elif len(set(spec.dropout)) == 1:
             changes.setdefault("dropout", spec.dropout[0])  # the one rate of all layers serves any number of layers
     changed = dataclasses.replace(spec, **changes)

@@ -117,8 +117,9 @@ class ModelSpec:
             rate a layer, or as `()` if nothing is dropped.
         l1, l2: the objective is mean cross entropy + l1 * sum|W| + l2 * sum W^2 over the kernels of all dense layers
             that are trained, and over nothing else.
-        initializer: of these kernels: `normal_0.05` is N(0, 0.05), deviation 0.05; `local` draws those near a unit's
-            place in the image alone (`fmnist_zoo.local`); the others are Keras'. Biases start at zero.
+        initializer: of these kernels: `normal_0.05` is N(0, 0.05), deviation 0.05; `local` is `he_normal`, and in
+            hidden layers zero but near a unit's place in the image (`fmnist_zoo.local`); the others are Keras'. Biases
+            start at zero.
         activation: Keras' function of that name; the slope of `leaky_relu` is 0.2, and `gelu` is the exact one.
         normalization: `batch` (momentum 0.9) or `layer`, both with epsilon 1e-5, a scale and an offset.
         build: the function that builds a model of the user's own, "my_models:cnn"; of the model, the spec says nothing

@@ -114,7 +114,7 @@ def test_activations_are_the_functions_of_their_names(activation):
         np.testing.assert_allclose(after, FORMULAS[activation](before), rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("initializer", set(INITIALIZERS) - {LOCAL})
+@pytest.mark.parametrize("initializer", [one for one in INITIALIZERS if one != LOCAL])
 def test_initializers_have_the_deviations_of_their_names(initializer):
     model = models.build(ModelSpec("x", hidden=(400, 600), initializer=initializer))
     for name in ("dense_1", "dense_2"):
@@ -128,17 +128,18 @@ def test_initializers_have_the_deviations_of_their_names(initializer):
 
 
 def test_local_weights_are_those_of_he_normal_within_reach():
-    """The places within reach are counted here one by one, of a unit in a corner and of one in the middle."""
+    """The places within reach are counted here one by one, of a unit for each layer."""
     hidden = (2 * 196, 3 * 49, 2 * 16, 16)
     model = models.build(ModelSpec("x", hidden=hidden, initializer="local"), 5)
     everywhere = models.build(ModelSpec("x", hidden=hidden, initializer="he_normal"), 5)
-    for number, (before, after, place, rows) in enumerate([
-            (28, 14, 0, (0, 1, 2)), (14, 7, 3, (5, 6, 7, 8)), (7, 4, 3, (4, 5, 6)), (4, 4, 1, (0, 1, 2))], start=1):
+    for number, (before, after, (row, rows), (column, columns)) in enumerate([
+            (28, 14, (0, (0, 1, 2)), (5, (9, 10, 11, 12))), (14, 7, (3, (5, 6, 7, 8)), (6, (11, 12, 13))),
+            (7, 4, (3, (4, 5, 6)), (0, (0, 1, 2))), (4, 4, (1, (0, 1, 2)), (3, (2, 3)))], start=1):
         kernel, dense = (one.get_layer(f"dense_{number}").kernel.numpy() for one in (model, everywhere))
         inputs, units = kernel.shape[0] // before ** 2, kernel.shape[1] // after ** 2
-        within = [(row * before + column) * inputs + which
-                  for row in rows for column in rows for which in range(inputs)]
-        unit = (place * after + place) * units
+        within = [(down * before + along) * inputs + which
+                  for down in rows for along in columns for which in range(inputs)]
+        unit = (row * after + column) * units
         expected = np.zeros(len(kernel))
         expected[within] = dense[within, unit] * math.sqrt(len(kernel) / len(within))
         np.testing.assert_allclose(kernel[:, unit], expected, rtol=1e-6)
@@ -146,8 +147,8 @@ def test_local_weights_are_those_of_he_normal_within_reach():
 
 
 @pytest.mark.parametrize("hidden, message", [
-    ((600, 400), "hidden layer 1 on 14 by 14 places; received 600, which is no multiple of 196"),
-    ((196, 50), "hidden layer 2 on 7 by 7 places; received 50, which is no multiple of 49"),
+    ((600, 400), "hidden layer 1 on 14 by 14 places; received 600: take a multiple of 196"),
+    ((196, 50), "hidden layer 2 on 7 by 7 places; received 50: take a multiple of 49, or initializer=he_normal"),
     ((), "initializer=local is for hidden layers, and there are none")])
 def test_local_weights_need_units_for_each_place(hidden, message):
     with pytest.raises(SpecError, match=message):

@@ -104,7 +104,7 @@ def test_name_of_a_changed_model_lists_its_changes(base, changes, name):
         field: value for field, value in changes.items() if value is not None}}).architecture}
 
 
-@pytest.mark.parametrize("base", ["4D_drop03", "5D_drop04_03_02_01", "4N_512"])
+@pytest.mark.parametrize("base", ["4D_drop03", "5D_drop04_03_02_01", "4N_512", "5N_local"])
 def test_without_hidden_layers_nothing_is_left_of_what_was_for_them(base):
     assert get_spec(base, hidden=()) is get_spec("softmax")
     assert get_spec(f"{base},hidden=none") is get_spec("softmax")
