@@ -18,8 +18,9 @@ from fmnist_zoo.errors import UsageError
 
 CHROMIUM, DRIVER = (shutil.which(name) for name in ("chromium", "chromedriver"))
 SECONDS = 120  # until something is on the page
-FLAGS = ("headless", "no-sandbox", "disable-gpu", "disable-3d-apis", "disable-quic", "no-first-run",
-         "disable-background-networking", "disable-component-update", "disable-sync", "window-size=1500,1100")
+FLAGS = ("headless", "no-sandbox", "disable-gpu", "disable-3d-apis", "disable-dev-shm-usage", "disable-quic",
+         "no-first-run", "disable-background-networking", "disable-component-update", "disable-sync",
+         "window-size=1500,1100")
 # TensorBoard's elements are nested in shadow roots. Charts are SVG where Chromium has no WebGL.
 FIND = """
     const find = (root, selector) => [...root.querySelectorAll(selector), ...[...root.querySelectorAll("*")].flatMap(

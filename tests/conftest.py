@@ -10,8 +10,7 @@ import sys
 import pytest
 
 from fmnist_zoo import custom, registry
-from tests import sweeps
-from trainers.running import listing
+from tests import helpers, sweeps
 from trainers.tuning import leader
 
 ROOT = pathlib.Path(__file__).parent.parent
@@ -42,7 +41,14 @@ def _own_registry(monkeypatch):
     """Undoes what a test registers."""
     monkeypatch.setattr(registry, "_MODELS", dict(registry._MODELS))
     monkeypatch.setattr(custom, "_BUILDERS", dict(custom._BUILDERS))
-    listing._plain.cache_clear()
+
+
+@pytest.fixture(autouse=True)
+def _determinism_ends_with_a_test():
+    """TensorFlow's switch is the process's, and tests of the process expect it as it is at first."""
+    yield
+    if config := sys.modules.get("tensorflow.python.framework.config"):
+        config.disable_op_determinism()
 
 
 @pytest.fixture(autouse=True)
@@ -76,7 +82,7 @@ def without_xla():
 def command():
     """Runs `python -m MODULE ARGUMENTS...` in the checkout; returns the finished process with its output as text."""
 
-    def run(*arguments, timeout=180, **options):
+    def run(*arguments, timeout=helpers.SECONDS, **options):
         environment = {**os.environ, "PYTHONPATH": str(ROOT)}
         return subprocess.run([sys.executable, "-m", *map(str, arguments)], cwd=options.pop("cwd", ROOT), text=True,
                               timeout=timeout, capture_output=True, env=environment, **options)

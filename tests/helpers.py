@@ -52,6 +52,14 @@ def free_port():
             return free.getsockname()[1]
 
 
+def listens(port):
+    """Whether something on this machine accepts connections there."""
+    with contextlib.suppress(OSError):
+        socket.create_connection(("127.0.0.1", port), timeout=1).close()
+        return True
+    return False
+
+
 def session_groups(link):
     """All that the HParams tab of the TensorBoard behind a link shows."""
     ask = {"experimentName": "", "colParams": [], "startIndex": 0, "sliceSize": 5000, "includeMetrics": True,

@@ -4,14 +4,13 @@ import contextlib
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 
 import pytest
 
 from tests.conftest import ROOT
-from tests.helpers import free_port, until
+from tests.helpers import SECONDS, free_port, listens, until
 from tests.sweeps import BATCH, make_job
 from trainers import sweep
 from trainers.config import ConfigError
@@ -182,19 +181,15 @@ def test_sweep_over_tls_with_workers_that_share_only_a_folder(certificate, tmp_p
     processes = [subprocess.Popen(command, **options) for command in (start, work)]
     given = dict(tls_ca=cert, tls_cert=cert, tls_key=key)
 
-    def listens():
-        with contextlib.suppress(OSError):
-            return socket.create_connection(("127.0.0.1", port), timeout=1).close() or True
-
     try:
-        until(listens)
+        until(lambda: listens(port))
         with pytest.raises(ConfigError, match="--tls_ca is missing"):
             cluster.ClusterPool(Scheduler(address))
         table = sweep.sweep("softmax", {"l2": [0, 0.001]}, tuner="grid", data="mini", epochs=2, batch_size=BATCH,
                             logdir=tmp_path, scheduler=address, **given)
         workers = cluster.ClusterPool(Scheduler(address, **given))
         if killed:
-            asked = make_job(tmp_path / "one", "0000", model="2L", hidden=(16,), epochs=20)
+            asked = make_job(tmp_path / "one", "0000", model="2L", hidden=(16,), epochs=60)
             folder = RunFolder(asked.folder)
             workers.submit("0000/0", asked)
             until(lambda: folder.table.row_count() >= 3)
@@ -210,7 +205,7 @@ def test_sweep_over_tls_with_workers_that_share_only_a_folder(certificate, tmp_p
     finally:
         for process in reversed(processes):
             process.terminate()
-            process.wait(30)
+            process.wait(SECONDS)
     assert [row["status"] for row in table] == ["COMPLETED"] * 2
     trials = study.load(tmp_path / "sweeps" / "softmax-grid-seed0").trials.values()
     pids = {one["pid"] for done in trials for one in done.executions}

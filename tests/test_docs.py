@@ -12,7 +12,7 @@ import pytest
 
 from benchmarks.browser import CHROMIUM, DRIVER, chromium, seen
 from tests.conftest import ROOT
-from tests.helpers import free_port
+from tests.helpers import free_port, listens, until
 from tests.test_readme import CLUSTER, PAGES, blocks
 
 ALL = {**PAGES, str(CLUSTER.relative_to(ROOT)): CLUSTER.read_text(),
@@ -138,6 +138,8 @@ def test_cluster_as_its_page_says(tmp_path):
                                           stderr=subprocess.DEVNULL)
                 servers.callback(server.wait)
                 servers.callback(server.terminate)
+                if line.startswith("dask scheduler"):
+                    until(lambda: listens(int(port)))
             else:
                 line += " --data=mini --epochs=1 --max_trials=2" if "trainers.sweep" in line else ""
                 done = subprocess.run(["bash", "-c", line], cwd=tmp_path, env=environment, text=True,

@@ -15,7 +15,7 @@ import fmnist_zoo.__main__ as listing
 from benchmarks import recipes, table
 from fmnist_zoo import registry
 from fmnist_zoo.data import load_data
-from tests import idx_files, workers
+from tests import helpers, idx_files, workers
 from tests.conftest import ROOT
 from tests.sweeps import Inline, replace_pool
 from trainers import sweep, train
@@ -110,7 +110,8 @@ def marked(snippets):
 def test_command_of_the_shell(line):
     program, *arguments = shlex.split(line)
     if program == "make":
-        done = subprocess.run(["make", "-n", *arguments], cwd=ROOT, capture_output=True, text=True)
+        done = subprocess.run(["make", "-n", *arguments], cwd=ROOT, capture_output=True, text=True,
+                              env=helpers.outside_make())
         assert done.returncode == 0, done.stderr
         assert TARGETS[arguments[0]] in done.stdout
     elif program == "pip":

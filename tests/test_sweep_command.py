@@ -62,8 +62,8 @@ def test_wrong_command_line_is_refused_in_words(arguments, message, capsys, tmp_
 def swept(tmp_path_factory):
     """A sweep by the command, with two trials that fail; its log folder and its output."""
     folder = tmp_path_factory.mktemp("swept")
-    done = subprocess.run([sys.executable, "-m", "trainers.sweep", *GRID, "--workers=1"], cwd=folder, timeout=180,
-                          capture_output=True, text=True, env={**os.environ, "PYTHONPATH": str(ROOT)})
+    done = subprocess.run([sys.executable, "-m", "trainers.sweep", *GRID, "--workers=1"], cwd=folder, text=True,
+                          timeout=helpers.SECONDS, capture_output=True, env={**os.environ, "PYTHONPATH": str(ROOT)})
     assert done.returncode == 0, done.stderr
     return folder / "tb_logs", done
 

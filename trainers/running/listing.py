@@ -232,11 +232,13 @@ def changes(config: RunConfig) -> str:
     return " ".join(found)
 
 
-@functools.cache
+_config = functools.cache(RunConfig)  # building one takes longer than all else of a line
+
+
 def _plain(model: str) -> RunConfig | None:
     """The config of a registered model without changes; None for another, such as one of a module of the user's."""
     try:
-        return RunConfig(registry.get_spec(model), registry.get_recipe(model))
+        return _config(registry.get_spec(model), registry.get_recipe(model))
     except SpecError:
         return None
 
