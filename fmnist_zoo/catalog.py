@@ -47,15 +47,16 @@ register("4N_512", "beyond the report: normalized, rate annealed", **N512, dropo
 register("4N_512_mixup", "4N_512 for twice as long, on mixed images", **N512, dropout=0.2,
          recipe=Recipe(epochs=24, mixup=0.2, **ANNEALED))
 
-GRIDS = (2352, 1176, 768, 768)  # units: 12 at each of 14 by 14 places, 24 at 7 by 7, 48 at 4 by 4, twice
-UNROLLED: dict[str, Any] = dict(hidden=GRIDS, activation="gelu", dropout=0.1)
+register("5N_local", "beyond the report: its first weights are near each unit's place in the image",
+         hidden=(1176, 588, 384, 384), activation="gelu", normalization="batch", initializer="local", dropout=0.15,
+         recipe=Recipe(**ANNEALED | dict(epochs=60, batch_size=256, learning_rate=0.001, weight_decay=0.2, shift=1,
+                                         flip=True)))
+
+UNROLLED: dict[str, Any] = dict(hidden=(2352, 1176, 768, 768), activation="gelu", dropout=0.1)
 FROM_CONVOLUTIONS: dict[str, Any] = {**ANNEALED, "initial_weights": "conv_strided", "batch_size": 512, "shift": 1,
                                      "flip": True}
 CONVOLUTIONAL: dict[str, Any] = {**ANNEALED, "batch_size": 256, "flip": True}
 
-register("5N_local", "beyond the report: its first weights are near each unit's place in the image", hidden=GRIDS,
-         activation="gelu", normalization="batch", initializer="local", dropout=0.1, recipe=Recipe(**ANNEALED | dict(
-             epochs=30, batch_size=256, learning_rate=0.001, weight_decay=0.1, shift=1, flip=True)))
 register("5L_unrolled", "beyond the report: a convolutional network as dense layers, trained on", **UNROLLED,
          recipe=Recipe(**FROM_CONVOLUTIONS | dict(epochs=16, learning_rate=0.0005, mixup=0.2)))
 register("5L_distilled", "beyond the report: 5L_unrolled, taught by conv_teacher", **UNROLLED,
