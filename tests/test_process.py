@@ -83,11 +83,8 @@ def test_a_run_leaves_the_process_as_it_was(without_xla, tmp_path, model, traine
 
 def test_determinism_that_the_caller_has_chosen_stays(without_xla, tmp_path):
     tf.config.experimental.enable_op_determinism()
-    try:
-        train("softmax", data="mini", epochs=1, logdir=tmp_path)
-        assert framework.is_op_determinism_enabled()
-    finally:
-        framework.disable_op_determinism()
+    train("softmax", data="mini", epochs=1, logdir=tmp_path)
+    assert framework.is_op_determinism_enabled()
 
 
 def test_what_a_build_function_chooses_does_not_reach_later_models():
