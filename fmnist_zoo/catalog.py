@@ -3,8 +3,8 @@
 `nL` counts the layers, softmax included. `D` marks dropout; the digits after it are the rates, from the first hidden
 layer to the last. Where rates differ, wider layers have higher ones: 800 units 0.4, 600 0.3, 400 0.2, 200 0.1.
 The `network_*` models are trained as in the low-level part of the report: full batch, 500 updates, the last weights.
-`N` marks batch normalization; the number after it is the units of each hidden layer, and `local`
-says that a unit is at first connected to those near its place in the image. These go beyond the report.
+`N` marks batch normalization; the number after it is the units of each hidden layer, and `local` says that a unit is at
+first connected to those near its place in the image. These go beyond the report.
 """
 
 from typing import Any
